@@ -1,0 +1,212 @@
+//! What a registry is opened with.
+//!
+//! Plain values: nothing here reads a file, an environment variable or a network. The defaults are Feast's, and for the
+//! pool SQLAlchemy's, which Feast hands its settings to.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::{Error, Result};
+
+mod url;
+
+pub use url::RegistryUrl;
+
+/// Everything that a registry is opened with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryConfig {
+    /// Where the registry is stored.
+    pub url: RegistryUrl,
+    /// Where reads go instead, as to a replica of the database. `None`: to [`url`](Self::url), as writes do.
+    pub read_url: Option<RegistryUrl>,
+    /// Whether opening creates the tables, looks for them, or does neither.
+    pub schema_mode: SchemaMode,
+    /// How what was read is kept in memory.
+    pub cache: CacheConfig,
+    /// How connections to a database are kept. Of no effect where the registry is a file.
+    pub pool: PoolConfig,
+    /// Whether Feast's old table `feast_metadata`, from before there was a table of projects, is emptied and no longer
+    /// written. Once done, this cannot be undone.
+    pub purge_feast_metadata: bool,
+}
+
+impl RegistryConfig {
+    /// The registry at `url`, all else at its default.
+    pub fn new(url: RegistryUrl) -> Self {
+        Self {
+            url,
+            read_url: None,
+            schema_mode: SchemaMode::default(),
+            cache: CacheConfig::default(),
+            pool: PoolConfig::default(),
+            purge_feast_metadata: false,
+        }
+    }
+}
+
+/// What opening a registry does about its tables.
+///
+/// Its text form, as in `feature_store.yaml`, is `auto`, `verify` or `skip`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SchemaMode {
+    /// Creates the tables that are missing.
+    #[default]
+    Auto,
+    /// Creates nothing, and fails if a table is missing.
+    Verify,
+    /// Creates nothing and looks at nothing.
+    Skip,
+}
+
+impl SchemaMode {
+    /// All modes.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Verify, Self::Skip];
+
+    /// The text form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Verify => "verify",
+            Self::Skip => "skip",
+        }
+    }
+}
+
+/// When what the cache holds is read again.
+///
+/// Its text form, as in `feature_store.yaml`, is `sync` or `thread`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum CacheMode {
+    /// By the first reader after the time to live is over. A writer of this process sees its own write at once.
+    #[default]
+    Sync,
+    /// In the background, once per time to live. No reader waits, and what a reader sees may be that old.
+    Thread,
+}
+
+impl CacheMode {
+    /// All modes.
+    pub const ALL: [Self; 2] = [Self::Sync, Self::Thread];
+
+    /// The text form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Thread => "thread",
+        }
+    }
+}
+
+macro_rules! text_form {
+    ($($mode:ty: $what:literal),*) => {$(
+        impl fmt::Display for $mode {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $mode {
+            type Err = Error;
+
+            /// # Errors
+            ///
+            /// The text is no mode's; the error names those that there are.
+            fn from_str(text: &str) -> Result<Self> {
+                Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| {
+                    let accepted = Self::ALL.map(|mode| format!("`{mode}`")).join(", ");
+                    Error::config(format!(concat!("`{}` is no ", $what, "; there are {}"), text.escape_debug(), accepted))
+                })
+            }
+        }
+    )*};
+}
+
+text_form!(SchemaMode: "schema mode", CacheMode: "cache mode");
+
+/// How what was read is kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// When it is read again.
+    pub mode: CacheMode,
+    /// For how long it is used before it is read again. Zero: it is read once and never expires. Default: 600 seconds.
+    pub ttl: Duration,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { mode: CacheMode::Sync, ttl: Duration::from_secs(600) }
+    }
+}
+
+/// How connections to a database are kept: SQLAlchemy's settings and its defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// How many connections are kept open for reuse. Zero: as many as are ever needed at once, without a limit, whatever
+    /// [`max_overflow`](Self::max_overflow) is. Default: 5.
+    pub size: u32,
+    /// How many connections may be opened beyond [`size`](Self::size); they are closed when they are given back.
+    /// `u32::MAX`: no limit. Default: 10.
+    pub max_overflow: u32,
+    /// Whether a connection is tried, at the cost of a round trip, each time that it is taken from the pool.
+    /// Default: no.
+    pub pre_ping: bool,
+    /// The age at which a connection is replaced when it is next taken from the pool. `None`, the default: never.
+    pub recycle: Option<Duration>,
+    /// Whether every statement is logged. Default: no.
+    pub echo: bool,
+    /// How long to wait for a connection while all that are allowed are in use. Default: 30 seconds.
+    pub timeout: Duration,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            size: 5,
+            max_overflow: 10,
+            pre_ping: false,
+            recycle: None,
+            echo: false,
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_feasts() {
+        let config = RegistryConfig::new("sqlite:///registry.db".parse().unwrap());
+        assert_eq!(config.read_url, None);
+        assert_eq!(config.schema_mode, SchemaMode::Auto);
+        assert_eq!(config.cache, CacheConfig { mode: CacheMode::Sync, ttl: Duration::from_secs(600) });
+        assert_eq!((config.pool.size, config.pool.max_overflow), (5, 10));
+        assert_eq!((config.pool.pre_ping, config.pool.echo), (false, false));
+        assert_eq!((config.pool.recycle, config.pool.timeout), (None, Duration::from_secs(30)));
+        assert!(!config.purge_feast_metadata);
+    }
+
+    #[test]
+    fn modes_read_back_what_they_print_and_name_each_other() {
+        for mode in SchemaMode::ALL {
+            assert_eq!(mode.to_string().parse::<SchemaMode>().unwrap(), mode);
+        }
+        for mode in CacheMode::ALL {
+            assert_eq!(mode.to_string().parse::<CacheMode>().unwrap(), mode);
+        }
+        let error = "Auto".parse::<SchemaMode>().unwrap_err();
+        assert_eq!(error.to_string(), "`Auto` is no schema mode; there are `auto`, `verify`, `skip`");
+        assert_eq!(error.kind(), crate::ErrorKind::InvalidConfig);
+        assert!("".parse::<CacheMode>().unwrap_err().to_string().contains("`sync`, `thread`"));
+    }
+
+    #[test]
+    fn a_configuration_can_be_printed_without_its_passwords() {
+        let mut config = RegistryConfig::new("postgresql://feast:hunter2@db/feast".parse().unwrap());
+        config.read_url = Some("postgresql://feast:hunter2@replica/feast?sslpassword=hunter2".parse().unwrap());
+        let printed = format!("{config:#?}");
+        assert!(printed.contains("replica") && !printed.contains("hunter2"), "{printed}");
+    }
+}

@@ -1,0 +1,165 @@
+//! The commit that a rule is drafting: what the rule looked at becomes what the commit expects.
+//!
+//! Rules are pure functions: they read from what was fetched for them beforehand ([`Fetched`]) and write into a
+//! [`Draft`]. Because every look is noted as an expectation, a rule cannot rest on something that another writer has
+//! changed meanwhile, and cannot forget to say so.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use prost_types::Timestamp;
+
+use crate::backend::{Commit, Expected, Key, Query, Record, Write};
+use crate::encoded::Object;
+use crate::error::{Error, Result};
+use crate::kind::Kind;
+
+/// What a rule takes from outside: the time, and fresh identifiers.
+pub(crate) struct Context<'a> {
+    /// Now (UTC), in whole microseconds, which is as fine as Feast's Python keeps time.
+    pub(crate) now: Timestamp,
+    /// Gives a new UUID, 36 characters, at each call.
+    pub(crate) new_uuid: &'a mut (dyn FnMut() -> String + Send),
+    /// Whether the facts of `feast_metadata` are kept (`purge_feast_metadata: false`).
+    pub(crate) keeps_metadata: bool,
+}
+
+/// What was read for a rule to decide from.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    records: HashMap<Key, Option<Record>>,
+    latest_versions: HashMap<(String, String), Option<i32>>,
+}
+
+impl Fetched {
+    /// Puts the answers of a backend together with what was asked.
+    pub(crate) fn new(queries: &[Query], answers: Vec<Vec<Record>>) -> Self {
+        let mut fetched = Self::default();
+        for (query, answer) in queries.iter().zip(answers) {
+            match query {
+                Query::Keys(keys) => fetched.records.extend(keys.iter().map(|key| (key.clone(), None))),
+                Query::Versions { project, view, .. } => {
+                    let latest = answer.iter().filter_map(|record| match &record.key {
+                        Key::Version { number, .. } => Some(*number),
+                        _ => None,
+                    });
+                    fetched.latest_versions.insert((project.clone(), view.clone()), latest.max());
+                }
+                Query::Objects { .. } | Query::Metadata { .. } => {}
+            }
+            fetched.records.extend(answer.into_iter().map(|record| (record.key.clone(), Some(record))));
+        }
+        fetched
+    }
+}
+
+/// A commit in the making.
+pub(crate) struct Draft<'a> {
+    fetched: &'a Fetched,
+    expectations: BTreeMap<Key, Expected>,
+    /// What has been written so far, for later looks to see.
+    overlay: HashMap<Key, Option<Bytes>>,
+    writes: Vec<Write>,
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn new(fetched: &'a Fetched) -> Self {
+        Self { fetched, expectations: BTreeMap::new(), overlay: HashMap::new(), writes: Vec::new() }
+    }
+
+    /// What is stored under a key; the commit will expect that this is still so.
+    pub(crate) fn get(&mut self, key: &Key) -> Result<Option<Bytes>> {
+        if let Some(written) = self.overlay.get(key) {
+            return Ok(written.clone());
+        }
+        let value = self.peek(key)?;
+        let expected = value.clone().map_or(Expected::Absent, Expected::Value);
+        self.expectations.insert(key.clone(), expected);
+        Ok(value)
+    }
+
+    /// Whether anything is stored under a key; the commit will expect that this is still so, but not that the value is
+    /// the same.
+    pub(crate) fn exists(&mut self, key: &Key) -> Result<bool> {
+        if let Some(written) = self.overlay.get(key) {
+            return Ok(written.is_some());
+        }
+        let is_there = self.peek(key)?.is_some();
+        let expected = if is_there { Expected::Present } else { Expected::Absent };
+        self.expectations.entry(key.clone()).or_insert(expected);
+        Ok(is_there)
+    }
+
+    /// What was stored under a key when it was read; the commit does not depend on it.
+    pub(crate) fn peek(&self, key: &Key) -> Result<Option<Bytes>> {
+        match self.fetched.records.get(key) {
+            Some(record) => Ok(record.as_ref().map(|record| record.value.clone())),
+            None => Err(Error::internal(format!("{key} was not fetched before a rule asked for it"))),
+        }
+    }
+
+    /// An object; the commit will expect that it is still the same.
+    pub(crate) fn object(&mut self, kind: Kind, project: &str, name: &str) -> Result<Option<Object>> {
+        Ok(self.get(&Key::object(kind, project, name))?.map(|bytes| Object::new(kind, bytes)))
+    }
+
+    /// The highest version in the history of a view. Whoever creates the next one expects that it is not there.
+    pub(crate) fn latest_version(&self, project: &str, view: &str) -> Result<Option<i32>> {
+        let written = self.overlay.keys().filter_map(|key| match key {
+            Key::Version { project: p, view: v, number } if p == project && v == view => Some(*number),
+            _ => None,
+        });
+        match self.fetched.latest_versions.get(&(project.to_owned(), view.to_owned())) {
+            Some(stored) => Ok(written.max().max(*stored)),
+            None => {
+                Err(Error::internal(format!("the history of view `{view}` was not fetched before a rule asked for it")))
+            }
+        }
+    }
+
+    /// Stores a value, whatever is stored under the key.
+    pub(crate) fn put(&mut self, key: Key, value: impl Into<Bytes>, now: &Timestamp) {
+        let value = value.into();
+        self.overlay.insert(key.clone(), Some(value.clone()));
+        self.writes.push(Write::Put(Record { key, value, updated: now.seconds }));
+    }
+
+    /// Stores a value where nothing may be stored yet.
+    pub(crate) fn create(&mut self, key: Key, value: impl Into<Bytes>, now: &Timestamp) {
+        if !self.overlay.contains_key(&key) {
+            self.expectations.insert(key.clone(), Expected::Absent);
+        }
+        self.put(key, value, now);
+    }
+
+    /// Removes what is stored under a key.
+    pub(crate) fn delete(&mut self, key: Key) {
+        self.overlay.insert(key.clone(), None);
+        self.writes.push(Write::Delete(key));
+    }
+
+    /// Removes the history of a view.
+    pub(crate) fn delete_versions(&mut self, project: &str, view: &str) {
+        self.writes.push(Write::DeleteVersions { project: project.to_owned(), view: view.to_owned() });
+    }
+
+    /// Removes everything that has this project.
+    pub(crate) fn delete_project(&mut self, project: &str) {
+        self.writes.push(Write::DeleteProject { project: project.to_owned() });
+    }
+
+    /// Whether something has been drafted for a key.
+    pub(crate) fn has_written(&self, key: &Key) -> bool {
+        self.overlay.contains_key(key)
+    }
+
+    /// Whether anything is to be written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// The commit; one without writes need not be committed.
+    pub(crate) fn into_commit(self) -> Commit {
+        Commit { expectations: self.expectations.into_iter().collect(), writes: self.writes }
+    }
+}

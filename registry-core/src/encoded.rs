@@ -1,0 +1,309 @@
+//! Objects as bytes: what the registry stores, hands out and takes in.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+use prost::bytes::{Buf, BufMut};
+use prost::encoding::{DecodeContext, WireType};
+use prost_types::Timestamp;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::kind::{FeastObject, Kind};
+use crate::wire;
+
+/// A message of type `T` in its serialized form, decoded only when somebody asks.
+///
+/// It takes the place of `T` in other messages: encoding it writes its bytes, decoding it takes the bytes in, so that an
+/// object passes through a server unread and unchanged, fields of a newer Feast included. Cloning is cheap (the bytes
+/// are shared).
+pub struct Encoded<T> {
+    bytes: Bytes,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T: Message + Default> Encoded<T> {
+    /// Serializes a message.
+    pub fn new(message: &T) -> Self {
+        Self::from_bytes(message.encode_to_vec().into())
+    }
+
+    /// Decodes the message.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when the bytes are not a message of this type.
+    pub fn to_message(&self) -> Result<T> {
+        T::decode(self.bytes.clone()).map_err(|error| {
+            Error::new(ErrorKind::Corrupt, "the serialized object cannot be decoded").with_source(error)
+        })
+    }
+}
+
+impl<T> Encoded<T> {
+    /// Takes bytes for a serialized message; nothing is checked.
+    pub fn from_bytes(bytes: Bytes) -> Self {
+        Self { bytes, message: PhantomData }
+    }
+
+    /// The serialized message.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The serialized message.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+}
+
+impl<T> Clone for Encoded<T> {
+    fn clone(&self) -> Self {
+        Self::from_bytes(self.bytes.clone())
+    }
+}
+
+impl<T> Default for Encoded<T> {
+    fn default() -> Self {
+        Self::from_bytes(Bytes::new())
+    }
+}
+
+/// Equal bytes; two encodings of one message may differ.
+impl<T> PartialEq for Encoded<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl<T> Eq for Encoded<T> {}
+
+impl<T> Hash for Encoded<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
+    }
+}
+
+impl<T> fmt::Debug for Encoded<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Encoded({} bytes)", self.bytes.len())
+    }
+}
+
+impl<T> Message for Encoded<T> {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        buf.put_slice(&self.bytes);
+    }
+
+    /// Appends the field. Adding to bytes that nobody shares is amortized, so a message of many fields costs its length.
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        _: DecodeContext,
+    ) -> Result<(), prost::DecodeError> {
+        let mut bytes =
+            std::mem::take(&mut self.bytes).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        if bytes.capacity() == 0 {
+            bytes.reserve(buf.remaining() + 16);
+        }
+        wire::copy_field(tag, wire_type, buf, &mut bytes)?;
+        self.bytes = bytes.freeze();
+        Ok(())
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+    }
+}
+
+/// An object of the registry: its kind, and its serialized protobuf message.
+///
+/// What the registry itself has to know of it (name, project, tags, timestamps) is read straight from the bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Object {
+    /// The kind of object.
+    pub kind: Kind,
+    /// The serialized message of that kind.
+    pub bytes: Bytes,
+}
+
+impl Object {
+    /// Takes bytes for an object of a kind; nothing is checked.
+    pub fn new(kind: Kind, bytes: impl Into<Bytes>) -> Self {
+        Self { kind, bytes: bytes.into() }
+    }
+
+    /// Serializes a message.
+    pub fn encode<T: FeastObject>(message: &T) -> Self {
+        Self::new(T::KIND, message.encode_to_vec())
+    }
+
+    /// Decodes the message.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when the bytes are not a message of the kind; [`ErrorKind::Internal`] when `T` is not the
+    /// message of this object's kind.
+    pub fn decode<T: FeastObject>(&self) -> Result<T> {
+        if T::KIND != self.kind {
+            return Err(Error::internal(format!("a {} was to be decoded as a {}", self.kind, T::KIND)));
+        }
+        T::decode(self.bytes.clone()).map_err(|error| {
+            Error::new(ErrorKind::Corrupt, format!("a serialized {} cannot be decoded", self.kind)).with_source(error)
+        })
+    }
+
+    /// The object's name; empty when it has none.
+    pub fn name(&self) -> Result<String> {
+        self.spec_text(self.kind.layout().name)
+    }
+
+    /// The project that the message says it is of; empty in what Feast's own SQL registry wrote.
+    pub fn project(&self) -> Result<String> {
+        self.spec_text(self.kind.layout().project)
+    }
+
+    /// Whether the object has every one of these tags (Feast: `utils.has_all_tags`).
+    pub fn has_tags<'a>(&self, tags: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<bool> {
+        let mut tags = tags.into_iter().peekable();
+        if tags.peek().is_none() {
+            return Ok(true);
+        }
+        let Some(field) = self.kind.layout().tags else { return Ok(false) };
+        let spec = self.spec()?;
+        let present = wire::string_map(&spec, field)?;
+        Ok(tags.all(|(key, value)| {
+            let stored = present.iter().rev().find(|(present, _)| present == key);
+            stored.is_some_and(|(_, stored)| stored == value)
+        }))
+    }
+
+    /// When the object was made (UTC); `None` when the message does not say.
+    pub fn created_timestamp(&self) -> Result<Option<Timestamp>> {
+        self.timestamp(self.kind.layout().created_timestamp)
+    }
+
+    /// When the object was last changed (UTC); `None` when the message does not say.
+    pub fn last_updated_timestamp(&self) -> Result<Option<Timestamp>> {
+        self.timestamp(self.kind.layout().last_updated_timestamp)
+    }
+
+    /// The definition: the sub-message `spec`, or the message itself where there is none.
+    pub(crate) fn spec(&self) -> Result<Cow<'_, [u8]>> {
+        match self.kind.layout().spec {
+            None => Ok(self.bytes.as_ref().into()),
+            Some(spec) => Ok(wire::sub_message(&self.bytes, spec)?.unwrap_or_default()),
+        }
+    }
+
+    /// What the registry keeps about the object; empty where there is nothing.
+    pub(crate) fn meta(&self) -> Result<Cow<'_, [u8]>> {
+        match self.kind.layout().meta {
+            None => Ok(Default::default()),
+            Some(meta) => Ok(wire::sub_message(&self.bytes, meta)?.unwrap_or_default()),
+        }
+    }
+
+    /// The object with another meta; itself for a kind that has none.
+    pub(crate) fn with_meta(&self, meta: &[u8]) -> Result<Self> {
+        match self.kind.layout().meta {
+            None => Ok(self.clone()),
+            Some(field) => Ok(Self::new(self.kind, wire::set(&self.bytes, field, meta)?)),
+        }
+    }
+
+    /// The object with a string field of its spec set.
+    pub(crate) fn with_spec_text(&self, field: u32, text: &str) -> Result<Self> {
+        let spec = wire::set(&self.spec()?, field, text.as_bytes())?;
+        match self.kind.layout().spec {
+            None => Ok(Self::new(self.kind, spec)),
+            Some(number) => Ok(Self::new(self.kind, wire::set(&self.bytes, number, &spec)?)),
+        }
+    }
+
+    fn spec_text(&self, field: Option<u32>) -> Result<String> {
+        let Some(field) = field else { return Ok(String::new()) };
+        Ok(wire::text(&self.spec()?, field)?.to_owned())
+    }
+
+    fn timestamp(&self, field: u32) -> Result<Option<Timestamp>> {
+        let meta = self.meta()?;
+        let Some(bytes) = wire::sub_message(&meta, field)? else { return Ok(None) };
+        let timestamp = Timestamp::decode(&*bytes).map_err(|error| {
+            Error::new(ErrorKind::Corrupt, "a stored timestamp cannot be decoded").with_source(error)
+        })?;
+        Ok(Some(timestamp))
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name().unwrap_or_else(|_| "?".to_owned());
+        write!(f, "{} `{name}` ({} bytes)", self.kind, self.bytes.len())
+    }
+}
+
+impl<T: FeastObject> From<Encoded<T>> for Object {
+    fn from(encoded: Encoded<T>) -> Self {
+        Self { kind: T::KIND, bytes: encoded.bytes }
+    }
+}
+
+impl<T: FeastObject> From<&T> for Object {
+    fn from(message: &T) -> Self {
+        Self::encode(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::core::{Entity, EntitySpecV2};
+
+    fn entity() -> Entity {
+        let tags = [("team".to_owned(), "a".to_owned()), ("tier".to_owned(), "1".to_owned())].into();
+        Entity { spec: Some(EntitySpecV2 { name: "driver".into(), tags, ..Default::default() }), meta: None }
+    }
+
+    #[test]
+    fn unknown_fields_pass_through_inside_another_message() {
+        #[derive(Clone, PartialEq, Message)]
+        struct Request {
+            #[prost(message, optional, tag = "1")]
+            entity: Option<Encoded<Entity>>,
+        }
+        let mut bytes = entity().encode_to_vec();
+        wire::put(&mut bytes, 4000, b"from the future");
+        bytes.extend([0x0b, 0x08, 0x01, 0x0c]); // an unknown group
+        let mut request = Vec::new();
+        wire::put(&mut request, 1, &bytes);
+        let decoded = Request::decode(&*request).expect("a request");
+        assert_eq!(decoded.entity.as_ref().expect("present").as_bytes(), &bytes);
+        assert_eq!(decoded.encode_to_vec(), request);
+    }
+
+    #[test]
+    fn a_message_of_very_many_fields_costs_its_length() {
+        let many: Vec<u8> = std::iter::repeat_n([0x18, 0x01], 2_000_000).flatten().collect();
+        let encoded = <Encoded<Entity> as Message>::decode(&*many).expect("well-formed");
+        assert_eq!(encoded.as_bytes(), &many);
+    }
+
+    #[test]
+    fn tags_must_all_be_there() {
+        let object = Object::encode(&entity());
+        let has = |tags: &[(&str, &str)]| {
+            let tags: Vec<(String, String)> = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            object.has_tags(tags.iter().map(|(k, v)| (k, v))).expect("well-formed")
+        };
+        assert!(has(&[]) && has(&[("team", "a")]) && has(&[("team", "a"), ("tier", "1")]));
+        assert!(!has(&[("team", "b")]) && !has(&[("team", "a"), ("owner", "")]));
+    }
+}

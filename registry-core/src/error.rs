@@ -1,0 +1,125 @@
+//! One error for the whole registry: what went wrong, with which object, and whether trying again can help.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::Kind;
+
+/// What every fallible call of the registry returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of thing went wrong. The server maps these to gRPC codes and to the classes of Feast's `feast.errors`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// There is no such object of this kind.
+    NotFound(Kind),
+    /// There is no view of this name, of any of the four kinds.
+    ViewNotFound,
+    /// The view has no such version in its history.
+    VersionNotFound,
+    /// Something else that was asked for does not exist, as a feature of a view.
+    FeatureNotFound,
+    /// A view of another kind has the name already.
+    ConflictingFeatureViewNames,
+    /// A version was pinned and the definition changed in the same apply.
+    FeatureViewPinConflict,
+    /// The caller's input cannot be accepted as it is.
+    InvalidArgument,
+    /// The configuration cannot be understood, or asks for what this build does not have.
+    InvalidConfig,
+    /// Other writers changed the same objects, again and again, until the time for retries was over.
+    Conflict,
+    /// The storage did not answer, or not in time.
+    Unavailable,
+    /// Tables of the registry are missing and may not be created (`schema_mode`).
+    SchemaMissing,
+    /// The storage refuses to be written to.
+    ReadOnly,
+    /// What is stored cannot be decoded.
+    Corrupt,
+    /// This registry does not do what was asked.
+    Unsupported,
+    /// A defect in this library or in a backend.
+    Internal,
+}
+
+/// An error of the registry.
+///
+/// `Display` says what happened in one sentence that names the object and, where there is one, the remedy; the chain of
+/// causes is behind [`source`](StdError::source).
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of a kind, in words.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// Adds what caused it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// No object `name` of this kind in `project`.
+    pub fn not_found(kind: Kind, project: &str, name: &str) -> Self {
+        let message = match kind {
+            Kind::Project => format!("there is no project `{name}` in this registry"),
+            _ => format!("there is no {} `{name}` in project `{project}`", kind.label()),
+        };
+        Self::new(ErrorKind::NotFound(kind), message)
+    }
+
+    /// No view `name`, of any kind, in `project`.
+    pub fn view_not_found(project: &str, name: &str) -> Self {
+        Self::new(
+            ErrorKind::ViewNotFound,
+            format!("there is no feature view of any kind named `{name}` in project `{project}`"),
+        )
+    }
+
+    /// The caller's input is at fault.
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::InvalidArgument, message)
+    }
+
+    /// The configuration is at fault.
+    pub fn config(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::InvalidConfig, message)
+    }
+
+    /// This library or a backend is at fault.
+    pub fn internal(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the same call may succeed later without anything else being changed.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, ErrorKind::Conflict | ErrorKind::Unavailable)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

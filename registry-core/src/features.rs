@@ -1,0 +1,166 @@
+//! Features as a list of their own (Feast: `RegistryServer.ListFeatures`, `feast.types`, `feast.field`).
+
+use std::collections::BTreeMap;
+
+use crate::encoded::Object;
+use crate::error::Result;
+use crate::kind::Kind;
+use crate::proto::core::{FeatureSpecV2, FeatureView, LabelView, OnDemandFeatureView, StreamFeatureView};
+use crate::proto::types::value_type::Enum as ValueType;
+
+/// A feature, or a label, of a view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name.
+    pub name: String,
+    /// The view that it is of.
+    pub view: String,
+    /// Its type as Feast's Python prints it: `Int64`, `Array(Float32)`.
+    pub type_name: String,
+    /// What it is, in words.
+    pub description: String,
+    /// Its tags, without those that Feast keeps a type's details in.
+    pub tags: BTreeMap<String, String>,
+    /// Whether it is of a label view.
+    pub is_label: bool,
+}
+
+/// The tag that holds the fields of a struct type, as JSON.
+const STRUCT_SCHEMA: &str = "feast:struct_schema";
+/// The tag that holds the whole type of a collection of collections.
+const NESTED_TYPE: &str = "feast:nested_inner_type";
+
+/// The features of a view, in their order.
+pub(crate) fn features_of(view: &Object) -> Result<Vec<Feature>> {
+    let features = match view.kind {
+        Kind::FeatureView => view.decode::<FeatureView>()?.spec.unwrap_or_default().features,
+        Kind::StreamFeatureView => view.decode::<StreamFeatureView>()?.spec.unwrap_or_default().features,
+        Kind::OnDemandFeatureView => view.decode::<OnDemandFeatureView>()?.spec.unwrap_or_default().features,
+        Kind::LabelView => view.decode::<LabelView>()?.spec.unwrap_or_default().features,
+        _ => Vec::new(),
+    };
+    let name = view.name()?;
+    let feature = |mut spec: FeatureSpecV2| {
+        let type_name = type_name(&spec);
+        spec.tags.retain(|tag, _| tag != STRUCT_SCHEMA && tag != NESTED_TYPE);
+        Feature {
+            name: spec.name,
+            view: name.clone(),
+            type_name,
+            description: spec.description,
+            tags: spec.tags,
+            is_label: view.kind == Kind::LabelView,
+        }
+    };
+    Ok(features.into_iter().map(feature).collect())
+}
+
+/// The type of a feature as Feast's Python prints it.
+fn type_name(feature: &FeatureSpecV2) -> String {
+    let Ok(value_type) = ValueType::try_from(feature.value_type) else {
+        return format!("ValueType({})", feature.value_type);
+    };
+    let described = match value_type {
+        ValueType::Struct => feature.tags.get(STRUCT_SCHEMA).and_then(|schema| struct_type(schema)),
+        ValueType::StructList => {
+            feature.tags.get(STRUCT_SCHEMA).and_then(|schema| Some(format!("Array({})", struct_type(schema)?)))
+        }
+        ValueType::ValueList | ValueType::ValueSet => feature.tags.get(NESTED_TYPE).map(|inner| described_type(inner)),
+        _ => None,
+    };
+    described.unwrap_or_else(|| plain_type(value_type))
+}
+
+/// The type that a value type stands for when nothing more is said about it.
+fn plain_type(value_type: ValueType) -> String {
+    match value_type {
+        ValueType::Struct => return "Struct({_value: String})".to_owned(),
+        ValueType::StructList => return "Array(Struct({_value: String}))".to_owned(),
+        ValueType::ValueList => return "Array(Array(String))".to_owned(),
+        ValueType::ValueSet => return "Set(Array(String))".to_owned(),
+        _ => {}
+    }
+    let name = value_type.as_str_name();
+    if let Some(element) = name.strip_suffix("_LIST") {
+        format!("Array({})", primitive(element))
+    } else if let Some(element) = name.strip_suffix("_SET") {
+        format!("Set({})", primitive(element))
+    } else {
+        primitive(name)
+    }
+}
+
+/// A primitive type, from its name as a value type or as a Feast type.
+fn primitive(name: &str) -> String {
+    match name {
+        "DOUBLE" => "Float64".to_owned(),
+        "FLOAT" => "Float32".to_owned(),
+        _ => name.split('_').map(capitalized).collect(),
+    }
+}
+
+fn capitalized(word: &str) -> String {
+    let (first, rest) = word.split_at(word.len().min(1));
+    first.to_uppercase() + &rest.to_lowercase()
+}
+
+/// A type as Feast spells it in a tag, `Array(INT64)`, printed.
+fn described_type(text: &str) -> String {
+    for collection in ["Array", "Set"] {
+        let inner = text.strip_prefix(collection).and_then(|rest| rest.strip_prefix('(')?.strip_suffix(')'));
+        if let Some(inner) = inner {
+            return format!("{collection}({})", described_type(inner));
+        }
+    }
+    if let Ok(nested) = serde_json::from_str::<serde_json::Value>(text)
+        && let Some(fields) = nested.get("__struct__").and_then(serde_json::Value::as_object)
+    {
+        return struct_of(fields);
+    }
+    primitive(text)
+}
+
+fn struct_type(schema: &str) -> Option<String> {
+    Some(struct_of(serde_json::from_str::<serde_json::Value>(schema).ok()?.as_object()?))
+}
+
+fn struct_of(fields: &serde_json::Map<String, serde_json::Value>) -> String {
+    let field = |(name, of): (&String, &serde_json::Value)| {
+        format!("{name}: {}", described_type(of.as_str().unwrap_or_default()))
+    };
+    format!("Struct({{{}}})", fields.iter().map(field).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feature(value_type: ValueType, tags: &[(&str, &str)]) -> FeatureSpecV2 {
+        FeatureSpecV2 {
+            value_type: value_type as i32,
+            tags: tags.iter().map(|(tag, value)| ((*tag).to_owned(), (*value).to_owned())).collect(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn types_are_printed_as_python_prints_them() {
+        for (value_type, printed) in [
+            (ValueType::Int64, "Int64"),
+            (ValueType::Double, "Float64"),
+            (ValueType::UnixTimestampList, "Array(UnixTimestamp)"),
+            (ValueType::FloatSet, "Set(Float32)"),
+            (ValueType::TimeUuid, "TimeUuid"),
+            (ValueType::Struct, "Struct({_value: String})"),
+        ] {
+            assert_eq!(type_name(&feature(value_type, &[])), printed);
+        }
+        let schema = r#"{"z": "INT32", "a": "Array(STRING)"}"#;
+        assert_eq!(
+            type_name(&feature(ValueType::Struct, &[(STRUCT_SCHEMA, schema)])),
+            "Struct({z: Int32, a: Array(String)})"
+        );
+        let nested = feature(ValueType::ValueList, &[(NESTED_TYPE, "Array(Set(INT64))")]);
+        assert_eq!(type_name(&nested), "Array(Set(Int64))");
+    }
+}

@@ -1,0 +1,57 @@
+//! A registry for the Feast feature store: its objects, its rules, and the contract that storage backends fulfil.
+//!
+//! - [`Registry`] is what applications use: typed verbs with Feast's rules, over any backend.
+//! - [`Backend`] is what storages implement; [`MemoryBackend`] is the smallest one. The crate `conformance-tests` proves
+//!   an implementation.
+//! - [`Object`] and [`Encoded`] are Feast's objects as serialized protobuf messages ([`proto`]), which pass through
+//!   unread.
+//!
+//! Nothing here does I/O or depends on a storage. No code that metadata contains (pickled functions) is ever run.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use registry_core::{Freshness, MemoryBackend, Registry, RegistryOptions};
+//! use registry_core::proto::core::{Entity, EntitySpecV2};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> registry_core::Result<()> {
+//! let registry = Registry::open(Arc::new(MemoryBackend::new()), RegistryOptions::default()).await?;
+//! let driver = Entity {
+//!     spec: Some(EntitySpecV2 { name: "driver".into(), join_key: "driver_id".into(), ..Default::default() }),
+//!     meta: None,
+//! };
+//! registry.apply("rides", &driver).await?;
+//! let stored: Entity = registry.get_message("rides", "driver", Freshness::Stored).await?;
+//! assert_eq!(stored.spec.unwrap().join_key, "driver_id");
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod cache;
+pub mod config;
+mod draft;
+mod encoded;
+mod error;
+mod features;
+mod kind;
+mod lineage;
+mod locks;
+mod memory;
+pub mod proto;
+mod registry;
+mod rules;
+pub mod sql;
+mod wire;
+
+pub use backend::{Backend, Commit, Expected, INFRA_NAME, Key, Limits, Outcome, Query, Record, Write};
+pub use encoded::{Encoded, Object};
+pub use error::{Error, ErrorKind, Result};
+pub use features::Feature;
+pub use kind::{FeastObject, Kind, Layout};
+pub use lineage::{Lineage, ObjectType, Reference, Relation};
+pub use memory::MemoryBackend;
+pub use registry::{FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions};
+pub use rules::ApplyOptions;

@@ -1,0 +1,270 @@
+//! How the objects of a project depend on each other (Feast: `feast.lineage.registry_lineage`).
+//!
+//! As through Feast's registry server, saved datasets are not part of it. Unlike Feast's, a view without a batch source
+//! is not linked to a made-up source named after the hash of nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::str::FromStr;
+
+use crate::encoded::Object;
+use crate::error::{Error, Result};
+use crate::kind::{FeastObject, Kind};
+use crate::proto::core::{
+    DataSource, FeatureService, FeatureView, LabelView, OnDemandFeatureView, StreamFeatureView,
+    on_demand_source::Source,
+};
+
+/// What lineage tells apart, in Feast's spelling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ObjectType {
+    /// A data source.
+    DataSource,
+    /// An entity.
+    Entity,
+    /// A feature view, stream feature view or on demand feature view.
+    FeatureView,
+    /// A label view.
+    LabelView,
+    /// A feature service.
+    FeatureService,
+    /// A single feature.
+    Feature,
+    /// A saved dataset.
+    SavedDataset,
+}
+
+impl ObjectType {
+    const ALL: [(ObjectType, &'static str); 7] = [
+        (ObjectType::DataSource, "dataSource"),
+        (ObjectType::Entity, "entity"),
+        (ObjectType::FeatureView, "featureView"),
+        (ObjectType::LabelView, "labelView"),
+        (ObjectType::FeatureService, "featureService"),
+        (ObjectType::Feature, "feature"),
+        (ObjectType::SavedDataset, "savedDataset"),
+    ];
+}
+
+impl fmt::Display for ObjectType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(of, _)| of == self).map(|(_, name)| *name);
+        f.write_str(name.unwrap_or_default())
+    }
+}
+
+impl FromStr for ObjectType {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.iter().find(|(_, name)| *name == text).map(|(of, _)| *of).ok_or_else(|| {
+            let known = Self::ALL.map(|(_, name)| name).join(", ");
+            Error::invalid(format!("`{text}` is not a type of object in lineage; the types are {known}"))
+        })
+    }
+}
+
+/// One end of a relation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reference {
+    /// What it is.
+    pub object_type: ObjectType,
+    /// Its name.
+    pub name: String,
+}
+
+impl Reference {
+    fn new(object_type: ObjectType, name: impl Into<String>) -> Self {
+        Self { object_type, name: name.into() }
+    }
+}
+
+/// That one object is made from another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Relation {
+    /// What is used.
+    pub source: Reference,
+    /// What uses it.
+    pub target: Reference,
+}
+
+impl Relation {
+    /// Whether this is one of the relation's ends.
+    pub fn involves(&self, object_type: ObjectType, name: &str) -> bool {
+        [&self.source, &self.target].iter().any(|end| end.object_type == object_type && end.name == name)
+    }
+}
+
+/// All relations within a project.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// What an object's own definition says.
+    pub direct: Vec<Relation>,
+    /// What follows: the sources of a service's views for the service, the sources of a view for its entities.
+    pub indirect: Vec<Relation>,
+}
+
+/// The kinds of object whose definitions speak of others.
+pub(crate) const KINDS: [Kind; 5] =
+    [Kind::FeatureService, Kind::FeatureView, Kind::OnDemandFeatureView, Kind::StreamFeatureView, Kind::LabelView];
+
+/// Finds the relations between the objects of one project.
+pub(crate) fn lineage(objects: &[Object]) -> Result<Lineage> {
+    let services: Vec<FeatureService> = decoded(objects)?;
+    let direct = direct(objects, &services)?;
+    let indirect = indirect(&direct, &services);
+    Ok(Lineage { direct, indirect })
+}
+
+fn decoded<T: FeastObject>(objects: &[Object]) -> Result<Vec<T>> {
+    objects.iter().filter(|object| object.kind == T::KIND).map(Object::decode).collect()
+}
+
+/// Collects the relations to one target.
+struct To<'a> {
+    target: Reference,
+    relations: &'a mut Vec<Relation>,
+}
+
+impl To<'_> {
+    fn from(&mut self, object_type: ObjectType, name: impl Into<String>) {
+        let source = Reference::new(object_type, name);
+        self.relations.push(Relation { source, target: self.target.clone() });
+    }
+
+    fn from_all(&mut self, object_type: ObjectType, names: impl IntoIterator<Item = String>) {
+        names.into_iter().for_each(|name| self.from(object_type, name));
+    }
+
+    fn from_source(&mut self, source: Option<&DataSource>) {
+        if let Some(source) = source.filter(|source| !source.name.is_empty()) {
+            self.from(ObjectType::DataSource, &source.name);
+        }
+    }
+}
+
+fn direct(objects: &[Object], services: &[FeatureService]) -> Result<Vec<Relation>> {
+    let label_views: Vec<LabelView> = decoded(objects)?;
+    let on_demand_views: Vec<OnDemandFeatureView> = decoded(objects)?;
+    let label_names: HashSet<&str> =
+        label_views.iter().filter_map(|view| Some(view.spec.as_ref()?.name.as_str())).collect();
+    let mut relations = Vec::new();
+    let mut to = |object_type, name: &str, collect: &mut dyn FnMut(&mut To<'_>)| {
+        collect(&mut To { target: Reference::new(object_type, name), relations: &mut relations });
+    };
+    for service in services.iter().filter_map(|service| service.spec.as_ref()) {
+        to(ObjectType::FeatureService, &service.name, &mut |to| {
+            for projection in &service.features {
+                let name = &projection.feature_view_name;
+                let is_labels = projection.view_type == "labelView" || label_names.contains(name.as_str());
+                to.from(if is_labels { ObjectType::LabelView } else { ObjectType::FeatureView }, name);
+            }
+        });
+    }
+    for view in decoded::<FeatureView>(objects)?.into_iter().filter_map(|view| view.spec) {
+        to(ObjectType::FeatureView, &view.name, &mut |to| {
+            to.from_all(ObjectType::Entity, view.entities.iter().cloned());
+            to.from_all(ObjectType::Feature, view.features.iter().map(|feature| feature.name.clone()));
+            to.from_source(view.batch_source.as_ref());
+        });
+    }
+    for view in on_demand_views.iter().filter_map(|view| view.spec.as_ref()) {
+        to(ObjectType::FeatureView, &view.name, &mut |to| {
+            to.from_all(ObjectType::Entity, view.entities.iter().cloned());
+            to.from_all(ObjectType::Feature, view.features.iter().map(|feature| feature.name.clone()));
+        });
+    }
+    for view in on_demand_views.iter().filter_map(|view| view.spec.as_ref()) {
+        to(ObjectType::FeatureView, &view.name, &mut |to| {
+            for source in view.sources.values() {
+                match &source.source {
+                    Some(Source::RequestDataSource(source)) => to.from_source(Some(source)),
+                    Some(Source::FeatureViewProjection(projection)) if !projection.feature_view_name.is_empty() => {
+                        to.from(ObjectType::FeatureView, &projection.feature_view_name);
+                    }
+                    _ => {}
+                }
+            }
+        });
+    }
+    for view in decoded::<StreamFeatureView>(objects)?.into_iter().filter_map(|view| view.spec) {
+        to(ObjectType::FeatureView, &view.name, &mut |to| {
+            to.from_source(view.stream_source.as_ref());
+            to.from_source(view.batch_source.as_ref());
+        });
+    }
+    for view in label_views.iter().filter_map(|view| view.spec.as_ref()) {
+        to(ObjectType::LabelView, &view.name, &mut |to| {
+            to.from_all(ObjectType::Entity, view.entities.iter().cloned());
+            to.from_source(view.source.as_ref());
+            to.from_source(view.source.as_ref().and_then(|source| source.batch_source.as_deref()));
+        });
+    }
+    Ok(relations)
+}
+
+fn indirect(direct: &[Relation], services: &[FeatureService]) -> Vec<Relation> {
+    let is_view = |end: &Reference| matches!(end.object_type, ObjectType::FeatureView | ObjectType::LabelView);
+    let mut sources_of: HashMap<&str, Vec<&Reference>> = HashMap::new();
+    for relation in direct.iter().filter(|relation| is_view(&relation.target)) {
+        sources_of.entry(&relation.target.name).or_default().push(&relation.source);
+    }
+    let sources = |view: &str| sources_of.get(view).into_iter().flatten().copied();
+    let mut relations = Vec::new();
+    for service in services.iter().filter_map(|service| service.spec.as_ref()) {
+        for projection in &service.features {
+            relations.extend(sources(&projection.feature_view_name).map(|source| Relation {
+                source: source.clone(),
+                target: Reference::new(ObjectType::FeatureService, &service.name),
+            }));
+        }
+    }
+    for relation in direct {
+        if relation.source.object_type == ObjectType::Entity && is_view(&relation.target) {
+            let data_sources = sources(&relation.target.name).filter(|end| end.object_type == ObjectType::DataSource);
+            relations.extend(
+                data_sources.map(|source| Relation { source: relation.source.clone(), target: source.clone() }),
+            );
+        }
+    }
+    relations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::core::{FeatureServiceSpec, FeatureViewProjection, FeatureViewSpec};
+
+    #[test]
+    fn a_service_depends_on_the_sources_of_its_views() {
+        let view = FeatureView {
+            spec: Some(FeatureViewSpec {
+                name: "stats".into(),
+                entities: vec!["driver".into()],
+                batch_source: Some(DataSource { name: "table".into(), ..Default::default() }),
+                ..Default::default()
+            }),
+            meta: None,
+        };
+        let projection = FeatureViewProjection { feature_view_name: "stats".into(), ..Default::default() };
+        let service = FeatureService {
+            spec: Some(FeatureServiceSpec { name: "model".into(), features: vec![projection], ..Default::default() }),
+            meta: None,
+        };
+        let found = lineage(&[Object::encode(&view), Object::encode(&service)]).expect("lineage");
+        let end = Reference::new;
+        let relation =
+            |source: &Reference, target: &Reference| Relation { source: source.clone(), target: target.clone() };
+        let (driver, table) = (end(ObjectType::Entity, "driver"), end(ObjectType::DataSource, "table"));
+        let (stats, model) = (end(ObjectType::FeatureView, "stats"), end(ObjectType::FeatureService, "model"));
+        assert_eq!(found.direct, [relation(&stats, &model), relation(&driver, &stats), relation(&table, &stats)]);
+        assert_eq!(found.indirect, [relation(&driver, &model), relation(&table, &model), relation(&driver, &table)]);
+    }
+
+    #[test]
+    fn a_view_without_a_source_has_no_made_up_one() {
+        let view =
+            FeatureView { spec: Some(FeatureViewSpec { name: "stats".into(), ..Default::default() }), meta: None };
+        assert_eq!(lineage(&[Object::encode(&view)]).expect("lineage"), Lineage::default());
+    }
+}

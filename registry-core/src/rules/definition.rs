@@ -1,0 +1,208 @@
+//! Whether two definitions of one object are the same, and whether a view's schema changed so that it is a new version
+//! (Feast: the `__eq__` and `_schema_or_udf_changed` of `FeatureView`, `StreamFeatureView`, `OnDemandFeatureView`, …).
+//!
+//! The comparison is on the messages themselves, so it sees every field, those of a newer Feast included. It looks past
+//! what Feast looks past: the order of features and entities, timestamps, the project's name inside the message, and
+//! spellings of the version. Feast also looks past more than that by accident (the tags and features of an on demand
+//! feature view, a disabled view), and then silently ignores an apply that changes only those; this does not.
+
+use prost_reflect::{DynamicMessage, ReflectMessage, Value};
+
+use crate::encoded::Object;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kind::Kind;
+use crate::proto::DESCRIPTORS;
+use crate::proto::core::{
+    FeatureSpecV2, FeatureTransformationV2, FeatureView, LabelView, OnDemandFeatureView, StreamFeatureView,
+    feature_transformation_v2::Transformation,
+};
+use crate::rules::versions::Version;
+
+/// How closely definitions are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closeness {
+    /// All of the definition.
+    Exact,
+    /// The definition but for the version that is asked for, and for the pickled bytes of a function whose source is
+    /// known: pickling the same function twice need not give the same bytes.
+    Pinning,
+}
+
+/// Whether two objects of one kind have the same definition.
+pub(crate) fn is_same(one: &Object, other: &Object, closeness: Closeness) -> Result<bool> {
+    if one.bytes == other.bytes {
+        return Ok(true);
+    }
+    Ok(comparable(one, closeness)? == comparable(other, closeness)?)
+}
+
+/// The definition in a form in which the same definition is equal.
+fn comparable(object: &Object, closeness: Closeness) -> Result<DynamicMessage> {
+    let name = format!("feast.core.{}", object.kind.message_name());
+    let descriptor = DESCRIPTORS
+        .get_message_by_name(&name)
+        .ok_or_else(|| Error::internal(format!("{name} is missing from the descriptors")))?;
+    let mut message = DynamicMessage::decode(descriptor, object.bytes.clone()).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, format!("a {} cannot be decoded", object.kind)).with_source(error)
+    })?;
+    if object.kind.layout().meta.is_some() {
+        message.clear_field_by_name("meta");
+    }
+    normalize(&mut message, closeness);
+    Ok(message)
+}
+
+/// Repeated fields whose order means nothing, by message.
+const UNORDERED: [(&str, &[&str]); 7] = [
+    ("feast.core.FeatureViewSpec", &["entities", "features", "entity_columns"]),
+    ("feast.core.StreamFeatureViewSpec", &["entities", "features", "entity_columns"]),
+    ("feast.core.OnDemandFeatureViewSpec", &["entities", "features", "entity_columns"]),
+    ("feast.core.LabelViewSpec", &["entities", "features", "entity_columns"]),
+    ("feast.core.FeatureServiceSpec", &["features"]),
+    ("feast.core.SavedDatasetSpec", &["features", "join_keys"]),
+    ("feast.core.PermissionSpec", &["types"]),
+];
+
+fn normalize(message: &mut DynamicMessage, closeness: Closeness) {
+    let descriptor = message.descriptor();
+    let name = descriptor.full_name();
+    // The project is where an object is, not what it is; and a source inside a view carries the timestamps that the
+    // source had when the client last saw it.
+    if descriptor.get_field_by_name("project").is_some() {
+        message.clear_field_by_name("project");
+    }
+    if name == "feast.core.DataSource" {
+        message.clear_field_by_name("meta");
+    }
+    if let Some(Value::Message(ttl)) = message.get_field_by_name("ttl").as_deref()
+        && ttl.fields().next().is_none()
+    {
+        message.clear_field_by_name("ttl");
+    }
+    if let Some(Value::String(version)) = message.get_field_by_name("version").as_deref() {
+        let version = match (closeness, Version::parse(version)) {
+            (Closeness::Exact, Ok(Version::Pinned(number))) => Some(format!("v{number}")),
+            (Closeness::Exact, Err(_)) => Some(version.clone()),
+            _ => None,
+        };
+        match version {
+            Some(version) => message.set_field_by_name("version", Value::String(version)),
+            None => message.clear_field_by_name("version"),
+        }
+    }
+    let has_source =
+        matches!(message.get_field_by_name("body_text").as_deref(), Some(Value::String(text)) if !text.is_empty());
+    if closeness == Closeness::Pinning && has_source {
+        message.clear_field_by_name("body");
+    }
+    for (_, value) in message.fields_mut() {
+        match value {
+            Value::Message(inner) => normalize(inner, closeness),
+            Value::List(items) => {
+                items.iter_mut().filter_map(Value::as_message_mut).for_each(|m| normalize(m, closeness))
+            }
+            Value::Map(entries) => {
+                entries.values_mut().filter_map(Value::as_message_mut).for_each(|m| normalize(m, closeness))
+            }
+            _ => {}
+        }
+    }
+    for field in UNORDERED.iter().filter(|(of, _)| *of == name).flat_map(|(_, fields)| *fields) {
+        if message.has_field_by_name(field)
+            && let Some(Value::List(items)) = message.get_field_by_name_mut(field)
+        {
+            items.sort_by_cached_key(order);
+            if *field == "types" {
+                items.dedup();
+            }
+        }
+    }
+}
+
+/// A key to sort the items of an unordered field by.
+fn order(item: &Value) -> (String, i32) {
+    match item {
+        Value::String(text) => (text.clone(), 0),
+        Value::EnumNumber(number) => (String::new(), *number),
+        Value::Message(message) => {
+            let text = |field| {
+                let value = message.get_field_by_name(field);
+                value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+            };
+            (format!("{}\0{}\0{}", text("name"), text("feature_view_name"), text("feature_view_name_alias")), 0)
+        }
+        _ => (String::new(), 0),
+    }
+}
+
+/// Whether the schema of a view, or the function that computes it, changed so that it is a new version.
+///
+/// What a view is called, who owns it, its tags, sources and time to live are not of its schema. Functions are compared
+/// by their source, and by their pickled bytes only where no source is known; nothing is ever unpickled.
+pub(crate) fn schema_changed(old: &Object, new: &Object) -> Result<bool> {
+    Ok(match new.kind {
+        Kind::FeatureView => {
+            let (old, new) = (old.decode::<FeatureView>()?.spec, new.decode::<FeatureView>()?.spec);
+            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+            by_name(old.features) != by_name(new.features)
+                || sorted(old.entities) != sorted(new.entities)
+                || by_name(old.entity_columns) != by_name(new.entity_columns)
+                || old.source_views != new.source_views
+        }
+        Kind::StreamFeatureView => {
+            let (old, new) = (old.decode::<StreamFeatureView>()?.spec, new.decode::<StreamFeatureView>()?.spec);
+            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+            #[allow(deprecated)] // Feast still writes a stream view's function to both fields.
+            let functions = (function_of(&old.user_defined_function), function_of(&new.user_defined_function));
+            by_name(old.features) != by_name(new.features)
+                || sorted(old.entities) != sorted(new.entities)
+                || by_name(old.entity_columns) != by_name(new.entity_columns)
+                || functions.0 != functions.1
+                || old.aggregations != new.aggregations
+                || old.timestamp_field != new.timestamp_field
+                || old.mode != new.mode
+        }
+        Kind::OnDemandFeatureView => {
+            let (old, new) = (old.decode::<OnDemandFeatureView>()?.spec, new.decode::<OnDemandFeatureView>()?.spec);
+            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+            by_name(old.features) != by_name(new.features)
+                || transformation(&old.feature_transformation) != transformation(&new.feature_transformation)
+                || old.mode != new.mode
+                || old.sources != new.sources
+                || by_name(old.entity_columns) != by_name(new.entity_columns)
+                || old.aggregations != new.aggregations
+        }
+        Kind::LabelView => {
+            let (old, new) = (old.decode::<LabelView>()?.spec, new.decode::<LabelView>()?.spec);
+            by_name(old.unwrap_or_default().features) != by_name(new.unwrap_or_default().features)
+        }
+        _ => false,
+    })
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
+}
+
+fn by_name(mut features: Vec<FeatureSpecV2>) -> Vec<FeatureSpecV2> {
+    features.sort_by(|one, other| one.name.cmp(&other.name));
+    features
+}
+
+/// What stands for a function: its source, else its bytes.
+fn function<'a>(source: &'a str, body: &'a [u8]) -> (&'a str, &'a [u8]) {
+    if source.is_empty() { (source, body) } else { (source, &[]) }
+}
+
+fn function_of(udf: &Option<crate::proto::core::UserDefinedFunction>) -> Option<(&str, &[u8])> {
+    udf.as_ref().map(|udf| function(&udf.body_text, &udf.body))
+}
+
+/// What stands for a transformation: which of its forms it has, and its function or plan.
+fn transformation(of: &Option<FeatureTransformationV2>) -> Option<(&str, (&str, &[u8]))> {
+    match of.as_ref()?.transformation.as_ref()? {
+        Transformation::UserDefinedFunction(udf) => Some(("function", function(&udf.body_text, &udf.body))),
+        Transformation::SubstraitTransformation(plan) => Some(("substrait", ("", &plan.substrait_plan))),
+    }
+}

@@ -1,0 +1,157 @@
+//! What the registry keeps about an object in the message's `meta`: timestamps, materialized intervals, state, version.
+//!
+//! It is read and written field by field, so that what a newer Feast keeps there stays.
+
+use prost::Message;
+use prost_types::Timestamp;
+
+use crate::encoded::Object;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kind::{Kind, Layout};
+use crate::proto::core::{FeatureViewState, MaterializationInterval};
+use crate::wire;
+
+/// The fields of a `meta` message, each still encoded but for what rules decide about.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Meta {
+    pub(crate) created_timestamp: Option<Vec<u8>>,
+    pub(crate) last_updated_timestamp: Option<Vec<u8>>,
+    /// The encoded `MaterializationInterval`s, in order.
+    pub(crate) intervals: Vec<Vec<u8>>,
+    pub(crate) current_version_number: u64,
+    pub(crate) state: u64,
+    /// Every other field with its number, whole.
+    others: Vec<(u32, Vec<u8>)>,
+}
+
+impl Meta {
+    /// Reads an object's meta.
+    pub(crate) fn of(object: &Object) -> Result<Self> {
+        let layout = object.kind.layout();
+        let mut meta = Meta::default();
+        for field in wire::fields(&object.meta()?) {
+            let field = field?;
+            let number = Some(field.number);
+            if field.number == layout.created_timestamp {
+                merge(&mut meta.created_timestamp, field.content);
+            } else if field.number == layout.last_updated_timestamp {
+                merge(&mut meta.last_updated_timestamp, field.content);
+            } else if number == layout.materialization_intervals {
+                meta.intervals.push(field.content.to_vec());
+            } else if number == layout.current_version_number {
+                meta.current_version_number = field.varint;
+            } else if number == layout.state {
+                meta.state = field.varint;
+            } else {
+                meta.others.push((field.number, field.raw.to_vec()));
+            }
+        }
+        Ok(meta)
+    }
+
+    /// The meta that an object has after an apply.
+    ///
+    /// - When it was made is kept. Feast replaces what a client sends for a new object by the time of the apply, and so
+    ///   does this (`SqlRegistry._apply_object`).
+    /// - Materialized intervals are the union of what is stored and what comes in. In Feast a non-empty incoming list
+    ///   replaces the stored one, which loses what others recorded meanwhile.
+    /// - The state comes from the apply, unless that is unspecified; Feast's SQL registry then forgets the stored one.
+    /// - The version number is the registry's own and is set by the rules of versions.
+    /// - A field that this registry does not know is kept when the apply does not bring it.
+    pub(crate) fn merged(stored: Option<&Object>, incoming: &Object, now: &Timestamp) -> Result<Self> {
+        let now = now.encode_to_vec();
+        let mut merged = Meta::of(incoming)?;
+        merged.last_updated_timestamp = Some(now.clone());
+        merged.current_version_number = 0;
+        let Some(stored) = stored else {
+            merged.created_timestamp = Some(now);
+            return Ok(merged);
+        };
+        let stored = Meta::of(stored)?;
+        if stored.created_timestamp.is_some() || merged.created_timestamp.is_none() {
+            merged.created_timestamp = stored.created_timestamp.or(Some(now));
+        }
+        merged.intervals = union(stored.intervals, merged.intervals)?;
+        merged.current_version_number = stored.current_version_number;
+        if merged.state == FeatureViewState::StateUnspecified as u64 {
+            merged.state = stored.state;
+        }
+        let known = incoming.kind.layout().known_meta_fields;
+        let is_new = |number: u32| number > known && merged.others.iter().all(|(present, _)| *present != number);
+        let kept: Vec<_> = stored.others.into_iter().filter(|(number, _)| is_new(*number)).collect();
+        merged.others.extend(kept);
+        Ok(merged)
+    }
+
+    /// Whether this says the same as another, but for when it was last updated.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let undated = |meta: &Self| Meta { last_updated_timestamp: None, ..meta.clone() };
+        undated(self) == undated(other)
+    }
+
+    /// The object with this meta.
+    pub(crate) fn put_into(&self, object: &Object) -> Result<Object> {
+        object.with_meta(&self.encode(object.kind))
+    }
+
+    fn encode(&self, kind: Kind) -> Vec<u8> {
+        let Layout { created_timestamp, last_updated_timestamp, .. } = kind.layout();
+        let layout = kind.layout();
+        let mut fields: Vec<(u32, Vec<u8>)> = Vec::new();
+        let mut message = |number: u32, content: &[u8]| {
+            let mut field = Vec::with_capacity(content.len() + 4);
+            wire::put(&mut field, number, content);
+            fields.push((number, field));
+        };
+        if let Some(created) = &self.created_timestamp {
+            message(created_timestamp, created);
+        }
+        if let Some(updated) = &self.last_updated_timestamp {
+            message(last_updated_timestamp, updated);
+        }
+        if let Some(number) = layout.materialization_intervals {
+            self.intervals.iter().for_each(|interval| message(number, interval));
+        }
+        for (number, value) in
+            [(layout.current_version_number, self.current_version_number), (layout.state, self.state)]
+        {
+            if let Some(number) = number {
+                let mut field = Vec::new();
+                wire::put_varint(&mut field, number, value);
+                fields.push((number, field));
+            }
+        }
+        fields.extend(self.others.iter().cloned());
+        // The order in which every protobuf library writes: equal meta then has equal bytes, whoever wrote it.
+        fields.sort_by_key(|(number, _)| *number);
+        fields.into_iter().flat_map(|(_, field)| field).collect()
+    }
+}
+
+fn merge(timestamp: &mut Option<Vec<u8>>, more: &[u8]) {
+    timestamp.get_or_insert_default().extend_from_slice(more);
+}
+
+/// The stored intervals and, after them, those of the others that are not among them.
+fn union(stored: Vec<Vec<u8>>, incoming: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
+    if incoming.is_empty() {
+        return Ok(stored);
+    }
+    let mut known: Vec<_> = stored.iter().map(|interval| decode(interval)).collect::<Result<_>>()?;
+    let mut all = stored;
+    for interval in incoming {
+        let decoded = decode(&interval)?;
+        if !known.contains(&decoded) {
+            known.push(decoded);
+            all.push(interval);
+        }
+    }
+    Ok(all)
+}
+
+/// Reads an encoded interval.
+pub(crate) fn decode(interval: &[u8]) -> Result<MaterializationInterval> {
+    MaterializationInterval::decode(interval).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, "a materialization interval cannot be decoded").with_source(error)
+    })
+}

@@ -1,0 +1,26 @@
+//! Feast's rules, as pure functions: from what is stored, what was asked and the time, to what is written or an error.
+//!
+//! Here is no I/O, no clock and no randomness, so each rule can be tested alone and holds for every backend. Each file
+//! names the module of Feast that its rules come from; where a rule differs from Feast's, it says so and why.
+
+mod apply;
+mod definition;
+mod delete;
+mod feature_service;
+mod materialization;
+mod meta;
+mod names;
+mod project;
+#[cfg(test)]
+mod tests;
+mod user_metadata;
+mod versions;
+
+pub use apply::ApplyOptions;
+pub(crate) use apply::{apply, fetch_for_apply};
+pub(crate) use delete::{delete, delete_project, delete_view, fetch_for_delete};
+pub(crate) use materialization::{apply_materialization, fetch_for_materialization, interval, remove_materialization};
+pub(crate) use names::check_names;
+pub(crate) use project::{adopt, fetch_for_adoption};
+pub(crate) use user_metadata::{apply_user_metadata, fetch_for_user_metadata, key as user_metadata_key};
+pub(crate) use versions::decode_record;

@@ -1,0 +1,216 @@
+//! Views and their versions (Feast: `SqlRegistry.apply_feature_view`, `feast.version_utils`,
+//! `BaseRegistry._ensure_feature_view_name_is_unique`).
+//!
+//! Every new view is version 0; each change of its schema adds one. A view may ask for a version: one that is in the
+//! history is brought back, one that is not is made.
+
+use bytes::Bytes;
+use prost::Message;
+use prost_types::Timestamp;
+
+use crate::backend::Key;
+use crate::draft::{Context, Draft};
+use crate::encoded::Object;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kind::Kind;
+use crate::proto::core::FeatureViewVersionRecord;
+use crate::rules::apply::{ApplyOptions, replace, replacement};
+use crate::rules::definition::{self, Closeness};
+use crate::wire;
+
+/// The version that a view asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// Whatever comes next.
+    Latest,
+    /// This one.
+    Pinned(i32),
+}
+
+impl Version {
+    /// Reads `latest`, `vN` or `versionN`, in any case; empty is `latest`.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let lower = text.to_lowercase();
+        if lower.is_empty() || lower == "latest" {
+            return Ok(Version::Latest);
+        }
+        let digits = lower.strip_prefix("version").or_else(|| lower.strip_prefix('v'));
+        digits
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|digits| digits.parse().ok())
+            .map(Version::Pinned)
+            .ok_or_else(|| {
+                Error::invalid(format!("`{text}` is not a version: it is `latest`, or as `v2` or `version2`"))
+            })
+    }
+}
+
+/// The field of a view's spec that says which version it asks for; label views have none.
+fn version_field(kind: Kind) -> Option<u32> {
+    match kind {
+        Kind::FeatureView => Some(18),
+        Kind::StreamFeatureView => Some(21),
+        Kind::OnDemandFeatureView => Some(17),
+        _ => None,
+    }
+}
+
+/// The version that a view pins, if it does.
+pub(crate) fn pinned(view: &Object) -> Result<Option<i32>> {
+    let Some(field) = version_field(view.kind) else { return Ok(None) };
+    match Version::parse(wire::text(&view.spec()?, field)?)? {
+        Version::Latest => Ok(None),
+        Version::Pinned(number) => Ok(Some(number)),
+    }
+}
+
+/// Where a version is stored.
+pub(crate) fn key(project: &str, view: &str, number: i32) -> Key {
+    Key::Version { project: project.to_owned(), view: view.to_owned(), number }
+}
+
+/// Applies a view of any of the four kinds.
+pub(crate) fn apply_view(
+    draft: &mut Draft<'_>,
+    ctx: &mut Context<'_>,
+    project: &str,
+    view: &Object,
+    options: ApplyOptions,
+) -> Result<()> {
+    let name = view.name()?;
+    for other in Kind::VIEWS.into_iter().filter(|kind| *kind != view.kind) {
+        if draft.exists(&Key::object(other, project, &name))? {
+            return Err(Error::new(
+                ErrorKind::ConflictingFeatureViewNames,
+                format!(
+                    "project `{project}` already has a {other} named `{name}`, so it cannot have a {} of that name",
+                    view.kind
+                ),
+            ));
+        }
+    }
+    match pinned(view)? {
+        None => apply_latest(draft, ctx, project, &name, view, options),
+        Some(number) => apply_pinned(draft, ctx, project, &name, view, number),
+    }
+}
+
+fn apply_latest(
+    draft: &mut Draft<'_>,
+    ctx: &mut Context<'_>,
+    project: &str,
+    name: &str,
+    view: &Object,
+    options: ApplyOptions,
+) -> Result<()> {
+    let latest = draft.latest_version(project, name)?;
+    let Some(active) = draft.object(view.kind, project, name)? else {
+        // A history may have outlived its view, if Feast deleted it; its numbers are not given twice.
+        let number = latest.map_or(0, |latest| latest + 1);
+        let stored = replace(draft, ctx, project, view, Some(number))?;
+        record(draft, ctx, project, name, number, &stored);
+        return Ok(());
+    };
+    if !definition::schema_changed(&active, view)? {
+        replace(draft, ctx, project, view, None)?;
+        return Ok(());
+    }
+    let number = match latest {
+        Some(latest) => latest + 1,
+        None => {
+            record(draft, ctx, project, name, 0, &active);
+            1
+        }
+    };
+    if options.no_promote {
+        let (_, version, _) = replacement(draft, ctx, project, view, Some(number))?;
+        if !is_recorded(draft, project, name, latest, &version)? {
+            record(draft, ctx, project, name, number, &version);
+        }
+    } else {
+        let stored = replace(draft, ctx, project, view, Some(number))?;
+        record(draft, ctx, project, name, number, &stored);
+    }
+    Ok(())
+}
+
+fn apply_pinned(
+    draft: &mut Draft<'_>,
+    ctx: &mut Context<'_>,
+    project: &str,
+    name: &str,
+    view: &Object,
+    number: i32,
+) -> Result<()> {
+    let Some(version) = draft.get(&key(project, name, number))? else {
+        let stored = replace(draft, ctx, project, view, Some(number))?;
+        record(draft, ctx, project, name, number, &stored);
+        return Ok(());
+    };
+    if let Some(active) = draft.object(view.kind, project, name)?
+        && !definition::is_same(&active, view, Closeness::Pinning)?
+    {
+        return Err(Error::new(
+            ErrorKind::FeatureViewPinConflict,
+            format!(
+                "{} `{name}` cannot go back to v{number} and change in the same apply: change its version alone, or \
+                 apply the new definition with version `latest`",
+                view.kind
+            ),
+        ));
+    }
+    let restored = restore(view, name, number, &version)?;
+    replace(draft, ctx, project, &restored, Some(number))?;
+    Ok(())
+}
+
+/// The recorded definition, asking for the version in the words of `view`, with what `view` says of its meta.
+fn restore(view: &Object, name: &str, number: i32, version: &Bytes) -> Result<Object> {
+    let record = decode_record(version)?;
+    if Kind::from_version_type(&record.feature_view_type) != Some(view.kind) {
+        return Err(Error::invalid(format!(
+            "v{number} of `{name}` is a {}, and a {} cannot go back to it",
+            record.feature_view_type.replace('_', " "),
+            view.kind
+        )));
+    }
+    let recorded = Object::new(view.kind, record.feature_view_proto).with_meta(&view.meta()?)?;
+    match version_field(view.kind) {
+        Some(field) => recorded.with_spec_text(field, wire::text(&view.spec()?, field)?),
+        None => Ok(recorded),
+    }
+}
+
+/// Adds a version to the history of a view.
+fn record(draft: &mut Draft<'_>, ctx: &mut Context<'_>, project: &str, name: &str, number: i32, view: &Object) {
+    let record = FeatureViewVersionRecord {
+        feature_view_name: name.to_owned(),
+        project_id: project.to_owned(),
+        version_number: number,
+        feature_view_type: view.kind.version_type().unwrap_or_default().to_owned(),
+        feature_view_proto: view.bytes.clone(),
+        // Whole seconds, as the column of Feast's table has them.
+        created_timestamp: Some(Timestamp { seconds: ctx.now.seconds, nanos: 0 }),
+        description: String::new(),
+        version_id: (ctx.new_uuid)(),
+    };
+    draft.create(key(project, name, number), record.encode_to_vec(), &ctx.now);
+}
+
+/// Whether the latest version has this very schema, so that applying it again without promoting it adds nothing.
+fn is_recorded(draft: &Draft<'_>, project: &str, name: &str, latest: Option<i32>, view: &Object) -> Result<bool> {
+    let Some(latest) = latest else { return Ok(false) };
+    let Some(version) = draft.peek(&key(project, name, latest))? else { return Ok(false) };
+    let record = decode_record(&version)?;
+    if Kind::from_version_type(&record.feature_view_type) != Some(view.kind) {
+        return Ok(false);
+    }
+    Ok(!definition::schema_changed(&Object::new(view.kind, record.feature_view_proto), view)?)
+}
+
+/// Reads a record of the history.
+pub(crate) fn decode_record(version: &Bytes) -> Result<FeatureViewVersionRecord> {
+    FeatureViewVersionRecord::decode(version.clone()).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, "a record of the version history cannot be decoded").with_source(error)
+    })
+}

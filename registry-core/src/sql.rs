@@ -1,0 +1,165 @@
+//! The tables of Feast's SQL registry (`feast.infra.registry.sql`), as facts that every SQL backend shares.
+//!
+//! Feast's `SqlRegistry` opens what is made from these, and the other way round: names, columns and keys are its own.
+
+use crate::kind::Kind;
+
+/// The type of a column, to be spelled in the dialect of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    /// Text of at most so many characters.
+    String(u32),
+    /// Text of any length.
+    Text,
+    /// A 32-bit integer.
+    Integer,
+    /// A 64-bit integer.
+    BigInteger,
+    /// Bytes of any length.
+    Bytes,
+}
+
+/// A column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub column_type: ColumnType,
+    /// Whether it is part of the primary key.
+    pub is_key: bool,
+    /// Whether it may be NULL.
+    pub is_nullable: bool,
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub name: &'static str,
+    /// Its columns, in order.
+    pub columns: Vec<Column>,
+    /// The index on `project_id` that Feast gives each table.
+    pub index: &'static str,
+}
+
+/// Where the objects of a kind are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectTable {
+    /// The table.
+    pub table: &'static str,
+    /// The column with an object's name.
+    pub name: &'static str,
+    /// The column with the serialized message.
+    pub proto: &'static str,
+}
+
+/// The column of every table that names the project.
+pub const PROJECT: &str = "project_id";
+/// The column that says when a row was written: whole seconds since 1970 (UTC).
+pub const UPDATED: &str = "last_updated_timestamp";
+/// The column with the bytes that a user attached to a view.
+pub const USER_METADATA: &str = "user_metadata";
+/// The table of the versions of views.
+pub const VERSIONS: &str = "feature_view_version_history";
+/// The table of facts about projects.
+pub const METADATA: &str = "feast_metadata";
+
+/// Where the objects of a kind are.
+pub const fn object_table(kind: Kind) -> ObjectTable {
+    let (table, name, proto) = match kind {
+        Kind::Project => ("projects", "project_name", "project_proto"),
+        Kind::Entity => ("entities", "entity_name", "entity_proto"),
+        Kind::DataSource => ("data_sources", "data_source_name", "data_source_proto"),
+        Kind::FeatureView => ("feature_views", "feature_view_name", "feature_view_proto"),
+        Kind::StreamFeatureView => ("stream_feature_views", "feature_view_name", "feature_view_proto"),
+        Kind::OnDemandFeatureView => ("on_demand_feature_views", "feature_view_name", "feature_view_proto"),
+        Kind::LabelView => ("label_views", "feature_view_name", "feature_view_proto"),
+        Kind::FeatureService => ("feature_services", "feature_service_name", "feature_service_proto"),
+        Kind::SavedDataset => ("saved_datasets", "saved_dataset_name", "saved_dataset_proto"),
+        Kind::ValidationReference => {
+            ("validation_references", "validation_reference_name", "validation_reference_proto")
+        }
+        Kind::Permission => ("permissions", "permission_name", "permission_proto"),
+        Kind::Infra => ("managed_infra", "infra_name", "infra_proto"),
+    };
+    ObjectTable { table, name, proto }
+}
+
+const fn key(name: &'static str, column_type: ColumnType) -> Column {
+    Column { name, column_type, is_key: true, is_nullable: false }
+}
+
+const fn required(name: &'static str, column_type: ColumnType) -> Column {
+    Column { name, column_type, is_key: false, is_nullable: false }
+}
+
+const fn optional(name: &'static str, column_type: ColumnType) -> Column {
+    Column { name, column_type, is_key: false, is_nullable: true }
+}
+
+/// The width of names and projects.
+pub const NAME: ColumnType = ColumnType::String(255);
+
+/// Every table of the registry.
+pub fn tables() -> Vec<Table> {
+    let mut tables: Vec<Table> = Kind::ALL.into_iter().map(table_of).collect();
+    tables.push(Table {
+        name: VERSIONS,
+        columns: vec![
+            key("feature_view_name", NAME),
+            key(PROJECT, NAME),
+            key("version_number", ColumnType::Integer),
+            required("feature_view_type", ColumnType::String(50)),
+            required("feature_view_proto", ColumnType::Bytes),
+            required("created_timestamp", ColumnType::BigInteger),
+            optional("description", ColumnType::Text),
+            required("version_id", ColumnType::String(36)),
+        ],
+        index: "idx_fv_version_history_project_id",
+    });
+    tables.push(Table {
+        name: METADATA,
+        columns: vec![
+            key(PROJECT, NAME),
+            key("metadata_key", ColumnType::String(50)),
+            required("metadata_value", ColumnType::Text),
+            required(UPDATED, ColumnType::BigInteger),
+        ],
+        index: "idx_feast_metadata_project_id",
+    });
+    tables
+}
+
+fn table_of(kind: Kind) -> Table {
+    let ObjectTable { table, name, proto } = object_table(kind);
+    let mut columns = match kind {
+        // Here, and only here, the project is the key alone.
+        Kind::Project => vec![key(PROJECT, NAME), required(name, NAME)],
+        _ => vec![key(name, NAME), key(PROJECT, NAME)],
+    };
+    columns.push(required(UPDATED, ColumnType::BigInteger));
+    if kind == Kind::FeatureView {
+        // Feast has this column and leaves it empty; so does this registry.
+        columns.push(optional("materialized_intervals", ColumnType::Bytes));
+    }
+    columns.push(required(proto, ColumnType::Bytes));
+    if kind.is_view() {
+        columns.push(optional(USER_METADATA, ColumnType::Bytes));
+    }
+    let index = match kind {
+        Kind::Project => "idx_projects_project_id",
+        Kind::Entity => "idx_entities_project_id",
+        Kind::DataSource => "idx_data_sources_project_id",
+        Kind::FeatureView => "idx_feature_views_project_id",
+        Kind::StreamFeatureView => "idx_stream_feature_views_project_id",
+        Kind::OnDemandFeatureView => "idx_on_demand_feature_views_project_id",
+        Kind::LabelView => "idx_label_views_project_id",
+        Kind::FeatureService => "idx_feature_services_project_id",
+        Kind::SavedDataset => "idx_saved_datasets_project_id",
+        Kind::ValidationReference => "idx_validation_references_project_id",
+        Kind::Permission => "idx_permissions_project_id",
+        Kind::Infra => "idx_managed_infra_project_id",
+    };
+    Table { name: table, columns, index }
+}
