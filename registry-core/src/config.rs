@@ -115,7 +115,8 @@ macro_rules! text_form {
             fn from_str(text: &str) -> Result<Self> {
                 Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| {
                     let accepted = Self::ALL.map(|mode| format!("`{mode}`")).join(", ");
-                    Error::config(format!(concat!("`{}` is no ", $what, "; there are {}"), text.escape_debug(), accepted))
+                    let text = text.escape_debug();
+                    Error::config(format!(concat!("`{}` is no ", $what, "; there are {}"), text, accepted))
                 })
             }
         }
@@ -142,8 +143,8 @@ impl Default for CacheConfig {
 /// How connections to a database are kept: SQLAlchemy's settings and its defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolConfig {
-    /// How many connections are kept open for reuse. Zero: as many as are ever needed at once, without a limit, whatever
-    /// [`max_overflow`](Self::max_overflow) is. Default: 5.
+    /// How many connections are kept open for reuse. Zero: as many as are ever needed at once, without a limit,
+    /// whatever [`max_overflow`](Self::max_overflow) is. Default: 5.
     pub size: u32,
     /// How many connections may be opened beyond [`size`](Self::size); they are closed when they are given back.
     /// `u32::MAX`: no limit. Default: 10.

@@ -1,0 +1,15 @@
+//! Feast's gRPC registry server over any backend of the registry.
+//!
+//! Every user of Feast's SDK reaches it by one line of configuration, `registry: {registry_type: remote, path:
+//! host:6570}`. Objects pass through it as they were serialized; pickled functions inside them are never run.
+
+#![forbid(unsafe_code)]
+
+mod listing;
+pub mod proto;
+mod serve;
+mod service;
+mod status;
+
+pub use serve::{DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_PORT, ServeOptions, serve};
+pub use service::Service;

@@ -15,8 +15,8 @@ const SECRET_OPTIONS: [&str; 8] = ["pass", "pwd", "secret", "token", "key", "cre
 
 /// Where a registry is: a database, a file, or an object in an object store.
 ///
-/// It is parsed from what Feast's configuration has there: a URL as SQLAlchemy writes it for a database, a path or a URL
-/// for a file.
+/// It is parsed from what Feast's configuration has there: a URL as SQLAlchemy writes it for a database, a path or a
+/// URL for a file.
 ///
 /// | text | is |
 /// |---|---|
@@ -28,9 +28,9 @@ const SECRET_OPTIONS: [&str; 8] = ["pass", "pwd", "secret", "token", "key", "cre
 /// | `s3://bucket/path/registry.db` | an object in an object store |
 ///
 /// In the URL of a database, the user name, the password, the database and the options may be percent-encoded. A
-/// password may hold any character but `@` as it is, and `@` too as long as no `/` or `?` follows in it; in a URL with a
-/// password, an `@` in the database or the options must be encoded. An option may be repeated; one without a value is
-/// left out, as SQLAlchemy does.
+/// password may hold any character but `@` as it is, and `@` too as long as no `/` or `?` follows in it; in a URL with
+/// a password, an `@` in the database or the options must be encoded. An option may be repeated; one without a value
+/// is left out, as SQLAlchemy does.
 ///
 /// Neither `Display` nor `Debug` shows a password, or an option whose name says that it is a secret: `***` stands for
 /// it. The same holds for the errors of parsing.
@@ -137,8 +137,8 @@ impl FromStr for RegistryUrl {
             // a password wherever a path is shown. One letter is a drive of Windows.
             return match text.split_once(':') {
                 Some((scheme, _)) if scheme.len() > 1 && is_scheme(scheme) => Err(Error::config(
-                    "the registry is given by a text with a `:` that is no URL; a URL has `://` after its scheme, and a \
-                     path with a colon starts with `./` or `/`",
+                    "the registry is given by a text with a `:` that is no URL; a URL has `://` after its scheme, and \
+                     a path with a colon starts with `./` or `/`",
                 )),
                 _ => Ok(Self::from_path(text)),
             };
@@ -172,8 +172,8 @@ impl FromStr for RegistryUrl {
         // Were it a part of the password after all, it would be shown as a part of the rest.
         if password.is_some() && [parts.path, parts.query].iter().flatten().any(|text| text.contains('@')) {
             return Err(wrong(
-                "has an `@` after its host, so where its password ends is unclear; write `%40` for an `@` there, and in \
-                 a password also `%2F` for `/` and `%3F` for `?`",
+                "has an `@` after its host, so where its password ends is unclear; write `%40` for an `@` there, and \
+                 in a password also `%2F` for `/` and `%3F` for `?`",
             ));
         }
 
@@ -237,8 +237,8 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn split(rest: &'a str) -> Self {
-        // As SQLAlchemy has it: a user name holds no `:` and no `/`, and a password may hold everything up to an `@`. So
-        // a `/` or `?` before that `@` belongs to the password.
+        // As SQLAlchemy has it: a user name holds no `:` and no `/`, and a password may hold everything up to an `@`.
+        // So a `/` or `?` before that `@` belongs to the password.
         let name_end = rest.find([':', '/']).unwrap_or(rest.len());
         let (name, after) = rest.split_at(name_end);
         let (username, password, rest) = match after.strip_prefix(':').and_then(|after| Some((after, after.find('@')?)))

@@ -1,0 +1,76 @@
+//! `feast-registry serve`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use registry_server::{DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_PORT, ServeOptions};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use super::Location;
+
+/// Serve a registry to Feast's SDK.
+///
+/// Point Feast at it in feature_store.yaml:
+///
+///   registry:
+///     registry_type: remote
+///     path: localhost:6570
+///
+/// Stop it with Ctrl-C or SIGTERM: requests that are under way are finished first.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    location: Location,
+
+    /// The address to listen on; 0.0.0.0 or [::] for all. There is no authentication: mind who can reach it.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+
+    /// The port to listen on; 0 takes a free one, which the start-up line names.
+    #[arg(long, default_value_t = DEFAULT_PORT)]
+    port: u16,
+
+    /// The largest message that is accepted and sent, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_MESSAGE_SIZE)]
+    max_message_size: usize,
+
+    /// What to log: error, warn, info, debug (a line per request) or trace; or a filter, as info,registry_core=debug.
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    log: String,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Result<ExitCode> {
+        let filter = EnvFilter::try_new(&self.log).with_context(|| format!("--log: `{}` is not a filter", self.log))?;
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_span_events(FmtSpan::CLOSE)
+            .with_target(false)
+            .init();
+        // Signals are caught from before the start-up line on, so that whoever has read it may send one.
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be caught")?;
+        let registry = registry::open(&self.location.read()?.registry).await?;
+        let address = (self.host.as_str(), self.port);
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {}:{}; is another server running there?", self.host, self.port)
+        })?;
+        tracing::info!("serving {} on {}", registry.location(), listener.local_addr()?);
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let options = ServeOptions { max_message_size: self.max_message_size };
+        registry_server::serve(registry, listener, options, stop).await?;
+        tracing::info!("stopped");
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,544 @@
+//! The 55 calls of `feast.registry.RegistryServer`.
+//!
+//! What the kinds of object have in common is written once, as a macro that makes the methods of the service; what is
+//! particular to one follows in the block at its end.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use registry_core::proto::core::{
+    FeatureService, FeatureView, LabelView, OnDemandFeatureView, SavedDataset, StreamFeatureView,
+};
+use registry_core::{
+    Encoded, Error, ErrorKind, FeastObject, Feature, Freshness, Kind, ListFilter, Object, ObjectType, Registry,
+    Relation, Result, proto::core,
+};
+use tonic::{Request, Response, Status};
+
+use crate::listing::page;
+use crate::proto::any_feature_view::AnyFeatureView as AnyView;
+use crate::proto::apply_feature_view_request::BaseFeatureView;
+use crate::proto::registry_server_server::RegistryServer;
+use crate::proto::*;
+use crate::status::status;
+
+/// Feast's registry server: an implementation of `feast.registry.RegistryServer` over a registry.
+#[derive(Clone)]
+pub struct Service {
+    registry: Registry,
+}
+
+/// The tag of a project that `ListProjects` leaves out (Feast: `feast.constants.PROTECTED_PROJECT_TAG`).
+const PROTECTED_PROJECT_TAG: &str = "feast.dev/protected-project";
+
+type Reply<T> = std::result::Result<Response<T>, Status>;
+
+fn reply<T>(result: Result<T>) -> Reply<T> {
+    result.map(Response::new).map_err(status)
+}
+
+/// Objects as the type that a message has them in. The caller asked the registry for this kind.
+fn encoded<T: FeastObject>(objects: Vec<Object>) -> Vec<Encoded<T>> {
+    objects.into_iter().map(|object| Encoded::from_bytes(object.bytes)).collect()
+}
+
+fn required<T>(object: Option<Encoded<T>>, field: &str) -> Result<Encoded<T>> {
+    object.ok_or_else(|| Error::invalid(format!("the request has no `{field}`")))
+}
+
+impl Service {
+    /// A service over a registry.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry }
+    }
+
+    async fn list(
+        &self,
+        kind: Kind,
+        project: &str,
+        allow_cache: bool,
+        tags: BTreeMap<String, String>,
+    ) -> Result<Vec<Object>> {
+        let filter = ListFilter { tags, updated_since: None };
+        self.registry.list(kind, Some(project), &filter, Freshness::allow_cache(allow_cache)).await
+    }
+}
+
+macro_rules! registry_server {
+    (
+        apply { $($apply:ident($apply_request:ident { $object:ident })),* $(,)? }
+        get { $($get:ident($get_request:ident) -> $got:ident),* $(,)? }
+        list { $($list:ident($list_request:ident) -> $list_response:ident { $listed:ident: $listed_kind:ident }),* $(,)? }
+        delete { $($delete:ident($delete_request:ident) of $deleted:ident),* $(,)? }
+        unimplemented { $($unimplemented:ident($unimplemented_request:ident) -> $unimplemented_response:ident),* $(,)? }
+        particular { $($particular:tt)* }
+    ) => {
+        #[tonic::async_trait]
+        impl RegistryServer for Service {
+            $(async fn $apply(&self, request: Request<$apply_request>) -> Reply<()> {
+                let request = request.into_inner();
+                let apply = async {
+                    self.registry.apply(&request.project, required(request.$object, stringify!($object))?).await
+                };
+                reply(apply.await)
+            })*
+
+            $(async fn $get(&self, request: Request<$get_request>) -> Reply<Encoded<core::$got>> {
+                let request = request.into_inner();
+                let freshness = Freshness::allow_cache(request.allow_cache);
+                let object = self.registry.get(Kind::$got, &request.project, &request.name, freshness).await;
+                reply(object.map(|object| Encoded::from_bytes(object.bytes)))
+            })*
+
+            $(async fn $list(&self, request: Request<$list_request>) -> Reply<$list_response> {
+                let request = request.into_inner();
+                let objects = self.list(Kind::$listed_kind, &request.project, request.allow_cache, request.tags).await;
+                reply(objects.map(|objects| {
+                    let (objects, pagination) = page(objects, request.pagination, request.sorting);
+                    $list_response { $listed: encoded(objects), pagination: Some(pagination) }
+                }))
+            })*
+
+            $(async fn $delete(&self, request: Request<$delete_request>) -> Reply<()> {
+                let request = request.into_inner();
+                reply(self.registry.delete(Kind::$deleted, &request.project, &request.name).await)
+            })*
+
+            $(async fn $unimplemented(&self, _: Request<$unimplemented_request>) -> Reply<$unimplemented_response> {
+                Err(Status::unimplemented(concat!(
+                    stringify!($unimplemented),
+                    ": datasets are retrieved with Feast's offline store, which runs in Python; \
+                     call create_dataset_from_retrieval or retrieve_dataset_data of a FeatureStore instead",
+                )))
+            })*
+
+            $($particular)*
+        }
+    };
+}
+
+registry_server! {
+    apply {
+        apply_entity(ApplyEntityRequest { entity }),
+        apply_data_source(ApplyDataSourceRequest { data_source }),
+        apply_feature_service(ApplyFeatureServiceRequest { feature_service }),
+        apply_saved_dataset(ApplySavedDatasetRequest { saved_dataset }),
+        apply_validation_reference(ApplyValidationReferenceRequest { validation_reference }),
+        apply_permission(ApplyPermissionRequest { permission }),
+        update_infra(UpdateInfraRequest { infra }),
+    }
+    get {
+        get_entity(GetEntityRequest) -> Entity,
+        get_data_source(GetDataSourceRequest) -> DataSource,
+        get_feature_view(GetFeatureViewRequest) -> FeatureView,
+        get_stream_feature_view(GetStreamFeatureViewRequest) -> StreamFeatureView,
+        get_on_demand_feature_view(GetOnDemandFeatureViewRequest) -> OnDemandFeatureView,
+        get_label_view(GetLabelViewRequest) -> LabelView,
+        get_feature_service(GetFeatureServiceRequest) -> FeatureService,
+        get_saved_dataset(GetSavedDatasetRequest) -> SavedDataset,
+        get_validation_reference(GetValidationReferenceRequest) -> ValidationReference,
+        get_permission(GetPermissionRequest) -> Permission,
+    }
+    list {
+        list_entities(ListEntitiesRequest) -> ListEntitiesResponse { entities: Entity },
+        list_data_sources(ListDataSourcesRequest) -> ListDataSourcesResponse { data_sources: DataSource },
+        list_feature_views(ListFeatureViewsRequest) -> ListFeatureViewsResponse { feature_views: FeatureView },
+        list_stream_feature_views(ListStreamFeatureViewsRequest) -> ListStreamFeatureViewsResponse {
+            stream_feature_views: StreamFeatureView
+        },
+        list_on_demand_feature_views(ListOnDemandFeatureViewsRequest) -> ListOnDemandFeatureViewsResponse {
+            on_demand_feature_views: OnDemandFeatureView
+        },
+        list_label_views(ListLabelViewsRequest) -> ListLabelViewsResponse { label_views: LabelView },
+        list_validation_references(ListValidationReferencesRequest) -> ListValidationReferencesResponse {
+            validation_references: ValidationReference
+        },
+        list_permissions(ListPermissionsRequest) -> ListPermissionsResponse { permissions: Permission },
+    }
+    delete {
+        delete_entity(DeleteEntityRequest) of Entity,
+        delete_data_source(DeleteDataSourceRequest) of DataSource,
+        delete_feature_service(DeleteFeatureServiceRequest) of FeatureService,
+        delete_saved_dataset(DeleteSavedDatasetRequest) of SavedDataset,
+        delete_validation_reference(DeleteValidationReferenceRequest) of ValidationReference,
+        delete_permission(DeletePermissionRequest) of Permission,
+    }
+    unimplemented {
+        create_dataset_from_retrieval(CreateDatasetFromRetrievalRequest) -> CreateDatasetFromRetrievalResponse,
+        get_dataset_data(GetDatasetDataRequest) -> GetDatasetDataResponse,
+        get_dataset_job_status(GetDatasetJobStatusRequest) -> GetDatasetJobStatusResponse,
+        list_dataset_jobs(ListDatasetJobsRequest) -> ListDatasetJobsResponse,
+    }
+    particular {
+        async fn apply_feature_view(&self, request: Request<ApplyFeatureViewRequest>) -> Reply<()> {
+            let request = request.into_inner();
+            let view: Object = match request.base_feature_view {
+                Some(BaseFeatureView::FeatureView(view)) => view.into(),
+                Some(BaseFeatureView::StreamFeatureView(view)) => view.into(),
+                Some(BaseFeatureView::OnDemandFeatureView(view)) => view.into(),
+                Some(BaseFeatureView::LabelView(view)) => view.into(),
+                None => return reply(Err(Error::invalid("the request has no feature view of any kind"))),
+            };
+            reply(self.registry.apply(&request.project, view).await)
+        }
+
+        async fn delete_feature_view(&self, request: Request<DeleteFeatureViewRequest>) -> Reply<()> {
+            let request = request.into_inner();
+            reply(self.registry.delete_view(&request.project, &request.name).await)
+        }
+
+        async fn get_any_feature_view(
+            &self,
+            request: Request<GetAnyFeatureViewRequest>,
+        ) -> Reply<GetAnyFeatureViewResponse> {
+            let request = request.into_inner();
+            let freshness = Freshness::allow_cache(request.allow_cache);
+            let view = self.registry.get_any_view(&request.project, &request.name, freshness).await;
+            reply(view.map(|view| GetAnyFeatureViewResponse { any_feature_view: Some(any_view(view)) }))
+        }
+
+        async fn list_all_feature_views(
+            &self,
+            request: Request<ListAllFeatureViewsRequest>,
+        ) -> Reply<ListAllFeatureViewsResponse> {
+            reply(self.all_feature_views(request.into_inner()).await)
+        }
+
+        async fn list_feature_services(
+            &self,
+            request: Request<ListFeatureServicesRequest>,
+        ) -> Reply<ListFeatureServicesResponse> {
+            let request = request.into_inner();
+            let services = self.list(Kind::FeatureService, &request.project, request.allow_cache, request.tags).await;
+            reply(services.and_then(|services| {
+                let services = filtered(services, |service| {
+                    Ok(request.feature_view.is_empty() || uses_view(service, &request.feature_view)?)
+                })?;
+                let (services, pagination) = page(services, request.pagination, request.sorting);
+                Ok(ListFeatureServicesResponse { feature_services: encoded(services), pagination: Some(pagination) })
+            }))
+        }
+
+        async fn list_saved_datasets(
+            &self,
+            request: Request<ListSavedDatasetsRequest>,
+        ) -> Reply<ListSavedDatasetsResponse> {
+            let request = request.into_inner();
+            let datasets = self.list(Kind::SavedDataset, &request.project, request.allow_cache, request.tags).await;
+            reply(datasets.and_then(|datasets| {
+                let is_any = request.namespace.is_empty() && request.collection.is_empty();
+                let datasets = filtered(datasets, |dataset| {
+                    if is_any {
+                        return Ok(true);
+                    }
+                    let spec = dataset.decode::<SavedDataset>()?.spec.unwrap_or_default();
+                    Ok((request.namespace.is_empty() || spec.namespace == request.namespace)
+                        && (request.collection.is_empty() || spec.collection == request.collection))
+                })?;
+                let (datasets, pagination) = page(datasets, request.pagination, request.sorting);
+                Ok(ListSavedDatasetsResponse { saved_datasets: encoded(datasets), pagination: Some(pagination) })
+            }))
+        }
+
+        async fn apply_project(&self, request: Request<ApplyProjectRequest>) -> Reply<()> {
+            let apply = async {
+                let project: Object = required(request.into_inner().project, "project")?.into();
+                self.registry.apply(&project.name().map_err(invalid)?, project).await
+            };
+            reply(apply.await)
+        }
+
+        async fn get_project(&self, request: Request<GetProjectRequest>) -> Reply<Encoded<core::Project>> {
+            let GetProjectRequest { name, allow_cache } = request.into_inner();
+            let project = self.registry.get(Kind::Project, &name, &name, Freshness::allow_cache(allow_cache)).await;
+            reply(project.map(|project| Encoded::from_bytes(project.bytes)))
+        }
+
+        async fn list_projects(&self, request: Request<ListProjectsRequest>) -> Reply<ListProjectsResponse> {
+            let request = request.into_inner();
+            let filter = ListFilter { tags: request.tags, updated_since: None };
+            let freshness = Freshness::allow_cache(request.allow_cache);
+            let projects = self.registry.list(Kind::Project, None, &filter, freshness).await;
+            reply(projects.and_then(|projects| {
+                let protected = [(PROTECTED_PROJECT_TAG.to_owned(), "true".to_owned())];
+                let protected = || protected.iter().map(|(tag, value)| (tag, value));
+                let projects = filtered(projects, |project| Ok(!project.has_tags(protected())?))?;
+                let (projects, pagination) = page(projects, request.pagination, request.sorting);
+                Ok(ListProjectsResponse { projects: encoded(projects), pagination: Some(pagination) })
+            }))
+        }
+
+        async fn delete_project(&self, request: Request<DeleteProjectRequest>) -> Reply<()> {
+            reply(self.registry.delete_project(&request.into_inner().name).await)
+        }
+
+        async fn apply_materialization(&self, request: Request<ApplyMaterializationRequest>) -> Reply<()> {
+            let request = request.into_inner();
+            let apply = async {
+                let view: Object = required(request.feature_view, "feature_view")?.into();
+                let name = view.name().map_err(invalid)?;
+                let (start, end) = (request.start_date, request.end_date);
+                self.registry.apply_materialization(&request.project, &name, start, end).await
+            };
+            reply(apply.await)
+        }
+
+        async fn list_project_metadata(
+            &self,
+            request: Request<ListProjectMetadataRequest>,
+        ) -> Reply<ListProjectMetadataResponse> {
+            let ListProjectMetadataRequest { project, allow_cache } = request.into_inner();
+            let metadata = self.registry.list_project_metadata(&project, Freshness::allow_cache(allow_cache)).await;
+            reply(metadata.map(|metadata| ListProjectMetadataResponse {
+                project_metadata: metadata.iter().map(Encoded::new).collect(),
+            }))
+        }
+
+        async fn get_infra(&self, request: Request<GetInfraRequest>) -> Reply<Encoded<core::Infra>> {
+            let GetInfraRequest { project, allow_cache } = request.into_inner();
+            let infra = self.registry.get_infra(&project, Freshness::allow_cache(allow_cache)).await;
+            reply(infra.map(|infra| Encoded::from_bytes(infra.bytes)))
+        }
+
+        /// Every write is durable when it is answered, with `commit: false` too: there is nothing left to do.
+        async fn commit(&self, _: Request<()>) -> Reply<()> {
+            Ok(Response::new(()))
+        }
+
+        async fn refresh(&self, _: Request<RefreshRequest>) -> Reply<()> {
+            reply(self.registry.refresh().await)
+        }
+
+        async fn proto(&self, _: Request<()>) -> Reply<Encoded<core::Registry>> {
+            reply(self.registry.proto(Freshness::Stored).await)
+        }
+
+        async fn get_registry_lineage(
+            &self,
+            request: Request<GetRegistryLineageRequest>,
+        ) -> Reply<GetRegistryLineageResponse> {
+            reply(self.registry_lineage(request.into_inner()).await)
+        }
+
+        async fn get_object_relationships(
+            &self,
+            request: Request<GetObjectRelationshipsRequest>,
+        ) -> Reply<GetObjectRelationshipsResponse> {
+            reply(self.object_relationships(request.into_inner()).await)
+        }
+
+        async fn list_features(&self, request: Request<ListFeaturesRequest>) -> Reply<ListFeaturesResponse> {
+            let request = request.into_inner();
+            let features = self.registry.list_features(&request.project, Freshness::allow_cache(request.allow_cache)).await;
+            reply(features.map(|mut features| {
+                let is = |wanted: &str, value: &str| wanted.is_empty() || wanted == value;
+                features.retain(|feature| {
+                    is(&request.kind, kind_of(feature))
+                        && is(&request.feature_view, &feature.view)
+                        && is(&request.name, &feature.name)
+                });
+                let (features, pagination) = page(features, request.pagination, request.sorting);
+                let features = features.into_iter().map(feature_message).collect();
+                ListFeaturesResponse { features, pagination: Some(pagination) }
+            }))
+        }
+
+        async fn get_feature(&self, request: Request<GetFeatureRequest>) -> Reply<crate::proto::Feature> {
+            let GetFeatureRequest { project, feature_view, name, allow_cache } = request.into_inner();
+            let features = self.registry.list_features(&project, Freshness::allow_cache(allow_cache)).await;
+            reply(features.and_then(|features| {
+                let found = features.into_iter().find(|feature| feature.view == feature_view && feature.name == name);
+                found.map(feature_message).ok_or_else(|| {
+                    let message = format!("view `{feature_view}` of project `{project}` has no feature `{name}`");
+                    Error::new(ErrorKind::FeatureNotFound, message)
+                })
+            }))
+        }
+    }
+}
+
+/// What was sent cannot be read: that is the caller's error, not the storage's.
+fn invalid(error: Error) -> Error {
+    Error::new(ErrorKind::InvalidArgument, error.to_string())
+}
+
+fn any_view(view: Object) -> AnyFeatureView {
+    fn of<T>(bytes: Bytes) -> Encoded<T> {
+        Encoded::from_bytes(bytes)
+    }
+    let any = match view.kind {
+        Kind::StreamFeatureView => AnyView::StreamFeatureView(of(view.bytes)),
+        Kind::OnDemandFeatureView => AnyView::OnDemandFeatureView(of(view.bytes)),
+        Kind::LabelView => AnyView::LabelView(of(view.bytes)),
+        _ => AnyView::FeatureView(of(view.bytes)),
+    };
+    AnyFeatureView { any_feature_view: Some(any) }
+}
+
+fn filtered(objects: Vec<Object>, keep: impl Fn(&Object) -> Result<bool>) -> Result<Vec<Object>> {
+    let mut kept = Vec::with_capacity(objects.len());
+    for object in objects {
+        if keep(&object)? {
+            kept.push(object);
+        }
+    }
+    Ok(kept)
+}
+
+/// The names of the views that a feature service has projections of.
+fn views_of(service: &Object) -> Result<Vec<String>> {
+    let spec = service.decode::<FeatureService>()?.spec.unwrap_or_default();
+    Ok(spec.features.into_iter().map(|projection| projection.feature_view_name).collect())
+}
+
+fn uses_view(service: &Object, view: &str) -> Result<bool> {
+    Ok(views_of(service)?.iter().any(|name| name == view))
+}
+
+fn kind_of(feature: &Feature) -> &'static str {
+    if feature.is_label { "label" } else { "feature" }
+}
+
+/// As from Feast's server, owner and timestamps are empty.
+fn feature_message(feature: Feature) -> crate::proto::Feature {
+    let kind = kind_of(&feature).to_owned();
+    crate::proto::Feature {
+        name: feature.name,
+        feature_view: feature.view,
+        r#type: feature.type_name,
+        description: feature.description,
+        tags: feature.tags,
+        kind,
+        ..Default::default()
+    }
+}
+
+fn relation_message(relation: Relation) -> EntityRelation {
+    let end = |end: registry_core::Reference| EntityReference { r#type: end.object_type.to_string(), name: end.name };
+    EntityRelation { source: Some(end(relation.source)), target: Some(end(relation.target)) }
+}
+
+impl Service {
+    /// All views but label views, by what they are made of.
+    async fn all_feature_views(&self, request: ListAllFeatureViewsRequest) -> Result<ListAllFeatureViewsResponse> {
+        let freshness = Freshness::allow_cache(request.allow_cache);
+        let filter = ListFilter { tags: request.tags, updated_since: request.updated_since };
+        let mut views = self.registry.list_views(&request.project, &filter, freshness).await?;
+        views.retain(|view| view.kind != Kind::LabelView);
+        if !request.feature_service.is_empty() {
+            // A service that is not there has no views.
+            let service =
+                self.registry.get(Kind::FeatureService, &request.project, &request.feature_service, freshness);
+            let used = match service.await {
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound(_)) => Vec::new(),
+                service => views_of(&service?)?,
+            };
+            views = filtered(views, |view| Ok(used.contains(&view.name()?)))?;
+        }
+        if [&request.entity, &request.feature, &request.data_source].iter().any(|wanted| !wanted.is_empty()) {
+            let is_among =
+                |wanted: &str, names: &[String]| wanted.is_empty() || names.iter().any(|name| name == wanted);
+            views = filtered(views, |view| {
+                let made_of = MadeOf::of(view)?;
+                Ok(is_among(&request.entity, &made_of.entities)
+                    && is_among(&request.feature, &made_of.features)
+                    && is_among(&request.data_source, &made_of.data_sources))
+            })?;
+        }
+        let (views, pagination) = page(views, request.pagination, request.sorting);
+        let feature_views = views.into_iter().map(any_view).collect();
+        Ok(ListAllFeatureViewsResponse { feature_views, pagination: Some(pagination) })
+    }
+
+    async fn registry_lineage(&self, request: GetRegistryLineageRequest) -> Result<GetRegistryLineageResponse> {
+        let mut lineage = self.registry.lineage(&request.project, Freshness::allow_cache(request.allow_cache)).await?;
+        if !request.filter_object_type.is_empty() && !request.filter_object_name.is_empty() {
+            // As in Feast, a type that there is none of filters everything out.
+            let wanted = request.filter_object_type.parse::<ObjectType>().ok();
+            for relations in [&mut lineage.direct, &mut lineage.indirect] {
+                relations.retain(|relation| {
+                    wanted.is_some_and(|wanted| relation.involves(wanted, &request.filter_object_name))
+                });
+            }
+        }
+        let (direct, relationships_pagination) = page(lineage.direct, request.pagination, request.sorting.clone());
+        let (indirect, indirect_relationships_pagination) = page(lineage.indirect, request.pagination, request.sorting);
+        Ok(GetRegistryLineageResponse {
+            relationships: direct.into_iter().map(relation_message).collect(),
+            indirect_relationships: indirect.into_iter().map(relation_message).collect(),
+            relationships_pagination: Some(relationships_pagination),
+            indirect_relationships_pagination: Some(indirect_relationships_pagination),
+        })
+    }
+
+    async fn object_relationships(
+        &self,
+        request: GetObjectRelationshipsRequest,
+    ) -> Result<GetObjectRelationshipsResponse> {
+        let wanted: ObjectType = request.object_type.parse()?;
+        let lineage = self.registry.lineage(&request.project, Freshness::allow_cache(request.allow_cache)).await?;
+        let mut relations = lineage.direct;
+        if request.include_indirect {
+            relations.extend(lineage.indirect);
+        }
+        relations.retain(|relation| relation.involves(wanted, &request.object_name));
+        let (relations, pagination) = page(relations, request.pagination, request.sorting);
+        let relationships = relations.into_iter().map(relation_message).collect();
+        Ok(GetObjectRelationshipsResponse { relationships, pagination: Some(pagination) })
+    }
+}
+
+/// What a view is made of, by name.
+#[derive(Default)]
+struct MadeOf {
+    entities: Vec<String>,
+    features: Vec<String>,
+    data_sources: Vec<String>,
+}
+
+impl MadeOf {
+    fn of(view: &Object) -> Result<Self> {
+        let names = |features: Vec<core::FeatureSpecV2>| features.into_iter().map(|feature| feature.name).collect();
+        let sources =
+            |sources: [Option<core::DataSource>; 2]| sources.into_iter().flatten().map(|source| source.name).collect();
+        Ok(match view.kind {
+            Kind::FeatureView => {
+                let spec = view.decode::<FeatureView>()?.spec.unwrap_or_default();
+                Self {
+                    entities: spec.entities,
+                    features: names(spec.features),
+                    data_sources: sources([spec.batch_source, spec.stream_source]),
+                }
+            }
+            Kind::StreamFeatureView => {
+                let spec = view.decode::<StreamFeatureView>()?.spec.unwrap_or_default();
+                Self {
+                    entities: spec.entities,
+                    features: names(spec.features),
+                    data_sources: sources([spec.batch_source, spec.stream_source]),
+                }
+            }
+            Kind::OnDemandFeatureView => {
+                let spec = view.decode::<OnDemandFeatureView>()?.spec.unwrap_or_default();
+                let request_sources = spec.sources.into_values().filter_map(|source| match source.source {
+                    Some(core::on_demand_source::Source::RequestDataSource(source)) => Some(source.name),
+                    _ => None,
+                });
+                Self {
+                    entities: spec.entities,
+                    features: names(spec.features),
+                    data_sources: request_sources.collect(),
+                }
+            }
+            Kind::LabelView => {
+                let spec = view.decode::<LabelView>()?.spec.unwrap_or_default();
+                Self {
+                    entities: spec.entities,
+                    features: names(spec.features),
+                    data_sources: sources([spec.source, None]),
+                }
+            }
+            _ => Self::default(),
+        })
+    }
+}

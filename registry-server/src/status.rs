@@ -1,0 +1,95 @@
+//! Errors of the registry as gRPC statuses that Feast's client understands.
+//!
+//! Where Feast has an exception for an error, the status has its gRPC code and, as its message, a JSON object with the
+//! exception's `module` and `class`: Feast's client then raises that class (`feast.errors.FeastError.from_error_detail`).
+
+use std::error::Error as _;
+
+use registry_core::{Error, ErrorKind, Kind};
+use serde_json::json;
+use tonic::{Code, Status};
+
+/// Messages end up in an HTTP/2 header, which gRPC clients limit to 8 KiB in all; a name alone may be longer.
+const MAX_MESSAGE_CHARS: usize = 1000;
+
+/// The status for an error.
+pub(crate) fn status(error: Error) -> Status {
+    let (code, class) = code_and_class(error.kind());
+    if code == Code::Internal && class.is_none() {
+        let cause = error.source().map(ToString::to_string);
+        tracing::error!(%error, cause, "a request failed");
+    }
+    let message = shortened(&error.to_string());
+    match class {
+        Some(class) => {
+            let detail = json!({ "module": "feast.errors", "class": class, "message": message });
+            Status::new(code, detail.to_string())
+        }
+        None => Status::new(code, message),
+    }
+}
+
+fn code_and_class(kind: ErrorKind) -> (Code, Option<&'static str>) {
+    match kind {
+        ErrorKind::NotFound(kind) => (Code::NotFound, Some(not_found_class(kind))),
+        ErrorKind::ViewNotFound => (Code::NotFound, Some(not_found_class(Kind::FeatureView))),
+        ErrorKind::VersionNotFound => (Code::NotFound, Some("FeatureViewVersionNotFound")),
+        ErrorKind::FeatureNotFound => (Code::NotFound, Some("FeastObjectNotFoundException")),
+        ErrorKind::ConflictingFeatureViewNames => (Code::Internal, Some("ConflictingFeatureViewNames")),
+        ErrorKind::FeatureViewPinConflict => (Code::Internal, Some("FeatureViewPinConflict")),
+        // Feast answers these with a Python traceback's last line; its client raises at least a FeastError here.
+        ErrorKind::InvalidArgument => (Code::InvalidArgument, Some("FeastError")),
+        ErrorKind::ReadOnly => (Code::FailedPrecondition, Some("ReadOnlyRegistryException")),
+        ErrorKind::InvalidConfig | ErrorKind::SchemaMissing => (Code::FailedPrecondition, None),
+        ErrorKind::Conflict => (Code::Aborted, None),
+        ErrorKind::Unavailable => (Code::Unavailable, None),
+        ErrorKind::Corrupt => (Code::DataLoss, None),
+        ErrorKind::Unsupported => (Code::Unimplemented, None),
+        _ => (Code::Internal, None),
+    }
+}
+
+fn not_found_class(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Project => "ProjectObjectNotFoundException",
+        Kind::Entity => "EntityNotFoundException",
+        Kind::DataSource => "DataSourceObjectNotFoundException",
+        Kind::FeatureView | Kind::StreamFeatureView | Kind::OnDemandFeatureView | Kind::LabelView => {
+            "FeatureViewNotFoundException"
+        }
+        Kind::FeatureService => "FeatureServiceNotFoundException",
+        Kind::SavedDataset => "SavedDatasetNotFound",
+        Kind::ValidationReference => "ValidationReferenceNotFound",
+        Kind::Permission => "PermissionObjectNotFoundException",
+        Kind::Infra => "FeastObjectNotFoundException",
+    }
+}
+
+fn shortened(message: &str) -> String {
+    match message.char_indices().nth(MAX_MESSAGE_CHARS) {
+        None => message.to_owned(),
+        Some((end, _)) => format!("{}… ({} characters more)", &message[..end], message[end..].chars().count()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feasts_client_can_tell_the_class() {
+        let status = status(Error::not_found(Kind::Entity, "rides", "driver \"x\""));
+        assert_eq!(status.code(), Code::NotFound);
+        let detail: serde_json::Value = serde_json::from_str(status.message()).expect("JSON");
+        assert_eq!(detail["module"], "feast.errors");
+        assert_eq!(detail["class"], "EntityNotFoundException");
+        assert!(detail["message"].as_str().is_some_and(|message| message.contains("driver \"x\"")));
+    }
+
+    #[test]
+    fn a_long_name_does_not_make_the_header_too_long() {
+        let status = status(Error::not_found(Kind::Entity, "rides", &"ü".repeat(10_000)));
+        assert!(status.message().chars().count() < 1200);
+        assert!(status.message().contains("characters more"));
+    }
+}

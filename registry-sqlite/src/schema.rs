@@ -1,0 +1,81 @@
+//! Making, verifying and removing the tables.
+
+use registry_core::config::SchemaMode;
+use registry_core::sql::{self, Column, ColumnType, Table};
+use registry_core::{Error, ErrorKind, Kind};
+use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
+
+/// Makes the tables that are missing, or says which are. If none is, nothing is locked.
+pub(crate) fn prepare(connection: &mut Connection, mode: SchemaMode) -> Result<Result<(), Error>> {
+    if mode == SchemaMode::Skip {
+        return Ok(Ok(()));
+    }
+    let missing = missing_tables(connection)?;
+    if missing.is_empty() {
+        return Ok(Ok(()));
+    }
+    if mode == SchemaMode::Verify {
+        let names: Vec<_> = missing.iter().map(|table| table.name).collect();
+        return Ok(Err(Error::new(
+            ErrorKind::SchemaMissing,
+            format!(
+                "the registry lacks the tables {}; open it with schema_mode `auto` to create them",
+                names.join(", ")
+            ),
+        )));
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for table in missing {
+        create(&transaction, &table)?;
+    }
+    transaction.commit()?;
+    Ok(Ok(()))
+}
+
+fn missing_tables(connection: &Connection) -> Result<Vec<Table>> {
+    let mut tables = sql::tables();
+    let mut statement = connection.prepare_cached("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+    let present: Vec<String> = statement.query_map((), |row| row.get(0))?.collect::<Result<_>>()?;
+    tables.retain(|table| present.iter().all(|name| name != table.name));
+    Ok(tables)
+}
+
+/// Makes a table as SQLAlchemy would. Another process may have made it just before.
+fn create(transaction: &Transaction<'_>, table: &Table) -> Result<()> {
+    let mut lines: Vec<String> = table.columns.iter().map(column).collect();
+    let key: Vec<_> = table.columns.iter().filter(|column| column.is_key).map(|column| column.name).collect();
+    lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
+    transaction.execute_batch(&format!(
+        "CREATE TABLE IF NOT EXISTS {table} (\n\t{columns}\n);\nCREATE INDEX IF NOT EXISTS {index} ON {table} ({project});",
+        table = table.name,
+        columns = lines.join(", \n\t"),
+        index = table.index,
+        project = sql::PROJECT,
+    ))
+}
+
+fn column(column: &Column) -> String {
+    let column_type = match column.column_type {
+        ColumnType::String(width) => format!("VARCHAR({width})"),
+        ColumnType::Text => "TEXT".to_owned(),
+        ColumnType::Integer => "INTEGER".to_owned(),
+        ColumnType::BigInteger => "BIGINT".to_owned(),
+        ColumnType::Bytes => "BLOB".to_owned(),
+    };
+    let null = if column.is_nullable { "" } else { " NOT NULL" };
+    format!("{} {column_type}{null}", column.name)
+}
+
+/// Removes the tables if no project is left; returns whether it did.
+pub(crate) fn remove_if_empty(connection: &mut Connection) -> Result<bool> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let projects = sql::object_table(Kind::Project).table;
+    if transaction.query_row(&format!("SELECT EXISTS (SELECT 1 FROM {projects})"), (), |row| row.get(0))? {
+        return Ok(false);
+    }
+    for table in sql::tables() {
+        transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.name))?;
+    }
+    transaction.commit()?;
+    Ok(true)
+}
