@@ -1,0 +1,97 @@
+//! `cargo xtask lint`: all that can be said of the sources without running them.
+
+use std::env;
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use crate::Project;
+use crate::steps::{Steps, in_path, read};
+
+/// The cargo-deny that deny.toml is written for. It is pinned, so that lints do not begin to fail by themselves.
+const CARGO_DENY: &str = "0.20.2";
+
+/// What a package, built with these flags and nothing else of the workspace, must not drag in.
+const KEPT_OUT: [(&str, &str, &[&str]); 3] = [
+    ("registry-core", "", &["rusqlite", "libsqlite3-sys", "tonic", "hyper", "mio"]),
+    ("registry-sqlite", "", &["tonic", "hyper"]),
+    ("registry", "--no-default-features", &["rusqlite", "libsqlite3-sys", "tonic", "hyper"]),
+];
+
+pub(crate) fn run(project: &Project) -> Result<()> {
+    let mut steps = Steps::new("lint");
+    steps.run("format", &mut project.cargo("fmt --all --check"));
+    // All features, or what is behind one (as xtask's codegen) is never looked at.
+    steps.run("clippy", &mut project.cargo("clippy --workspace --all-targets --all-features -- -D warnings"));
+    steps.run(
+        "documentation",
+        project.cargo("doc --workspace --all-features --no-deps").env("RUSTDOCFLAGS", "-D warnings"),
+    );
+    dependencies(project, &mut steps);
+    steps.step("dependencies kept out", || KEPT_OUT.iter().try_for_each(|kept_out| keep_out(project, *kept_out)));
+    steps.run(
+        "generated sources",
+        &mut project.cargo("run --quiet --package xtask --features codegen -- codegen --check"),
+    );
+    for (package, has_features) in packages(project)? {
+        // Alone, a crate cannot lean on features that another one of the workspace switches on.
+        let check = format!("check --package {package}");
+        steps.run(&format!("{package} alone"), &mut project.cargo(&check));
+        if has_features {
+            let bare = format!("{check} --no-default-features");
+            steps.run(&format!("{package} alone, no default features"), &mut project.cargo(&bare));
+        }
+    }
+    steps.finish()
+}
+
+/// Holds the dependency tree against deny.toml.
+fn dependencies(project: &Project, steps: &mut Steps) {
+    let tools = project.root.join("target/tools");
+    let built = tools.join(format!("bin/cargo-deny{}", env::consts::EXE_SUFFIX));
+    let program = if in_path("cargo-deny") {
+        "cargo-deny".into()
+    } else if project.ci {
+        // Unoptimized it builds in a third of the time, and then still checks in a second. Once built, this is a no-op.
+        let install = format!("install cargo-deny@{CARGO_DENY} --locked --debug --root");
+        if !steps.run("cargo-deny, built once", project.cargo(&install).arg(&tools)) {
+            return;
+        }
+        built
+    } else if built.is_file() {
+        built
+    } else {
+        let remedy = format!("`cargo install cargo-deny@{CARGO_DENY} --locked` (minutes) brings cargo-deny");
+        return steps.leave_out("dependencies", &remedy);
+    };
+    steps.run("dependencies", project.command(program).args(["check", "bans", "licenses", "sources"]));
+}
+
+/// Fails with the line of the dependency tree that holds what must not be there.
+fn keep_out(project: &Project, (package, flags, banned): (&str, &str, &[&str])) -> Result<()> {
+    let tree = format!("tree --package {package} {flags} --edges normal,build --target all --prefix none");
+    let tree = read(&mut project.cargo(&tree))?;
+    for line in tree.lines() {
+        if line.split_whitespace().next().is_some_and(|name| banned.contains(&name)) {
+            bail!("{package} {flags} must not depend on {line}");
+        }
+    }
+    Ok(())
+}
+
+/// The workspace's packages, but for this one: the name, and whether it has Cargo features to switch off.
+fn packages(project: &Project) -> Result<Vec<(String, bool)>> {
+    let mut packages = Vec::new();
+    for entry in fs::read_dir(&project.root).context("cannot list the workspace")? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // A package's folder has its name, and is in the workspace's own folder.
+        if let Ok(manifest) = fs::read_to_string(entry.path().join("Cargo.toml"))
+            && name != "xtask"
+        {
+            packages.push((name, manifest.lines().any(|line| line.trim() == "[features]")));
+        }
+    }
+    packages.sort();
+    Ok(packages)
+}

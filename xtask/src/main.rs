@@ -1,0 +1,99 @@
+//! `cargo xtask`: the project's chores, each one command on a fresh machine.
+
+#![expect(clippy::print_stdout, reason = "a command line tool")]
+
+#[cfg(feature = "codegen")]
+mod codegen;
+mod lint;
+mod python;
+mod runner;
+mod steps;
+mod test;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// The project's chores. The sources generated from .proto files have their own alias: `cargo codegen [--check]`.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build the server and run every test: Rust's, and Feast's own Python SDK against the built server
+    ///
+    /// Needs Rust and Python 3.10 or newer (with its venv module; PYTHON names another interpreter). The Python
+    /// packages go to target/interop-venv, once. With CI=true a test that is skipped is a failure.
+    Test(test::Args),
+
+    /// Check formatting, clippy, documentation, dependencies, generated sources, and each crate on its own
+    ///
+    /// Dependencies are checked by cargo-deny. Where it is not installed, that check is left out and said so; with
+    /// CI=true it is built into target/tools instead.
+    Lint,
+
+    /// Generate Rust sources from the .proto files
+    #[cfg(feature = "codegen")]
+    Codegen {
+        /// Write nothing; fail when the committed sources are not what would be generated
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+/// What every chore needs to know of where it runs.
+struct Project {
+    /// The workspace's folder.
+    root: PathBuf,
+    /// On a CI machine nothing may be left out, and what is missing is a failure.
+    ci: bool,
+}
+
+impl Project {
+    fn here() -> Self {
+        // Cargo sets the variable at run time too, and then it is right even when the binary came from a target
+        // folder that several clones share.
+        let manifest = env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+        let manifest = Path::new(&manifest);
+        let root = manifest.parent().unwrap_or(manifest).to_owned();
+        Self { root, ci: env::var("CI").is_ok_and(|ci| ci == "true" || ci == "1") }
+    }
+
+    /// A command that runs in the workspace's folder.
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root);
+        command
+    }
+
+    /// The cargo that runs us, with these arguments, which are split at spaces.
+    fn cargo(&self, args: &str) -> Command {
+        let mut command = self.command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(args.split_whitespace());
+        command
+    }
+}
+
+fn main() -> ExitCode {
+    let project = Project::here();
+    let done = match Cli::parse().chore {
+        Chore::Test(args) => test::run(&project, &args),
+        Chore::Lint => lint::run(&project),
+        #[cfg(feature = "codegen")]
+        Chore::Codegen { check } => codegen::run(&project.root, check),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not by returning the error: with RUST_BACKTRACE set that prints a backtrace of no use to anyone.
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

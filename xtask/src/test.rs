@@ -1,0 +1,178 @@
+//! `cargo xtask test`: all tests, with nothing set up beforehand.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+
+use crate::Project;
+use crate::python::{Environment, Python};
+use crate::runner::Runner;
+use crate::steps::{Steps, in_path, read, run as run_command};
+
+/// What to test.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run one half only
+    #[arg(long, value_enum)]
+    only: Option<Half>,
+
+    /// Arguments for the test runner, with --only: nextest's (or `cargo test`'s), or pytest's
+    #[arg(last = true, requires = "only", value_name = "ARGS")]
+    extra: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Half {
+    /// Unit, property, conformance and documentation tests
+    Rust,
+    /// Feast's Python SDK and command line against the built server
+    Interop,
+}
+
+pub(crate) fn run(project: &Project, args: &Args) -> Result<()> {
+    let plan = Plan::new(project, args)?;
+    println!("test will use:\n  {}", plan.uses.join("\n  "));
+
+    let mut tests = Tests {
+        project,
+        args,
+        strict: project.ci && args.extra.is_empty(),
+        steps: Steps::new("test"),
+        closing: Vec::new(),
+        used: plan.uses,
+    };
+    let server = tests.steps.step("server", || build_server(project));
+    if args.only != Some(Half::Interop) {
+        tests.rust(plan.nextest);
+    }
+    if let (Some((python, environment)), Some(server)) = (&plan.interop, &server) {
+        tests.interop(python, environment, server);
+    }
+    tests.finish()
+}
+
+/// What the tests use: settled and said before anything that takes long.
+///
+/// Databases that backends are tested against belong here too: found once, said with the rest, and then handed to both
+/// halves as environment variables.
+struct Plan {
+    /// Whether nextest runs the Rust tests, or `cargo test` because it is not installed.
+    nextest: bool,
+    /// For the interop tests, unless they are not asked for.
+    interop: Option<(Python, Environment)>,
+    /// All of it in words.
+    uses: Vec<String>,
+}
+
+impl Plan {
+    fn new(project: &Project, args: &Args) -> Result<Self> {
+        let mut uses = vec![read(&mut project.cargo("--version"))?];
+        let nextest = in_path("cargo-nextest");
+        if args.only != Some(Half::Interop) {
+            uses.push(if nextest {
+                let version = read(&mut project.cargo("nextest --version"))?;
+                version.lines().next().unwrap_or_default().to_owned()
+            } else {
+                "cargo test (cargo-nextest is not installed)".to_owned()
+            });
+        }
+        let mut interop = None;
+        if args.only != Some(Half::Rust) {
+            let python = Python::find()?;
+            let folder = project.root.join("target/interop-venv");
+            let environment = Environment::new(folder, &python, project.root.join("interop/requirements.txt"))?;
+            uses.push(format!("Python {} ({})", python.version, python.executable.display()));
+            uses.push(if environment.is_ready() {
+                "packages in target/interop-venv".to_owned()
+            } else {
+                "packages in target/interop-venv, newly installed".to_owned()
+            });
+            interop = Some((python, environment));
+        }
+        uses.push("SQLite (built in)".to_owned());
+        Ok(Self { nextest, interop, uses })
+    }
+}
+
+/// The binary as `cargo build` makes it for a user; the interop tests start this very one.
+fn build_server(project: &Project) -> Result<PathBuf> {
+    run_command(&mut project.cargo("build --package registry-server --bin feast-registry"))?;
+    // Cargo puts it where it put us, whatever the target folder is.
+    let server = env::current_exe()?.with_file_name(format!("feast-registry{}", env::consts::EXE_SUFFIX));
+    ensure!(server.is_file(), "it was built, but it is not at {}", server.display());
+    Ok(server)
+}
+
+/// A run of the tests, as far as it has come.
+struct Tests<'a> {
+    project: &'a Project,
+    args: &'a Args,
+    /// Whether a skipped test is a failure. Not when arguments pick tests: runners call the others skipped.
+    strict: bool,
+    steps: Steps,
+    /// The closing lines of the test runners.
+    closing: Vec<String>,
+    /// In words, what was used.
+    used: Vec<String>,
+}
+
+impl Tests<'_> {
+    fn rust(&mut self, nextest: bool) {
+        let (runner, line) = if nextest {
+            (Runner::Nextest, "nextest run --workspace --no-fail-fast")
+        } else {
+            (Runner::CargoTest, "test --workspace --no-fail-fast --lib --bins --tests")
+        };
+        let mut tests = self.project.cargo(line);
+        tests.args(&self.args.extra);
+        self.run("Rust tests", runner, &mut tests);
+
+        // nextest cannot run the examples in the documentation.
+        let name = "documentation tests";
+        if self.args.extra.is_empty() {
+            self.run(name, Runner::CargoTest, &mut self.project.cargo("test --workspace --no-fail-fast --doc"));
+        } else {
+            self.steps.leave_out(name, "the arguments are for the Rust tests");
+        }
+    }
+
+    fn interop(&mut self, python: &Python, environment: &Environment, server: &Path) {
+        let ready = self.steps.step("Python packages", || {
+            if !environment.is_ready() {
+                environment.make(python)?;
+            }
+            let mut pytest = self.project.command(environment.python());
+            environment.activate(&mut pytest)?;
+            Ok((pytest, environment.version_of("feast")?))
+        });
+        if let Some((mut pytest, feast)) = ready {
+            self.used.push(format!("feast {feast}"));
+            // -ra: a failed or skipped test is named again at the end, with its reason.
+            pytest.current_dir(self.project.root.join("interop")).args(["-m", "pytest", "-ra"]).args(&self.args.extra);
+            // Python holds back what it writes to a pipe unless told not to.
+            pytest.env("PYTHONUNBUFFERED", "1").env("FEAST_REGISTRY_BIN", server);
+            self.run("interop tests", Runner::Pytest, &mut pytest);
+        }
+    }
+
+    fn run(&mut self, name: &str, runner: Runner, command: &mut Command) {
+        self.steps.step(name, || {
+            let outcome = runner.run(command, self.strict)?;
+            self.closing.extend(outcome.closing);
+            outcome.failure.map_or(Ok(()), Err)
+        });
+    }
+
+    /// The last lines are the test runners' own: that is where one looks in a long log.
+    fn finish(self) -> Result<()> {
+        println!("test used: {}", self.used.join("; "));
+        let result = self.steps.finish();
+        for line in self.closing {
+            println!("{line}");
+        }
+        result
+    }
+}
