@@ -18,6 +18,9 @@ use crate::encoded::Object;
 use crate::error::Result;
 use crate::kind::Kind;
 
+/// How long cached reads leave a storage alone that did not answer.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// The objects of one kind in one project, in the order in which they were first stored.
 type Objects = IndexMap<String, (Bytes, i64)>;
 
@@ -31,6 +34,7 @@ struct Contents {
 struct State {
     /// `None` until the first refresh.
     contents: Option<Contents>,
+    /// When the last refresh began; after one that failed, a moment that makes the next one due soon.
     refreshed: Option<Instant>,
     /// While a refresh is under way: what has been committed since it began, which it may or may not have read.
     committed_meanwhile: Option<Vec<Write>>,
@@ -80,13 +84,14 @@ impl Cache {
         if self.is_fresh() {
             return Ok(());
         }
-        match self.refresh_alone(backend).await {
-            Err(error) if self.state().contents.is_some() => {
-                tracing::warn!(%error, "the cached registry could not be refreshed and is older than cache_ttl_seconds");
-                Ok(())
-            }
-            outcome => outcome,
+        let Err(error) = self.refresh_alone(backend).await else { return Ok(()) };
+        let mut state = self.state_mut();
+        if state.contents.is_none() {
+            return Err(error);
         }
+        tracing::warn!(%error, "the cached registry could not be refreshed and is older than cache_ttl_seconds");
+        state.refreshed = (Instant::now() + RETRY_AFTER).checked_sub(self.config.ttl).or(state.refreshed);
+        Ok(())
     }
 
     /// Reads everything anew.
