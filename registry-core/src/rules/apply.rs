@@ -115,7 +115,10 @@ pub(crate) fn replacement(
         None => incoming.clone(),
     };
     let is_same = match &stored {
-        Some(stored) => meta.is_same(&Meta::of(stored)?) && definition::is_same(stored, incoming, Closeness::Exact)?,
+        Some(stored) => {
+            let has_meta = incoming.kind.layout().meta.is_some();
+            (!has_meta || meta.is_same(&Meta::of(stored)?)?) && definition::is_same(stored, incoming, Closeness::Exact)?
+        }
         None => false,
     };
     let object = meta.put_into(&placed)?;

@@ -6,16 +6,14 @@
 //! spellings of the version. Feast also looks past more than that by accident (the tags and features of an on demand
 //! feature view, a disabled view), and then silently ignores an apply that changes only those; this does not.
 
+use bytes::Bytes;
 use prost_reflect::{DynamicMessage, ReflectMessage, Value};
 
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
 use crate::proto::DESCRIPTORS;
-use crate::proto::core::{
-    FeatureSpecV2, FeatureTransformationV2, FeatureView, LabelView, OnDemandFeatureView, StreamFeatureView,
-    feature_transformation_v2::Transformation,
-};
+use crate::proto::core::{OnDemandFeatureView, StreamFeatureView, feature_transformation_v2::Transformation};
 use crate::rules::versions::Version;
 
 /// How closely definitions are compared.
@@ -140,69 +138,58 @@ fn order(item: &Value) -> (String, i32) {
 /// What a view is called, who owns it, its tags, sources and time to live are not of its schema. Functions are compared
 /// by their source, and by their pickled bytes only where no source is known; nothing is ever unpickled.
 pub(crate) fn schema_changed(old: &Object, new: &Object) -> Result<bool> {
-    Ok(match new.kind {
-        Kind::FeatureView => {
-            let (old, new) = (old.decode::<FeatureView>()?.spec, new.decode::<FeatureView>()?.spec);
-            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
-            by_name(old.features) != by_name(new.features)
-                || sorted(old.entities) != sorted(new.entities)
-                || by_name(old.entity_columns) != by_name(new.entity_columns)
-                || old.source_views != new.source_views
-        }
+    Ok(schema(old)? != schema(new)? || function_of(old)? != function_of(new)?)
+}
+
+/// The fields of a view's spec that make a version, but for its function.
+fn schema_fields(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::FeatureView => &["features", "entities", "entity_columns", "source_views"],
         Kind::StreamFeatureView => {
-            let (old, new) = (old.decode::<StreamFeatureView>()?.spec, new.decode::<StreamFeatureView>()?.spec);
-            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
-            #[allow(deprecated)] // Feast still writes a stream view's function to both fields.
-            let functions = (function_of(&old.user_defined_function), function_of(&new.user_defined_function));
-            by_name(old.features) != by_name(new.features)
-                || sorted(old.entities) != sorted(new.entities)
-                || by_name(old.entity_columns) != by_name(new.entity_columns)
-                || functions.0 != functions.1
-                || old.aggregations != new.aggregations
-                || old.timestamp_field != new.timestamp_field
-                || old.mode != new.mode
+            &["features", "entities", "entity_columns", "aggregations", "timestamp_field", "mode"]
+        }
+        Kind::OnDemandFeatureView => &["features", "entity_columns", "aggregations", "sources"],
+        Kind::LabelView => &["features"],
+        _ => &[],
+    }
+}
+
+fn schema(view: &Object) -> Result<Vec<Option<Value>>> {
+    let message = comparable(view, Closeness::Pinning)?;
+    let Some(Value::Message(spec)) = message.get_field_by_name("spec").map(std::borrow::Cow::into_owned) else {
+        return Ok(Vec::new());
+    };
+    let field = |name: &&str| spec.get_field_by_name(name).map(std::borrow::Cow::into_owned);
+    Ok(schema_fields(view.kind).iter().map(field).collect())
+}
+
+/// What computes a view: in which mode, by which form of transformation, and its source, else its bytes.
+type Function = (String, &'static str, String, Bytes);
+
+#[allow(deprecated)] // Feast writes the field `user_defined_function` still, and before 0.36 wrote no other.
+fn function_of(view: &Object) -> Result<Option<Function>> {
+    let function = |mode: &str, source: String, body: Bytes| {
+        let body = if source.is_empty() { body } else { Bytes::new() };
+        (mode.to_owned(), "function", source, body)
+    };
+    match view.kind {
+        Kind::StreamFeatureView => {
+            let spec = view.decode::<StreamFeatureView>()?.spec.unwrap_or_default();
+            Ok(spec.user_defined_function.map(|udf| function(&spec.mode, udf.body_text, udf.body)))
         }
         Kind::OnDemandFeatureView => {
-            let (old, new) = (old.decode::<OnDemandFeatureView>()?.spec, new.decode::<OnDemandFeatureView>()?.spec);
-            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
-            by_name(old.features) != by_name(new.features)
-                || transformation(&old.feature_transformation) != transformation(&new.feature_transformation)
-                || old.mode != new.mode
-                || old.sources != new.sources
-                || by_name(old.entity_columns) != by_name(new.entity_columns)
-                || old.aggregations != new.aggregations
+            let spec = view.decode::<OnDemandFeatureView>()?.spec.unwrap_or_default();
+            // The mode that Feast takes for none.
+            let mode = if spec.mode.is_empty() { "pandas".to_owned() } else { spec.mode };
+            Ok(Some(match (spec.feature_transformation.and_then(|of| of.transformation), spec.user_defined_function) {
+                (Some(Transformation::UserDefinedFunction(udf)), _) => function(&mode, udf.body_text, udf.body),
+                (Some(Transformation::SubstraitTransformation(plan)), _) => {
+                    (mode, "substrait", String::new(), plan.substrait_plan)
+                }
+                (None, Some(udf)) => function(&mode, udf.body_text, udf.body),
+                (None, None) => (mode, "none", String::new(), Bytes::new()),
+            }))
         }
-        Kind::LabelView => {
-            let (old, new) = (old.decode::<LabelView>()?.spec, new.decode::<LabelView>()?.spec);
-            by_name(old.unwrap_or_default().features) != by_name(new.unwrap_or_default().features)
-        }
-        _ => false,
-    })
-}
-
-fn sorted(mut names: Vec<String>) -> Vec<String> {
-    names.sort();
-    names
-}
-
-fn by_name(mut features: Vec<FeatureSpecV2>) -> Vec<FeatureSpecV2> {
-    features.sort_by(|one, other| one.name.cmp(&other.name));
-    features
-}
-
-/// What stands for a function: its source, else its bytes.
-fn function<'a>(source: &'a str, body: &'a [u8]) -> (&'a str, &'a [u8]) {
-    if source.is_empty() { (source, body) } else { (source, &[]) }
-}
-
-fn function_of(udf: &Option<crate::proto::core::UserDefinedFunction>) -> Option<(&str, &[u8])> {
-    udf.as_ref().map(|udf| function(&udf.body_text, &udf.body))
-}
-
-/// What stands for a transformation: which of its forms it has, and its function or plan.
-fn transformation(of: &Option<FeatureTransformationV2>) -> Option<(&str, (&str, &[u8]))> {
-    match of.as_ref()?.transformation.as_ref()? {
-        Transformation::UserDefinedFunction(udf) => Some(("function", function(&udf.body_text, &udf.body))),
-        Transformation::SubstraitTransformation(plan) => Some(("substrait", ("", &plan.substrait_plan))),
+        _ => Ok(None),
     }
 }

@@ -11,8 +11,7 @@ use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
 use crate::proto::core::{
-    DataSource, FeatureService, FeatureSpecV2, FeatureView, FeatureViewProjection, LabelView, OnDemandFeatureView,
-    StreamFeatureView, data_source::SourceType,
+    DataSource, FeatureService, FeatureSpecV2, FeatureViewProjection, data_source::SourceType,
 };
 use crate::proto::types::value_type::Enum as ValueType;
 use crate::rules::versions;
@@ -45,28 +44,31 @@ pub(crate) fn unresolved_views(project: &str, service: &Object) -> Result<Vec<Ke
 }
 
 /// The service with every projection complete. As in Feast, one that is complete in all its projections is taken as it
-/// is, and otherwise each is checked against its view.
+/// is, and otherwise each is checked against its view. Fields that are not known stay as they are, also those that come
+/// from the views.
 ///
 /// # Errors
 /// `FeatureNotFound` when a view is not there, `InvalidArgument` when it has no such feature.
 pub(crate) fn resolve<'a>(draft: &mut Draft<'_>, project: &str, service: &'a Object) -> Result<Cow<'a, Object>> {
-    let projections = projections(service)?;
-    if projections.iter().all(is_resolved) {
+    if projections(service)?.iter().all(is_resolved) {
         return Ok(Cow::Borrowed(service));
     }
-    let mut spec = wire::retain(&service.spec()?, |field| field != PROJECTIONS)?;
-    for projection in projections {
-        wire::put(&mut spec, PROJECTIONS, &complete(draft, project, projection)?.encode_to_vec());
+    let spec = service.spec()?;
+    let mut resolved = wire::retain(&spec, |field| field != PROJECTIONS)?;
+    for field in wire::fields(&spec) {
+        let field = field?;
+        if field.number == PROJECTIONS {
+            wire::put(&mut resolved, PROJECTIONS, &complete(draft, project, field.content)?);
+        }
     }
-    let bytes = wire::set(&service.bytes, 1, &spec)?;
-    Ok(Cow::Owned(Object::new(Kind::FeatureService, bytes)))
+    Ok(Cow::Owned(Object::new(Kind::FeatureService, wire::set(&service.bytes, 1, &resolved)?)))
 }
 
-fn complete(
-    draft: &mut Draft<'_>,
-    project: &str,
-    mut projection: FeatureViewProjection,
-) -> Result<FeatureViewProjection> {
+/// An encoded projection, completed.
+fn complete(draft: &mut Draft<'_>, project: &str, encoded: &[u8]) -> Result<Vec<u8>> {
+    let projection = FeatureViewProjection::decode(encoded).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, "a projection of a feature service cannot be decoded").with_source(error)
+    })?;
     let name = &projection.feature_view_name;
     let view = Source::find(draft, project, name)?.ok_or_else(|| {
         Error::new(
@@ -74,42 +76,76 @@ fn complete(
             format!("the feature service refers to the view `{name}`, which project `{project}` does not have"),
         )
     })?;
-    if !projection.feature_columns.is_empty() && projection.feature_columns.iter().all(|f| view.features.contains(f)) {
-        return Ok(projection);
-    }
-    projection.feature_columns = if projection.feature_columns.is_empty() {
-        view.features
+    let wanted = &projection.feature_columns;
+    let mut completed = if !wanted.is_empty() && wanted.iter().all(|feature| view.has(feature)) {
+        encoded.to_vec()
     } else {
-        let find = |wanted: &FeatureSpecV2| {
-            view.features.iter().find(|feature| feature.name == wanted.name).cloned().ok_or_else(|| {
-                Error::invalid(format!(
-                    "the feature service asks for `{name}:{}`, and that view has no such feature",
-                    wanted.name
-                ))
-            })
-        };
-        projection.feature_columns.iter().map(find).collect::<Result<_>>()?
+        complete_from(&view, &projection, encoded)?
     };
-    if let Some(source) = view.batch_source {
-        // Feast takes the timestamp field from the created timestamp column.
-        projection.timestamp_field = source.created_timestamp_column.clone();
-        projection.created_timestamp_column = source.created_timestamp_column.clone();
-        projection.date_partition_column = source.date_partition_column.clone();
-        projection.batch_source = Some(source);
+    if let Some(version) = view.pinned.filter(|_| projection.version_tag.is_none()) {
+        // A version tag says something also when it is 0, so it is written even then.
+        const VERSION_TAG: u32 = 10;
+        prost::encoding::int32::encode(VERSION_TAG, &version, &mut completed);
     }
-    projection.view_type = if view.kind == Kind::LabelView { "labelView" } else { "featureView" }.to_owned();
-    if projection.version_tag.is_none() {
-        projection.version_tag = view.pinned;
-    }
-    Ok(projection)
+    Ok(completed)
 }
 
-/// What a projection takes from a view.
+fn complete_from(view: &Source, projection: &FeatureViewProjection, encoded: &[u8]) -> Result<Vec<u8>> {
+    const FEATURE_COLUMNS: u32 = 2;
+    const TIMESTAMP_FIELD: u32 = 5;
+    const DATE_PARTITION_COLUMN: u32 = 6;
+    const CREATED_TIMESTAMP_COLUMN: u32 = 7;
+    const BATCH_SOURCE: u32 = 8;
+    const VIEW_TYPE: u32 = 11;
+    let from_source = [TIMESTAMP_FIELD, DATE_PARTITION_COLUMN, CREATED_TIMESTAMP_COLUMN, BATCH_SOURCE];
+    let mut completed = wire::retain(encoded, |field| {
+        field != FEATURE_COLUMNS
+            && field != VIEW_TYPE
+            && (view.batch_source.is_none() || !from_source.contains(&field))
+    })?;
+    if projection.feature_columns.is_empty() {
+        view.features.iter().for_each(|(_, feature)| wire::put(&mut completed, FEATURE_COLUMNS, feature));
+    }
+    for wanted in &projection.feature_columns {
+        let found = view.features.iter().find(|(feature, _)| feature.name == wanted.name);
+        let (_, feature) = found.ok_or_else(|| {
+            let (view, feature) = (&projection.feature_view_name, &wanted.name);
+            Error::invalid(format!("the feature service asks for `{view}:{feature}`, and that view has no such feature"))
+        })?;
+        wire::put(&mut completed, FEATURE_COLUMNS, feature);
+    }
+    if let Some((source, bytes)) = &view.batch_source {
+        let text = [
+            // Feast takes the timestamp field from the created timestamp column.
+            (TIMESTAMP_FIELD, &source.created_timestamp_column),
+            (DATE_PARTITION_COLUMN, &source.date_partition_column),
+            (CREATED_TIMESTAMP_COLUMN, &source.created_timestamp_column),
+        ];
+        for (field, text) in text.into_iter().filter(|(_, text)| !text.is_empty()) {
+            wire::put(&mut completed, field, text.as_bytes());
+        }
+        wire::put(&mut completed, BATCH_SOURCE, bytes);
+    }
+    let view_type = if view.kind == Kind::LabelView { "labelView" } else { "featureView" };
+    wire::put(&mut completed, VIEW_TYPE, view_type.as_bytes());
+    Ok(completed)
+}
+
+/// What a projection takes from a view, as bytes with their meaning.
 struct Source {
     kind: Kind,
-    features: Vec<FeatureSpecV2>,
-    batch_source: Option<DataSource>,
+    features: Vec<(FeatureSpecV2, Vec<u8>)>,
+    batch_source: Option<(DataSource, Vec<u8>)>,
     pinned: Option<i32>,
+}
+
+/// The fields of a view's spec that hold its features and its source.
+fn fields_of(kind: Kind) -> (u32, Option<u32>) {
+    match kind {
+        Kind::StreamFeatureView => (4, Some(10)),
+        Kind::OnDemandFeatureView => (3, None),
+        _ => (4, Some(7)),
+    }
 }
 
 impl Source {
@@ -123,32 +159,44 @@ impl Source {
     }
 
     fn of(view: &Object) -> Result<Self> {
-        let (features, batch_source) = match view.kind {
-            Kind::StreamFeatureView => {
-                let spec = view.decode::<StreamFeatureView>()?.spec.unwrap_or_default();
-                (spec.features, spec.batch_source)
+        let (features_field, source_field) = fields_of(view.kind);
+        let spec = view.spec()?;
+        let mut features = Vec::new();
+        for field in wire::fields(&spec) {
+            let field = field?;
+            if field.number == features_field {
+                features.push((decode::<FeatureSpecV2>(field.content)?, field.content.to_vec()));
             }
-            Kind::OnDemandFeatureView => {
-                let spec = view.decode::<OnDemandFeatureView>()?.spec.unwrap_or_default();
-                (spec.features, None)
-            }
-            Kind::LabelView => {
-                let spec = view.decode::<LabelView>()?.spec.unwrap_or_default();
-                (spec.features, spec.source.map(batch_source_of))
-            }
-            _ => {
-                let spec = view.decode::<FeatureView>()?.spec.unwrap_or_default();
-                (spec.features, spec.batch_source)
-            }
+        }
+        let source = match source_field {
+            Some(field) => wire::sub_message(&spec, field)?.map(Cow::into_owned),
+            None => None,
         };
+        let batch_source = match source {
+            Some(source) if view.kind == Kind::LabelView => Some(batch_source_of(source)?),
+            other => other,
+        };
+        let batch_source = batch_source.map(|bytes| Ok((decode::<DataSource>(&bytes)?, bytes))).transpose()?;
         Ok(Self { kind: view.kind, features, batch_source, pinned: versions::pinned(view)? })
+    }
+
+    fn has(&self, feature: &FeatureSpecV2) -> bool {
+        self.features.iter().any(|(of_view, _)| of_view == feature)
     }
 }
 
+fn decode<T: Message + Default>(bytes: &[u8]) -> Result<T> {
+    T::decode(bytes)
+        .map_err(|error| Error::new(ErrorKind::Corrupt, "a part of a view cannot be decoded").with_source(error))
+}
+
 /// The batch source of a label view: the one behind its push source, or its source itself.
-fn batch_source_of(source: DataSource) -> DataSource {
-    match (SourceType::try_from(source.r#type), source.batch_source) {
-        (Ok(SourceType::PushSource), Some(batch)) => *batch,
-        (_, batch_source) => DataSource { batch_source, ..source },
+fn batch_source_of(source: Vec<u8>) -> Result<Vec<u8>> {
+    const BATCH_SOURCE: u32 = 26;
+    if decode::<DataSource>(&source)?.r#type == SourceType::PushSource as i32
+        && let Some(batch_source) = wire::sub_message(&source, BATCH_SOURCE)?
+    {
+        return Ok(batch_source.into_owned());
     }
+    Ok(source)
 }

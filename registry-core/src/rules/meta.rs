@@ -46,6 +46,7 @@ impl Meta {
                 meta.others.push((field.number, field.raw.to_vec()));
             }
         }
+        meta.others.sort_by_key(|(number, _)| *number);
         Ok(meta)
     }
 
@@ -80,13 +81,16 @@ impl Meta {
         let is_new = |number: u32| number > known && merged.others.iter().all(|(present, _)| *present != number);
         let kept: Vec<_> = stored.others.into_iter().filter(|(number, _)| is_new(*number)).collect();
         merged.others.extend(kept);
+        merged.others.sort_by_key(|(number, _)| *number);
         Ok(merged)
     }
 
     /// Whether this says the same as another, but for when it was last updated.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let undated = |meta: &Self| Meta { last_updated_timestamp: None, ..meta.clone() };
-        undated(self) == undated(other)
+    pub(crate) fn is_same(&self, other: &Self) -> Result<bool> {
+        let intervals = |meta: &Self| meta.intervals.iter().map(|interval| decode(interval)).collect::<Result<Vec<_>>>();
+        let created = |meta: &Self| meta.created_timestamp.as_deref().map(Timestamp::decode).transpose().ok();
+        let rest = |meta: &Self| (meta.current_version_number, meta.state, meta.others.clone());
+        Ok(rest(self) == rest(other) && created(self) == created(other) && intervals(self)? == intervals(other)?)
     }
 
     /// The object with this meta.

@@ -40,7 +40,8 @@ pub(crate) fn ensure_identity(draft: &mut Draft<'_>, ctx: &mut Context<'_>, proj
     Ok(())
 }
 
-/// Notes when the project was last changed, in whole seconds. Writers in one second need not all write the same.
+/// Notes when the project was last changed, in whole seconds. Writers in one second need not all write the same, and a
+/// later one is not put back by an earlier one that commits after it.
 pub(crate) fn touch(draft: &mut Draft<'_>, ctx: &Context<'_>, project: &str) -> Result<()> {
     let key = Key::metadata(project, Key::LAST_UPDATED);
     if !ctx.keeps_metadata || draft.has_written(&key) {
@@ -48,6 +49,7 @@ pub(crate) fn touch(draft: &mut Draft<'_>, ctx: &Context<'_>, project: &str) -> 
     }
     let noted = draft.peek(&key)?.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<i64>().ok());
     if noted.is_none_or(|noted| noted < ctx.now.seconds) {
+        draft.get(&key)?;
         draft.put(key, ctx.now.seconds.to_string(), &ctx.now);
     }
     Ok(())

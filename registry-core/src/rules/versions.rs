@@ -198,9 +198,9 @@ fn record(draft: &mut Draft<'_>, ctx: &mut Context<'_>, project: &str, name: &st
 }
 
 /// Whether the latest version has this very schema, so that applying it again without promoting it adds nothing.
-fn is_recorded(draft: &Draft<'_>, project: &str, name: &str, latest: Option<i32>, view: &Object) -> Result<bool> {
+fn is_recorded(draft: &mut Draft<'_>, project: &str, name: &str, latest: Option<i32>, view: &Object) -> Result<bool> {
     let Some(latest) = latest else { return Ok(false) };
-    let Some(version) = draft.peek(&key(project, name, latest))? else { return Ok(false) };
+    let Some(version) = draft.get(&key(project, name, latest))? else { return Ok(false) };
     let record = decode_record(&version)?;
     if Kind::from_version_type(&record.feature_view_type) != Some(view.kind) {
         return Ok(false);
