@@ -182,11 +182,14 @@ fn function_of(view: &Object) -> Result<Option<Function>> {
             // The mode that Feast takes for none.
             let mode = if spec.mode.is_empty() { "pandas".to_owned() } else { spec.mode };
             Ok(Some(match (spec.feature_transformation.and_then(|of| of.transformation), spec.user_defined_function) {
-                (Some(Transformation::UserDefinedFunction(udf)), _) => function(&mode, udf.body_text, udf.body),
+                (Some(Transformation::UserDefinedFunction(udf)), None) => function(&mode, udf.body_text, udf.body),
+                (Some(Transformation::UserDefinedFunction(udf)), _) if !udf.body_text.is_empty() => {
+                    function(&mode, udf.body_text, udf.body)
+                }
                 (Some(Transformation::SubstraitTransformation(plan)), _) => {
                     (mode, "substrait", String::new(), plan.substrait_plan)
                 }
-                (None, Some(udf)) => function(&mode, udf.body_text, udf.body),
+                (_, Some(udf)) => function(&mode, udf.body_text, udf.body),
                 (None, None) => (mode, "none", String::new(), Bytes::new()),
             }))
         }

@@ -46,7 +46,7 @@ impl Meta {
                 meta.others.push((field.number, field.raw.to_vec()));
             }
         }
-        meta.others.sort_by_key(|(number, _)| *number);
+        meta.others.sort_by_key(|(number, _)| place(&layout, *number));
         Ok(meta)
     }
 
@@ -81,7 +81,6 @@ impl Meta {
         let is_new = |number: u32| number > known && merged.others.iter().all(|(present, _)| *present != number);
         let kept: Vec<_> = stored.others.into_iter().filter(|(number, _)| is_new(*number)).collect();
         merged.others.extend(kept);
-        merged.others.sort_by_key(|(number, _)| *number);
         Ok(merged)
     }
 
@@ -89,7 +88,11 @@ impl Meta {
     pub(crate) fn is_same(&self, other: &Self) -> Result<bool> {
         let intervals = |meta: &Self| meta.intervals.iter().map(|interval| decode(interval)).collect::<Result<Vec<_>>>();
         let created = |meta: &Self| meta.created_timestamp.as_deref().map(Timestamp::decode).transpose().ok();
-        let rest = |meta: &Self| (meta.current_version_number, meta.state, meta.others.clone());
+        let rest = |meta: &Self| {
+            let mut others = meta.others.clone();
+            others.sort_by_key(|(number, _)| *number);
+            (meta.current_version_number, meta.state, others)
+        };
         Ok(rest(self) == rest(other) && created(self) == created(other) && intervals(self)? == intervals(other)?)
     }
 
@@ -126,10 +129,15 @@ impl Meta {
             }
         }
         fields.extend(self.others.iter().cloned());
-        // The order in which every protobuf library writes: equal meta then has equal bytes, whoever wrote it.
-        fields.sort_by_key(|(number, _)| *number);
+        fields.sort_by_key(|(number, _)| place(&layout, *number));
         fields.into_iter().flat_map(|(_, field)| field).collect()
     }
+}
+
+/// Where a field stands: in the order in which every protobuf library writes, those that are not known behind, as they
+/// came.
+fn place(layout: &Layout, number: u32) -> u32 {
+    if number <= layout.known_meta_fields { number } else { u32::MAX }
 }
 
 fn merge(timestamp: &mut Option<Vec<u8>>, more: &[u8]) {

@@ -126,7 +126,9 @@ proptest! {
 
     #[test]
     fn what_is_read_of_a_meta_is_what_is_written_to_it(object in objects(), order: u64) {
-        prop_assume!(object.kind.layout().meta.is_some());
+        if object.kind.layout().meta.is_none() {
+            return Ok(());
+        }
         let object = edit_meta(&object, |meta| *meta = in_another_order(meta, order));
         let meta = meta_of(&object);
         let again = meta.put_into(&object).expect("well-formed");

@@ -192,7 +192,8 @@ fn on_demand_rows() -> Vec<Row> {
     };
     let projection = |change: Json| json!({ "sources": { "trips": { "feature_view_projection": change } } });
     let seen = json!({ "batch_source": { "meta": { "created_timestamp": "2001-01-01T00:00:00Z" } } });
-    // Feasts before 0.35 wrote the function here, and before 0.31 no mode; 0.67 reads that as the same view.
+    // Old Feasts wrote the function to a field of its own, some of them without a mode, and some to both fields, the
+    // source to the old one only. 0.67 reads each as the same view (`_handle_backward_compatible_udf`).
     let old = |source: &str| {
         let function = json!({ "name": "f", "body": "AQID", "body_text": source });
         json!({ "feature_transformation": null, "user_defined_function": function })
@@ -200,6 +201,11 @@ fn on_demand_rows() -> Vec<Row> {
     let (source, other) = ("def f(x): return x", "def f(x): return 2 * x");
     let mut old_without_mode = old(source);
     old_without_mode["mode"] = Json::Null;
+    let both = |source: &str| {
+        let mut both = old(source);
+        both["feature_transformation"] = json!({ "user_defined_function": { "body_text": "" } });
+        both
+    };
     vec![
         on_demand("the source of the function", udf(json!({ "body_text": other })), true),
         on_demand("the name of the function", udf(json!({ "name": "g" })), false),
@@ -236,6 +242,8 @@ fn on_demand_rows() -> Vec<Row> {
         Row { old: old(source), ..on_demand("nothing, written by an old Feast", old(source), false) },
         Row { old: old(source), ..on_demand("the source, written by an old Feast", old(other), true) },
         Row { old: old(source), ..on_demand("who wrote it, an old Feast before", json!({}), false) },
+        Row { old: both(source), ..on_demand("the source, written to the old field only", both(other), true) },
+        Row { old: both(source), ..on_demand("where the source is written", json!({}), false) },
         Row { old: old_without_mode, ..on_demand("who wrote it, an even older Feast before", json!({}), false) },
     ]
 }
