@@ -234,6 +234,7 @@ pub trait Backend: Send + Sync + 'static {
     async fn commit(&self, commit: Commit) -> Result<Outcome>;
 
     /// Removes the storage itself (tables, a file) if no project is left in it and [`SchemaMode::Auto`] prepared it;
-    /// returns whether it did. The backend stays usable: what is next written or read prepares the storage again.
+    /// returns whether it did. The backend stays usable: reads then find nothing, and the next commit prepares the storage
+    /// again.
     async fn remove_if_empty(&self) -> Result<bool>;
 }

@@ -9,8 +9,9 @@ use registry_core::{Error, ErrorKind, Kind};
 use serde_json::json;
 use tonic::{Code, Status};
 
-/// Messages end up in an HTTP/2 header, which gRPC clients limit to 8 KiB in all; a name alone may be longer.
-const MAX_MESSAGE_CHARS: usize = 1000;
+/// Messages end up in an HTTP/2 header, where what is not ASCII takes three bytes for one, and which gRPC clients limit to
+/// 8 KiB in all; a name alone may be longer.
+const MAX_ENCODED_BYTES: usize = 2000;
 
 /// The status for an error.
 pub(crate) fn status(error: Error) -> Status {
@@ -66,9 +67,14 @@ fn not_found_class(kind: Kind) -> &'static str {
 }
 
 fn shortened(message: &str) -> String {
-    match message.char_indices().nth(MAX_MESSAGE_CHARS) {
+    let mut encoded = 0;
+    let end = message.char_indices().find_map(|(start, char)| {
+        encoded += if char.is_ascii() { 1 } else { 3 * char.len_utf8() };
+        (encoded > MAX_ENCODED_BYTES).then_some(start)
+    });
+    match end {
         None => message.to_owned(),
-        Some((end, _)) => format!("{}… ({} characters more)", &message[..end], message[end..].chars().count()),
+        Some(end) => format!("{}… ({} characters more)", &message[..end], message[end..].chars().count()),
     }
 }
 
@@ -88,8 +94,11 @@ mod tests {
 
     #[test]
     fn a_long_name_does_not_make_the_header_too_long() {
-        let status = status(Error::not_found(Kind::Entity, "rides", &"ü".repeat(10_000)));
-        assert!(status.message().chars().count() < 1200);
-        assert!(status.message().contains("characters more"));
+        for char in ["n", "ü", "𝔫"] {
+            let status = status(Error::not_found(Kind::Entity, "rides", &char.repeat(10_000)));
+            let encoded: usize = status.message().chars().map(|c| if c.is_ascii() { 1 } else { 3 * c.len_utf8() }).sum();
+            assert!(encoded < 2500, "{encoded}");
+            assert!(status.message().contains("characters more"));
+        }
     }
 }

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use registry_core::config::SchemaMode;
-use registry_core::{Backend, Commit, Error, Limits, Outcome, Query, Record, Result};
+use registry_core::{Backend, Commit, Error, ErrorKind, Limits, Outcome, Query, Record, Result};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
@@ -127,8 +127,11 @@ impl Backend for SqliteBackend {
 
     async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
         match self.read_once(queries).await {
-            // The tables may be gone because the last project is; then they are made again.
-            Err(error) if error.kind() == registry_core::ErrorKind::SchemaMissing && self.writer.makes_tables() => {
+            // The tables are gone because the last project is: then there is nothing, and nothing is made for a reader.
+            Err(error) if error.kind() == ErrorKind::SchemaMissing && self.writer.makes_tables() => {
+                if self.writer.is_empty().await? {
+                    return Ok(vec![Vec::new(); queries.len()]);
+                }
                 self.writer.prepare(SchemaMode::Auto).await?;
                 self.read_once(queries).await
             }

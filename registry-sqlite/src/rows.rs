@@ -13,6 +13,12 @@ use crate::error::sqlite_error;
 /// Answers queries from one state of the database.
 pub(crate) fn read(connection: &Connection, queries: &[Query]) -> registry_core::Result<Vec<Vec<Record>>> {
     let answers = || {
+        // One statement sees one state of its own accord.
+        if let [query] = queries
+            && is_one_statement(query)
+        {
+            return Ok(vec![answer(connection, query)?]);
+        }
         // Between BEGIN and COMMIT all statements see the same state.
         connection.execute_batch("BEGIN")?;
         let answers = queries.iter().map(|query| answer(connection, query)).collect::<Result<Vec<_>>>();
@@ -20,6 +26,10 @@ pub(crate) fn read(connection: &Connection, queries: &[Query]) -> registry_core:
         answers
     };
     answers().map_err(|error| sqlite_error(error, connection.path().unwrap_or(":memory:")))
+}
+
+fn is_one_statement(query: &Query) -> bool {
+    if let Query::Keys(keys) = query { keys.len() <= 1 } else { true }
 }
 
 fn answer(connection: &Connection, query: &Query) -> Result<Vec<Record>> {

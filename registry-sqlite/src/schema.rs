@@ -32,6 +32,11 @@ pub(crate) fn prepare(connection: &mut Connection, mode: SchemaMode) -> Result<R
     Ok(Ok(()))
 }
 
+/// Whether there are no tables at all.
+pub(crate) fn is_empty(connection: &Connection) -> Result<bool> {
+    Ok(missing_tables(connection)?.len() == sql::tables().len())
+}
+
 fn missing_tables(connection: &Connection) -> Result<Vec<Table>> {
     let mut tables = sql::tables();
     let mut statement = connection.prepare_cached("SELECT name FROM sqlite_master WHERE type = 'table'")?;

@@ -23,6 +23,7 @@ enum Job {
     Prepare(SchemaMode, Reply<()>),
     Read(Vec<Query>, Reply<Vec<Vec<Record>>>),
     RemoveIfEmpty(Reply<bool>),
+    IsEmpty(Reply<bool>),
 }
 
 /// The handle of the writing thread. Dropping it waits until what has been handed over is done.
@@ -68,6 +69,11 @@ impl Writer {
 
     pub(crate) async fn remove_if_empty(&self) -> Result<bool> {
         self.ask(Job::RemoveIfEmpty).await
+    }
+
+    /// Whether there are no tables at all.
+    pub(crate) async fn is_empty(&self) -> Result<bool> {
+        self.ask(Job::IsEmpty).await
     }
 
     async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T> {
@@ -117,6 +123,7 @@ impl Work {
                 Job::Prepare(mode, reply) => drop(reply.send(self.prepare(mode))),
                 Job::Read(queries, reply) => drop(reply.send(rows::read(&self.connection, &queries))),
                 Job::RemoveIfEmpty(reply) => drop(reply.send(self.remove_if_empty())),
+                Job::IsEmpty(reply) => drop(reply.send(self.is_empty())),
             }
             if next.is_none() {
                 next = queue.recv().ok();
@@ -168,6 +175,10 @@ impl Work {
     fn prepare(&mut self, mode: SchemaMode) -> Result<()> {
         self.makes_tables.store(mode == SchemaMode::Auto, Ordering::Relaxed);
         schema::prepare(&mut self.connection, mode).map_err(|error| sqlite_error(error, &self.location))?
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        schema::is_empty(&self.connection).map_err(|error| sqlite_error(error, &self.location))
     }
 
     fn remove_if_empty(&mut self) -> Result<bool> {

@@ -10,9 +10,7 @@ use crate::draft::Draft;
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
-use crate::proto::core::{
-    DataSource, FeatureService, FeatureSpecV2, FeatureViewProjection, data_source::SourceType,
-};
+use crate::proto::core::{DataSource, FeatureService, FeatureSpecV2, FeatureViewProjection, data_source::SourceType};
 use crate::proto::types::value_type::Enum as ValueType;
 use crate::rules::versions;
 use crate::wire;
@@ -99,9 +97,7 @@ fn complete_from(view: &Source, projection: &FeatureViewProjection, encoded: &[u
     const VIEW_TYPE: u32 = 11;
     let from_source = [TIMESTAMP_FIELD, DATE_PARTITION_COLUMN, CREATED_TIMESTAMP_COLUMN, BATCH_SOURCE];
     let mut completed = wire::retain(encoded, |field| {
-        field != FEATURE_COLUMNS
-            && field != VIEW_TYPE
-            && (view.batch_source.is_none() || !from_source.contains(&field))
+        field != FEATURE_COLUMNS && field != VIEW_TYPE && (view.batch_source.is_none() || !from_source.contains(&field))
     })?;
     if projection.feature_columns.is_empty() {
         view.features.iter().for_each(|(_, feature)| wire::put(&mut completed, FEATURE_COLUMNS, feature));
@@ -110,7 +106,9 @@ fn complete_from(view: &Source, projection: &FeatureViewProjection, encoded: &[u
         let found = view.features.iter().find(|(feature, _)| feature.name == wanted.name);
         let (_, feature) = found.ok_or_else(|| {
             let (view, feature) = (&projection.feature_view_name, &wanted.name);
-            Error::invalid(format!("the feature service asks for `{view}:{feature}`, and that view has no such feature"))
+            Error::invalid(format!(
+                "the feature service asks for `{view}:{feature}`, and that view has no such feature"
+            ))
         })?;
         wire::put(&mut completed, FEATURE_COLUMNS, feature);
     }

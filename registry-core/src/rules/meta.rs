@@ -86,7 +86,8 @@ impl Meta {
 
     /// Whether this says the same as another, but for when it was last updated.
     pub(crate) fn is_same(&self, other: &Self) -> Result<bool> {
-        let intervals = |meta: &Self| meta.intervals.iter().map(|interval| decode(interval)).collect::<Result<Vec<_>>>();
+        let intervals =
+            |meta: &Self| meta.intervals.iter().map(|interval| decode(interval)).collect::<Result<Vec<_>>>();
         let created = |meta: &Self| meta.created_timestamp.as_deref().map(Timestamp::decode).transpose().ok();
         let rest = |meta: &Self| {
             let mut others = meta.others.clone();

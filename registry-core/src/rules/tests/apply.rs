@@ -253,6 +253,33 @@ fn meta_fields_that_are_not_known_are_unchanged_in_any_order() {
     );
 }
 
+/// What is known is the client's to say, as in Feast; only what is not known may be meant by another client.
+#[test]
+fn meta_fields_of_the_client_are_replaced_also_by_none() {
+    let moment = "2001-01-01T00:00:00Z";
+    check_rows(
+        [
+            (Kind::SavedDataset, json!({ "min_event_timestamp": moment, "max_event_timestamp": moment })),
+            (Kind::DataSource, json!({ "earliestEventTimestamp": moment, "latestEventTimestamp": moment })),
+            (Kind::FeatureView, json!({ "version_id": "some" })),
+            (Kind::StreamFeatureView, json!({ "version_id": "some" })),
+            (Kind::OnDemandFeatureView, json!({ "version_id": "some" })),
+        ],
+        |(kind, meta)| {
+            let said = object(kind, json!({}), meta);
+            let mut world = World::with([said.clone()]);
+            let before = meta_of(&world.stored(&said));
+            world.apply(&thing(kind)).map_err(|error| format!("{kind}: {error}"))?;
+            let unsaid = meta_of(&world.stored(&said));
+            ensure(unsaid != before, || format!("{kind}: it is still there"))?;
+            world.apply(&said).map_err(|error| format!("{kind}: {error}"))?;
+            let mut again = meta_of(&world.stored(&said));
+            again.last_updated_timestamp = before.last_updated_timestamp.clone();
+            ensure(again == before, || format!("{kind}: {again:?} after {before:?}"))
+        },
+    );
+}
+
 fn changes() -> Vec<Pair> {
     use Kind::{DataSource, Entity, FeatureService, FeatureView, OnDemandFeatureView, Permission, StreamFeatureView};
     let spec = |what, kind, applied| spec_pair(what, kind, json!({}), applied);

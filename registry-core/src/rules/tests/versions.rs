@@ -115,6 +115,18 @@ fn going_back_keeps_what_was_materialized_since_and_when_the_view_was_made() {
 }
 
 #[test]
+fn what_a_client_says_of_materialization_counts_when_it_goes_back_too() {
+    for kind in [Kind::FeatureView, Kind::StreamFeatureView] {
+        let (mut world, [.., latest]) = three(kind);
+        world.run(&Op::Materialize("trips".to_owned(), interval_of(1))).expect("materialized");
+        world.apply(&materialized(&pin(&latest, "v0"), &[1, 7], 3)).expect("applied");
+        let stored = world.stored(&latest);
+        assert_eq!(intervals(&stored), intervals_of(&[1, 7]), "{kind}");
+        assert_eq!(meta_of(&stored).state, 3, "{kind}");
+    }
+}
+
+#[test]
 fn what_comes_after_going_back_has_the_next_number() {
     for kind in NUMBERED {
         let (mut world, [.., latest]) = three(kind);
@@ -262,6 +274,35 @@ fn one_apply_may_hold_the_same_view_twice_without_promoting_it() {
         world.apply_unpromoted(&[next.clone(), next]).expect("later objects of an apply see earlier ones");
         assert_eq!(world.version_numbers("trips"), [0, 1, 2, 3], "{kind}: recorded once");
         assert_eq!(world.stored(&latest), active, "{kind}");
+    }
+}
+
+#[test]
+fn each_change_within_one_apply_is_a_version() {
+    for kind in Kind::VIEWS {
+        let (mut world, [.., latest]) = three(kind);
+        world.apply_all(&[view(kind, "trips", &["x"]), view(kind, "trips", &["y"])]).expect("applied");
+        let versions = world.versions("trips");
+        assert_eq!(world.version_numbers("trips"), [0, 1, 2, 3, 4], "{kind}");
+        let recorded = |number: usize| features(&Object::new(kind, versions[number].feature_view_proto.clone()));
+        assert_eq!((recorded(3), recorded(4)), (vec!["x".to_owned()], vec!["y".to_owned()]), "{kind}");
+        assert_eq!(features(&world.stored(&latest)), ["y"], "{kind}");
+    }
+}
+
+#[test]
+fn a_version_of_another_kind_with_the_same_features_is_not_the_same_version() {
+    for kind in Kind::VIEWS {
+        for other in Kind::VIEWS.into_iter().filter(|other| *other != kind) {
+            // As it is when another program left a history behind.
+            let world = World::with([view(other, "trips", &["x"])]);
+            let history = world.value(version_key(PROJECT, "trips", 0)).expect("v0");
+            let mut world = World::new();
+            world.plant(version_key(PROJECT, "trips", 0), history);
+            world.plant_object(&view(kind, "trips", &["a"]));
+            world.apply_unpromoted(&[view(kind, "trips", &["x"])]).expect("applied");
+            assert_eq!(world.version_numbers("trips"), [0, 1], "{kind} over {other}");
+        }
     }
 }
 
