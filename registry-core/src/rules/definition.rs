@@ -2,7 +2,7 @@
 //! (Feast: the `__eq__` and `_schema_or_udf_changed` of `FeatureView`, `StreamFeatureView`, `OnDemandFeatureView`, …).
 //!
 //! The comparison is on the messages themselves, so it sees every field, those of a newer Feast included. It looks past
-//! what Feast looks past: the order of features and entities, timestamps, the project's name inside the message, and
+//! what Feast looks past: the order of entities, timestamps, the project's name inside the message, and
 //! spellings of the version. Feast also looks past more than that by accident (the tags and features of an on demand
 //! feature view, a disabled view), and then silently ignores an apply that changes only those; this does not.
 
@@ -24,6 +24,8 @@ pub(crate) enum Closeness {
     /// The definition but for the version that is asked for, and for the pickled bytes of a function whose source is
     /// known: pickling the same function twice need not give the same bytes.
     Pinning,
+    /// As for pinning, and without regard to the order of features, which is no matter of the schema.
+    Schema,
 }
 
 /// Whether two objects of one kind have the same definition.
@@ -50,12 +52,12 @@ fn comparable(object: &Object, closeness: Closeness) -> Result<DynamicMessage> {
     Ok(message)
 }
 
-/// Repeated fields whose order means nothing, by message.
+/// Repeated fields whose order means nothing, by message. For the schema of a view, that of its features does not either.
 const UNORDERED: [(&str, &[&str]); 7] = [
-    ("feast.core.FeatureViewSpec", &["entities", "features", "entity_columns"]),
-    ("feast.core.StreamFeatureViewSpec", &["entities", "features", "entity_columns"]),
-    ("feast.core.OnDemandFeatureViewSpec", &["entities", "features", "entity_columns"]),
-    ("feast.core.LabelViewSpec", &["entities", "features", "entity_columns"]),
+    ("feast.core.FeatureViewSpec", &["entities", "entity_columns"]),
+    ("feast.core.StreamFeatureViewSpec", &["entities", "entity_columns"]),
+    ("feast.core.OnDemandFeatureViewSpec", &["entities", "entity_columns"]),
+    ("feast.core.LabelViewSpec", &["entities", "entity_columns"]),
     ("feast.core.FeatureServiceSpec", &["features"]),
     ("feast.core.SavedDatasetSpec", &["features", "join_keys"]),
     ("feast.core.PermissionSpec", &["types"]),
@@ -90,7 +92,7 @@ fn normalize(message: &mut DynamicMessage, closeness: Closeness) {
     }
     let has_source =
         matches!(message.get_field_by_name("body_text").as_deref(), Some(Value::String(text)) if !text.is_empty());
-    if closeness == Closeness::Pinning && has_source {
+    if closeness != Closeness::Exact && has_source {
         message.clear_field_by_name("body");
     }
     for (_, value) in message.fields_mut() {
@@ -105,7 +107,9 @@ fn normalize(message: &mut DynamicMessage, closeness: Closeness) {
             _ => {}
         }
     }
-    for field in UNORDERED.iter().filter(|(of, _)| *of == name).flat_map(|(_, fields)| *fields) {
+    let unordered = UNORDERED.iter().filter(|(of, _)| *of == name).flat_map(|(_, fields)| *fields);
+    let of_schema = closeness == Closeness::Schema && name.ends_with("ViewSpec");
+    for field in unordered.chain(of_schema.then_some(&"features")) {
         if message.has_field_by_name(field)
             && let Some(Value::List(items)) = message.get_field_by_name_mut(field)
         {
@@ -155,7 +159,7 @@ fn schema_fields(kind: Kind) -> &'static [&'static str] {
 }
 
 fn schema(view: &Object) -> Result<Vec<Option<Value>>> {
-    let message = comparable(view, Closeness::Pinning)?;
+    let message = comparable(view, Closeness::Schema)?;
     let Some(Value::Message(spec)) = message.get_field_by_name("spec").map(std::borrow::Cow::into_owned) else {
         return Ok(Vec::new());
     };

@@ -55,6 +55,11 @@ fn version_field(kind: Kind) -> Option<u32> {
     }
 }
 
+/// The field of a view's spec that lists its entities; on demand views need none.
+fn entities_field(kind: Kind) -> Option<u32> {
+    (kind != Kind::OnDemandFeatureView).then_some(3)
+}
+
 /// The version that a view pins, if it does.
 pub(crate) fn pinned(view: &Object) -> Result<Option<i32>> {
     let Some(field) = version_field(view.kind) else { return Ok(None) };
@@ -88,6 +93,14 @@ pub(crate) fn apply_view(
                 ),
             ));
         }
+    }
+    if let Some(field) = entities_field(view.kind)
+        && wire::content(&view.spec()?, field)?.is_none()
+    {
+        return Err(Error::invalid(format!(
+            "the {} `{name}` has no entities; a view of none has Feast's placeholder, `__dummy`",
+            view.kind
+        )));
     }
     match pinned(view)? {
         None => apply_latest(draft, ctx, project, &name, view, options),

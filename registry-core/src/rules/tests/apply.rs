@@ -71,9 +71,8 @@ fn a_changed_object_is_replaced_and_keeps_when_it_was_made() {
 
 #[test]
 fn what_was_there_before_created_timestamps_keeps_the_one_that_a_client_sends() {
-    let world = World::new();
+    let mut world = World::new();
     world.plant_object(&thing(Kind::Entity));
-    let mut world = world;
     let said = json!({ "created_timestamp": "2001-01-01T00:00:00Z" });
     world.apply(&object(Kind::Entity, json!({}), said)).expect("applied");
     let made = world.stored(&thing(Kind::Entity)).created_timestamp().expect("a time");
@@ -132,7 +131,8 @@ fn embedded(kind: Kind, source: Json) -> Json {
 }
 
 fn derived(source_view: Json) -> Json {
-    let mut of = json!({ "name": "base", "features": integers(&["x", "y"]), "batch_source": seen_source("2001-01-01T00:00:00Z") });
+    let source = seen_source("2001-01-01T00:00:00Z");
+    let mut of = json!({ "name": "base", "features": integers(&["x", "y"]), "batch_source": source });
     merge(&mut of, &source_view);
     json!({ "source_views": [of] })
 }

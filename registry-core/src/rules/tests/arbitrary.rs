@@ -16,8 +16,8 @@ const NEWER: u32 = 1000;
 
 /// Texts in several scripts; that of a long one does not fit in one byte of length.
 const TEXTS: [&str; 8] = ["a", "b", "driver", "Driver", "dríver", "運転手", "\0", LONG];
-const LONG: &str = "long long long long long long long long long long long long long long long long long long long long \
-                    long long long long long long long long long long long long long long long long long long long";
+const LONG: &str = "long long long long long long long long long long long long long long long long long long long \
+                    long long long long long long long long long long long long long long long long long long";
 
 /// Numbers of every length that a varint may have; the last is −1.
 const NUMBERS: [u64; 6] = [1, 2, 4, 300, i32::MAX as u64, u64::MAX];
@@ -34,8 +34,8 @@ impl Choices {
         all[self.next() % all.len()]
     }
 
-    /// A message with any of its fields, in the order of their numbers, as every library writes them, and of a `oneof` only
-    /// one.
+    /// A message with any of its fields, in the order of their numbers, as every library writes them, and one of a
+    /// `oneof` at most.
     fn message(&mut self, of: &MessageDescriptor, depth: usize) -> Vec<u8> {
         let mut fields: Vec<FieldDescriptor> = of.fields().collect();
         fields.sort_by_key(FieldDescriptor::number);

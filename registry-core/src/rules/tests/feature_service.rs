@@ -120,7 +120,7 @@ fn alias_and_join_keys_of_a_projection_stay() {
 
 #[test]
 fn a_projection_of_a_pinned_view_has_its_version_unless_it_has_one() {
-    // Whether another projection is what makes the service incomplete, whether this one is complete, and its version.
+    // The other projection of the service is not complete, so that all of them are looked at.
     let typed = json!([{ "name": "a", "value_type": "INT64" }]);
     let rows = [
         ("without features", json!({}), Some(2)),

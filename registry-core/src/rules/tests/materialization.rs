@@ -25,9 +25,12 @@ fn moment(seconds: i64, nanos: i32) -> Option<Timestamp> {
     Some(Timestamp { seconds, nanos })
 }
 
+/// What is stored, what comes, and what is stored then.
+type Union = (&'static str, &'static [i64], &'static [i64], &'static [i64]);
+
 #[test]
 fn an_apply_adds_the_intervals_that_are_new_and_loses_none() {
-    let rows: [(&str, &[i64], &[i64], &[i64]); 9] = [
+    let rows: [Union; 9] = [
         ("none come", &[1, 2], &[], &[1, 2]),
         ("an older list comes", &[1, 2, 3], &[1, 2], &[1, 2, 3]),
         ("the same come", &[1, 2], &[1, 2], &[1, 2]),

@@ -301,8 +301,8 @@ fn merge(into: &mut Json, patch: &Json) {
     }
 }
 
-/// A typical object of a kind, its spec and its meta changed by these patches; it is named `thing` if the patch does not
-/// name it, and a project as the tests' project.
+/// A typical object of a kind, its spec and its meta changed by these patches; it is named `thing` if the patch does
+/// not name it, and a project as the tests' project.
 fn object(kind: Kind, spec: Json, meta: Json) -> Object {
     let mut definition = typical(kind);
     merge(&mut definition, &spec);
@@ -366,8 +366,11 @@ fn typical(kind: Kind) -> Json {
                 "view_type": "featureView",
             });
             let request = json!({ "name": "now", "type": "REQUEST_SOURCE", "request_data_options": {} });
+            let sources = json!({
+                "trips": { "feature_view_projection": projection }, "now": { "request_data_source": request },
+            });
             let own = json!({
-                "sources": { "trips": { "feature_view_projection": projection } , "now": { "request_data_source": request } },
+                "sources": sources,
                 "mode": "pandas", "feature_transformation": { "user_defined_function": function },
             });
             (own, view)

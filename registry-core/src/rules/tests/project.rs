@@ -3,7 +3,6 @@
 use super::*;
 use crate::proto::core::Project;
 
-/// What each kind of write is by itself, in a world where it can be done.
 fn project_of(world: &World, name: &str) -> Project {
     let bytes = world.value(Key::project_object(name)).unwrap_or_else(|| panic!("project {name} is there"));
     Object::new(Kind::Project, bytes).decode().expect("a project")

@@ -315,7 +315,8 @@ proptest! {
     #[test]
     fn every_object_and_version_that_is_written_is_expected_to_be_as_it_was((old, new) in pairs(), unpromoted: bool) {
         let mut world = World::with([old]);
-        let commit = world.run(&Op::Apply(vec![new.clone()], ApplyOptions { no_promote: unpromoted })).expect("applied");
+        let op = Op::Apply(vec![new.clone()], ApplyOptions { no_promote: unpromoted });
+        let commit = world.run(&op).expect("applied");
         for key in written(&commit).into_iter().filter(|key| !matches!(key, Key::Metadata { .. })) {
             prop_assert!(expected(&commit, key).is_some(), "{} is written and nothing is expected of it", key);
         }
