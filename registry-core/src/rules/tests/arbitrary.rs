@@ -142,6 +142,10 @@ impl Choices {
             let name = if kind == Kind::Project { PROJECT } else { NAME };
             object = object.with_spec_text(field, name).expect("well-formed");
         }
+        if kind.is_view() && kind != Kind::OnDemandFeatureView {
+            const ENTITIES: u32 = 3;
+            object = edit_spec(&object, |spec| wire::put(spec, ENTITIES, b"driver"));
+        }
         match kind {
             Kind::FeatureView | Kind::StreamFeatureView | Kind::OnDemandFeatureView => pin(&object, ""),
             Kind::FeatureService => self.complete(&object),

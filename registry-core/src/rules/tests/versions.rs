@@ -410,3 +410,19 @@ fn the_history_of_one_view_is_not_that_of_another() {
     assert_eq!(world.version_numbers("trips"), [0]);
     assert_eq!(world.version_numbers("Trips"), [0, 1]);
 }
+
+#[test]
+fn a_view_has_entities_or_the_placeholder_for_none_but_for_an_on_demand_view() {
+    for kind in Kind::VIEWS {
+        let without = edit_spec(&thing(kind), |spec| {
+            const ON_DEMAND_ENTITIES: u32 = 13;
+            let entities = if kind == Kind::OnDemandFeatureView { ON_DEMAND_ENTITIES } else { 3 };
+            *spec = wire::retain(spec, |field| field != entities).expect("well-formed");
+        });
+        let applied = World::new().apply(&without);
+        match kind {
+            Kind::OnDemandFeatureView => assert!(applied.is_ok(), "{kind}"),
+            _ => assert_refused(applied.map(drop), ErrorKind::InvalidArgument, &["entities", "__dummy"]),
+        }
+    }
+}
