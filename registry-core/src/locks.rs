@@ -1,53 +1,82 @@
 //! Queues for the writers of one object within a process.
 //!
 //! Without them, many writers of one object would all read it, all commit, and all but one be refused and start again.
-//! The queues only spare that work; correctness rests on what commits expect, which holds between processes too.
+//! They also have what was committed reach the cache in the order in which it was committed. What is right in the
+//! storage does not rest on them: that is what commits expect, which holds between processes too.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::backend::Key;
+use crate::kind::Kind;
 
 /// More queues than writers are ever likely to be at work, so that two objects rarely share one.
 const QUEUES: usize = 1024;
 
-/// A fixed number of queues that keys are spread over.
+/// How far a write reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// To single objects; other objects of the project may be written at the same time.
+    Objects,
+    /// To projects themselves, so that nothing else may be written in them.
+    Projects,
+}
+
+/// A fixed number of queues that projects and objects are spread over.
 #[derive(Debug)]
 pub(crate) struct Locks {
-    queues: Vec<Arc<Mutex<()>>>,
+    queues: Vec<Arc<RwLock<()>>>,
     hasher: RandomState,
+}
+
+/// A place at the head of a queue, alone or with others.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Alone { _guard: OwnedRwLockWriteGuard<()> },
+    Shared { _guard: OwnedRwLockReadGuard<()> },
 }
 
 impl Locks {
     pub(crate) fn new() -> Self {
-        Self { queues: (0..QUEUES).map(|_| Arc::default()).collect(), hasher: RandomState::new() }
+        Self { queues: (0..2 * QUEUES).map(|_| Arc::default()).collect(), hasher: RandomState::new() }
     }
 
-    /// Waits until this caller is the only one at work on any of these keys. The queues are entered in one fixed order,
-    /// so two callers never wait for each other.
-    pub(crate) async fn enter(&self, keys: &[Key]) -> Vec<OwnedMutexGuard<()>> {
-        let mut queues: Vec<usize> = keys.iter().filter_map(|key| self.queue_of(key)).collect();
-        queues.sort_unstable();
-        queues.dedup();
-        let mut guards = Vec::with_capacity(queues.len());
-        for queue in queues {
-            guards.push(Arc::clone(&self.queues[queue]).lock_owned().await);
+    /// Waits until this caller is the only one at work on any of these objects, or on their projects. The queues are
+    /// entered in one fixed order, so two callers never wait for each other.
+    pub(crate) async fn enter(&self, keys: &[Key], reach: Reach) -> Vec<Place> {
+        let mut projects: Vec<usize> = keys.iter().map(|key| self.queue_of(key.project())).collect();
+        let mut objects: Vec<usize> = keys.iter().filter_map(|key| self.queue_of_object(key)).collect();
+        for queues in [&mut projects, &mut objects] {
+            queues.sort_unstable();
+            queues.dedup();
         }
-        guards
+        let mut places = Vec::with_capacity(projects.len() + objects.len());
+        for queue in projects {
+            let queue = Arc::clone(&self.queues[queue]);
+            places.push(match reach {
+                Reach::Objects => Place::Shared { _guard: queue.read_owned().await },
+                Reach::Projects => Place::Alone { _guard: queue.write_owned().await },
+            });
+        }
+        for queue in objects {
+            places.push(Place::Alone { _guard: Arc::clone(&self.queues[QUEUES + queue]).write_owned().await });
+        }
+        places
     }
 
-    /// The four kinds of view share their names, hence their queue. What every writer of a project reads has none.
-    fn queue_of(&self, key: &Key) -> Option<usize> {
-        let (kind, project, name) = match key {
-            Key::Object { kind, project, name } => (Some(*kind).filter(|kind| !kind.is_view()), project, name),
-            Key::Version { project, view, .. } | Key::UserMetadata { project, view, .. } => (None, project, view),
-            Key::Metadata { .. } => return None,
+    /// The four kinds of view share their names, hence their queue. What all writers of a project read has none.
+    fn queue_of_object(&self, key: &Key) -> Option<usize> {
+        let (kind, name) = match key {
+            Key::Object { kind: Kind::Project, .. } | Key::Metadata { .. } => return None,
+            Key::Object { kind, name, .. } => (Some(*kind).filter(|kind| !kind.is_view()), name),
+            Key::Version { view, .. } | Key::UserMetadata { view, .. } => (None, view),
         };
-        if kind == Some(crate::Kind::Project) {
-            return None;
-        }
-        Some(self.hasher.hash_one((kind, project, name)) as usize % QUEUES)
+        Some(self.queue_of((kind, key.project(), name)))
+    }
+
+    fn queue_of(&self, what: impl Hash) -> usize {
+        self.hasher.hash_one(what) as usize % QUEUES
     }
 }

@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::config::{CacheConfig, CacheMode, SchemaMode};
 use crate::draft::{Context, Draft, Fetched};
 use crate::error::{Error, ErrorKind, Result};
-use crate::locks::Locks;
+use crate::locks::{Locks, Reach};
 use crate::rules;
 
 pub use read::{FeatureViewVersion, ListFilter};
@@ -124,7 +124,7 @@ impl Registry {
             metadata.into_iter().map(|record| record.key).collect()
         };
         let projects = identities.iter().map(|(project, _)| Key::project_object(project)).collect();
-        self.transact(vec![Query::Keys(projects)], move |draft, ctx| {
+        self.transact(vec![Query::Keys(projects)], Reach::Projects, move |draft, ctx| {
             purged.iter().cloned().for_each(|key| draft.delete(key));
             rules::adopt(draft, ctx, &identities)
         })
@@ -137,10 +137,11 @@ impl Registry {
     async fn transact<T: Send + 'static>(
         &self,
         queries: Vec<Query>,
+        reach: Reach,
         rule: impl FnMut(&mut Draft<'_>, &mut Context<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let inner = Arc::clone(&self.inner);
-        let task = tokio::spawn(async move { inner.transact(&queries, rule).await });
+        let task = tokio::spawn(async move { inner.transact(&queries, reach, rule).await });
         task.await.map_err(|error| Error::internal("a write of the registry was aborted").with_source(error))?
     }
 }
@@ -149,6 +150,7 @@ impl Inner {
     async fn transact<T>(
         &self,
         queries: &[Query],
+        reach: Reach,
         mut rule: impl FnMut(&mut Draft<'_>, &mut Context<'_>) -> Result<T>,
     ) -> Result<T> {
         let keys: Vec<Key> = queries
@@ -157,7 +159,7 @@ impl Inner {
             .flatten()
             .cloned()
             .collect();
-        let _queues = self.locks.enter(&keys).await;
+        let _places = self.locks.enter(&keys, reach).await;
         let began = Instant::now();
         for attempt in 0_u32.. {
             let fetched = Fetched::new(queries, self.backend.read(queries).await?);

@@ -7,6 +7,7 @@ use crate::backend::{Key, Query};
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::{FeastObject, Kind};
+use crate::locks::Reach;
 use crate::proto::core;
 use crate::registry::Registry;
 use crate::rules::{self, ApplyOptions};
@@ -41,8 +42,10 @@ impl Registry {
             }
         }
         let queries = rules::fetch_for_apply(project, &objects)?;
+        let has_project = objects.iter().any(|object| object.kind == Kind::Project);
+        let reach = if has_project { Reach::Projects } else { Reach::Objects };
         let project = project.to_owned();
-        self.transact(queries, move |draft, ctx| {
+        self.transact(queries, reach, move |draft, ctx| {
             objects.iter().try_for_each(|object| rules::apply(draft, ctx, &project, object, options))
         })
         .await
@@ -59,7 +62,7 @@ impl Registry {
         }
         let queries = rules::fetch_for_delete(project, name, &[kind]);
         let (project, name) = (project.to_owned(), name.to_owned());
-        self.transact(queries, move |draft, ctx| rules::delete(draft, ctx, kind, &project, &name)).await
+        self.transact(queries, Reach::Objects, move |draft, ctx| rules::delete(draft, ctx, kind, &project, &name)).await
     }
 
     /// Deletes a view, of whichever of the four kinds it is.
@@ -69,7 +72,7 @@ impl Registry {
     pub async fn delete_view(&self, project: &str, name: &str) -> Result<()> {
         let queries = rules::fetch_for_delete(project, name, &Kind::VIEWS);
         let (project, name) = (project.to_owned(), name.to_owned());
-        self.transact(queries, move |draft, ctx| rules::delete_view(draft, ctx, &project, &name)).await
+        self.transact(queries, Reach::Objects, move |draft, ctx| rules::delete_view(draft, ctx, &project, &name)).await
     }
 
     /// Deletes a project with everything in it and nothing of another, in one commit; see [`delete`](Self::delete).
@@ -79,7 +82,7 @@ impl Registry {
     pub async fn delete_project(&self, project: &str) -> Result<()> {
         let queries = vec![Query::Keys(vec![Key::project_object(project)])];
         let name = project.to_owned();
-        self.transact(queries, move |draft, _| rules::delete_project(draft, &name)).await?;
+        self.transact(queries, Reach::Projects, move |draft, _| rules::delete_project(draft, &name)).await?;
         self.inner.backend.remove_if_empty().await.map(drop)
     }
 
@@ -99,8 +102,10 @@ impl Registry {
         let interval = rules::interval(start, end)?;
         let queries = rules::fetch_for_materialization(project, view);
         let (project, view) = (project.to_owned(), view.to_owned());
-        self.transact(queries, move |draft, ctx| rules::apply_materialization(draft, ctx, &project, &view, interval))
-            .await
+        self.transact(queries, Reach::Objects, move |draft, ctx| {
+            rules::apply_materialization(draft, ctx, &project, &view, interval)
+        })
+        .await
     }
 
     /// Removes an interval from what has been materialized of a view, in all its occurrences. No apply ever does.
@@ -117,8 +122,10 @@ impl Registry {
         let interval = rules::interval(Some(start), Some(end))?;
         let queries = rules::fetch_for_materialization(project, view);
         let (project, view) = (project.to_owned(), view.to_owned());
-        self.transact(queries, move |draft, ctx| rules::remove_materialization(draft, ctx, &project, &view, &interval))
-            .await
+        self.transact(queries, Reach::Objects, move |draft, ctx| {
+            rules::remove_materialization(draft, ctx, &project, &view, &interval)
+        })
+        .await
     }
 
     /// Attaches bytes to a view, or with `None` takes them away (Feast: `apply_user_metadata`).
@@ -137,7 +144,7 @@ impl Registry {
         }
         let queries = rules::fetch_for_user_metadata(kind, project, view);
         let (project, view) = (project.to_owned(), view.to_owned());
-        self.transact(queries, move |draft, ctx| {
+        self.transact(queries, Reach::Objects, move |draft, ctx| {
             rules::apply_user_metadata(draft, ctx, kind, &project, &view, metadata.clone())
         })
         .await
