@@ -1,0 +1,87 @@
+//! The tests that a storage backend of the feature registry must pass, as a library: whoever writes a
+//! [`Backend`](registry_core::Backend), in this workspace or elsewhere, runs the same suite as our own backends.
+//!
+//! # How to run it
+//!
+//! Add this crate to `[dev-dependencies]`, write a [`Factory`] that makes empty storages, and call the macro once, in a
+//! file under `tests/`. Every test of the suite is then a test of its own for `cargo test` and `cargo nextest`. This is
+//! the whole of it for [`MemoryBackend`](registry_core::MemoryBackend):
+//!
+//! ```
+#![doc = include_str!("../tests/memory.rs")]
+//! ```
+//!
+//! Whoever has a test runner of another sort calls [`all`] instead: the same tests, in turn.
+//!
+//! # What it tests
+//!
+//! - **The contract** of [`Backend`](registry_core::Backend), word by word: `reads`, `names`, `values`, `expectations`,
+//!   `writes`, `storage`, and `races` between several handles on one storage.
+//! - **The registry** over the backend ([`Registry`](registry_core::Registry)), where a defect costs a user data:
+//!   `objects`, `unknown_fields`, `projects`, `cache`, `contention`.
+//! - **Several OS processes** on one storage, and processes that are killed: `processes`.
+//!
+//! What is stored is always well-formed: an object's bytes are a message of its kind that says the name, the project and
+//! the time of its key and record, since a backend may keep these nowhere else.
+//!
+//! A race that did not race fails. Tests of races repeat until calls have overlapped or commits have been refused, and
+//! fail when that never happens: a backend, or a machine, on which nothing can collide has proved nothing.
+//!
+//! # Exceptions
+//!
+//! What a backend cannot do by its nature (nothing outlives the process that holds a registry in memory), its factory
+//! lists as an [`Exception`], with the reason. These are printed by every run. Nothing else is ever left out: a backend
+//! that cannot be opened by another process and does not say so fails.
+//!
+//! # Other processes
+//!
+//! The tests of `processes` start the command of [`Storage::worker`]. It may be any program that opens the storage and
+//! calls [`worker`]; the simplest is the test program itself:
+//!
+//! ```no_run
+//! # async fn open_my_storage(path: std::ffi::OsString) -> registry_core::Result<std::sync::Arc<dyn registry_core::Backend>> {
+//! #     todo!("{path:?}")
+//! # }
+//! // In the implementation of `Storage`:
+//! fn worker(path: &std::path::Path) -> Option<std::process::Command> {
+//!     let mut command = conformance_tests::this_program("worker");
+//!     command.env("MY_STORAGE", path);
+//!     Some(command)
+//! }
+//!
+//! // Beside `conformance_tests!`. In an ordinary run it has nothing to do and passes.
+//! #[test]
+//! fn worker() {
+//!     conformance_tests::worker(async || open_my_storage(std::env::var_os("MY_STORAGE").unwrap()).await);
+//! }
+//! ```
+//!
+//! # Faults
+//!
+//! [`FaultyBackend`] wraps any backend and fails, delays, holds or refuses calls as it is told, before or after they take
+//! effect. It tests what stands on top of a backend; this crate's own `tests/faults.rs` shows it at work.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod factory;
+mod faulty;
+mod handle;
+mod list;
+mod processes;
+mod race;
+mod registry;
+mod run;
+mod sample;
+mod store;
+mod wire;
+mod worker;
+
+pub use factory::{Exception, Factory, Storage};
+pub use faulty::{Calls, Fault, FaultyBackend, Gate, Operation};
+pub use list::tests;
+pub use run::{Report, Test, all};
+pub use worker::{this_program, worker};
+
+#[doc(hidden)]
+pub use run::run_one;

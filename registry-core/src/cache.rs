@@ -22,12 +22,21 @@ use crate::kind::Kind;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The objects of one kind in one project, in the order in which they were first stored.
-type Objects = IndexMap<String, (Bytes, i64)>;
+type Objects = IndexMap<String, Entry>;
+
+#[derive(Debug)]
+struct Entry {
+    bytes: Bytes,
+    updated: i64,
+    /// Its place in the order in which the objects of all projects were first stored.
+    place: u64,
+}
 
 #[derive(Debug, Default)]
 struct Contents {
     objects: HashMap<Kind, IndexMap<String, Objects>>,
     metadata: HashMap<String, IndexMap<String, Bytes>>,
+    stored_so_far: u64,
 }
 
 #[derive(Debug, Default)]
@@ -131,8 +140,8 @@ impl Cache {
     /// An object.
     pub(crate) fn get(&self, kind: Kind, project: &str, name: &str) -> Option<Object> {
         let state = self.state();
-        let (bytes, _) = state.contents.as_ref()?.objects.get(&kind)?.get(project)?.get(name)?;
-        Some(Object { kind, bytes: bytes.clone() })
+        let entry = state.contents.as_ref()?.objects.get(&kind)?.get(project)?.get(name)?;
+        Some(Object { kind, bytes: entry.bytes.clone() })
     }
 
     /// The objects of a kind in a project, or in all, with the second (since 1970, UTC) that each was written in.
@@ -141,10 +150,14 @@ impl Cache {
         let Some(by_project) = state.contents.as_ref().and_then(|contents| contents.objects.get(&kind)) else {
             return Vec::new();
         };
-        let object = |(bytes, updated): &(Bytes, i64)| (Object { kind, bytes: bytes.clone() }, *updated);
+        let object = |entry: &Entry| (Object { kind, bytes: entry.bytes.clone() }, entry.updated);
         match project {
             Some(project) => by_project.get(project).into_iter().flat_map(IndexMap::values).map(object).collect(),
-            None => by_project.values().flat_map(IndexMap::values).map(object).collect(),
+            None => {
+                let mut entries: Vec<&Entry> = by_project.values().flat_map(IndexMap::values).collect();
+                entries.sort_unstable_by_key(|entry| entry.place);
+                entries.into_iter().map(object).collect()
+            }
         }
     }
 
@@ -162,7 +175,9 @@ impl Contents {
             match write {
                 Write::Put(Record { key: Key::Object { kind, project, name }, value, updated }) => {
                     let objects = self.objects.entry(kind).or_default().entry(project).or_default();
-                    objects.insert(name, (value, updated));
+                    self.stored_so_far += 1;
+                    let place = objects.get(&name).map_or(self.stored_so_far, |entry| entry.place);
+                    objects.insert(name, Entry { bytes: value, updated, place });
                 }
                 Write::Put(Record { key: Key::Metadata { project, name }, value, .. }) => {
                     self.metadata.entry(project).or_default().insert(name, value);

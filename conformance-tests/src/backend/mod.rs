@@ -1,0 +1,9 @@
+//! The contract of a backend, tested on it directly.
+
+pub(crate) mod expectations;
+pub(crate) mod names;
+pub(crate) mod races;
+pub(crate) mod reads;
+pub(crate) mod storage;
+pub(crate) mod values;
+pub(crate) mod writes;

@@ -1,0 +1,180 @@
+//! A backend whose calls fail the test, in words, when they fail; and comparisons that say what differs.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use registry_core::{Backend, Commit, Error, Expected, Key, Kind, Outcome, Query, Record, Result, Write};
+
+/// The value, or a failure of the test that says what was attempted and the whole chain of causes.
+#[track_caller]
+pub(crate) fn or_fail<T>(attempt: &str, result: Result<T>) -> T {
+    result.unwrap_or_else(|error| panic!("{attempt} failed: {}", chain(&error)))
+}
+
+/// An error with its kind and causes.
+pub(crate) fn chain(error: &Error) -> String {
+    let mut text = format!("{error} ({:?})", error.kind());
+    let mut source = error.source();
+    while let Some(cause) = source {
+        write!(text, ": {cause}").expect("writing to a string");
+        source = cause.source();
+    }
+    text
+}
+
+/// Everything that is stored, by key.
+pub(crate) type Everything = BTreeMap<Key, Record>;
+
+/// A prepared backend.
+#[derive(Clone)]
+pub(crate) struct Handle(pub(crate) Arc<dyn Backend>);
+
+impl Handle {
+    /// The answers to queries.
+    pub(crate) async fn read(&self, queries: &[Query]) -> Vec<Vec<Record>> {
+        let answers = or_fail("a read", self.0.read(queries).await);
+        assert_eq!(answers.len(), queries.len(), "a read of {} queries has as many answers", queries.len());
+        answers
+    }
+
+    /// The answer to one query.
+    pub(crate) async fn ask(&self, query: Query) -> Vec<Record> {
+        self.read(&[query]).await.remove(0)
+    }
+
+    /// The value under a key.
+    pub(crate) async fn get(&self, key: &Key) -> Option<Bytes> {
+        let mut found = self.ask(Query::Keys(vec![key.clone()])).await;
+        assert!(found.len() <= 1, "a query for one key, {key:?}, has {} answers", found.len());
+        let record = found.pop()?;
+        assert_eq!(&record.key, key, "a query for one key is answered with another");
+        Some(record.value)
+    }
+
+    /// The objects of a kind in a project, or in all.
+    pub(crate) async fn objects(&self, kind: Kind, project: Option<&str>) -> Vec<Record> {
+        self.ask(Query::Objects { kind, project: project.map(str::to_owned), updated_since: None }).await
+    }
+
+    /// The history of a view.
+    pub(crate) async fn versions(&self, project: &str, view: &str) -> Vec<Record> {
+        let (project, view) = (project.to_owned(), view.to_owned());
+        self.ask(Query::Versions { project, view, latest_only: false }).await
+    }
+
+    /// Commits, and says what became of it.
+    pub(crate) async fn commit(&self, expectations: Vec<(Key, Expected)>, writes: Vec<Write>) -> Outcome {
+        or_fail("a commit", self.0.commit(Commit { expectations, writes }).await)
+    }
+
+    /// Writes without expectations.
+    pub(crate) async fn write(&self, writes: Vec<Write>) {
+        let outcome = self.commit(Vec::new(), writes).await;
+        assert_eq!(outcome, Outcome::Committed, "a commit that expects nothing is committed");
+    }
+
+    /// Stores records, whatever was there.
+    pub(crate) async fn put(&self, records: impl IntoIterator<Item = Record>) {
+        self.write(records.into_iter().map(Write::Put).collect()).await;
+    }
+
+    /// Everything that is stored. The history of a view that is not there cannot be found; `histories` (project and view)
+    /// are looked at besides.
+    pub(crate) async fn everything(&self, histories: &[(&str, &str)]) -> Everything {
+        let mut queries: Vec<Query> =
+            Kind::ALL.map(|kind| Query::Objects { kind, project: None, updated_since: None }).into();
+        queries.push(Query::Metadata { project: None });
+        let mut records: Vec<Record> = self.read(&queries).await.into_iter().flatten().collect();
+        let mut queries = Vec::new();
+        let mut user_metadata = Vec::new();
+        let views = records.iter().filter_map(|record| match &record.key {
+            Key::Object { kind, project, name } if kind.is_view() => Some((*kind, project, name)),
+            _ => None,
+        });
+        for (kind, project, view) in views {
+            user_metadata.push(crate::sample::user_metadata_key(kind, project, view));
+            queries.push(Query::Versions { project: project.clone(), view: view.clone(), latest_only: false });
+        }
+        queries.push(Query::Keys(user_metadata));
+        queries.extend(histories.iter().map(|(project, view)| Query::Versions {
+            project: (*project).to_owned(),
+            view: (*view).to_owned(),
+            latest_only: false,
+        }));
+        records.extend(self.read(&queries).await.into_iter().flatten());
+        records.into_iter().map(|record| (record.key.clone(), record)).collect()
+    }
+}
+
+/// Bytes as a failure shows them.
+pub(crate) fn shown(value: &[u8]) -> String {
+    const SHOWN: usize = 80;
+    let rest = if value.len() > SHOWN { "…" } else { "" };
+    format!("{} bytes `{}{rest}`", value.len(), value[..value.len().min(SHOWN)].escape_ascii())
+}
+
+fn shown_record(record: Option<&Record>) -> String {
+    record.map_or("nothing".to_owned(), |record| {
+        format!("{:?} = {} (written at {})", record.key, shown(&record.value), record.updated)
+    })
+}
+
+/// Checks records for their keys and values, in order. When they were written is compared where a test is about that.
+#[track_caller]
+pub(crate) fn assert_records(property: &str, expected: &[Record], found: &[Record]) {
+    let is_same = |index: usize| match (expected.get(index), found.get(index)) {
+        (Some(one), Some(other)) => one.key == other.key && one.value == other.value,
+        _ => false,
+    };
+    if let Some(index) = (0..expected.len().max(found.len())).find(|index| !is_same(*index)) {
+        panic!(
+            "{property}: {} records were expected and {} found; record {index} should be {}, and is {}",
+            expected.len(),
+            found.len(),
+            shown_record(expected.get(index)),
+            shown_record(found.get(index)),
+        );
+    }
+}
+
+/// Checks the value under a key.
+#[track_caller]
+pub(crate) fn assert_value(property: &str, key: &Key, expected: Option<&[u8]>, found: Option<&[u8]>) {
+    let shown = |value: Option<&[u8]>| value.map_or("nothing".to_owned(), shown);
+    assert!(expected == found, "{property}: {key:?} should have {}, and has {}", shown(expected), shown(found));
+}
+
+/// Checks that everything is as it was: what is there, its bytes, and when it was written.
+#[track_caller]
+pub(crate) fn assert_unchanged(property: &str, before: &Everything, after: &Everything) {
+    let mut text = String::new();
+    for key in before.keys().chain(after.keys().filter(|key| !before.contains_key(key))) {
+        let (before, after) = (before.get(key), after.get(key));
+        if before != after {
+            let (before, after) = (shown_record(before), shown_record(after));
+            write!(text, "\n- {key:?} was {before}, and is {after}").expect("writing to a string");
+        }
+    }
+    assert!(text.is_empty(), "{property}: something else changed:{text}");
+}
+
+/// The part of everything that is of one project.
+pub(crate) fn of_project(everything: &Everything, project: &str) -> Everything {
+    everything
+        .iter()
+        .filter(|(key, _)| key.project() == project)
+        .map(|(key, record)| (key.clone(), record.clone()))
+        .collect()
+}
+
+/// The part of everything that is of other projects.
+pub(crate) fn not_of_project(everything: &Everything, project: &str) -> Everything {
+    everything
+        .iter()
+        .filter(|(key, _)| key.project() != project)
+        .map(|(key, record)| (key.clone(), record.clone()))
+        .collect()
+}

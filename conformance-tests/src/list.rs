@@ -1,0 +1,163 @@
+//! The list of the suite's tests. The macro and [`tests`] are both made from it, so neither can have a test that the other
+//! lacks.
+
+use crate::run::Test;
+use crate::{backend, processes, registry};
+
+/// Hands the list to `__make!`, after what that is to make of it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __list {
+    ($($what:tt)*) => { $crate::__make! { [$($what)*]
+        reads (backend::reads) {
+            keys_come_in_the_order_that_was_asked,
+            objects_are_of_the_kind_and_project,
+            objects_keep_the_order_in_which_they_were_first_stored,
+            what_is_deleted_and_stored_again_comes_last,
+            updated_since_includes_its_second,
+            the_second_of_writing_is_kept,
+            versions_come_by_number,
+            facts_are_of_one_project_or_of_all,
+            every_query_has_its_answer,
+            thousands_of_keys_in_one_query,
+            an_acknowledged_write_is_seen_by_every_handle,
+        }
+        names (backend::names) {
+            objects_with_names_that_look_alike,
+            views_with_names_that_look_alike,
+            projects_with_names_that_look_alike,
+            long_names,
+        }
+        values (backend::values) {
+            every_byte_comes_back,
+            empty_values_are_values,
+            values_of_megabytes,
+            all_fields_of_a_version,
+        }
+        expectations (backend::expectations) {
+            every_expectation_on_every_kind_of_key,
+            values_are_compared_to_the_last_byte,
+            a_failed_expectation_leaves_no_trace,
+            expectations_are_about_the_state_before_the_writes,
+            commits_without_writes_or_expectations,
+            thousands_of_expectations_and_writes,
+        }
+        writes (backend::writes) {
+            writes_are_done_in_their_order,
+            user_metadata_is_only_put_where_its_view_is,
+            user_metadata_stays_with_its_view_and_goes_with_it,
+            deleting_what_is_not_there_is_no_error,
+            a_history_is_deleted_whole_and_alone,
+            deleting_a_project_touches_no_other,
+        }
+        storage (backend::storage) {
+            preparing_again_keeps_everything,
+            many_prepare_at_once,
+            verify_creates_nothing,
+            only_a_storage_without_projects_is_removed,
+            a_removed_storage_is_usable,
+            only_auto_removes,
+            everything_outlives_its_handle,
+        }
+        races (backend::races) {
+            one_creator_wins,
+            one_deleter_wins,
+            no_increment_is_lost,
+            no_write_skew_between_absent_keys,
+            no_write_skew_between_values,
+            nothing_is_left_in_a_deleted_project,
+            a_removal_of_the_storage_loses_no_commit,
+            a_read_is_one_snapshot,
+        }
+        objects (registry::objects) {
+            every_kind_is_applied_read_listed_and_deleted,
+            an_unchanged_apply_writes_nothing,
+            names_up_to_the_limit,
+            names_that_look_alike,
+            an_apply_of_many_is_all_or_nothing,
+            user_metadata_and_history_go_with_their_view,
+        }
+        unknown_fields (registry::unknown_fields) {
+            they_survive_apply_get_and_list,
+            they_survive_materialization,
+            they_survive_being_applied_again,
+            they_survive_in_the_history,
+        }
+        projects (registry::projects) {
+            deleting_one_leaves_the_others_byte_for_byte,
+            the_last_one_takes_the_storage_along,
+            an_apply_and_a_deletion_leave_all_or_nothing,
+        }
+        cache (registry::cache) {
+            own_writes_show_at_once,
+            writes_of_others_show_after_a_refresh,
+            writes_of_others_show_within_the_time_to_live,
+            writes_of_others_show_through_the_background_refresh,
+            cached_lists_are_those_of_the_storage,
+            racing_writers_leave_the_cache_as_the_storage,
+        }
+        contention (registry::contention) {
+            every_interval_is_recorded_once,
+            one_kind_of_view_gets_the_name,
+            versions_have_no_holes,
+            a_project_is_made_once,
+            applies_of_many_do_not_mix,
+        }
+        processes (processes) {
+            every_interval_is_recorded_once,
+            every_entity_is_there,
+            versions_have_no_holes,
+            a_killed_writer_loses_nothing_that_was_acknowledged,
+        }
+    } };
+}
+
+/// Makes functions for a test runner, or the list as a value.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __make {
+    ([functions $factory:expr] $($theme:ident ($($module:ident)::+) { $($test:ident,)* })*) => {
+        $( $crate::__make! { @theme [$factory] $theme { $($test)* } } )*
+    };
+    (@theme [$factory:expr] $theme:ident { $($test:ident)* }) => {
+        mod $theme {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $(
+                #[test]
+                fn $test() {
+                    let name = concat!(stringify!($theme), "::", stringify!($test));
+                    $crate::run_one(::std::sync::Arc::new($factory), name);
+                }
+            )*
+        }
+    };
+    ([tests] $($theme:ident $module:tt { $($test:ident,)* })*) => {
+        vec![$($(
+            $crate::__make! { @entry $theme $module $test },
+        )*)*]
+    };
+    (@entry $theme:ident ($($module:ident)::+) $test:ident) => {
+        Test {
+            name: concat!(stringify!($theme), "::", stringify!($test)),
+            body: |setup| Box::pin($($module)::+::$test(setup)),
+        }
+    };
+}
+
+/// Every test of the suite, in the order in which [`all`](crate::all) runs them.
+pub fn tests() -> Vec<Test> {
+    crate::__list! { tests }
+}
+
+/// Makes one `#[test]` of every test of the suite, in a module for each theme.
+///
+/// The argument is an expression whose value is a [`Factory`](crate::Factory); it is evaluated for each test. What it
+/// names must be in scope where the macro is called. For a second backend in the same file, call it inside a module.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($factory:expr) => {
+        $crate::__list! { functions $factory }
+    };
+}

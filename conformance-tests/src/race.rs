@@ -1,0 +1,112 @@
+//! Races: several calls let go at one moment, repeated until they have truly met.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+/// How many calls race, where the number does not matter.
+pub(crate) const RACERS: usize = 8;
+
+/// The value of a task; its panic is the test's.
+pub(crate) async fn joined<T>(task: JoinHandle<T>) -> T {
+    task.await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
+}
+
+/// The values of tasks, in their order.
+pub(crate) async fn joined_all<T>(tasks: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<T> {
+    let tasks: Vec<_> = tasks.into_iter().collect();
+    let mut values = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        values.push(joined(task).await);
+    }
+    values
+}
+
+/// Lets all racers go at one moment. Returns their values in their order, and whether any two overlapped in time.
+///
+/// Each has a thread of its own, which spins until all are there: tasks that a runtime wakes one after the other would
+/// not meet in calls that take microseconds.
+pub(crate) async fn race<F>(racers: impl IntoIterator<Item = F>) -> (Vec<F::Output>, bool)
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    let racers: Vec<F> = racers.into_iter().collect();
+    let missing = Arc::new(AtomicUsize::new(racers.len()));
+    let tasks: Vec<_> = racers
+        .into_iter()
+        .map(|racer| {
+            let (missing, runtime) = (Arc::clone(&missing), Handle::current());
+            tokio::task::spawn_blocking(move || {
+                missing.fetch_sub(1, Ordering::SeqCst);
+                for tries in 0_u32.. {
+                    if missing.load(Ordering::SeqCst) == 0 {
+                        break;
+                    }
+                    // Where there are fewer processors than racers, those that are missing need this one.
+                    if tries % 64 == 63 { std::thread::yield_now() } else { std::hint::spin_loop() }
+                }
+                let began = Instant::now();
+                let value = runtime.block_on(racer);
+                (value, began, Instant::now())
+            })
+        })
+        .collect();
+    let mut values = Vec::new();
+    let mut times = Vec::new();
+    for (value, began, ended) in joined_all(tasks).await {
+        values.push(value);
+        times.push((began, ended));
+    }
+    (values, any_overlap(times))
+}
+
+/// Whether any two of these spans of time overlap.
+pub(crate) fn any_overlap<T: Ord + Copy>(mut spans: Vec<(T, T)>) -> bool {
+    spans.sort_unstable();
+    spans.windows(2).any(|pair| pair[1].0 < pair[0].1)
+}
+
+/// The rounds of a race: at least as many as asked for, and on until enough of them have raced.
+pub(crate) struct Rounds {
+    what: &'static str,
+    least: usize,
+    done: usize,
+    raced: usize,
+    began: Instant,
+}
+
+impl Rounds {
+    /// So many rounds must have raced, or all of them if they are fewer.
+    const ENOUGH: usize = 3;
+    /// After this long without, the race is called off.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    pub(crate) fn new(what: &'static str, least: usize) -> Self {
+        Self { what, least, done: 0, raced: 0, began: Instant::now() }
+    }
+
+    /// The number of the next round, if there is to be one.
+    pub(crate) fn next(&mut self) -> Option<usize> {
+        if self.done >= self.least && self.raced >= Self::ENOUGH.min(self.least) {
+            return None;
+        }
+        assert!(
+            self.began.elapsed() < Self::PATIENCE,
+            "{}: the race did not race: in {} rounds, calls met in {}; on this machine the test proves nothing",
+            self.what,
+            self.done,
+            self.raced,
+        );
+        self.done += 1;
+        Some(self.done - 1)
+    }
+
+    /// Notes whether the round's calls met.
+    pub(crate) fn saw(&mut self, raced: bool) {
+        self.raced += usize::from(raced);
+    }
+}

@@ -1,0 +1,62 @@
+//! The storage that a test works on, and the ways to open it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry_core::config::{CacheConfig, CacheMode, SchemaMode};
+use registry_core::{Backend, Registry, RegistryOptions};
+
+use crate::factory::Storage;
+use crate::faulty::FaultyBackend;
+use crate::handle::{Handle, or_fail};
+
+/// One storage of a test's own.
+#[derive(Clone)]
+pub(crate) struct Store {
+    pub(crate) storage: Arc<dyn Storage>,
+}
+
+impl Store {
+    pub(crate) fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
+    }
+
+    /// A backend of its own on the storage, not prepared.
+    pub(crate) async fn backend(&self) -> Arc<dyn Backend> {
+        or_fail("opening a new handle on the storage", self.storage.open().await)
+    }
+
+    /// A handle on the storage, prepared.
+    pub(crate) async fn handle(&self) -> Handle {
+        let backend = self.backend().await;
+        or_fail("preparing the storage (auto)", backend.prepare(SchemaMode::Auto).await);
+        Handle(backend)
+    }
+
+    /// Several handles on the storage, each a process of its own as far as the backend can tell.
+    pub(crate) async fn handles(&self, count: usize) -> Vec<Handle> {
+        let mut handles = Vec::with_capacity(count);
+        for _ in 0..count {
+            handles.push(self.handle().await);
+        }
+        handles
+    }
+
+    /// A registry on a handle of its own.
+    pub(crate) async fn registry(&self) -> Registry {
+        self.counted_registry(CacheConfig::default()).await.0
+    }
+
+    /// A registry on a handle of its own, and the wrapper around that handle, which counts what is asked of it.
+    pub(crate) async fn counted_registry(&self, cache: CacheConfig) -> (Registry, Arc<FaultyBackend>) {
+        let counted = Arc::new(FaultyBackend::new(self.backend().await));
+        let options = RegistryOptions { cache, ..Default::default() };
+        let opened = Registry::open(Arc::clone(&counted) as Arc<dyn Backend>, options).await;
+        (or_fail("opening a registry on the storage", opened), counted)
+    }
+}
+
+/// A cache that reads anew after this long.
+pub(crate) fn cache(mode: CacheMode, ttl: Duration) -> CacheConfig {
+    CacheConfig { mode, ttl }
+}

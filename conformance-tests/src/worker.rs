@@ -1,0 +1,233 @@
+//! What the tests of several OS processes run in each of them, and the lines in which it talks to the test.
+
+use std::io::{BufRead as _, Write as _};
+use std::process::{Command, exit};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use registry_core::{Backend, Kind, Registry, RegistryOptions, Result};
+
+use crate::faulty::FaultyBackend;
+use crate::handle::chain;
+use crate::sample::{applied, interval, view};
+
+/// The environment variable that tells a worker what to do.
+pub(crate) const JOB: &str = "FEAST_REGISTRY_CONFORMANCE_JOB";
+
+/// What every line of a worker begins with, since test runners write lines of their own; and what it ends with, so that a
+/// line cut short by a kill is no line.
+const BEGIN: &str = "conformance worker: ";
+const END: &str = " .";
+
+/// The project and the view that all workers share.
+pub(crate) const PROJECT: &str = "shared";
+pub(crate) const VIEW: &str = "view";
+
+/// What a worker writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Materialization intervals of the shared view.
+    Intervals,
+    /// Entities.
+    Entities,
+    /// Changes of the shared view's schema.
+    Schemas,
+    /// Intervals and entities in turn.
+    Mixed,
+}
+
+impl Load {
+    const ALL: [(Load, &'static str); 4] = [
+        (Load::Intervals, "intervals"),
+        (Load::Entities, "entities"),
+        (Load::Schemas, "schemas"),
+        (Load::Mixed, "mixed"),
+    ];
+
+    /// What becomes of a number that is written: for a mixed load, one of the others.
+    pub(crate) fn of(self, number: usize) -> Load {
+        match self {
+            Load::Mixed if number.is_multiple_of(2) => Load::Entities,
+            Load::Mixed => Load::Intervals,
+            load => load,
+        }
+    }
+}
+
+/// The name that stands for a number, where the load needs one.
+pub(crate) fn name_of(number: usize) -> String {
+    format!("number {number}")
+}
+
+/// A job: the load, and the numbers that are written, each once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub(crate) load: Load,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+}
+
+impl Job {
+    pub(crate) fn to_text(self) -> String {
+        let load = Load::ALL.iter().find(|(load, _)| *load == self.load).map_or("", |(_, name)| name);
+        format!("{load} {} {}", self.first, self.count)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let name = words.next()?;
+        let load = Load::ALL.iter().find(|(_, of)| *of == name)?.0;
+        Some(Self { load, first: words.next()?.parse().ok()?, count: words.next()?.parse().ok()? })
+    }
+}
+
+/// What a worker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It has opened the registry and waits for the start.
+    Ready,
+    /// A number is written and was acknowledged; when it began and ended, in microseconds since 1970.
+    Written { number: usize, began: u128, ended: u128 },
+    /// All is written; so many commits were refused on the way.
+    Done { conflicts: usize },
+    /// It cannot go on.
+    Failed(String),
+}
+
+impl Said {
+    /// Reads what a line says; `None` for the lines of others.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let text = line.strip_prefix(BEGIN)?.strip_suffix(END)?;
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let mut numbers = rest.split(' ').map(|number| number.parse::<u128>().ok());
+        let mut next = || numbers.next().flatten();
+        Some(match word {
+            "ready" => Said::Ready,
+            "written" => Said::Written { number: next()? as usize, began: next()?, ended: next()? },
+            "done" => Said::Done { conflicts: next()? as usize },
+            "failed" => Said::Failed(rest.to_owned()),
+            _ => return None,
+        })
+    }
+
+    /// Writes the line, past whatever captures the output of tests.
+    fn say(&self) {
+        let text = match self {
+            Said::Ready => "ready".to_owned(),
+            Said::Written { number, began, ended } => format!("written {number} {began} {ended}"),
+            Said::Done { conflicts } => format!("done {conflicts}"),
+            Said::Failed(error) => format!("failed {}", error.replace('\n', " ")),
+        };
+        // The test runner may have left a line unfinished. One call, so that the line is written whole or not at all.
+        let line = format!("\n{BEGIN}{text}{END}\n");
+        let mut stdout = std::io::stdout().lock();
+        if stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+            // Whoever listened is gone.
+            exit(3);
+        }
+    }
+}
+
+/// The command that runs one test of the program that calls this: the simplest worker is a test that calls [`worker`].
+///
+/// `test` is the test's whole name, with the modules that it is in.
+pub fn this_program(test: &str) -> Command {
+    let program = std::env::current_exe().expect("the path of the program that is running");
+    let mut command = Command::new(program);
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    command
+}
+
+/// What a worker process does: it opens the storage, says so, waits for the start, writes, and ends the process.
+///
+/// Called in a process that no test of `processes` has started, it does nothing and returns: that is what lets a
+/// `#[test]` be the worker. It takes its orders from an environment variable and its standard input, and answers on its
+/// standard output. See [`Storage::worker`](crate::Storage::worker).
+pub fn worker(open: impl AsyncFnOnce() -> Result<Arc<dyn Backend>>) {
+    let Ok(text) = std::env::var(JOB) else { return };
+    let Some(job) = Job::parse(&text) else {
+        Said::Failed(format!("`{text}` is no job")).say();
+        exit(2);
+    };
+    let start = listen();
+    let outcome = crate::run::runtime().block_on(async move {
+        let counted = Arc::new(FaultyBackend::new(open().await?));
+        let backend = Arc::clone(&counted) as Arc<dyn Backend>;
+        let registry = Registry::open(backend, RegistryOptions::default()).await?;
+        Said::Ready.say();
+        if start.recv().is_err() {
+            exit(3);
+        }
+        for number in job.first..job.first.saturating_add(job.count) {
+            let began = micros();
+            write(&registry, job.load.of(number), number).await?;
+            Said::Written { number, began, ended: micros() }.say();
+        }
+        Ok::<usize, registry_core::Error>(counted.calls().conflicts)
+    });
+    match outcome {
+        Ok(conflicts) => {
+            Said::Done { conflicts }.say();
+            exit(0);
+        }
+        Err(error) => {
+            Said::Failed(chain(&error)).say();
+            exit(1);
+        }
+    }
+}
+
+async fn write(registry: &Registry, load: Load, number: usize) -> Result<()> {
+    match load {
+        Load::Intervals => {
+            let of = interval(number);
+            registry.apply_materialization(PROJECT, VIEW, of.start_time, of.end_time).await
+        }
+        Load::Schemas => registry.apply(PROJECT, view(Kind::FeatureView, VIEW, &[&name_of(number)])).await,
+        Load::Entities | Load::Mixed => {
+            registry.apply(PROJECT, applied(Kind::Entity, &name_of(number), name_of(number))).await
+        }
+    }
+}
+
+fn micros() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()
+}
+
+/// Waits for the start on the standard input. When that is closed, the test is gone, and so is the worker.
+fn listen() -> mpsc::Receiver<()> {
+    let (started, start) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if line.is_err() || started.send(()).is_err() {
+                break;
+            }
+        }
+        exit(3);
+    });
+    start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_and_lines_are_read_back_as_they_are_written() {
+        for (load, _) in Load::ALL {
+            let job = Job { load, first: 7, count: usize::MAX };
+            assert_eq!(Job::parse(&job.to_text()), Some(job));
+        }
+        assert_eq!(
+            Said::parse(&format!("{BEGIN}written 12 3 4{END}")),
+            Some(Said::Written { number: 12, began: 3, ended: 4 })
+        );
+        assert_eq!(Said::parse(&format!("{BEGIN}done 5{END}")), Some(Said::Done { conflicts: 5 }));
+        // Cut short by a kill, or somebody else's.
+        for line in [format!("{BEGIN}written 12 3 4"), format!("{BEGIN}written 12 3{END}"), "running 1 test".to_owned()]
+        {
+            assert_eq!(Said::parse(&line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The suite on the backend in memory.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use conformance_tests::{Exception, Factory, Storage, conformance_tests};
+use registry_core::{Backend, MemoryBackend, Result};
+
+struct Memory;
+
+#[async_trait]
+impl Factory for Memory {
+    async fn create(&self) -> Arc<dyn Storage> {
+        Arc::new(InMemory(Arc::new(MemoryBackend::new())))
+    }
+
+    fn exceptions(&self) -> Vec<Exception> {
+        vec![
+            Exception::new("processes", "memory is one process's own: no other can open it, and nothing outlives it"),
+            Exception::new("storage::only_auto_removes", "no mode makes memory, so none of them keeps what is in it"),
+        ]
+    }
+}
+
+struct InMemory(Arc<MemoryBackend>);
+
+#[async_trait]
+impl Storage for InMemory {
+    /// What holds the data is the backend itself here, so a second handle is the same one.
+    async fn open(&self) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::clone(&self.0) as Arc<dyn Backend>)
+    }
+
+    fn worker(&self) -> Option<Command> {
+        None
+    }
+
+    async fn remove(&self) {}
+}
+
+conformance_tests!(Memory);
