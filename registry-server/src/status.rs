@@ -96,7 +96,8 @@ mod tests {
     fn a_long_name_does_not_make_the_header_too_long() {
         for char in ["n", "ü", "𝔫"] {
             let status = status(Error::not_found(Kind::Entity, "rides", &char.repeat(10_000)));
-            let encoded: usize = status.message().chars().map(|c| if c.is_ascii() { 1 } else { 3 * c.len_utf8() }).sum();
+            let encoded: usize =
+                status.message().chars().map(|c| if c.is_ascii() { 1 } else { 3 * c.len_utf8() }).sum();
             assert!(encoded < 2500, "{encoded}");
             assert!(status.message().contains("characters more"));
         }

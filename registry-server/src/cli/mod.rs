@@ -1,51 +1,56 @@
 //! The command line: what can be said on it, and the commands.
 
+mod completions;
+mod describe;
+mod get;
+mod list;
+mod location;
+mod message;
+mod missing;
+mod output;
+mod project;
+mod selection;
 mod serve;
+mod teardown;
+mod text;
 
-use std::path::PathBuf;
+use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
-use registry::config::FeatureStoreConfig;
-use registry::{RegistryConfig, RegistryUrl};
+use anyhow::{Context, Error, Result};
+use clap::{Parser, Subcommand};
 
 /// A registry for the Feast feature store that loses nothing.
 #[derive(Debug, Parser)]
-#[command(name = "feast-registry", version, arg_required_else_help = true)]
+#[command(name = "feast-registry", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
+const AFTER_HELP: &str = "\
+Examples:
+  feast-registry serve                                       serve ./registry.db on port 6570
+  feast-registry serve -c feature_store.yaml                 serve the registry that Feast is configured with
+  feast-registry list feature-views --tag team=ml            a table of what has this tag
+  feast-registry list all -o json | jq '.featureViews[].spec.name'
+  feast-registry get entity driver --project rides           one object, as YAML
+  feast-registry describe view driver_stats                  the same for people, with its history and its users
+  feast-registry teardown --project rides                    delete a project, after asking
+
+All but `serve` read the registry itself, also while a server serves it. Which registry it is says `-c`, `--registry` or
+the environment variable FEAST_REGISTRY_URL; else it is sqlite:///registry.db.
+
+Exit codes: 0 done, 1 an error, which is on stderr, 2 a command line that cannot be understood.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
-}
-
-/// Which registry a command is about.
-#[derive(Debug, Args)]
-pub(crate) struct Location {
-    /// Read the registry's settings from a feature_store.yaml, as Feast does.
-    #[arg(short, long, value_name = "FILE", conflicts_with = "registry")]
-    config: Option<PathBuf>,
-
-    /// The registry's URL, as sqlite:///registry.db (relative) or sqlite:////var/lib/feast/registry.db (absolute).
-    #[arg(long, value_name = "URL", env = "FEAST_REGISTRY_URL", default_value = "sqlite:///registry.db")]
-    registry: String,
-}
-
-impl Location {
-    /// What to open, and the project that the feature_store.yaml is for.
-    fn read(&self) -> Result<FeatureStoreConfig> {
-        match &self.config {
-            Some(path) => Ok(FeatureStoreConfig::load(path)?),
-            None => {
-                let url: RegistryUrl = self.registry.parse().context("--registry")?;
-                Ok(FeatureStoreConfig { project: None, registry: RegistryConfig::new(url) })
-            }
-        }
-    }
+    List(list::List),
+    Get(get::Get),
+    Describe(describe::Describe),
+    Teardown(teardown::Teardown),
+    Completions(completions::Completions),
 }
 
 /// Runs a command.
@@ -54,6 +59,52 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     runtime.block_on(async {
         match arguments.command {
             Command::Serve(serve) => serve.run().await,
+            Command::List(list) => list.run().await,
+            Command::Get(get) => get.run().await,
+            Command::Describe(describe) => describe.run().await,
+            Command::Teardown(teardown) => teardown.run().await,
+            Command::Completions(completions) => completions.run(),
         }
-    })
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what went wrong, in one line on stderr.
+pub(crate) fn fail(error: &Error) -> ExitCode {
+    // When stderr is closed there is nobody to tell.
+    drop(writeln!(std::io::stderr(), "error: {}", one_line(error)));
+    ExitCode::FAILURE
+}
+
+/// An error with its causes, but for those whose words an earlier one has repeated.
+fn one_line(error: &Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = text::clean(&cause.to_string());
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_is_one_line_and_repeats_nothing() {
+        let error = anyhow!("disk\nfull").context("file x (disk full)").context("cannot open");
+        assert_eq!(one_line(&error), "cannot open: file x (disk full)");
+    }
 }

@@ -1,6 +1,6 @@
 //! `feast-registry serve`.
 
-use std::process::ExitCode;
+use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use super::Location;
+use super::location::Location;
 
 /// Serve a registry to Feast's SDK.
 ///
@@ -22,7 +22,7 @@ use super::Location;
 ///
 /// Stop it with Ctrl-C or SIGTERM: requests that are under way are finished first.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, about = "Serve a registry to Feast's SDK")]
 pub(crate) struct Serve {
     #[command(flatten)]
     location: Location,
@@ -45,19 +45,21 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(super) async fn run(self) -> Result<ExitCode> {
+    pub(super) async fn run(self) -> Result<()> {
         let filter = EnvFilter::try_new(&self.log).with_context(|| format!("--log: `{}` is not a filter", self.log))?;
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
             .with_span_events(FmtSpan::CLOSE)
             .with_target(false)
+            .with_ansi(is_colorful())
             .init();
         // Signals are caught from before the start-up line on, so that whoever has read it may send one.
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be caught")?;
         let registry = registry::open(&self.location.read()?.registry).await?;
-        let address = (self.host.as_str(), self.port);
+        // An IPv6 address may have the brackets that it has in a URL.
+        let address = (self.host.trim_matches(['[', ']']), self.port);
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("cannot listen on {}:{}; is another server running there?", self.host, self.port)
         })?;
@@ -71,6 +73,11 @@ impl Serve {
         let options = ServeOptions { max_message_size: self.max_message_size };
         registry_server::serve(registry, listener, options, stop).await?;
         tracing::info!("stopped");
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
+}
+
+/// Whether the log may be in colors.
+fn is_colorful() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

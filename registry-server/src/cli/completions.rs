@@ -1,0 +1,27 @@
+//! `feast-registry completions`.
+
+use anyhow::Result;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use super::{Arguments, output};
+
+/// Print a script that completes this command line in a shell.
+///
+/// Where the script goes is the shell's matter; for bash, say,
+///
+///   feast-registry completions bash > ~/.local/share/bash-completion/completions/feast-registry
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, about = "Print a script that completes this command line in a shell")]
+pub(crate) struct Completions {
+    /// The shell.
+    shell: Shell,
+}
+
+impl Completions {
+    pub(super) fn run(self) -> Result<()> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Arguments::command(), "feast-registry", &mut script);
+        output::print(&script)
+    }
+}
