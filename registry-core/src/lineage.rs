@@ -127,18 +127,18 @@ struct To<'a> {
 }
 
 impl To<'_> {
-    fn from(&mut self, object_type: ObjectType, name: impl Into<String>) {
+    fn link(&mut self, object_type: ObjectType, name: impl Into<String>) {
         let source = Reference::new(object_type, name);
         self.relations.push(Relation { source, target: self.target.clone() });
     }
 
-    fn from_all(&mut self, object_type: ObjectType, names: impl IntoIterator<Item = String>) {
-        names.into_iter().for_each(|name| self.from(object_type, name));
+    fn link_all(&mut self, object_type: ObjectType, names: impl IntoIterator<Item = String>) {
+        names.into_iter().for_each(|name| self.link(object_type, name));
     }
 
-    fn from_source(&mut self, source: Option<&DataSource>) {
+    fn link_source(&mut self, source: Option<&DataSource>) {
         if let Some(source) = source.filter(|source| !source.name.is_empty()) {
-            self.from(ObjectType::DataSource, &source.name);
+            self.link(ObjectType::DataSource, &source.name);
         }
     }
 }
@@ -157,30 +157,30 @@ fn direct(objects: &[Object], services: &[FeatureService]) -> Result<Vec<Relatio
             for projection in &service.features {
                 let name = &projection.feature_view_name;
                 let is_labels = projection.view_type == "labelView" || label_names.contains(name.as_str());
-                to.from(if is_labels { ObjectType::LabelView } else { ObjectType::FeatureView }, name);
+                to.link(if is_labels { ObjectType::LabelView } else { ObjectType::FeatureView }, name);
             }
         });
     }
     for view in decoded::<FeatureView>(objects)?.into_iter().filter_map(|view| view.spec) {
         to(ObjectType::FeatureView, &view.name, &mut |to| {
-            to.from_all(ObjectType::Entity, view.entities.iter().cloned());
-            to.from_all(ObjectType::Feature, view.features.iter().map(|feature| feature.name.clone()));
-            to.from_source(view.batch_source.as_ref());
+            to.link_all(ObjectType::Entity, view.entities.iter().cloned());
+            to.link_all(ObjectType::Feature, view.features.iter().map(|feature| feature.name.clone()));
+            to.link_source(view.batch_source.as_ref());
         });
     }
     for view in on_demand_views.iter().filter_map(|view| view.spec.as_ref()) {
         to(ObjectType::FeatureView, &view.name, &mut |to| {
-            to.from_all(ObjectType::Entity, view.entities.iter().cloned());
-            to.from_all(ObjectType::Feature, view.features.iter().map(|feature| feature.name.clone()));
+            to.link_all(ObjectType::Entity, view.entities.iter().cloned());
+            to.link_all(ObjectType::Feature, view.features.iter().map(|feature| feature.name.clone()));
         });
     }
     for view in on_demand_views.iter().filter_map(|view| view.spec.as_ref()) {
         to(ObjectType::FeatureView, &view.name, &mut |to| {
             for source in view.sources.values() {
                 match &source.source {
-                    Some(Source::RequestDataSource(source)) => to.from_source(Some(source)),
+                    Some(Source::RequestDataSource(source)) => to.link_source(Some(source)),
                     Some(Source::FeatureViewProjection(projection)) if !projection.feature_view_name.is_empty() => {
-                        to.from(ObjectType::FeatureView, &projection.feature_view_name);
+                        to.link(ObjectType::FeatureView, &projection.feature_view_name);
                     }
                     _ => {}
                 }
@@ -189,15 +189,15 @@ fn direct(objects: &[Object], services: &[FeatureService]) -> Result<Vec<Relatio
     }
     for view in decoded::<StreamFeatureView>(objects)?.into_iter().filter_map(|view| view.spec) {
         to(ObjectType::FeatureView, &view.name, &mut |to| {
-            to.from_source(view.stream_source.as_ref());
-            to.from_source(view.batch_source.as_ref());
+            to.link_source(view.stream_source.as_ref());
+            to.link_source(view.batch_source.as_ref());
         });
     }
     for view in label_views.iter().filter_map(|view| view.spec.as_ref()) {
         to(ObjectType::LabelView, &view.name, &mut |to| {
-            to.from_all(ObjectType::Entity, view.entities.iter().cloned());
-            to.from_source(view.source.as_ref());
-            to.from_source(view.source.as_ref().and_then(|source| source.batch_source.as_deref()));
+            to.link_all(ObjectType::Entity, view.entities.iter().cloned());
+            to.link_source(view.source.as_ref());
+            to.link_source(view.source.as_ref().and_then(|source| source.batch_source.as_deref()));
         });
     }
     Ok(relations)

@@ -284,7 +284,7 @@ mod tests {
         let group = [0x0b, 0x08, 0x01, 0x13, 0x14, 0x0c]; // 1 { 1: 1, 2 {} }
         let found: Vec<_> = fields(&group).collect::<Result<_>>().expect("well-formed");
         assert_eq!(found, [Field { number: 1, content: &[], varint: 0, raw: &group }]);
-        for broken in [&group[..5], &[0x0b, 0x14][..], &[0x0c][..], &vec![0x0b; 200]] {
+        for broken in [&group[..5], &[0x0b, 0x14][..], &[0x0c][..], &[0x0b; 200]] {
             assert!(fields(broken).any(|field| field.is_err()), "{broken:?}");
         }
     }

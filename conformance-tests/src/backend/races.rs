@@ -123,8 +123,11 @@ pub(crate) async fn no_increment_is_lost(setup: Setup) {
     }
 }
 
+/// The expectations and the writes of one of two commits.
+type Rival = (Vec<(Key, Expected)>, Vec<Write>);
+
 /// Lets two commits race, of which each expects what the other changes: exactly one may be done.
-async fn only_one_of_two(handles: &[Handle], commits: [(Vec<(Key, Expected)>, Vec<Write>); 2]) -> bool {
+async fn only_one_of_two(handles: &[Handle], commits: [Rival; 2]) -> bool {
     let described = format!("{commits:?}");
     let racers = commits.into_iter().enumerate().map(|(racer, (expectations, writes))| {
         let handle = handles[racer % handles.len()].clone();
