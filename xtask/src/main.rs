@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool")]
 
+mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
 mod lint;
@@ -37,6 +38,12 @@ enum Chore {
     /// Dependencies are checked by cargo-deny. Where it is not installed, that check is left out and said so; with
     /// CI=true it is built into target/tools instead.
     Lint,
+
+    /// Measure Feast's registry server and ours, side by side, and print Markdown
+    ///
+    /// Takes about six minutes once all is built, and means most on a machine that does nothing else. Needs the Python
+    /// that `test` needs, and makes the same environment.
+    Bench(bench::Args),
 
     /// Generate Rust sources from the .proto files
     #[cfg(feature = "codegen")]
@@ -85,6 +92,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Test(args) => test::run(&project, &args),
         Chore::Lint => lint::run(&project),
+        Chore::Bench(args) => bench::run(&project, &args),
         #[cfg(feature = "codegen")]
         Chore::Codegen { check } => codegen::run(&project.root, check),
     };

@@ -1,0 +1,64 @@
+//! The load: callers who each make the next call when the answer to the last one is there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::task::JoinSet;
+
+use crate::operation::{Caller, Operation};
+use crate::sample::Sample;
+use crate::server::Server;
+
+/// How much longer than planned a cell may take: sixteen callers of a server that needs seconds for a call do.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How many calls per second a server answers to so many callers. A call that fails is an error.
+pub(crate) async fn rate(
+    server: &Server,
+    sample: &Arc<Sample>,
+    operation: Operation,
+    callers: usize,
+    duration: Duration,
+) -> Result<f64> {
+    let load = tokio::time::timeout(duration + PATIENCE, load(server, sample, operation, callers, duration));
+    load.await
+        .context("it takes too long")
+        .flatten()
+        .with_context(|| format!("{operation}, callers: {callers}, server: {}", server.name))
+}
+
+async fn load(
+    server: &Server,
+    sample: &Arc<Sample>,
+    operation: Operation,
+    callers: usize,
+    duration: Duration,
+) -> Result<f64> {
+    let mut ready = Vec::with_capacity(callers);
+    for number in 0..callers {
+        ready.push(Caller::connect(server, sample, number, callers).await?);
+    }
+    // The first call of a kind may find caches cold.
+    if let Some(first) = ready.first_mut() {
+        first.call(operation).await?;
+    }
+    let began = Instant::now();
+    let mut tasks: JoinSet<Result<u64>> = JoinSet::new();
+    for mut caller in ready {
+        tasks.spawn(async move {
+            let mut calls = 0;
+            while began.elapsed() < duration {
+                caller.call(operation).await?;
+                calls += 1;
+            }
+            Ok(calls)
+        });
+    }
+    let mut calls = 0;
+    while let Some(done) = tasks.join_next().await {
+        calls += done??;
+    }
+    // Until the last answer: calls that began in time are counted, and so is the time that they took.
+    Ok(calls as f64 / began.elapsed().as_secs_f64())
+}

@@ -1,0 +1,173 @@
+//! The two servers, each in a process of its own.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use registry_server::proto::ListProjectsRequest;
+use registry_server::proto::registry_server_client::RegistryServerClient;
+use tokio::process::{Child, Command};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::machine;
+
+/// A client of one server.
+pub(crate) type Client = RegistryServerClient<Channel>;
+
+/// How long a server may take to answer its first call.
+const START_UP: Duration = Duration::from_secs(120);
+
+/// Large enough for any answer here.
+const MAX_MESSAGE_SIZE: usize = 1 << 30;
+
+/// Whose server it is, and how to start it.
+#[derive(Debug, Clone)]
+pub(crate) enum Contender {
+    Feast { python: PathBuf, script: PathBuf },
+    Ours { binary: PathBuf },
+}
+
+impl Contender {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Contender::Feast { .. } => "Feast",
+            Contender::Ours { .. } => "ours",
+        }
+    }
+
+    /// Its program with a command.
+    pub(crate) fn command(&self, name: &str) -> Command {
+        let mut command = match self {
+            Contender::Feast { python, script } => {
+                let mut command = Command::new(python);
+                command.args(["-W", "ignore"]).arg(script).env("FEAST_USAGE", "False");
+                command
+            }
+            Contender::Ours { binary } => {
+                let mut command = Command::new(binary);
+                command.env_remove("FEAST_REGISTRY_URL").env_remove("RUST_LOG");
+                command
+            }
+        };
+        command.arg(name);
+        command
+    }
+
+    /// Starts its server on a registry and waits until it answers.
+    pub(crate) async fn start(&self, registry: &Path) -> Result<Server> {
+        let folder = registry.parent().context("a registry file without a folder")?;
+        let config = folder.join("feature_store.yaml");
+        std::fs::write(&config, feature_store_yaml(registry))?;
+        let address = free_address()?;
+        let port = address.rsplit(':').next().unwrap_or_default();
+        let mut command = self.command("serve");
+        match self {
+            Contender::Feast { .. } => command.arg(folder).arg(port),
+            Contender::Ours { .. } => command.arg("--config").arg(&config).args(["--port", port]),
+        };
+        let log = folder.join("server.log");
+        let output = std::fs::File::create(&log)?;
+        let began = Instant::now();
+        let child = command
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start the server of {}", self.name()))?;
+        let mut server = Server { name: self.name(), child, address, log, start_up: Duration::ZERO };
+        server.wait_until_it_answers(began).await?;
+        server.start_up = began.elapsed();
+        Ok(server)
+    }
+}
+
+/// Feast's file, which both servers read: one registry, one time to live of the cache.
+fn feature_store_yaml(registry: &Path) -> String {
+    format!(
+        "project: {project}\n\
+         provider: local\n\
+         registry:\n  \
+           registry_type: sql\n  \
+           path: sqlite:///{registry}\n  \
+           cache_ttl_seconds: 600\n\
+         online_store:\n  \
+           type: sqlite\n  \
+           path: online.db\n\
+         entity_key_serialization_version: 3\n",
+        project = crate::sample::PROJECT,
+        registry = registry.display(),
+    )
+}
+
+/// An address of this machine that nobody listens on.
+fn free_address() -> Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+/// A running server. Dropping it kills the process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    /// From the start of the process to its first answer.
+    pub(crate) start_up: Duration,
+    child: Child,
+    address: String,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Connects anew: each caller has its own connection, as each of Feast's clients is a process of its own.
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address))?
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_nodelay(true)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(4 << 20);
+        let channel = endpoint.connect().await?;
+        Ok(RegistryServerClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(MAX_MESSAGE_SIZE))
+    }
+
+    /// The memory of the process that is in RAM, in MB.
+    pub(crate) fn memory(&self) -> Result<f64> {
+        let id = self.child.id().with_context(|| format!("the server of {} is gone", self.name))?;
+        machine::memory_of(id)
+    }
+
+    /// Ends the process and waits until it is gone.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    async fn wait_until_it_answers(&mut self, began: Instant) -> Result<()> {
+        loop {
+            let Err(error) = self.ask().await else { return Ok(()) };
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server of {} ended with {status}:\n{}", self.name, self.end_of_log());
+            }
+            if began.elapsed() > START_UP {
+                let name = self.name;
+                return Err(error.context(format!("the server of {name} does not answer:\n{}", self.end_of_log())));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn ask(&self) -> Result<()> {
+        self.connect().await?.list_projects(ListProjectsRequest::default()).await?;
+        Ok(())
+    }
+
+    /// The last lines of what the server wrote.
+    pub(crate) fn end_of_log(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
