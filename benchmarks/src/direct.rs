@@ -8,7 +8,7 @@ use registry::{Freshness, Kind, Registry, RegistryConfig};
 
 use crate::operation::hour;
 use crate::raw::Raw;
-use crate::report::{Pair, Report, number};
+use crate::report::{Pair, Report, both};
 use crate::sample::PROJECT;
 use crate::setup::{Setup, VIEWS, turns};
 
@@ -48,7 +48,7 @@ pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
                 pair[of] = report.take(time);
             }
             times.add(pair);
-            let [raw, ours] = pair.map(|time| time.map_or_else(|| "failed".to_owned(), number));
+            let [raw, ours] = both(pair);
             eprintln!("round {}: {}: driver {raw} µs, ours {ours} µs", round + 1, call.name());
         }
     }

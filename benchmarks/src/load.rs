@@ -13,14 +13,24 @@ use crate::server::Server;
 /// How much longer than planned a cell may take: sixteen callers of a server that needs seconds for a call do.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// How many calls per second a server answers to so many callers. A call that fails is an error.
-pub(crate) async fn rate(
+/// What a server did for its callers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work {
+    /// Calls that it answered per second.
+    pub(crate) rate: f64,
+    /// Microseconds of processor time that its process used for each, where the system tells. That hardly depends on
+    /// what else the machine does, the callers included.
+    pub(crate) cost: Option<f64>,
+}
+
+/// Has so many callers call a server. A call that fails is an error.
+pub(crate) async fn measure(
     server: &Server,
     sample: &Arc<Sample>,
     operation: Operation,
     callers: usize,
     duration: Duration,
-) -> Result<f64> {
+) -> Result<Work> {
     let load = tokio::time::timeout(duration + PATIENCE, load(server, sample, operation, callers, duration));
     load.await
         .context("it takes too long")
@@ -34,7 +44,7 @@ async fn load(
     operation: Operation,
     callers: usize,
     duration: Duration,
-) -> Result<f64> {
+) -> Result<Work> {
     let mut ready = Vec::with_capacity(callers);
     for number in 0..callers {
         ready.push(Caller::connect(server, sample, number, callers).await?);
@@ -43,6 +53,7 @@ async fn load(
     if let Some(first) = ready.first_mut() {
         first.call(operation).await?;
     }
+    let used = server.processor_time();
     let began = Instant::now();
     let mut tasks: JoinSet<Result<u64>> = JoinSet::new();
     for mut caller in ready {
@@ -60,5 +71,7 @@ async fn load(
         calls += done??;
     }
     // Until the last answer: calls that began in time are counted, and so is the time that they took.
-    Ok(calls as f64 / began.elapsed().as_secs_f64())
+    let rate = calls as f64 / began.elapsed().as_secs_f64();
+    let used = used.zip(server.processor_time()).map(|(before, after)| after.saturating_sub(before));
+    Ok(Work { rate, cost: used.map(|used| used.as_secs_f64() * 1e6 / calls as f64) })
 }

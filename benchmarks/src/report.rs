@@ -112,6 +112,11 @@ impl Pair {
     }
 }
 
+/// Two figures of one round, for the log.
+pub(crate) fn both(round: [Option<f64>; 2]) -> [String; 2] {
+    round.map(|figure| figure.map_or_else(|| "failed".to_owned(), number))
+}
+
 /// The median of figures, and with several of them the range, each as a multiple.
 pub(crate) fn spread(mut figures: Vec<f64>) -> String {
     figures.sort_by(f64::total_cmp);
@@ -158,7 +163,8 @@ mod tests {
     #[test]
     fn ratios_are_taken_within_rounds() {
         let mut pair = Pair::default();
-        for round in [[Some(1.0), Some(100.0)], [Some(10.0), Some(500.0)], [Some(2.0), Some(180.0)], [None, Some(9.0)]] {
+        for round in [[Some(1.0), Some(100.0)], [Some(10.0), Some(500.0)], [Some(2.0), Some(180.0)], [None, Some(9.0)]]
+        {
             pair.add(round);
         }
         assert_eq!(pair.median(0), Some(2.0));

@@ -139,6 +139,11 @@ impl Server {
         machine::memory_of(id)
     }
 
+    /// The processor time that the process has used so far, where the system tells.
+    pub(crate) fn processor_time(&self) -> Option<Duration> {
+        machine::processor_time_of(self.child.id()?)
+    }
+
     /// Ends the process and waits until it is gone.
     pub(crate) async fn stop(mut self) -> Result<()> {
         Ok(self.child.kill().await?)

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use crate::load;
+use crate::load::{self, Work};
 use crate::operation::Operation;
-use crate::report::{Pair, Report, number};
+use crate::report::{Pair, Report, both};
 use crate::server::Server;
 use crate::setup::{Setup, VIEWS, turns};
 
@@ -16,6 +16,7 @@ pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
     let cells: Vec<(Operation, usize)> =
         Operation::ALL.into_iter().flat_map(|operation| CALLERS.map(|callers| (operation, callers))).collect();
     let mut rates = vec![Pair::default(); cells.len()];
+    let mut costs = rates.clone();
     let [mut start_up, mut idle, mut read, mut written] = std::array::from_fn(|_| Pair::default());
     for round in 0..setup.rounds {
         let servers = setup.start_both(VIEWS).await?;
@@ -25,13 +26,15 @@ pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
             if index > 0 && operation.is_write() && !cells[index - 1].0.is_write() {
                 read.add(memory(&servers)?);
             }
-            let mut pair = [None; 2];
+            let mut work: [Option<Work>; 2] = [None; 2];
             for of in turns(round) {
-                let rate = load::rate(&servers[of], &setup.sample, operation, callers, setup.cell).await;
-                pair[of] = report.take(rate);
+                let measured = load::measure(&servers[of], &setup.sample, operation, callers, setup.cell).await;
+                work[of] = report.take(measured);
             }
-            rates[index].add(pair);
-            let [feast, ours] = pair.map(|rate| rate.map_or_else(|| "failed".to_owned(), number));
+            let rate = work.map(|work| work.map(|work| work.rate));
+            rates[index].add(rate);
+            costs[index].add(work.map(|work| work.and_then(|work| work.cost)));
+            let [feast, ours] = both(rate);
             eprintln!("round {}: {operation}, callers: {callers}: Feast {feast}/s, ours {ours}/s", round + 1);
         }
         written.add(memory(&servers)?);
@@ -41,14 +44,17 @@ pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
     }
 
     report.heading("Calls per second");
-    let rows: Vec<Vec<String>> = cells
-        .iter()
-        .zip(&rates)
-        .map(|((operation, callers), pair)| {
-            vec![operation.to_string(), callers.to_string(), pair.figure(0), pair.figure(1), pair.times()]
-        })
-        .collect();
-    report.table(&["call", "callers", "Feast", "ours", "ours / Feast"], &rows);
+    let table = |figures: &[Pair], ratio: fn(&Pair) -> String| -> Vec<Vec<String>> {
+        let row = |((operation, callers), pair): (&(Operation, usize), &Pair)| {
+            vec![operation.to_string(), callers.to_string(), pair.figure(0), pair.figure(1), ratio(pair)]
+        };
+        cells.iter().zip(figures).map(row).collect()
+    };
+    report.table(&["call", "callers", "Feast", "ours", "ours / Feast"], &table(&rates, Pair::times));
+    if costs.iter().any(|cost| cost.median(1).is_some()) {
+        report.heading("Processor time that a call costs the server, µs");
+        report.table(&["call", "callers", "Feast", "ours", "Feast / ours"], &table(&costs, Pair::inverse_times));
+    }
 
     report.heading("Memory and start");
     let row = |what: &str, pair: &Pair| vec![what.to_owned(), pair.figure(0), pair.figure(1), pair.inverse_times()];

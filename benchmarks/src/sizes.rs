@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::load;
 use crate::operation::Operation;
-use crate::report::{Pair, Report, number};
+use crate::report::{Pair, Report, both};
 use crate::setup::{Setup, turns};
 
 /// All sizes are served at once, and measured in turns.
@@ -18,11 +18,12 @@ pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
         for ((views, servers), rates) in servers.iter().zip(&mut rates) {
             let mut pair = [None; 2];
             for of in turns(round) {
-                let rate = load::rate(&servers[of], &setup.sample, Operation::ApplyEntity, 1, setup.cell / 2).await;
-                pair[of] = report.take(rate);
+                let measured =
+                    load::measure(&servers[of], &setup.sample, Operation::ApplyEntity, 1, setup.cell / 2).await;
+                pair[of] = report.take(measured).map(|work| work.rate);
             }
             rates.add(pair);
-            let [feast, ours] = pair.map(|rate| rate.map_or_else(|| "failed".to_owned(), number));
+            let [feast, ours] = both(pair);
             eprintln!("round {}: ApplyEntity beside {views} views: Feast {feast}/s, ours {ours}/s", round + 1);
         }
     }

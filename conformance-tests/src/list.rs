@@ -56,6 +56,7 @@ macro_rules! __list {
             verify_creates_nothing,
             only_a_storage_without_projects_is_removed,
             a_removed_storage_is_usable,
+            reading_a_removed_storage_makes_nothing,
             only_auto_removes,
             everything_outlives_its_handle,
         }

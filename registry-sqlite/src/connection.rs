@@ -43,9 +43,6 @@ impl fmt::Display for Location {
 /// The connection that writes, and makes the file if there is none.
 pub(crate) fn open_writer(location: &Location) -> Result<Connection> {
     let connection = open(location, OpenFlags::SQLITE_OPEN_CREATE)?;
-    if *location != Location::Memory {
-        use_wal(&connection, location)?;
-    }
     // What is committed is on the disk before it is acknowledged, also if the power fails.
     connection.pragma_update(None, "synchronous", "FULL").map_err(|error| sqlite_error(error, location))?;
     Ok(connection)
@@ -90,7 +87,7 @@ fn check_path(path: &Path) -> Result<()> {
 }
 
 /// Puts the file into WAL mode, once for all its users. SQLite does not wait for locks when it does that, so this does.
-fn use_wal(connection: &Connection, location: &Location) -> Result<()> {
+pub(crate) fn use_wal(connection: &Connection, location: &Location) -> Result<()> {
     let deadline = Instant::now() + BUSY_TIMEOUT;
     loop {
         match connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)) {

@@ -41,6 +41,7 @@ impl Writer {
             connection: connection::open_writer(location)?,
             location: location.clone(),
             makes_tables: Arc::clone(&makes_tables),
+            is_wal: *location == Location::Memory,
         };
         let (jobs, queue) = mpsc::channel();
         let thread = thread::Builder::new()
@@ -99,6 +100,8 @@ struct Work {
     connection: Connection,
     location: Location,
     makes_tables: Arc<AtomicBool>,
+    /// Whether the file is in WAL mode. It is put there before it is first changed: who only looks changes nothing.
+    is_wal: bool,
 }
 
 impl Work {
@@ -159,6 +162,7 @@ impl Work {
     }
 
     fn try_transaction(&mut self, commits: &[Commit]) -> Result<Vec<Outcome>> {
+        self.use_wal()?;
         let mut run = || {
             // The write lock is taken before anything is checked. Dropping the transaction unfinished rolls it back.
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -174,7 +178,18 @@ impl Work {
 
     fn prepare(&mut self, mode: SchemaMode) -> Result<()> {
         self.makes_tables.store(mode == SchemaMode::Auto, Ordering::Relaxed);
+        if mode == SchemaMode::Auto {
+            self.use_wal()?;
+        }
         schema::prepare(&mut self.connection, mode).map_err(|error| sqlite_error(error, &self.location))?
+    }
+
+    fn use_wal(&mut self) -> Result<()> {
+        if !self.is_wal {
+            connection::use_wal(&self.connection, &self.location)?;
+            self.is_wal = true;
+        }
+        Ok(())
     }
 
     fn is_empty(&self) -> Result<bool> {

@@ -38,12 +38,32 @@ pub use registry_sqlite::SqliteBackend;
 /// # Errors
 /// `InvalidConfig` when no backend for the URL is compiled in; else what [`Registry::open`] says.
 pub async fn open(config: &RegistryConfig) -> Result<Registry> {
-    let options = RegistryOptions {
+    Registry::open(open_backend(config)?, options(config)).await
+}
+
+/// Opens the registry that a configuration names, to read from it: nothing is made or changed, and writes are refused.
+///
+/// # Errors
+/// As [`open`]; `SchemaMissing` when there is no registry, `InvalidConfig` when there is no such file.
+pub async fn open_read_only(config: &RegistryConfig) -> Result<Registry> {
+    #[cfg(feature = "sqlite")]
+    if config.url.scheme() == "sqlite"
+        && let Some(path) = config.url.database().filter(|path| *path != ":memory:")
+        && !std::path::Path::new(path).exists()
+    {
+        return Err(Error::config(format!("there is no registry file `{path}`")));
+    }
+    let options = RegistryOptions { read_only: true, purge_feast_metadata: false, ..options(config) };
+    Registry::open(open_backend(config)?, options).await
+}
+
+fn options(config: &RegistryConfig) -> RegistryOptions {
+    RegistryOptions {
         schema_mode: config.schema_mode,
         cache: config.cache,
         purge_feast_metadata: config.purge_feast_metadata,
-    };
-    Registry::open(open_backend(config)?, options).await
+        read_only: false,
+    }
 }
 
 /// The URL schemes that Feast users have, each with the Cargo feature of this crate that serves it.
@@ -106,6 +126,28 @@ mod open_tests {
         let config = RegistryConfig::new("postgresql://me:secret@db/feast".parse().expect("a URL"));
         let error = open(&config).await.err().expect("no backend").to_string();
         assert!(error.contains("postgresql://me:***@db/feast") && error.contains("Compiled in are"), "{error}");
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn opening_to_read_makes_nothing_and_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("registry.db");
+        let config = RegistryConfig::new(format!("sqlite:///{}", file.display()).parse().expect("a URL"));
+        let missing = open_read_only(&config).await.err().expect("no file");
+        assert_eq!(missing.kind(), ErrorKind::InvalidConfig, "{missing}");
+        std::fs::write(&file, b"").expect("an empty file");
+        assert_eq!(open_read_only(&config).await.err().expect("no tables").kind(), ErrorKind::SchemaMissing);
+        assert_eq!(std::fs::read(&file).expect("the file"), b"");
+        drop(open(&config).await.expect("a registry"));
+        let before = std::fs::read(&file).expect("the file");
+        let registry = open_read_only(&config).await.expect("a registry");
+        let project = proto::core::Project {
+            spec: Some(proto::core::ProjectSpec { name: "rides".to_owned(), ..Default::default() }),
+            meta: None,
+        };
+        assert_eq!(registry.apply("rides", &project).await.expect_err("a write").kind(), ErrorKind::ReadOnly);
+        assert_eq!(std::fs::read(&file).expect("the file"), before);
     }
 
     #[cfg(not(feature = "sqlite"))]

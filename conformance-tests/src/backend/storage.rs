@@ -125,6 +125,25 @@ pub(crate) async fn a_removed_storage_is_usable(setup: Setup) {
     }
 }
 
+pub(crate) async fn reading_a_removed_storage_makes_nothing(setup: Setup) {
+    let store = setup.store().await;
+    // How a storage is found of which nothing has been made yet.
+    let is_ready = async || store.backend().await.prepare(SchemaMode::Verify).await.is_ok();
+    let at_first = is_ready().await;
+    let handles = store.handles(2).await;
+    let records = whole_project("p", "note");
+    handles[0].put(records.clone()).await;
+    handles[0].write(vec![Write::DeleteProject { project: "p".to_owned() }]).await;
+    assert!(remove(&handles[0].0).await, "a storage without a project is removed");
+    for handle in &handles {
+        assert!(handle.everything(&[("p", "feature_views")]).await.is_empty(), "all queries of a removed storage");
+        let keys = records.iter().map(|record| record.key.clone()).collect();
+        assert_records("a query for keys of a removed storage", &[], &handle.ask(Query::Keys(keys)).await);
+        remove(&handle.0).await;
+    }
+    assert_eq!(is_ready().await, at_first, "after it was removed and read, the storage is found as it was at first");
+}
+
 pub(crate) async fn only_auto_removes(setup: Setup) {
     let store = setup.store().await;
     drop(store.handle().await);

@@ -33,6 +33,8 @@ pub struct RegistryOptions {
     pub cache: CacheConfig,
     /// Removes Feast's old `feast_metadata` and writes none (Feast: `purge_feast_metadata`).
     pub purge_feast_metadata: bool,
+    /// Only reads: opening changes nothing and makes nothing (`schema_mode: auto` only verifies), and writes are refused.
+    pub read_only: bool,
 }
 
 /// How old an answer may be.
@@ -68,6 +70,7 @@ struct Inner {
     cache: Cache,
     locks: Locks,
     keeps_metadata: bool,
+    is_read_only: bool,
 }
 
 impl Registry {
@@ -76,16 +79,20 @@ impl Registry {
     /// # Errors
     /// What [`Backend::prepare`] says, and what a first read and write may.
     pub async fn open(backend: Arc<dyn Backend>, options: RegistryOptions) -> Result<Self> {
-        backend.prepare(options.schema_mode).await?;
+        let only_verifies = options.read_only && options.schema_mode == SchemaMode::Auto;
+        backend.prepare(if only_verifies { SchemaMode::Verify } else { options.schema_mode }).await?;
         let inner = Inner {
             limits: backend.limits(),
             backend,
             cache: Cache::new(options.cache),
             locks: Locks::new(),
             keeps_metadata: !options.purge_feast_metadata,
+            is_read_only: options.read_only,
         };
         let registry = Self { inner: Arc::new(inner) };
-        registry.adopt_old_projects().await?;
+        if !options.read_only {
+            registry.adopt_old_projects().await?;
+        }
         let CacheConfig { mode, ttl } = registry.inner.cache.config();
         if *mode == CacheMode::Thread && *ttl > Duration::ZERO {
             tokio::spawn(refresh_forever(Arc::downgrade(&registry.inner), *ttl));
@@ -153,6 +160,9 @@ impl Inner {
         reach: Reach,
         mut rule: impl FnMut(&mut Draft<'_>, &mut Context<'_>) -> Result<T>,
     ) -> Result<T> {
+        if self.is_read_only {
+            return Err(Error::new(ErrorKind::ReadOnly, "this registry was opened for reading only"));
+        }
         let keys: Vec<Key> = queries
             .iter()
             .filter_map(|query| if let Query::Keys(keys) = query { Some(keys.as_slice()) } else { None })

@@ -106,8 +106,8 @@ impl List {
     async fn scope(&self, opened: &Opened) -> Result<Option<String>> {
         let configured = opened.project.as_ref().filter(|_| !self.all_projects);
         match self.project.as_ref().or(configured) {
-            // A project is in no project.
             None => Ok(None),
+            // A project is in no project.
             Some(_) if self.project.is_none() && self.selection == Selection::One(Kind::Project) => Ok(None),
             Some(wanted) => project::choose(opened, Some(wanted)).await.map(Some),
         }

@@ -1,12 +1,12 @@
 //! Which registry a command is about, and opening it.
 
 use std::env::{self, VarError};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use registry::config::FeatureStoreConfig;
-use registry::{CacheConfig, ErrorKind, Registry, RegistryConfig, RegistryUrl, SchemaMode};
+use registry::{ErrorKind, Registry, RegistryConfig, RegistryUrl, SchemaMode};
 
 /// The registry when nothing says another.
 const DEFAULT_URL: &str = "sqlite:///registry.db";
@@ -63,18 +63,13 @@ impl Location {
     /// Opens the registry to look at it: no file and no table is made.
     pub(crate) async fn open(&self) -> Result<Opened> {
         let FeatureStoreConfig { project, registry: config } = self.read()?;
-        check_exists(&config.url)?;
-        let to_look = RegistryConfig {
-            schema_mode: if config.schema_mode == SchemaMode::Skip { SchemaMode::Skip } else { SchemaMode::Verify },
-            cache: CacheConfig::default(),
-            purge_feast_metadata: false,
-            ..config.clone()
-        };
-        let registry = registry::open(&to_look).await.map_err(|error| match error.kind() {
+        let registry = registry::open_read_only(&config).await.map_err(|error| match error.kind() {
             ErrorKind::SchemaMissing => anyhow::Error::new(error).context(format!(
                 "there is no registry in {}, or not all of it; `feast-registry serve` makes what is missing",
                 config.url
             )),
+            ErrorKind::InvalidConfig => anyhow::Error::new(error)
+                .context("`feast-registry serve` makes a registry, or `--registry` names another"),
             _ => error.into(),
         })?;
         Ok(Opened { registry, project, config })
@@ -90,15 +85,5 @@ impl Opened {
     /// Whether deleting the last project removes the storage too.
     pub(crate) fn removes_storage(&self) -> bool {
         self.config.schema_mode == SchemaMode::Auto
-    }
-}
-
-/// A SQLite file is made when it is opened, so whether it is there is looked at before.
-fn check_exists(url: &RegistryUrl) -> Result<()> {
-    match url.database() {
-        Some(path) if url.scheme() == "sqlite" && path != ":memory:" && !Path::new(path).exists() => {
-            bail!("there is no registry file `{path}`; `feast-registry serve` makes one, or `--registry` names another")
-        }
-        _ => Ok(()),
     }
 }

@@ -226,7 +226,9 @@ fn unknown_below(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use registry::proto::core::{DataSource, Entity, EntitySpecV2, FeatureService, FeatureServiceSpec, LoggingConfig};
+    use registry::proto::core::{
+        DataSource, Entity, EntityMeta, EntitySpecV2, FeatureService, FeatureServiceSpec, LoggingConfig,
+    };
 
     use super::*;
 
@@ -253,6 +255,17 @@ mod tests {
         assert_eq!(unknown_fields(fields.message()), 2);
         let plain = Object::encode(&Entity::default());
         assert_eq!(unknown_fields(Fields::of(&plain).expect("an entity").message()), 0);
+    }
+
+    #[test]
+    fn what_has_no_json_form_says_so_and_is_still_put_in_words() {
+        let moment = Timestamp { seconds: i64::MIN, nanos: -1 };
+        let meta = EntityMeta { created_timestamp: Some(moment), last_updated_timestamp: None };
+        let fields = Fields::of(&Object::encode(&Entity { spec: None, meta: Some(meta) })).expect("an entity");
+        let error = to_json(fields.message()).expect_err("no such moment");
+        assert!(error.to_string().contains("`-o proto`"), "{error}");
+        let meta = fields.meta().expect("a meta");
+        assert!(words(&meta, "created_timestamp").starts_with("-9223372036854775808 s"));
     }
 
     #[test]

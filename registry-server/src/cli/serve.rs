@@ -27,7 +27,7 @@ pub(crate) struct Serve {
     #[command(flatten)]
     location: Location,
 
-    /// The address to listen on; 0.0.0.0 or [::] for all. There is no authentication: mind who can reach it.
+    /// The address to listen on; 0.0.0.0 or :: for all. There is no authentication: mind who can reach it.
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
 
