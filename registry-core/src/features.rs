@@ -58,7 +58,12 @@ pub(crate) fn features_of(view: &Object) -> Result<Vec<Feature>> {
 /// The type of a feature as Feast's Python prints it.
 fn type_name(feature: &FeatureSpecV2) -> String {
     let Ok(value_type) = ValueType::try_from(feature.value_type) else {
-        return format!("ValueType({})", feature.value_type);
+        // Two types are in Feast's Python (`feast.value_type`) and not in its messages.
+        return match feature.value_type {
+            30 => "PdfBytes".to_owned(),
+            31 => "ImageBytes".to_owned(),
+            other => format!("ValueType({other})"),
+        };
     };
     let described = match value_type {
         ValueType::Struct => feature.tags.get(STRUCT_SCHEMA).and_then(|schema| struct_type(schema)),

@@ -140,6 +140,15 @@ fn sub_message(message: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
 
 /// What a message has under a name, and further down a path; `None` when it has no such field.
 fn attribute(message: &DynamicMessage, name: &str, rest: Option<&str>) -> Option<SortKey> {
+    // Two attributes of Feast's Python objects that have another name in the messages.
+    match (message.descriptor().name(), name, rest) {
+        (_, "enabled", None) => {
+            let SortKey::Number(disabled) = attribute(message, "disabled", None)? else { return None };
+            return Some(SortKey::Number(1.0 - disabled));
+        }
+        ("DataSource", "path", None) => return attribute(message, "file_options", Some("uri")),
+        _ => {}
+    }
     let field = message.descriptor().get_field_by_name(name)?;
     if field.supports_presence() && !message.has_field(&field) {
         return Some(SortKey::Nothing);
@@ -169,6 +178,8 @@ fn key_of(value: &Value, field: &FieldDescriptor) -> SortKey {
         Value::F32(value) => SortKey::Number(f64::from(*value)),
         Value::F64(value) => SortKey::Number(*value),
         Value::String(text) => SortKey::text(text),
+        // A view's state is the one of Feast's enumerations that is a number in Python too.
+        Value::EnumNumber(number) if field.name() == "state" => SortKey::Number(f64::from(*number)),
         Value::EnumNumber(number) => match field.kind() {
             FieldKind::Enum(of) => of.get_value(*number).map_or(SortKey::Nothing, |value| SortKey::text(value.name())),
             _ => SortKey::Nothing,
@@ -181,13 +192,36 @@ fn key_of(value: &Value, field: &FieldDescriptor) -> SortKey {
             };
             SortKey::Text(format!("{:020}.{:09}", i128::from(number("seconds")) + (1 << 40), number("nanos")))
         }
-        Value::Map(entries) => {
-            let mut entries: Vec<String> = entries.iter().map(|(key, value)| format!("{key:?}: {value:?}")).collect();
-            entries.sort();
-            SortKey::text(&entries.join(", "))
-        }
-        other => SortKey::text(&format!("{other:?}")),
+        other => SortKey::text(&text_of(other)),
     }
+}
+
+/// A value in words, for an order of lists and messages, which have none of their own. (Their `Debug` is of no use: it
+/// prints descriptors, which refer to themselves, without end.)
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::List(items) => items.iter().map(text_of).collect::<Vec<_>>().join(", "),
+        Value::Map(entries) => {
+            let mut entries: Vec<String> =
+                entries.iter().map(|(key, value)| format!("{}: {}", key_text(key), text_of(value))).collect();
+            entries.sort();
+            entries.join(", ")
+        }
+        Value::Message(message) => serde_json::to_string(message).unwrap_or_default(),
+        Value::Bool(value) => value.to_string(),
+        Value::I32(value) | Value::EnumNumber(value) => value.to_string(),
+        Value::I64(value) => value.to_string(),
+        Value::U32(value) => value.to_string(),
+        Value::U64(value) => value.to_string(),
+        Value::F32(value) => value.to_string(),
+        Value::F64(value) => value.to_string(),
+        Value::Bytes(_) => String::new(),
+    }
+}
+
+fn key_text(key: &MapKey) -> String {
+    key.as_str().map_or_else(String::new, str::to_owned)
 }
 
 #[cfg(test)]
@@ -233,6 +267,8 @@ mod tests {
             ("created_timestamp", "Abc", "cbA"),
             ("tags.team", "Acb", "bAc"),
             ("online", "Acb", "bAc"),
+            ("enabled", "bAc", "bAc"),
+            ("state", "bAc", "bAc"),
             ("nonsense", "bAc", "bAc"),
             ("spec.name", "bAc", "bAc"),
             ("  ", "bAc", "bAc"),
@@ -265,5 +301,21 @@ mod tests {
             assert_eq!(page_of(whole.0, whole.1), ("01234".to_owned(), metadata(0, 0, 1, false, false)));
         }
         assert_eq!(page(Vec::<Object>::new(), None, None).1, PaginationMetadata::default());
+    }
+    #[test]
+    fn every_attribute_can_be_asked_for() {
+        let view = view("b", "Zoe", Some("x"), Some(9));
+        for path in [
+            "batch_source",
+            "stream_source",
+            "tags",
+            "features",
+            "ttl",
+            "meta",
+            "batch_source.path",
+            "batch_source.meta",
+        ] {
+            view.sort_key(path);
+        }
     }
 }
