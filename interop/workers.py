@@ -1,0 +1,206 @@
+"""What the tests run in processes of their own: `python workers.py JOB ARGS…`.
+
+Jobs started by `harness.run_workers` share a barrier: a job imports and connects first, says that it is
+ready, waits until all are, does its work, and leaves a JSON result with the moments it started and ended.
+
+Importing feast takes four seconds of CPU time. The job `nursery` does it once and forks a process for each
+job that it is then asked for; nothing of gRPC runs in the nursery itself, so the forks are clean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import harness
+
+
+def behind_barrier(work: Callable[[], dict[str, Any]]) -> None:
+    folder, index = Path(os.environ["INTEROP_BARRIER"]), os.environ["INTEROP_INDEX"]
+    (folder / f"ready-{index}").touch()
+    harness.wait_until((folder / "go").exists, 180, "the start signal")
+    started = time.time()
+    result = work()
+    result |= {"started": started, "ended": time.time()}
+    temporary = folder / f"partial-{index}"
+    temporary.write_text(json.dumps(result))
+    temporary.rename(folder / f"result-{index}")
+
+
+def feast_server(db: str, port: str) -> None:
+    """Feast's registry server over its SqlRegistry, as `feast serve_registry` starts it."""
+    from feast import FeatureStore, RepoConfig
+    from feast.registry_server import start_server
+
+    config = RepoConfig(
+        project="oracle",
+        provider="local",
+        registry={"registry_type": "sql", "path": f"sqlite:///{db}", "cache_ttl_seconds": 600},
+        online_store={"type": "sqlite", "path": f"{db}.online"},
+        entity_key_serialization_version=3,
+    )
+    start_server(FeatureStore(config=config), int(port))
+
+
+def cli(*args: str) -> None:
+    """The `feast` command line."""
+    from feast.cli.cli import cli as feast_cli
+
+    feast_cli(args=list(args), prog_name="feast")
+
+
+def raced_cli(*args: str) -> None:
+    """The `feast` command line behind the barrier, so that several commands overlap."""
+    from feast.cli.cli import cli as feast_cli
+
+    def work() -> dict[str, Any]:
+        feast_cli(args=list(args), prog_name="feast", standalone_mode=False)
+        return {}
+
+    behind_barrier(work)
+
+
+def materialize(port: str, project: str, view: str, first: str, count: str) -> None:
+    """`count` calls of apply_materialization through Feast's remote client, windows `first`, `first + 1`, …"""
+    registry = harness.remote_registry(int(port), project)
+    feature_view = registry.get_feature_view(view, project)
+    windows = harness.hour_windows(int(first) + int(count))[int(first) :]
+
+    def work() -> dict[str, Any]:
+        for start, end in windows:
+            registry.apply_materialization(feature_view, project, start, end)
+        return {"acknowledged": len(windows)}
+
+    behind_barrier(work)
+
+
+def entities(target: str, project: str, prefix: str, count: str) -> None:
+    """`count` entities of our own: `target` is a port (remote client) or a file (Feast's SqlRegistry)."""
+    from feast import Entity, ValueType
+
+    if target.isdigit():
+        registry = harness.remote_registry(int(target), project)
+    else:
+        registry = harness.sql_registry(Path(target), project)
+
+    def work() -> dict[str, Any]:
+        names = [f"{prefix}_{i}" for i in range(int(count))]
+        for name in names:
+            registry.apply_entity(Entity(name=name, join_keys=[name], value_type=ValueType.INT64), project)
+        return {"acknowledged": names}
+
+    behind_barrier(work)
+
+
+def load(port: str, project: str, view: str, client: str) -> None:
+    """Writes entities and intervals until told to stop; notes each in a file once it is acknowledged.
+
+    A call that fails (the server is killed under it) is given up, not repeated: its fate is unknown, and the
+    next name and the next window are new ones.
+    """
+    import grpc
+    from feast.protos.feast.core.Entity_pb2 import Entity, EntitySpecV2
+    from feast.protos.feast.core.FeatureView_pb2 import FeatureView, FeatureViewSpec
+    from feast.protos.feast.registry import RegistryServer_pb2 as api
+    from feast.protos.feast.registry import RegistryServer_pb2_grpc as api_grpc
+
+    folder = Path(os.environ["INTEROP_BARRIER"])
+    acknowledged = (folder / f"acknowledged-{client}").open("a", buffering=1)
+    options = [*harness.UNLIMITED, ("grpc.min_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50)]
+    stub = api_grpc.RegistryServerStub(harness.grpc.insecure_channel(f"{harness.HOST}:{port}", options=options))
+
+    def work() -> dict[str, Any]:
+        number = failed = 0
+        while not (folder / "stop").exists():
+            number += 1
+            window = int(client) * 1_000_000 + number
+            start, end = window * 60, (window + 1) * 60
+            try:
+                if number % 2:
+                    entity = Entity(spec=EntitySpecV2(name=f"e_{client}_{number}", join_key="k"))
+                    stub.ApplyEntity(api.ApplyEntityRequest(entity=entity, project=project, commit=True), timeout=5)
+                    acknowledged.write(f"entity e_{client}_{number}\n")
+                else:
+                    request = api.ApplyMaterializationRequest(
+                        feature_view=FeatureView(spec=FeatureViewSpec(name=view)), project=project, commit=True
+                    )
+                    request.start_date.FromSeconds(start)
+                    request.end_date.FromSeconds(end)
+                    stub.ApplyMaterialization(request, timeout=5)
+                    acknowledged.write(f"interval {start} {end}\n")
+            except grpc.RpcError as error:
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    raise
+                failed += 1
+                time.sleep(0.01)
+        return {"calls": number, "failed": failed}
+
+    behind_barrier(work)
+
+
+def nursery() -> None:
+    """Answers one JSON line on stdin with one on stdout: starts a job, tells whether it ended, waits for it."""
+    import feast.cli.cli  # noqa: F401
+    import feast.infra.registry.remote  # noqa: F401
+    import feast.infra.registry.sql  # noqa: F401
+
+    answers, sys.stdout = sys.stdout, sys.stderr
+
+    def answer(**fields: Any) -> None:
+        print(json.dumps(fields), file=answers, flush=True)
+
+    answer(ready=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "job" in order:
+            answer(pid=fork(order))
+        else:
+            pid, status = os.waitpid(order["pid"], 0 if order["wait"] else os.WNOHANG)
+            answer(code=os.waitstatus_to_exitcode(status) if pid else None)
+
+
+def fork(order: dict[str, Any]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout = open(1, "w", buffering=1, closefd=False)
+        sys.stderr = open(2, "w", buffering=1, closefd=False)
+        os.chdir(order["cwd"])
+        os.environ.update(order["env"])
+        JOBS[order["job"][0]](*order["job"][1:])
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+JOBS: dict[str, Callable[..., None]] = {
+    "feast-server": feast_server,
+    "nursery": nursery,
+    "cli": cli,
+    "raced-cli": raced_cli,
+    "materialize": materialize,
+    "entities": entities,
+    "load": load,
+}
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(harness.STAND_INS))
+    JOBS[sys.argv[1]](*sys.argv[2:])
