@@ -282,6 +282,20 @@ def test_versions_of_the_other_kinds(kind: Kind, pair: Pair) -> None:
     assert history(pair) == []
 
 
+def test_the_order_of_a_stream_views_features_means_nothing(pair: Pair) -> None:
+    """Feast's client lists them in the order of a set, another one in each process that runs `feast apply`."""
+    kind = kinds.STREAM_FEATURE_VIEW
+    proto = kind.proto("v")
+    ask(pair.ours, *kind.apply(proto, pair.project)).ok()
+    before = harness.project_snapshot(pair.ours.db, pair.project)
+    turned = list(proto.spec.features)[::-1]
+    assert len(turned) > 1
+    del proto.spec.features[:]
+    proto.spec.features.extend(turned)
+    ask(pair.ours, *kind.apply(proto, pair.project)).ok()
+    assert harness.project_snapshot(pair.ours.db, pair.project) == before
+
+
 def test_where_an_on_demand_view_is_stored_makes_no_version(pair: Pair) -> None:
     pair.ok(*apply(pair, kinds.ON_DEMAND_FEATURE_VIEW))
     pair.ok(*apply(pair, kinds.ON_DEMAND_FEATURE_VIEW, change=lambda p: setattr(p.spec, "write_to_online_store", True)))

@@ -1,8 +1,8 @@
 //! Races: several calls let go at one moment, repeated until they have truly met.
 
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -26,29 +26,51 @@ pub(crate) async fn joined_all<T>(tasks: impl IntoIterator<Item = JoinHandle<T>>
     values
 }
 
-/// Lets all racers go at one moment. Returns their values in their order, and whether any two overlapped in time.
-///
-/// Each has a thread of its own, which spins until all are there: tasks that a runtime wakes one after the other would
-/// not meet in calls that take microseconds.
+/// The start of a race: a moment shortly after the last racer has come, for which all of them wait without giving up their
+/// processors. Calls that take a microsecond meet only if they begin within one.
+struct Start {
+    missing: AtomicUsize,
+    moment: OnceLock<Instant>,
+}
+
+impl Start {
+    const AFTER: Duration = Duration::from_micros(100);
+
+    fn of(racers: usize) -> Self {
+        Self { missing: AtomicUsize::new(racers), moment: OnceLock::new() }
+    }
+
+    fn wait(&self) {
+        if self.missing.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.moment.get_or_init(|| Instant::now() + Self::AFTER);
+        }
+        let moment = loop {
+            match self.moment.get() {
+                Some(moment) => break *moment,
+                // Where there are fewer processors than racers, those that are missing need this one.
+                None => std::thread::yield_now(),
+            }
+        };
+        while Instant::now() < moment {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// Lets all racers go at one moment, each on a thread of its own. Returns their values in their order, and whether any two
+/// overlapped in time.
 pub(crate) async fn race<F>(racers: impl IntoIterator<Item = F>) -> (Vec<F::Output>, bool)
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     let racers: Vec<F> = racers.into_iter().collect();
-    let missing = Arc::new(AtomicUsize::new(racers.len()));
+    let start = Arc::new(Start::of(racers.len()));
     let tasks: Vec<_> = racers
         .into_iter()
         .map(|racer| {
-            let (missing, runtime) = (Arc::clone(&missing), Handle::current());
+            let (start, runtime) = (Arc::clone(&start), Handle::current());
             tokio::task::spawn_blocking(move || {
-                missing.fetch_sub(1, Ordering::SeqCst);
-                for tries in 0_u32.. {
-                    if missing.load(Ordering::SeqCst) == 0 {
-                        break;
-                    }
-                    // Where there are fewer processors than racers, those that are missing need this one.
-                    if tries % 64 == 63 { std::thread::yield_now() } else { std::hint::spin_loop() }
-                }
+                start.wait();
                 let began = Instant::now();
                 let value = runtime.block_on(racer);
                 (value, began, Instant::now())

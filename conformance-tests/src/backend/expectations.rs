@@ -224,7 +224,11 @@ pub(crate) async fn commits_without_writes_or_expectations(setup: Setup) {
     let outcome = handle.commit(absent, Vec::new()).await;
     assert_eq!(outcome, Outcome::Conflict(record.key.clone()), "an expectation alone, that does not hold");
     assert_eq!(handle.commit(Vec::new(), Vec::new()).await, Outcome::Committed, "a commit of nothing");
-    assert_records("commits without writes write nothing", std::slice::from_ref(&record), &handle.ask(all_facts()).await);
+    assert_records(
+        "commits without writes write nothing",
+        std::slice::from_ref(&record),
+        &handle.ask(all_facts()).await,
+    );
     assert_eq!(record.value, uuid(1), "the fact is the text that it was");
 }
 

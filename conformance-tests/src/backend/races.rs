@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use registry_core::{Expected, Key, Kind, Outcome, Query, Record, Write};
 
-use crate::handle::{Handle, assert_value, or_fail};
+use crate::handle::{Handle, assert_records, assert_value, or_fail};
 use crate::race::{RACERS, Rounds, joined, joined_all, race};
 use crate::run::Setup;
 use crate::sample::{AT, filler, identity, last_updated, object, refilled, version};
@@ -234,41 +234,43 @@ pub(crate) async fn nothing_is_left_in_a_deleted_project(setup: Setup) {
 }
 
 pub(crate) async fn a_removal_of_the_storage_loses_no_commit(setup: Setup) {
+    const STEPS: usize = 8;
     let store = setup.store().await;
-    let handles = store.handles(3).await;
-    let mut rounds = Rounds::new("writers, and removals of the empty storage", 12);
+    let handles = store.handles(4).await;
+    let mut rounds = Rounds::new("writers and readers, and removals of the empty storage", 12);
     let removed = Arc::new(AtomicUsize::new(0));
     while let Some(round) = rounds.next() {
         let before = removed.load(Ordering::SeqCst);
         let racers = (0..RACERS).map(|racer| {
             let (handle, removed) = (handles[racer % handles.len()].clone(), Arc::clone(&removed));
-            let name = format!("p{round}-{racer}");
             async move {
-                if racer % 2 == 0 {
-                    let is_removed = or_fail("remove_if_empty while others write", handle.0.remove_if_empty().await);
-                    removed.fetch_add(usize::from(is_removed), Ordering::SeqCst);
-                    return None;
+                for step in 0..STEPS {
+                    let name = format!("p{round}-{racer}-{step}");
+                    let records = [object(Kind::Project, &name, &name, ""), object(Kind::Entity, &name, "driver", "")];
+                    let keys = Query::Keys(records.iter().map(|record| record.key.clone()).collect());
+                    // Half of them write what the others must not remove; one in eight only reads.
+                    match racer {
+                        0..=2 => {
+                            let outcome =
+                                or_fail("remove_if_empty while others write", handle.0.remove_if_empty().await);
+                            removed.fetch_add(usize::from(outcome), Ordering::SeqCst);
+                        }
+                        3 => {
+                            let found = handle.read(&[keys, Query::Metadata { project: None }]).await.concat();
+                            assert_records("what nobody has written", &[], &found);
+                        }
+                        _ => {
+                            handle.put(records.clone()).await;
+                            let property = "what was acknowledged while others removed the storage";
+                            assert_records(property, &records, &handle.ask(keys).await);
+                            handle.write(vec![Write::DeleteProject { project: name }]).await;
+                        }
+                    }
                 }
-                if round % 2 == 0 {
-                    tokio::task::yield_now().await;
-                }
-                let records = [object(Kind::Project, &name, &name, ""), object(Kind::Entity, &name, "driver", "")];
-                handle.put(records).await;
-                Some(name)
             }
         });
-        let (written, raced) = race(racers).await;
+        let (_, raced) = race(racers).await;
         rounds.saw(raced && removed.load(Ordering::SeqCst) > before);
-        for name in written.into_iter().flatten() {
-            let keys = vec![Key::project_object(&name), Key::object(Kind::Entity, &name, "driver")];
-            let found = handles[round % handles.len()].ask(Query::Keys(keys)).await;
-            assert_eq!(
-                found.len(),
-                2,
-                "round {round}: project `{name}` was acknowledged while others removed the storage"
-            );
-            handles[0].write(vec![Write::DeleteProject { project: name }]).await;
-        }
     }
 }
 

@@ -139,7 +139,6 @@ pub(crate) async fn reading_a_removed_storage_makes_nothing(setup: Setup) {
         assert!(handle.everything(&[("p", "feature_views")]).await.is_empty(), "all queries of a removed storage");
         let keys = records.iter().map(|record| record.key.clone()).collect();
         assert_records("a query for keys of a removed storage", &[], &handle.ask(Query::Keys(keys)).await);
-        remove(&handle.0).await;
     }
     assert_eq!(is_ready().await, at_first, "after it was removed and read, the storage is found as it was at first");
 }
