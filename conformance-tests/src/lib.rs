@@ -11,7 +11,8 @@
 #![doc = include_str!("../tests/memory.rs")]
 //! ```
 //!
-//! Whoever has a test runner of another sort calls [`all`] instead: the same tests, in turn.
+//! Whoever has a test runner of another sort calls [`all`] instead: the same tests, in turn. [`tests`] is the list, and
+//! [`Test::run`] runs one of them.
 //!
 //! # What it tests
 //!
@@ -26,6 +27,9 @@
 //!
 //! A race that did not race fails. Tests of races repeat until calls have overlapped or commits have been refused, and
 //! fail when that never happens: a backend, or a machine, on which nothing can collide has proved nothing.
+//!
+//! That the tests test something is tested too: `tests/flaws/` in this crate runs them on some forty backends that are each
+//! wrong in one way, and every test catches at least one of them.
 //!
 //! # Exceptions
 //!

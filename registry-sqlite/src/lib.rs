@@ -41,6 +41,9 @@ use crate::writer::Writer;
 /// How many connections read at the same time; more readers wait.
 const READERS: usize = 16;
 
+/// How often a read is tried while other processes remove the tables and make them again.
+const READ_TRIES: usize = 10;
+
 /// SQLite's own limit for one value (`SQLITE_MAX_LENGTH`), less some room for the rest of the row.
 const VALUE_BYTES: usize = 999_000_000;
 
@@ -126,17 +129,21 @@ impl Backend for SqliteBackend {
     }
 
     async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
-        match self.read_once(queries).await {
-            // The tables are gone because the last project is: then there is nothing, and nothing is made for a reader.
-            Err(error) if error.kind() == ErrorKind::SchemaMissing && self.writer.makes_tables() => {
-                if self.writer.is_empty().await? {
-                    return Ok(vec![Vec::new(); queries.len()]);
-                }
-                self.writer.prepare(SchemaMode::Auto).await?;
-                self.read_once(queries).await
+        let mut answers = self.read_once(queries).await;
+        for _ in 0..READ_TRIES {
+            match &answers {
+                Err(error) if error.kind() == ErrorKind::SchemaMissing && self.writer.makes_tables() => {}
+                _ => break,
             }
-            answer => answer,
+            // The tables are gone because the last project is: then there is nothing, and nothing is made for a reader.
+            if self.writer.is_empty().await? {
+                return Ok(vec![Vec::new(); queries.len()]);
+            }
+            // Some are missing, or another process has just made them again.
+            self.writer.prepare(SchemaMode::Auto).await?;
+            answers = self.read_once(queries).await;
         }
+        answers
     }
 
     async fn commit(&self, commit: Commit) -> Result<Outcome> {

@@ -25,7 +25,8 @@ pub(crate) fn read(connection: &Connection, queries: &[Query]) -> registry_core:
         connection.execute_batch(if answers.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         answers
     };
-    answers().map_err(|error| sqlite_error(error, connection.path().unwrap_or(":memory:")))
+    answers()
+        .map_err(|error| sqlite_error(error, connection.path().filter(|path| !path.is_empty()).unwrap_or(":memory:")))
 }
 
 fn is_one_statement(query: &Query) -> bool {

@@ -25,11 +25,14 @@ pub(crate) fn prepare(connection: &mut Connection, mode: SchemaMode) -> Result<R
         )));
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for table in missing {
-        create(&transaction, &table)?;
-    }
+    create_missing(&transaction)?;
     transaction.commit()?;
     Ok(Ok(()))
+}
+
+/// Makes the tables that are missing.
+pub(crate) fn create_missing(transaction: &Transaction<'_>) -> Result<()> {
+    missing_tables(transaction)?.iter().try_for_each(|table| create(transaction, table))
 }
 
 /// Whether there are no tables at all.

@@ -151,21 +151,24 @@ impl Work {
     }
 
     fn transaction(&mut self, commits: &[Commit]) -> Result<Vec<Outcome>> {
-        match self.try_transaction(commits) {
-            // The tables may be gone because the last project is; then they are made again.
+        match self.try_transaction(commits, false) {
+            // The tables may be gone because the last project is. They are made again in the very transaction that
+            // writes, so that another process cannot remove them in between.
             Err(error) if error.kind() == ErrorKind::SchemaMissing && self.makes_tables.load(Ordering::Relaxed) => {
-                self.prepare(SchemaMode::Auto)?;
-                self.try_transaction(commits)
+                self.try_transaction(commits, true)
             }
             outcomes => outcomes,
         }
     }
 
-    fn try_transaction(&mut self, commits: &[Commit]) -> Result<Vec<Outcome>> {
+    fn try_transaction(&mut self, commits: &[Commit], makes_tables: bool) -> Result<Vec<Outcome>> {
         self.use_wal()?;
         let mut run = || {
             // The write lock is taken before anything is checked. Dropping the transaction unfinished rolls it back.
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if makes_tables {
+                schema::create_missing(&transaction)?;
+            }
             let outcomes = commits
                 .iter()
                 .map(|commit| rows::commit(&transaction, commit))

@@ -234,7 +234,7 @@ pub(crate) async fn nothing_is_left_in_a_deleted_project(setup: Setup) {
 }
 
 pub(crate) async fn a_removal_of_the_storage_loses_no_commit(setup: Setup) {
-    const STEPS: usize = 8;
+    const STEPS: usize = 16;
     let store = setup.store().await;
     let handles = store.handles(4).await;
     let mut rounds = Rounds::new("writers and readers, and removals of the empty storage", 12);
@@ -248,14 +248,14 @@ pub(crate) async fn a_removal_of_the_storage_loses_no_commit(setup: Setup) {
                     let name = format!("p{round}-{racer}-{step}");
                     let records = [object(Kind::Project, &name, &name, ""), object(Kind::Entity, &name, "driver", "")];
                     let keys = Query::Keys(records.iter().map(|record| record.key.clone()).collect());
-                    // Half of them write what the others must not remove; one in eight only reads.
+                    // Most remove; what two of them write must not be removed with the rest; one only reads.
                     match racer {
-                        0..=2 => {
+                        0..=4 => {
                             let outcome =
                                 or_fail("remove_if_empty while others write", handle.0.remove_if_empty().await);
                             removed.fetch_add(usize::from(outcome), Ordering::SeqCst);
                         }
-                        3 => {
+                        5 => {
                             let found = handle.read(&[keys, Query::Metadata { project: None }]).await.concat();
                             assert_records("what nobody has written", &[], &found);
                         }

@@ -83,7 +83,11 @@ impl Registry {
         let queries = vec![Query::Keys(vec![Key::project_object(project)])];
         let name = project.to_owned();
         self.transact(queries, Reach::Projects, move |draft, _| rules::delete_project(draft, &name)).await?;
-        self.inner.backend.remove_if_empty().await.map(drop)
+        // The project is gone, whatever becomes of the storage: an error here would have the caller try again.
+        if let Err(error) = self.inner.backend.remove_if_empty().await {
+            tracing::warn!(%error, "the storage of the registry could not be removed after its last project");
+        }
+        Ok(())
     }
 
     /// Records that a view has been materialized from `start` to `end` (UTC), adding exactly this interval to what is

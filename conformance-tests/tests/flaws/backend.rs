@@ -1,0 +1,433 @@
+//! Backends that are each wrong in one way, around one that is right.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use prost::Message;
+use registry_core::config::SchemaMode;
+use registry_core::proto::core::{Entity, FeatureView, FeatureViewVersionRecord};
+use registry_core::{
+    Backend, Commit, Error, ErrorKind, Expected, Key, Kind, Limits, Outcome, Query, Record, Result, Write,
+};
+
+/// What is wrong with a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// Nothing is.
+    None,
+    // Names.
+    IgnoresCase,
+    TrimsNames,
+    CutsNames,
+    DeletesProjectsByPrefix,
+    // Values.
+    CutsValues,
+    TakesValuesForText,
+    TakesEmptyForAbsent,
+    DropsUnknownFields,
+    ForgetsDescriptions,
+    ForgetsTheSecond,
+    // Reads.
+    SortsKeys,
+    SortsByName,
+    MovesWhatIsWritten,
+    SinceIsExclusive,
+    SortsVersionsAsText,
+    MixesProjects,
+    AnswersRepeatedKeysOnce,
+    ReadsOneByOne,
+    ReadsOldStates,
+    // Commits.
+    ChecksThenWrites,
+    WritesOneByOne,
+    WritesThenChecks,
+    ForgetsAbsence,
+    TakesPresenceForValue,
+    ReversesWrites,
+    LosesEveryTenth,
+    AnswersBeforeItWrites,
+    NamesAnotherKey,
+    RefusesCommitsOfNothing,
+    LimitsKeys,
+    // Views.
+    MakesViewsForMetadata,
+    KeepsMetadata,
+    LosesMetadata,
+    DeletesHistoriesByProject,
+    // Storage.
+    PreparingEmpties,
+    PreparingTwiceFails,
+    VerifyingMakes,
+    ReadingMakes,
+    RemovesAlways,
+    RemovesNever,
+    RemovesForAnybody,
+    IsGoneOnceRemoved,
+    DiesWithItsHandle,
+}
+
+/// A handle on a storage.
+struct Handle {
+    flaw: Flaw,
+    inner: Arc<dyn Backend>,
+    storage: Arc<State>,
+    /// Whether this handle was prepared to make the storage.
+    makes: AtomicBool,
+    seen: Mutex<HashMap<Key, Option<Record>>>,
+}
+
+/// What the handles on a storage share.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Whether it has been made, as tables are.
+    exists: AtomicBool,
+    was_removed: AtomicBool,
+    prepared: AtomicUsize,
+    commits: AtomicUsize,
+}
+
+impl Handle {
+    async fn find(&self, key: &Key) -> Result<Option<Record>> {
+        Ok(self.inner.read(&[Query::Keys(vec![key.clone()])]).await?.remove(0).pop())
+    }
+
+    async fn done(&self, expectations: Vec<(Key, Expected)>, writes: Vec<Write>) -> Result<Outcome> {
+        self.inner.commit(Commit { expectations, writes }).await
+    }
+
+    async fn empty(&self) -> Result<()> {
+        for kind in Kind::ALL {
+            for record in
+                self.inner.read(&[Query::Objects { kind, project: None, updated_since: None }]).await?.remove(0)
+            {
+                self.done(Vec::new(), vec![Write::DeleteProject { project: record.key.project().to_owned() }]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The key under which a flawed backend looks.
+    fn key(&self, key: &Key) -> Key {
+        let change = |name: &str| match self.flaw {
+            Flaw::IgnoresCase => name.to_lowercase(),
+            Flaw::TrimsNames => name.trim_end().to_owned(),
+            Flaw::CutsNames => name.chars().take(200).collect(),
+            _ => name.to_owned(),
+        };
+        let mut key = key.clone();
+        match &mut key {
+            Key::Object { project, name, .. } => (*project, *name) = (change(project), change(name)),
+            Key::Version { project, view, .. } | Key::UserMetadata { project, view, .. } => {
+                (*project, *view) = (change(project), change(view));
+            }
+            Key::Metadata { project, .. } => *project = change(project),
+        }
+        key
+    }
+
+    fn query(&self, query: &Query) -> Query {
+        let name = |name: &String| match self.key(&Key::metadata(name.clone(), "")) {
+            Key::Metadata { project, .. } => project,
+            _ => unreachable!("a fact's key stays one"),
+        };
+        match query {
+            Query::Keys(keys) => {
+                let mut keys: Vec<Key> = keys.iter().map(|key| self.key(key)).collect();
+                if self.flaw == Flaw::SortsKeys {
+                    keys.sort();
+                }
+                if self.flaw == Flaw::AnswersRepeatedKeysOnce {
+                    let mut seen = std::collections::HashSet::new();
+                    keys.retain(|key| seen.insert(key.clone()));
+                }
+                Query::Keys(keys)
+            }
+            Query::Objects { kind, project, updated_since } => Query::Objects {
+                kind: *kind,
+                project: project.as_ref().map(name).filter(|_| self.flaw != Flaw::MixesProjects),
+                updated_since: updated_since
+                    .map(|since| if self.flaw == Flaw::SinceIsExclusive { since.saturating_add(1) } else { since }),
+            },
+            Query::Versions { project, view, latest_only } => Query::Versions {
+                project: name(project),
+                view: name(view),
+                latest_only: *latest_only && self.flaw != Flaw::SortsVersionsAsText,
+            },
+            Query::Metadata { project } => {
+                Query::Metadata { project: project.as_ref().map(name).filter(|_| self.flaw != Flaw::MixesProjects) }
+            }
+        }
+    }
+
+    fn value(&self, record: &Record) -> Vec<u8> {
+        let value = record.value.to_vec();
+        match (self.flaw, &record.key) {
+            (Flaw::CutsValues, _) => value[..value.len().min(65_535)].to_vec(),
+            (Flaw::TakesValuesForText, _) => String::from_utf8_lossy(&value).into_owned().into_bytes(),
+            (Flaw::DropsUnknownFields, Key::Object { kind: Kind::Entity, .. }) => {
+                Entity::decode(&*value).map_or(value, |entity| entity.encode_to_vec())
+            }
+            (Flaw::DropsUnknownFields, Key::Object { kind: Kind::FeatureView, .. }) => {
+                FeatureView::decode(&*value).map_or(value, |view| view.encode_to_vec())
+            }
+            (Flaw::ForgetsDescriptions, Key::Version { .. }) => {
+                let version = FeatureViewVersionRecord::decode(&*value);
+                version.map_or(value, |mut version| {
+                    version.description.clear();
+                    version.encode_to_vec()
+                })
+            }
+            _ => value,
+        }
+    }
+
+    async fn writes(&self, writes: Vec<Write>) -> Result<Vec<Write>> {
+        let mut changed = Vec::new();
+        for write in writes {
+            match (self.flaw, write) {
+                (flaw, Write::Put(record)) => {
+                    let key = self.key(&record.key);
+                    if flaw == Flaw::TakesEmptyForAbsent && record.value.is_empty() {
+                        changed.push(Write::Delete(key));
+                        continue;
+                    }
+                    let is_object = matches!(key, Key::Object { .. });
+                    if flaw == Flaw::MovesWhatIsWritten && is_object {
+                        // As a database would that replaces rows; user metadata is saved.
+                        let attached = self.attached(&key).await?;
+                        changed.push(Write::Delete(key.clone()));
+                        changed.push(Write::Put(record));
+                        changed.extend(attached.map(Write::Put));
+                        continue;
+                    }
+                    if flaw == Flaw::LosesMetadata && is_object && self.attached(&key).await?.is_some() {
+                        changed.extend(metadata_key(&key).map(Write::Delete));
+                    }
+                    if flaw == Flaw::MakesViewsForMetadata
+                        && let Key::UserMetadata { kind, project, view } = &key
+                        && self.find(&Key::object(*kind, project, view)).await?.is_none()
+                    {
+                        let view = Key::object(*kind, project, view);
+                        changed.push(Write::Put(Record { key: view, value: Default::default(), updated: 0 }));
+                    }
+                    let updated = if flaw == Flaw::ForgetsTheSecond { 0 } else { record.updated };
+                    changed.push(Write::Put(Record { key, value: self.value(&record).into(), updated }));
+                }
+                (Flaw::KeepsMetadata, Write::Delete(key)) if self.attached(&key).await?.is_some() => {
+                    // The row goes, and what was attached is found by the next one of its name.
+                    let attached = self.attached(&key).await?;
+                    changed.push(Write::Put(Record { key: key.clone(), value: Default::default(), updated: 0 }));
+                    changed.extend(attached.map(Write::Put));
+                }
+                (_, Write::Delete(key)) => changed.push(Write::Delete(self.key(&key))),
+                (Flaw::DeletesProjectsByPrefix, Write::DeleteProject { project }) => {
+                    let query = Query::Objects { kind: Kind::Project, project: None, updated_since: None };
+                    for record in self.inner.read(&[query]).await?.remove(0) {
+                        let found = record.key.project();
+                        if found.starts_with(&project) {
+                            changed.push(Write::DeleteProject { project: found.to_owned() });
+                        }
+                    }
+                    changed.push(Write::DeleteProject { project });
+                }
+                (Flaw::DeletesHistoriesByProject, Write::DeleteVersions { project, .. }) => {
+                    let query =
+                        Query::Objects { kind: Kind::FeatureView, project: Some(project.clone()), updated_since: None };
+                    for record in self.inner.read(&[query]).await?.remove(0) {
+                        if let Key::Object { name, .. } = record.key {
+                            changed.push(Write::DeleteVersions { project: project.clone(), view: name });
+                        }
+                    }
+                }
+                (_, write) => changed.push(write),
+            }
+        }
+        if self.flaw == Flaw::ReversesWrites {
+            changed.reverse();
+        }
+        Ok(changed)
+    }
+
+    async fn attached(&self, view: &Key) -> Result<Option<Record>> {
+        match metadata_key(view) {
+            Some(key) => self.find(&key).await,
+            None => Ok(None),
+        }
+    }
+}
+
+fn metadata_key(view: &Key) -> Option<Key> {
+    match view {
+        Key::Object { kind, project, name } if kind.is_view() => {
+            Some(Key::UserMetadata { kind: *kind, project: project.clone(), view: name.clone() })
+        }
+        _ => None,
+    }
+}
+
+/// Long enough for others to come between.
+fn dawdle() {
+    std::thread::sleep(Duration::from_micros(100));
+}
+
+#[async_trait]
+impl Backend for Handle {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    async fn prepare(&self, mode: SchemaMode) -> Result<()> {
+        if self.flaw == Flaw::PreparingEmpties {
+            self.empty().await?;
+        }
+        if self.flaw == Flaw::PreparingTwiceFails && self.storage.prepared.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Err(Error::internal("the table exists already"));
+        }
+        self.makes.store(mode == SchemaMode::Auto, Ordering::SeqCst);
+        let existed = self.storage.exists.load(Ordering::SeqCst);
+        if mode == SchemaMode::Auto || self.flaw == Flaw::VerifyingMakes {
+            self.storage.exists.store(true, Ordering::SeqCst);
+        }
+        if mode == SchemaMode::Verify && !existed {
+            return Err(Error::new(ErrorKind::SchemaMissing, "there are no tables"));
+        }
+        self.inner.prepare(mode).await
+    }
+
+    async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
+        if self.flaw == Flaw::IsGoneOnceRemoved && self.storage.was_removed.load(Ordering::SeqCst) {
+            return Err(Error::internal("there is no such table"));
+        }
+        if self.flaw == Flaw::ReadingMakes {
+            self.storage.exists.store(true, Ordering::SeqCst);
+        }
+        let queries: Vec<Query> = queries.iter().map(|query| self.query(query)).collect();
+        let mut answers = Vec::new();
+        if self.flaw == Flaw::ReadsOneByOne {
+            for query in &queries {
+                answers.extend(self.inner.read(std::slice::from_ref(query)).await?);
+                dawdle();
+            }
+        } else {
+            answers = self.inner.read(&queries).await?;
+        }
+        for (query, answer) in queries.iter().zip(&mut answers) {
+            match (self.flaw, query) {
+                (Flaw::SortsByName, Query::Objects { .. }) => answer.sort_by(|one, other| one.key.cmp(&other.key)),
+                (Flaw::SortsVersionsAsText, Query::Versions { .. }) => answer.sort_by_key(|record| match record.key {
+                    Key::Version { number, .. } => number.to_string(),
+                    _ => String::new(),
+                }),
+                (Flaw::ReadsOldStates, Query::Keys(keys)) => {
+                    let mut seen = self.seen.lock().expect("not poisoned");
+                    for key in keys {
+                        let found = answer.iter().find(|record| record.key == *key).cloned();
+                        seen.entry(key.clone()).or_insert(found);
+                    }
+                    *answer = keys.iter().filter_map(|key| seen[key].clone()).collect();
+                }
+                _ => {}
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Outcome> {
+        let number = self.storage.commits.fetch_add(1, Ordering::SeqCst);
+        self.storage.exists.store(true, Ordering::SeqCst);
+        self.seen.lock().expect("not poisoned").clear();
+        let is_empty = commit.expectations.is_empty() && commit.writes.is_empty();
+        let is_large = commit.expectations.len() + commit.writes.len() > 999;
+        if self.flaw == Flaw::RefusesCommitsOfNothing && is_empty || self.flaw == Flaw::LimitsKeys && is_large {
+            return Err(Error::internal("too few or too many parameters"));
+        }
+        let mut expectations: Vec<_> =
+            commit.expectations.iter().map(|(key, expected)| (self.key(key), expected.clone())).collect();
+        let writes = self.writes(commit.writes).await?;
+        match self.flaw {
+            Flaw::AnswersBeforeItWrites => {
+                let inner = Arc::clone(&self.inner);
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    inner.commit(Commit { expectations: Vec::new(), writes }).await
+                });
+                Ok(Outcome::Committed)
+            }
+            Flaw::LosesEveryTenth if number % 10 == 9 => self.done(expectations, Vec::new()).await,
+            Flaw::ChecksThenWrites => {
+                let checked = self.done(expectations, Vec::new()).await?;
+                dawdle();
+                if checked == Outcome::Committed { self.done(Vec::new(), writes).await } else { Ok(checked) }
+            }
+            Flaw::WritesOneByOne => {
+                let checked = self.done(expectations, Vec::new()).await?;
+                if checked != Outcome::Committed {
+                    return Ok(checked);
+                }
+                for write in writes {
+                    self.done(Vec::new(), vec![write]).await?;
+                    dawdle();
+                }
+                Ok(checked)
+            }
+            Flaw::WritesThenChecks => {
+                let (last, others) = match expectations.split_last() {
+                    Some((last, others)) => (vec![last.clone()], others.to_vec()),
+                    None => (Vec::new(), Vec::new()),
+                };
+                let checked = self.done(last, Vec::new()).await?;
+                if checked != Outcome::Committed {
+                    return Ok(checked);
+                }
+                self.done(Vec::new(), writes).await?;
+                self.done(others, Vec::new()).await
+            }
+            Flaw::ForgetsAbsence => {
+                expectations.retain(|(_, expected)| *expected != Expected::Absent);
+                self.done(expectations, writes).await
+            }
+            Flaw::TakesPresenceForValue => {
+                for (_, expected) in &mut expectations {
+                    if matches!(expected, Expected::Value(_)) {
+                        *expected = Expected::Present;
+                    }
+                }
+                self.done(expectations, writes).await
+            }
+            Flaw::NamesAnotherKey => Ok(match self.done(expectations, writes).await? {
+                Outcome::Conflict(_) => Outcome::Conflict(Key::project_object("another")),
+                outcome => outcome,
+            }),
+            _ => self.done(expectations, writes).await,
+        }
+    }
+
+    async fn remove_if_empty(&self) -> Result<bool> {
+        match self.flaw {
+            Flaw::RemovesAlways => return self.empty().await.map(|()| true),
+            Flaw::RemovesNever => return Ok(false),
+            Flaw::RemovesForAnybody => {}
+            _ if !self.makes.load(Ordering::SeqCst) => return Ok(false),
+            _ => {}
+        }
+        let is_removed = self.inner.remove_if_empty().await?;
+        if is_removed {
+            self.storage.exists.store(false, Ordering::SeqCst);
+            self.storage.was_removed.store(true, Ordering::SeqCst);
+        }
+        Ok(is_removed)
+    }
+}
+
+/// A handle with a flaw around one that has none.
+pub(crate) fn flawed(inner: Arc<dyn Backend>, flaw: Flaw, storage: Arc<State>) -> Arc<dyn Backend> {
+    let (makes, seen) = Default::default();
+    Arc::new(Handle { flaw, inner, storage, makes, seen })
+}

@@ -1,0 +1,228 @@
+//! The suite tested: a backend that is wrong in one way must fail the tests named here, and the same backend without that
+//! flaw must pass all of them. A test that nothing fails tests nothing.
+
+mod backend;
+mod storage;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use conformance_tests::{Factory, Test, tests};
+
+use crate::backend::Flaw;
+use crate::storage::{InFile, InMemory};
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime")
+}
+
+/// Which the tests are that want other processes, and so a file.
+fn wants_file(test: &str) -> bool {
+    test.starts_with("processes::")
+}
+
+fn factory(flaw: Flaw, test: &str) -> Arc<dyn Factory> {
+    if wants_file(test) { Arc::new(InFile(flaw)) } else { Arc::new(InMemory(flaw)) }
+}
+
+#[test]
+fn without_a_flaw_every_test_passes() {
+    let report = runtime().block_on(conformance_tests::all(factory(Flaw::None, "")));
+    assert_eq!(report.passed.len() + report.excepted.len(), tests().len(), "every test is in the report:\n{report}");
+    assert!(report.excepted.iter().all(|(name, _)| wants_file(name)), "nothing else is left out:\n{report}");
+    for (name, _) in report.excepted {
+        let outcome = runtime().block_on(test(name).run(factory(Flaw::None, name)));
+        assert_eq!(outcome, Ok(()), "{name}");
+    }
+}
+
+/// What the tests of several processes start. It has nothing to do in an ordinary run.
+#[test]
+fn worker() {
+    storage::work(CAUGHT.iter().map(|(flaw, _)| *flaw));
+}
+
+fn test(name: &str) -> Test {
+    let test = tests().into_iter().find(|test| test.name == name);
+    test.unwrap_or_else(|| panic!("the suite has no test `{name}`"))
+}
+
+macro_rules! flaws {
+    ($($name:ident: $flaw:ident => [$($caught:literal),* $(,)?],)*) => {
+        const CAUGHT: &[(Flaw, &[&str])] = &[$((Flaw::$flaw, &[$($caught),*])),*];
+
+        $(
+            #[test]
+            fn $name() {
+                is_caught(Flaw::$flaw);
+            }
+        )*
+    };
+}
+
+fn is_caught(flaw: Flaw) {
+    let (_, names) = CAUGHT.iter().find(|(listed, _)| *listed == flaw).expect("the flaw is listed");
+    for name in *names {
+        // A race need not go wrong each time that it can.
+        let is_caught = (0..5).any(|_| runtime().block_on(test(name).run(factory(flaw, name))).is_err());
+        assert!(is_caught, "`{name}` passes on a backend that has the flaw {flaw:?}");
+    }
+}
+
+/// Every test is one that some flaw fails.
+#[test]
+fn every_test_catches_something() {
+    let caught: BTreeSet<&str> = CAUGHT.iter().flat_map(|(_, names)| *names).copied().collect();
+    let idle: Vec<&str> = tests().into_iter().map(|test| test.name).filter(|name| !caught.contains(name)).collect();
+    assert!(idle.is_empty(), "no flaw is known that these tests catch: {idle:#?}");
+}
+
+flaws! {
+    ignores_case: IgnoresCase => [
+        "names::objects_with_names_that_look_alike",
+        "names::views_with_names_that_look_alike",
+        "names::projects_with_names_that_look_alike",
+        "reads::facts_are_of_one_project_or_of_all",
+        "writes::deleting_a_project_touches_no_other",
+    ],
+    trims_names: TrimsNames => ["names::objects_with_names_that_look_alike", "names::long_names"],
+    cuts_names: CutsNames => ["names::long_names"],
+    deletes_projects_by_prefix: DeletesProjectsByPrefix => [
+        "names::projects_with_names_that_look_alike",
+        "writes::deleting_a_project_touches_no_other",
+        "projects::deleting_one_leaves_the_others_byte_for_byte",
+    ],
+    cuts_values: CutsValues => [
+        "values::every_byte_comes_back",
+        "values::values_of_megabytes",
+        "values::all_fields_of_a_version",
+        "objects::names_up_to_the_limit",
+    ],
+    takes_values_for_text: TakesValuesForText => [
+        "values::every_byte_comes_back",
+        "objects::every_kind_is_applied_read_listed_and_deleted",
+        "objects::names_that_look_alike",
+        "unknown_fields::they_survive_materialization",
+        "cache::own_writes_show_at_once",
+        "cache::cached_lists_are_those_of_the_storage",
+        "cache::writes_of_others_show_through_the_background_refresh",
+    ],
+    takes_empty_for_absent: TakesEmptyForAbsent => ["values::empty_values_are_values"],
+    drops_unknown_fields: DropsUnknownFields => [
+        "values::every_byte_comes_back",
+        "objects::an_unchanged_apply_writes_nothing",
+        "unknown_fields::they_survive_apply_get_and_list",
+        "unknown_fields::they_survive_materialization",
+        "unknown_fields::they_survive_being_applied_again",
+        "unknown_fields::they_survive_in_the_history",
+        "cache::writes_of_others_show_after_a_refresh",
+        "cache::writes_of_others_show_within_the_time_to_live",
+    ],
+    forgets_descriptions: ForgetsDescriptions => ["values::all_fields_of_a_version"],
+    forgets_the_second: ForgetsTheSecond => [
+        "reads::the_second_of_writing_is_kept",
+        "reads::updated_since_includes_its_second",
+    ],
+    sorts_keys: SortsKeys => [
+        "reads::keys_come_in_the_order_that_was_asked",
+        "reads::every_query_has_its_answer",
+        "reads::thousands_of_keys_in_one_query",
+    ],
+    answers_repeated_keys_once: AnswersRepeatedKeysOnce => ["reads::keys_come_in_the_order_that_was_asked"],
+    sorts_by_name: SortsByName => [
+        "reads::objects_are_of_the_kind_and_project",
+        "reads::objects_keep_the_order_in_which_they_were_first_stored",
+        "reads::what_is_deleted_and_stored_again_comes_last",
+    ],
+    moves_what_is_written: MovesWhatIsWritten => ["reads::objects_keep_the_order_in_which_they_were_first_stored"],
+    since_is_exclusive: SinceIsExclusive => ["reads::updated_since_includes_its_second"],
+    sorts_versions_as_text: SortsVersionsAsText => ["reads::versions_come_by_number", "contention::versions_have_no_holes"],
+    mixes_projects: MixesProjects => [
+        "reads::objects_are_of_the_kind_and_project",
+        "reads::facts_are_of_one_project_or_of_all",
+    ],
+    reads_one_by_one: ReadsOneByOne => ["races::a_read_is_one_snapshot"],
+    reads_old_states: ReadsOldStates => ["reads::an_acknowledged_write_is_seen_by_every_handle"],
+    checks_then_writes: ChecksThenWrites => [
+        "races::one_creator_wins",
+        "races::one_deleter_wins",
+        "races::no_increment_is_lost",
+        "races::no_write_skew_between_absent_keys",
+        "races::no_write_skew_between_values",
+        "races::nothing_is_left_in_a_deleted_project",
+        "projects::an_apply_and_a_deletion_leave_all_or_nothing",
+        "contention::every_interval_is_recorded_once",
+        "contention::one_kind_of_view_gets_the_name",
+        "contention::versions_have_no_holes",
+        "contention::a_project_is_made_once",
+        "processes::every_interval_is_recorded_once",
+        "processes::versions_have_no_holes",
+    ],
+    writes_one_by_one: WritesOneByOne => ["races::a_read_is_one_snapshot", "contention::applies_of_many_do_not_mix"],
+    writes_then_checks: WritesThenChecks => ["expectations::a_failed_expectation_leaves_no_trace"],
+    forgets_absence: ForgetsAbsence => [
+        "expectations::every_expectation_on_every_kind_of_key",
+        "races::one_creator_wins",
+        "races::no_write_skew_between_absent_keys",
+        "contention::one_kind_of_view_gets_the_name",
+    ],
+    takes_presence_for_value: TakesPresenceForValue => [
+        "expectations::every_expectation_on_every_kind_of_key",
+        "expectations::values_are_compared_to_the_last_byte",
+        "races::no_increment_is_lost",
+        "races::no_write_skew_between_values",
+        "contention::every_interval_is_recorded_once",
+    ],
+    reverses_writes: ReversesWrites => [
+        "writes::writes_are_done_in_their_order",
+        "writes::user_metadata_is_only_put_where_its_view_is",
+    ],
+    loses_every_tenth: LosesEveryTenth => [
+        "reads::an_acknowledged_write_is_seen_by_every_handle",
+        "cache::racing_writers_leave_the_cache_as_the_storage",
+        "processes::every_entity_is_there",
+    ],
+    answers_before_it_writes: AnswersBeforeItWrites => [
+        "reads::an_acknowledged_write_is_seen_by_every_handle",
+        "processes::a_killed_writer_loses_nothing_that_was_acknowledged",
+    ],
+    names_another_key: NamesAnotherKey => [
+        "expectations::every_expectation_on_every_kind_of_key",
+        "expectations::expectations_are_about_the_state_before_the_writes",
+    ],
+    refuses_commits_of_nothing: RefusesCommitsOfNothing => ["expectations::commits_without_writes_or_expectations"],
+    limits_keys: LimitsKeys => ["expectations::thousands_of_expectations_and_writes"],
+    makes_views_for_metadata: MakesViewsForMetadata => ["writes::user_metadata_is_only_put_where_its_view_is"],
+    keeps_metadata: KeepsMetadata => [
+        "writes::user_metadata_stays_with_its_view_and_goes_with_it",
+        "objects::user_metadata_and_history_go_with_their_view",
+    ],
+    loses_metadata: LosesMetadata => ["writes::user_metadata_stays_with_its_view_and_goes_with_it"],
+    deletes_histories_by_project: DeletesHistoriesByProject => [
+        "writes::a_history_is_deleted_whole_and_alone",
+        "writes::deleting_what_is_not_there_is_no_error",
+    ],
+    preparing_empties: PreparingEmpties => [
+        "storage::preparing_again_keeps_everything",
+        "storage::everything_outlives_its_handle",
+    ],
+    preparing_twice_fails: PreparingTwiceFails => [
+        "storage::preparing_again_keeps_everything",
+        "storage::many_prepare_at_once",
+        "objects::an_apply_of_many_is_all_or_nothing",
+    ],
+    verifying_makes: VerifyingMakes => ["storage::verify_creates_nothing"],
+    reading_makes: ReadingMakes => ["storage::reading_a_removed_storage_makes_nothing"],
+    removes_always: RemovesAlways => [
+        "storage::only_a_storage_without_projects_is_removed",
+        "races::a_removal_of_the_storage_loses_no_commit",
+        "projects::the_last_one_takes_the_storage_along",
+    ],
+    removes_never: RemovesNever => ["storage::only_a_storage_without_projects_is_removed"],
+    removes_for_anybody: RemovesForAnybody => ["storage::only_auto_removes"],
+    is_gone_once_removed: IsGoneOnceRemoved => ["storage::a_removed_storage_is_usable"],
+    dies_with_its_handle: DiesWithItsHandle => [
+        "storage::everything_outlives_its_handle",
+        "reads::an_acknowledged_write_is_seen_by_every_handle",
+    ],
+}
