@@ -55,7 +55,8 @@ fn comparable(object: &Object, closeness: Closeness) -> Result<DynamicMessage> {
 /// Repeated fields whose order means nothing, by message. For the schema of a view, that of its features does not either.
 const UNORDERED: [(&str, &[&str]); 7] = [
     ("feast.core.FeatureViewSpec", &["entities", "entity_columns"]),
-    ("feast.core.StreamFeatureViewSpec", &["entities", "entity_columns"]),
+    // Feast's client lists the features of a stream view in the order of a Python set: another one in each process.
+    ("feast.core.StreamFeatureViewSpec", &["entities", "entity_columns", "features"]),
     ("feast.core.OnDemandFeatureViewSpec", &["entities", "entity_columns"]),
     ("feast.core.LabelViewSpec", &["entities", "entity_columns"]),
     ("feast.core.FeatureServiceSpec", &["features"]),
