@@ -59,6 +59,14 @@ impl Handle {
         self.ask(Query::Objects { kind, project: project.map(str::to_owned), updated_since: None }).await
     }
 
+    /// What is expected of a list, in the order that the backend's lists have; it comes in that of first storing.
+    pub(crate) fn in_order<T, K: Ord>(&self, mut expected: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+        if !self.0.limits().keeps_order {
+            expected.sort_by_key(key);
+        }
+        expected
+    }
+
     /// The history of a view.
     pub(crate) async fn versions(&self, project: &str, view: &str) -> Vec<Record> {
         let (project, view) = (project.to_owned(), view.to_owned());

@@ -12,7 +12,7 @@ macro_rules! __list {
         reads (backend::reads) {
             keys_come_in_the_order_that_was_asked,
             objects_are_of_the_kind_and_project,
-            objects_keep_the_order_in_which_they_were_first_stored,
+            objects_keep_their_order,
             what_is_deleted_and_stored_again_comes_last,
             updated_since_includes_its_second,
             the_second_of_writing_is_kept,

@@ -122,7 +122,7 @@ pub struct Record {
 pub enum Query {
     /// What is stored under exactly these keys, in their order; for a key that is not there, nothing.
     Keys(Vec<Key>),
-    /// The objects of a kind in a project, in the order in which they were first stored.
+    /// The objects of a kind in a project, in the order that [`Limits::keeps_order`] says.
     Objects {
         /// The kind of object.
         kind: Kind,
@@ -197,13 +197,16 @@ pub enum Outcome {
     Conflict(Key),
 }
 
-/// What a backend can hold.
+/// What a backend can hold, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest name of a project or of an object, in characters; `None` where there is no limit.
     pub name_chars: Option<usize>,
     /// The longest serialized object, in bytes.
     pub value_bytes: usize,
+    /// The order of lists. `true`: that in which the objects were first stored. `false`, where the storage does not keep
+    /// that: by project and name, compared as bytes.
+    pub keeps_order: bool,
 }
 
 /// A store for a registry.

@@ -53,14 +53,16 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Cache {
     config: CacheConfig,
+    /// See [`crate::Limits::keeps_order`].
+    keeps_order: bool,
     state: RwLock<State>,
     /// Held by whoever refreshes, so that only one does.
     refreshing: Mutex<()>,
 }
 
 impl Cache {
-    pub(crate) fn new(config: CacheConfig) -> Self {
-        Self { config, state: RwLock::default(), refreshing: Mutex::default() }
+    pub(crate) fn new(config: CacheConfig, keeps_order: bool) -> Self {
+        Self { config, keeps_order, state: RwLock::default(), refreshing: Mutex::default() }
     }
 
     pub(crate) fn config(&self) -> &CacheConfig {
@@ -144,21 +146,26 @@ impl Cache {
         Some(Object { kind, bytes: entry.bytes.clone() })
     }
 
-    /// The objects of a kind in a project, or in all, with the second (since 1970, UTC) that each was written in.
+    /// The objects of a kind in a project, or in all, with the second (since 1970, UTC) that each was written in; in the
+    /// order of the storage's own lists.
     pub(crate) fn list(&self, kind: Kind, project: Option<&str>) -> Vec<(Object, i64)> {
         let state = self.state();
         let Some(by_project) = state.contents.as_ref().and_then(|contents| contents.objects.get(&kind)) else {
             return Vec::new();
         };
-        let object = |entry: &Entry| (Object { kind, bytes: entry.bytes.clone() }, entry.updated);
-        match project {
-            Some(project) => by_project.get(project).into_iter().flat_map(IndexMap::values).map(object).collect(),
-            None => {
-                let mut entries: Vec<&Entry> = by_project.values().flat_map(IndexMap::values).collect();
-                entries.sort_unstable_by_key(|entry| entry.place);
-                entries.into_iter().map(object).collect()
-            }
+        let projects: Vec<(&String, &Objects)> = match project {
+            Some(project) => by_project.get_key_value(project).into_iter().collect(),
+            None => by_project.iter().collect(),
+        };
+        let of_project =
+            |(project, objects): (_, &Objects)| objects.iter().map(move |(name, entry)| (project, name, entry));
+        let mut found: Vec<(&String, &String, &Entry)> = projects.into_iter().flat_map(of_project).collect();
+        if !self.keeps_order {
+            found.sort_unstable_by_key(|(project, name, _)| (*project, *name));
+        } else if project.is_none() {
+            found.sort_unstable_by_key(|(_, _, entry)| entry.place);
         }
+        found.into_iter().map(|(_, _, entry)| (Object { kind, bytes: entry.bytes.clone() }, entry.updated)).collect()
     }
 
     /// The facts about a project.

@@ -43,7 +43,7 @@ impl Backend for MemoryBackend {
     }
 
     fn limits(&self) -> Limits {
-        Limits { name_chars: None, value_bytes: usize::MAX }
+        Limits { name_chars: None, value_bytes: usize::MAX, keeps_order: true }
     }
 
     async fn prepare(&self, _: SchemaMode) -> Result<()> {

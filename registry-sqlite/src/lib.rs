@@ -121,7 +121,7 @@ impl Backend for SqliteBackend {
 
     /// SQLite does not hold columns to their width, and neither does Feast on it.
     fn limits(&self) -> Limits {
-        Limits { name_chars: None, value_bytes: VALUE_BYTES }
+        Limits { name_chars: None, value_bytes: VALUE_BYTES, keeps_order: true }
     }
 
     async fn prepare(&self, mode: SchemaMode) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Making, verifying and removing the tables.
 
 use registry_core::config::SchemaMode;
-use registry_core::sql::{self, Column, ColumnType, Table};
+use registry_core::sql::{self, Dialect, Table};
 use registry_core::{Error, ErrorKind, Kind};
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
 
@@ -32,7 +32,9 @@ pub(crate) fn prepare(connection: &mut Connection, mode: SchemaMode) -> Result<R
 
 /// Makes the tables that are missing.
 pub(crate) fn create_missing(transaction: &Transaction<'_>) -> Result<()> {
-    missing_tables(transaction)?.iter().try_for_each(|table| create(transaction, table))
+    let missing = missing_tables(transaction)?;
+    let statements = missing.iter().flat_map(|table| sql::create_table(Dialect::Sqlite, table, ""));
+    statements.into_iter().try_for_each(|statement| transaction.execute_batch(&statement))
 }
 
 /// Whether there are no tables at all.
@@ -46,32 +48,6 @@ fn missing_tables(connection: &Connection) -> Result<Vec<Table>> {
     let present: Vec<String> = statement.query_map((), |row| row.get(0))?.collect::<Result<_>>()?;
     tables.retain(|table| present.iter().all(|name| name != table.name));
     Ok(tables)
-}
-
-/// Makes a table as SQLAlchemy would. Another process may have made it just before.
-fn create(transaction: &Transaction<'_>, table: &Table) -> Result<()> {
-    let mut lines: Vec<String> = table.columns.iter().map(column).collect();
-    let key: Vec<_> = table.columns.iter().filter(|column| column.is_key).map(|column| column.name).collect();
-    lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
-    transaction.execute_batch(&format!(
-        "CREATE TABLE IF NOT EXISTS {table} (\n\t{columns}\n);\nCREATE INDEX IF NOT EXISTS {index} ON {table} ({project});",
-        table = table.name,
-        columns = lines.join(", \n\t"),
-        index = table.index,
-        project = sql::PROJECT,
-    ))
-}
-
-fn column(column: &Column) -> String {
-    let column_type = match column.column_type {
-        ColumnType::String(width) => format!("VARCHAR({width})"),
-        ColumnType::Text => "TEXT".to_owned(),
-        ColumnType::Integer => "INTEGER".to_owned(),
-        ColumnType::BigInteger => "BIGINT".to_owned(),
-        ColumnType::Bytes => "BLOB".to_owned(),
-    };
-    let null = if column.is_nullable { "" } else { " NOT NULL" };
-    format!("{} {column_type}{null}", column.name)
 }
 
 /// Removes the tables if no project is left; returns whether it did.

@@ -131,10 +131,10 @@ flaws! {
     answers_repeated_keys_once: AnswersRepeatedKeysOnce => ["reads::keys_come_in_the_order_that_was_asked"],
     sorts_by_name: SortsByName => [
         "reads::objects_are_of_the_kind_and_project",
-        "reads::objects_keep_the_order_in_which_they_were_first_stored",
+        "reads::objects_keep_their_order",
         "reads::what_is_deleted_and_stored_again_comes_last",
     ],
-    moves_what_is_written: MovesWhatIsWritten => ["reads::objects_keep_the_order_in_which_they_were_first_stored"],
+    moves_what_is_written: MovesWhatIsWritten => ["reads::objects_keep_their_order"],
     since_is_exclusive: SinceIsExclusive => ["reads::updated_since_includes_its_second"],
     sorts_versions_as_text: SortsVersionsAsText => ["reads::versions_come_by_number", "contention::versions_have_no_holes"],
     mixes_projects: MixesProjects => [

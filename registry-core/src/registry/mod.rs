@@ -81,10 +81,11 @@ impl Registry {
     pub async fn open(backend: Arc<dyn Backend>, options: RegistryOptions) -> Result<Self> {
         let only_verifies = options.read_only && options.schema_mode == SchemaMode::Auto;
         backend.prepare(if only_verifies { SchemaMode::Verify } else { options.schema_mode }).await?;
+        let limits = backend.limits();
         let inner = Inner {
-            limits: backend.limits(),
+            limits,
             backend,
-            cache: Cache::new(options.cache),
+            cache: Cache::new(options.cache, limits.keeps_order),
             locks: Locks::new(),
             keeps_metadata: !options.purge_feast_metadata,
             is_read_only: options.read_only,

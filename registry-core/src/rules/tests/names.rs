@@ -3,8 +3,8 @@
 use super::*;
 use crate::backend::Limits;
 
-const UNLIMITED: Limits = Limits { name_chars: None, value_bytes: usize::MAX };
-const AT_MOST_8: Limits = Limits { name_chars: Some(8), value_bytes: usize::MAX };
+const UNLIMITED: Limits = Limits { name_chars: None, value_bytes: usize::MAX, keeps_order: true };
+const AT_MOST_8: Limits = Limits { name_chars: Some(8), value_bytes: usize::MAX, keeps_order: true };
 
 fn named(kind: Kind, name: &str) -> Object {
     object(kind, json!({ "name": name }), json!({}))
@@ -70,7 +70,7 @@ fn a_name_may_be_as_long_as_the_registry_stores_and_no_longer() {
 
 #[test]
 fn the_answer_to_a_name_of_ten_thousand_characters_is_short() {
-    let limits = Limits { name_chars: Some(255), value_bytes: usize::MAX };
+    let limits = Limits { name_chars: Some(255), value_bytes: usize::MAX, keeps_order: true };
     let error = check_names(&named(Kind::Entity, &"n".repeat(10_000)), PROJECT, &limits).expect_err("too long");
     assert!(error.to_string().len() < 200, "{error}");
 }

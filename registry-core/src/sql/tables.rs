@@ -1,8 +1,7 @@
-//! The tables of Feast's SQL registry (`feast.infra.registry.sql`), as facts that every SQL backend shares.
-//!
-//! Feast's `SqlRegistry` opens what is made from these, and the other way round: names, columns and keys are its own.
+//! The tables of Feast's SQL registry: names, columns, types, keys and indexes are its own.
 
 use crate::kind::Kind;
+use crate::sql::Dialect;
 
 /// The type of a column, to be spelled in the dialect of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,4 +161,30 @@ fn table_of(kind: Kind) -> Table {
         Kind::Infra => "idx_managed_infra_project_id",
     };
     Table { name: table, columns, index }
+}
+
+/// The statements that make a table as SQLAlchemy does for Feast, and its index, unless another process just did.
+/// `options` are put at the end of `CREATE TABLE`.
+pub fn create_table(dialect: Dialect, table: &Table, options: &str) -> Vec<String> {
+    let mut lines: Vec<String> = table.columns.iter().map(|column| column_line(dialect, column)).collect();
+    let key: Vec<_> = table.columns.iter().filter(|column| column.is_key).map(|column| column.name).collect();
+    lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
+    let Table { name, index, .. } = table;
+    let create =
+        |lines: &[String]| format!("CREATE TABLE IF NOT EXISTS {name} (\n\t{}\n){options}", lines.join(", \n\t"));
+    match dialect {
+        Dialect::Sqlite | Dialect::PostgreSql => {
+            vec![create(&lines), format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({PROJECT})")]
+        }
+        // It has no IF NOT EXISTS for indexes.
+        Dialect::MySql => {
+            lines.push(format!("KEY {index} ({PROJECT})"));
+            vec![create(&lines)]
+        }
+    }
+}
+
+fn column_line(dialect: Dialect, column: &Column) -> String {
+    let null = if column.is_nullable { "" } else { " NOT NULL" };
+    format!("{} {}{null}", column.name, dialect.column_type(column.column_type))
 }

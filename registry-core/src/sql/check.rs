@@ -1,0 +1,146 @@
+//! Whether what a commit expects is so: found out after reading, within the database, or afterwards.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use prost::Message;
+use prost_types::Timestamp;
+
+use crate::backend::{Commit, Expected, Key, Record, Write};
+use crate::proto::core::FeatureViewVersionRecord;
+use crate::sql::dialect::Builder;
+use crate::sql::read::{FACT_VALUE, Place};
+use crate::sql::{self, Dialect, Statement, USER_METADATA, Value};
+
+/// The most expectations that one statement checks.
+const MAX_CONDITIONS: usize = 50;
+
+/// The first key of which something else is expected than what was found.
+pub fn conflict(expectations: &[(Key, Expected)], found: &[Record]) -> Option<Key> {
+    let found: HashMap<&Key, &Bytes> = found.iter().map(|record| (&record.key, &record.value)).collect();
+    let is_so = |(key, expected): &&(Key, Expected)| match (expected, found.get(key)) {
+        (Expected::Absent, None) | (Expected::Present, Some(_)) => true,
+        (Expected::Value(value), Some(stored)) => value == *stored,
+        _ => false,
+    };
+    expectations.iter().find(|expectation| !is_so(expectation)).map(|(key, _)| key.clone())
+}
+
+/// What became of a commit whose answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Everything that it wrote is there.
+    Committed,
+    /// Everything is as it expected it to be before.
+    NotCommitted,
+    /// Neither: others have written since, and it cannot be told whether on top of it or in its place.
+    Unknown,
+}
+
+/// Tells from what is now stored under the keys of a commit ([`sql::keys_of`]) whether it took place.
+pub fn fate(commit: &Commit, found: &[Record]) -> Fate {
+    let mut written: HashMap<Key, Option<&Bytes>> = HashMap::new();
+    for write in &commit.writes {
+        match write {
+            Write::Put(record) => {
+                written.insert(record.key.clone(), Some(&record.value));
+            }
+            Write::Delete(key) => {
+                written.insert(key.clone(), None);
+            }
+            Write::DeleteProject { project } => {
+                written.insert(Key::project_object(project), None);
+                let of_project = commit.expectations.iter().filter(|(key, _)| key.project() == project);
+                written.extend(of_project.map(|(key, _)| (key.clone(), None)));
+            }
+            Write::DeleteVersions { .. } => {}
+        }
+    }
+    let stored: HashMap<&Key, &Bytes> = found.iter().map(|record| (&record.key, &record.value)).collect();
+    if !written.is_empty() && written.iter().all(|(key, value)| stored.get(key).copied() == *value) {
+        Fate::Committed
+    } else if conflict(&commit.expectations, found).is_none() {
+        Fate::NotCommitted
+    } else {
+        Fate::Unknown
+    }
+}
+
+/// Statements that fail with a division by zero unless everything is as a commit expects, so that they can be sent
+/// together with its writes. Rows that the commit goes on to change are locked.
+pub fn checks(dialect: Dialect, commit: &Commit) -> Vec<Statement> {
+    let is_written = |key: &Key| {
+        commit.writes.iter().any(|write| match write {
+            Write::Put(record) => record.key == *key,
+            Write::Delete(deleted) => deleted == key,
+            Write::DeleteVersions { .. } | Write::DeleteProject { .. } => false,
+        })
+    };
+    let check = |expectations: &[(Key, Expected)]| {
+        let mut builder = Builder::new(dialect);
+        for (index, (key, expected)) in expectations.iter().enumerate() {
+            builder.push(if index == 0 { "SELECT 1 / CASE WHEN " } else { " AND " });
+            condition(&mut builder, key, expected, is_written(key));
+        }
+        builder.push(" THEN 1 ELSE 0 END");
+        builder.build()
+    };
+    commit.expectations.chunks(MAX_CONDITIONS).map(check).collect()
+}
+
+fn condition(builder: &mut Builder, key: &Key, expected: &Expected, lock: bool) {
+    let place = Place::of(key);
+    if *expected == Expected::Absent {
+        builder.push("NOT ");
+    }
+    builder.push(&format!("EXISTS (SELECT 1 FROM {} WHERE ", place.table));
+    place.matches(builder);
+    if let Key::UserMetadata { .. } = key {
+        builder.push(&format!(" AND {USER_METADATA} IS NOT NULL"));
+    }
+    if let Expected::Value(value) = expected {
+        match columns_of(key, value) {
+            Some(columns) => {
+                for (column, value) in columns {
+                    builder.push(&format!(" AND {column} = "));
+                    builder.bind(value);
+                }
+            }
+            // No row can be this.
+            None => builder.push(" AND 1 = 0"),
+        }
+        if lock {
+            builder.push(" FOR UPDATE");
+        }
+    }
+    builder.push(")");
+}
+
+/// The columns that hold a value. `None` for what a row cannot hold.
+fn columns_of(key: &Key, value: &Bytes) -> Option<Vec<(&'static str, Value)>> {
+    match key {
+        Key::Object { kind, .. } => Some(vec![(sql::object_table(*kind).proto, Value::Bytes(value.clone()))]),
+        Key::UserMetadata { .. } => Some(vec![(USER_METADATA, Value::Bytes(value.clone()))]),
+        Key::Metadata { .. } => Some(vec![(FACT_VALUE, Value::Text(String::from_utf8(value.to_vec()).ok()?))]),
+        Key::Version { project, view, number } => {
+            let version = FeatureViewVersionRecord::decode(value.clone()).ok()?;
+            let seconds = version.created_timestamp.unwrap_or_default().seconds;
+            let as_stored = FeatureViewVersionRecord {
+                feature_view_name: view.clone(),
+                project_id: project.clone(),
+                version_number: *number,
+                created_timestamp: Some(Timestamp { seconds, nanos: 0 }),
+                ..version
+            };
+            (as_stored.encode_to_vec() == *value).then(|| {
+                vec![
+                    ("feature_view_type", Value::Text(as_stored.feature_view_type)),
+                    ("feature_view_proto", Value::Bytes(as_stored.feature_view_proto)),
+                    ("created_timestamp", Value::BigInteger(seconds)),
+                    ("coalesce(description, '')", Value::Text(as_stored.description)),
+                    ("version_id", Value::Text(as_stored.version_id)),
+                ]
+            })
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! How the databases spell what they share.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+use crate::sql::ColumnType;
+
+/// The SQL of a kind of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// SQLite.
+    Sqlite,
+    /// PostgreSQL and what is compatible with it.
+    PostgreSql,
+    /// MySQL, MariaDB and what is compatible with them. Sessions must have the character set `utf8mb4`.
+    MySql,
+}
+
+/// A value that is bound to a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Bytes(Bytes),
+    /// A 32-bit integer.
+    Integer(i32),
+    /// A 64-bit integer.
+    BigInteger(i64),
+}
+
+/// A statement with the values of its parameters, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// The text, with the dialect's own sign for each parameter.
+    pub text: String,
+    /// The values of the parameters.
+    pub values: Vec<Value>,
+}
+
+/// A statement in the making.
+pub(super) struct Builder {
+    pub(super) dialect: Dialect,
+    pub(super) text: String,
+    values: Vec<Value>,
+}
+
+impl Builder {
+    pub(super) fn new(dialect: Dialect) -> Self {
+        Self { dialect, text: String::new(), values: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    /// Binds a value, and writes the sign of its parameter.
+    pub(super) fn bind(&mut self, value: Value) {
+        self.values.push(value);
+        match self.dialect {
+            Dialect::PostgreSql => drop(write!(self.text, "${}", self.values.len())),
+            Dialect::Sqlite | Dialect::MySql => self.text.push('?'),
+        }
+    }
+
+    /// Binds values, with commas between.
+    pub(super) fn bind_all(&mut self, values: impl IntoIterator<Item = Value>) {
+        for (index, value) in values.into_iter().enumerate() {
+            if index > 0 {
+                self.push(", ");
+            }
+            self.bind(value);
+        }
+    }
+
+    /// That a column has exactly this text, to the byte.
+    ///
+    /// In MySQL, a table that Feast made takes `driver`, `Driver` and `dríver` for one: the first comparison is what
+    /// finds the row by its index, the second is exact.
+    pub(super) fn equals(&mut self, column: &str, text: &str) {
+        self.push(column);
+        self.push(" = ");
+        self.bind(Value::Text(text.to_owned()));
+        if self.dialect == Dialect::MySql {
+            self.push(&format!(" AND {} = CAST(", self.dialect.text(column)));
+            self.bind(Value::Text(text.to_owned()));
+            self.push(" AS BINARY)");
+        }
+    }
+
+    pub(super) fn values(&self) -> usize {
+        self.values.len()
+    }
+
+    pub(super) fn build(self) -> Statement {
+        Statement { text: self.text, values: self.values }
+    }
+}
+
+impl Dialect {
+    /// A column of text, to be selected. In MySQL as bytes in UTF-8: columns of different collations could not meet in
+    /// one `UNION`.
+    pub(super) fn text(self, column: &str) -> String {
+        match self {
+            Dialect::Sqlite | Dialect::PostgreSql => column.to_owned(),
+            Dialect::MySql => format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY)"),
+        }
+    }
+
+    /// A column of text as bytes in UTF-8.
+    pub(super) fn text_as_bytes(self, column: &str) -> String {
+        match self {
+            Dialect::Sqlite => format!("CAST({column} AS BLOB)"),
+            Dialect::PostgreSql => format!("convert_to({column}, 'UTF8')"),
+            Dialect::MySql => self.text(column),
+        }
+    }
+
+    /// NULL where a value of this type could stand.
+    pub(super) fn null(self, column_type: ColumnType) -> String {
+        match self {
+            Dialect::Sqlite | Dialect::MySql => "NULL".to_owned(),
+            Dialect::PostgreSql => format!("NULL::{}", self.column_type(column_type)),
+        }
+    }
+
+    /// A row's place in the order in which rows were inserted, where the database knows it.
+    pub(super) fn position(self) -> String {
+        match self {
+            Dialect::Sqlite => "rowid".to_owned(),
+            Dialect::PostgreSql | Dialect::MySql => self.null(ColumnType::BigInteger),
+        }
+    }
+
+    /// The type of a column, as SQLAlchemy spells it for Feast.
+    pub(super) fn column_type(self, column_type: ColumnType) -> String {
+        match (column_type, self) {
+            (ColumnType::String(width), _) => format!("VARCHAR({width})"),
+            (ColumnType::Text, _) => "TEXT".to_owned(),
+            (ColumnType::Integer, _) => "INTEGER".to_owned(),
+            (ColumnType::BigInteger, _) => "BIGINT".to_owned(),
+            (ColumnType::Bytes, Dialect::Sqlite) => "BLOB".to_owned(),
+            (ColumnType::Bytes, Dialect::PostgreSql) => "BYTEA".to_owned(),
+            (ColumnType::Bytes, Dialect::MySql) => "LONGBLOB".to_owned(),
+        }
+    }
+}

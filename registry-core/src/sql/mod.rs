@@ -1,0 +1,26 @@
+//! What the SQL backends share: the tables of Feast's SQL registry (`feast.infra.registry.sql`), and the statements over
+//! them, as text. Feast's `SqlRegistry` opens what is made from these, and the other way round.
+//!
+//! Nothing here talks to a database. A backend says which [`Dialect`] its database speaks, runs the [`Statement`]s with
+//! its own driver, and hands back what they return as [`Row`]s:
+//!
+//! - [`Read`] answers queries, mostly in one statement, which sees one state of the database of its own accord;
+//! - [`writes`] is what a commit changes, [`conflict`] and [`checks`] are two ways to hold it against what it expects:
+//!   after reading, or within the database;
+//! - [`fate`] tells from what is stored whether a commit whose answer was lost took place;
+//! - [`create_table`] makes a [`Table`] as Feast's own does.
+
+mod check;
+mod dialect;
+mod read;
+mod tables;
+mod write;
+
+pub use check::{Fate, checks, conflict, fate};
+pub use dialect::{Dialect, Statement, Value};
+pub use read::{Read, Row, keys_of};
+pub use tables::{
+    Column, ColumnType, METADATA, NAME, ObjectTable, PROJECT, Table, UPDATED, USER_METADATA, VERSIONS, create_table,
+    object_table, tables,
+};
+pub use write::writes;

@@ -1,0 +1,376 @@
+//! Queries as statements, and rows as records.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use prost::Message;
+use prost_types::Timestamp;
+
+use crate::backend::{Key, Query, Record};
+use crate::kind::Kind;
+use crate::proto::core::FeatureViewVersionRecord;
+use crate::sql::dialect::Builder;
+use crate::sql::{self, ColumnType, Dialect, PROJECT, Statement, UPDATED, USER_METADATA, Value};
+
+/// The most selections that are put together in a statement; SQLite takes 500.
+const MAX_TERMS: usize = 100;
+/// The most values that are bound to a statement; SQLite takes 32,766, the others twice as many.
+const MAX_VALUES: usize = 20_000;
+
+/// What a row has, in the order of the columns of every statement of a [`Read`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Which of the selections the row is of. A 32-bit integer.
+    pub term: i32,
+    /// The project. Text; in MySQL bytes in UTF-8, as all text here.
+    pub project: String,
+    /// The name of an object, of a view, of a fact. Text.
+    pub name: String,
+    /// The number of a version. A 32-bit integer or NULL.
+    pub number: Option<i32>,
+    /// What is stored. Bytes.
+    pub value: Bytes,
+    /// When it was written: whole seconds since 1970 (UTC). A 64-bit integer.
+    pub updated: i64,
+    /// Its place in the order in which rows were inserted. A 64-bit integer or NULL.
+    pub position: Option<i64>,
+    /// The type of view that a version is of. Text or NULL.
+    pub view_type: Option<String>,
+    /// What is said about a version. Text or NULL.
+    pub description: Option<String>,
+    /// The identity of a version. Text or NULL.
+    pub version_id: Option<String>,
+}
+
+/// What the rows of a selection are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Objects(Kind),
+    UserMetadata(Kind),
+    Versions,
+    Metadata,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Term {
+    source: Source,
+    /// The query that the rows answer. `None` where they are found by their keys.
+    query: Option<usize>,
+}
+
+/// Queries as statements.
+#[derive(Debug)]
+pub struct Read {
+    /// The statements. If there are several, they must see one state of the database.
+    pub statements: Vec<Statement>,
+    terms: Vec<Term>,
+}
+
+impl Read {
+    /// The statements that answer queries.
+    pub fn new(dialect: Dialect, queries: &[Query]) -> Self {
+        let mut plan = Plan::new(dialect, "");
+        let mut keys: BTreeMap<Source, Vec<&Key>> = BTreeMap::new();
+        for (index, query) in queries.iter().enumerate() {
+            match query {
+                Query::Keys(of_query) => of_query.iter().for_each(|key| keys.entry(source(key)).or_default().push(key)),
+                Query::Objects { kind, project, updated_since } => {
+                    plan.list(Source::Objects(*kind), index, project.as_deref(), *updated_since);
+                }
+                Query::Versions { project, view, latest_only } => plan.versions(index, project, view, *latest_only),
+                Query::Metadata { project } => plan.list(Source::Metadata, index, project.as_deref(), None),
+            }
+        }
+        for (source, keys) in keys {
+            // Three values are the most that a key has.
+            keys.chunks(MAX_VALUES / 3).for_each(|keys| plan.keys(source, keys));
+        }
+        plan.finish()
+    }
+
+    /// The statements that find keys one by one and lock their rows, and the places where rows are missing, until the
+    /// end of the transaction.
+    pub fn locking(dialect: Dialect, keys: &[Key]) -> Self {
+        let mut plan = Plan::new(dialect, " FOR UPDATE");
+        keys.iter().for_each(|key| plan.keys(source(key), &[key]));
+        plan.finish()
+    }
+
+    /// The answers to the queries that this was made from, out of the rows of all its statements.
+    pub fn answers(&self, queries: &[Query], rows: Vec<Row>) -> Vec<Vec<Record>> {
+        let mut found = HashMap::new();
+        let mut lists: Vec<Vec<(Option<i64>, Record)>> = queries.iter().map(|_| Vec::new()).collect();
+        for row in rows {
+            let Some(Term { source, query }) = self.terms.get(row.term as usize).copied() else { continue };
+            let position = row.position;
+            let record = record(source, row);
+            match query {
+                None => drop(found.insert(record.key.clone(), record)),
+                Some(query) => lists[query].push((position, record)),
+            }
+        }
+        let answer = |(query, mut list): (&Query, Vec<(Option<i64>, Record)>)| match query {
+            Query::Keys(keys) => keys.iter().filter_map(|key| found.get(key)).cloned().collect(),
+            _ => {
+                list.sort_by(|one, other| one.0.cmp(&other.0).then_with(|| one.1.key.cmp(&other.1.key)));
+                list.into_iter().map(|(_, record)| record).collect()
+            }
+        };
+        queries.iter().zip(lists).map(answer).collect()
+    }
+
+    /// The records that rows are, in no order; of [`locking`](Self::locking). A record under another key than those that
+    /// were asked for has a name that the database cannot tell from one of them.
+    pub fn records(&self, rows: Vec<Row>) -> Vec<Record> {
+        let term = |row: Row| self.terms.get(row.term as usize).map(|term| record(term.source, row));
+        rows.into_iter().filter_map(term).collect()
+    }
+}
+
+/// The keys that a commit depends on or writes, each once, in their order.
+pub fn keys_of(commit: &crate::Commit) -> Vec<Key> {
+    let written = commit.writes.iter().filter_map(|write| match write {
+        crate::Write::Put(record) => Some(&record.key),
+        crate::Write::Delete(key) => Some(key),
+        crate::Write::DeleteVersions { .. } | crate::Write::DeleteProject { .. } => None,
+    });
+    let mut keys: Vec<Key> = commit.expectations.iter().map(|(key, _)| key).chain(written).cloned().collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+fn source(key: &Key) -> Source {
+    match key {
+        Key::Object { kind, .. } => Source::Objects(*kind),
+        Key::UserMetadata { kind, .. } => Source::UserMetadata(*kind),
+        Key::Version { .. } => Source::Versions,
+        Key::Metadata { .. } => Source::Metadata,
+    }
+}
+
+/// The columns that find a key, with their values; see [`Builder::equals`] for the comparison.
+pub(super) struct Place<'a> {
+    pub(super) table: &'static str,
+    pub(super) texts: [(&'static str, &'a str); 2],
+    pub(super) number: Option<(&'static str, i32)>,
+}
+
+/// The columns of the history and of the facts that are not those of every table.
+pub(super) const VIEW: &str = "feature_view_name";
+pub(super) const NUMBER: &str = "version_number";
+pub(super) const FACT: &str = "metadata_key";
+pub(super) const FACT_VALUE: &str = "metadata_value";
+
+impl<'a> Place<'a> {
+    pub(super) fn of(key: &'a Key) -> Self {
+        match key {
+            Key::Object { kind, project, name } | Key::UserMetadata { kind, project, view: name } => {
+                let table = sql::object_table(*kind);
+                Self { table: table.table, texts: [(table.name, name), (PROJECT, project)], number: None }
+            }
+            Key::Version { project, view, number } => Self {
+                table: sql::VERSIONS,
+                texts: [(VIEW, view), (PROJECT, project)],
+                number: Some((NUMBER, *number)),
+            },
+            Key::Metadata { project, name } => {
+                Self { table: sql::METADATA, texts: [(PROJECT, project), (FACT, name)], number: None }
+            }
+        }
+    }
+
+    /// That a row is at this place.
+    pub(super) fn matches(&self, builder: &mut Builder) {
+        for (index, (column, text)) in self.texts.into_iter().enumerate() {
+            if index > 0 {
+                builder.push(" AND ");
+            }
+            builder.equals(column, text);
+        }
+        if let Some((column, number)) = self.number {
+            builder.push(&format!(" AND {column} = "));
+            builder.bind(Value::Integer(number));
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = Value> + use<'a> {
+        let texts = self.texts.into_iter().map(|(_, text)| Value::Text(text.to_owned()));
+        texts.chain(self.number.map(|(_, number)| Value::Integer(number)))
+    }
+
+    fn columns(&self) -> String {
+        let columns: Vec<&str> =
+            self.texts.iter().map(|(column, _)| *column).chain(self.number.map(|(column, _)| column)).collect();
+        columns.join(", ")
+    }
+}
+
+struct Plan {
+    dialect: Dialect,
+    /// What ends each selection.
+    lock: &'static str,
+    statements: Vec<Statement>,
+    builder: Builder,
+    terms_in_builder: usize,
+    terms: Vec<Term>,
+}
+
+impl Plan {
+    fn new(dialect: Dialect, lock: &'static str) -> Self {
+        let builder = Builder::new(dialect);
+        Self { dialect, lock, statements: Vec::new(), builder, terms_in_builder: 0, terms: Vec::new() }
+    }
+
+    /// Adds a selection. `condition` writes what comes after `FROM table`.
+    fn term(&mut self, source: Source, query: Option<usize>, condition: impl FnOnce(&mut Builder)) {
+        if self.terms_in_builder == MAX_TERMS || self.builder.values() >= MAX_VALUES / 2 {
+            self.end_statement();
+        }
+        if self.terms_in_builder > 0 {
+            self.builder.push(" UNION ALL ");
+        }
+        // With a lock of its own, or an order, a selection needs brackets; SQLite has them nowhere.
+        let (open, close) = if self.lock.is_empty() { ("", "") } else { ("(", ")") };
+        self.builder.push(open);
+        let select = select(self.dialect, self.terms.len(), source);
+        self.builder.push(&select);
+        condition(&mut self.builder);
+        self.builder.push(self.lock);
+        self.builder.push(close);
+        self.terms.push(Term { source, query });
+        self.terms_in_builder += 1;
+    }
+
+    fn end_statement(&mut self) {
+        let builder = std::mem::replace(&mut self.builder, Builder::new(self.dialect));
+        if self.terms_in_builder > 0 {
+            self.statements.push(builder.build());
+        }
+        self.terms_in_builder = 0;
+    }
+
+    fn keys(&mut self, source: Source, keys: &[&Key]) {
+        if let Source::UserMetadata(_) = source {
+            return self.term(source, None, |builder| {
+                builder.push(&format!(" WHERE {USER_METADATA} IS NOT NULL AND "));
+                at_any(builder, keys);
+            });
+        }
+        self.term(source, None, |builder| {
+            builder.push(" WHERE ");
+            at_any(builder, keys);
+        });
+    }
+
+    fn list(&mut self, source: Source, query: usize, project: Option<&str>, updated_since: Option<i64>) {
+        self.term(source, Some(query), |builder| {
+            let mut link = " WHERE ";
+            if let Some(project) = project {
+                builder.push(link);
+                builder.equals(PROJECT, project);
+                link = " AND ";
+            }
+            if let Some(since) = updated_since {
+                builder.push(&format!("{link}{UPDATED} >= "));
+                builder.bind(Value::BigInteger(since));
+            }
+        });
+    }
+
+    fn versions(&mut self, query: usize, project: &str, view: &str, latest_only: bool) {
+        self.term(Source::Versions, Some(query), |builder| {
+            builder.push(" WHERE ");
+            builder.equals(VIEW, view);
+            builder.push(" AND ");
+            builder.equals(PROJECT, project);
+            if latest_only {
+                builder.push(&format!(" AND {NUMBER} = (SELECT max({NUMBER}) FROM {} WHERE ", sql::VERSIONS));
+                builder.equals(VIEW, view);
+                builder.push(" AND ");
+                builder.equals(PROJECT, project);
+                builder.push(")");
+            }
+        });
+    }
+
+    fn finish(mut self) -> Read {
+        self.end_statement();
+        Read { statements: self.statements, terms: self.terms }
+    }
+}
+
+/// That a row is at one of these keys, all of one table.
+fn at_any(builder: &mut Builder, keys: &[&Key]) {
+    if let [key] = keys {
+        return Place::of(key).matches(builder);
+    }
+    // MySQL finds rows by an index if the list is plain, the others if it is a table.
+    let (open, close) = if builder.dialect == Dialect::MySql { ("(", ")") } else { ("(VALUES ", ")") };
+    for (index, place) in keys.iter().map(|key| Place::of(key)).enumerate() {
+        builder.push(&if index == 0 { format!("({}) IN {open}(", place.columns()) } else { ", (".to_owned() });
+        builder.bind_all(place.values());
+        builder.push(")");
+    }
+    builder.push(close);
+}
+
+/// `SELECT … FROM …`, with the columns of a [`Row`].
+fn select(dialect: Dialect, term: usize, source: Source) -> String {
+    let text = |column: &str| dialect.text(column);
+    let no_text = dialect.null(ColumnType::Text);
+    let no_number = dialect.null(ColumnType::Integer);
+    let (name, number, value, updated, position, rest, table) = match source {
+        Source::Objects(kind) => {
+            let table = sql::object_table(kind);
+            let position = dialect.position();
+            (table.name, no_number, table.proto.to_owned(), UPDATED, position, None, table.table)
+        }
+        Source::UserMetadata(kind) => {
+            let table = sql::object_table(kind);
+            let no_position = dialect.null(ColumnType::BigInteger);
+            (table.name, no_number, USER_METADATA.to_owned(), UPDATED, no_position, None, table.table)
+        }
+        Source::Versions => {
+            let no_position = dialect.null(ColumnType::BigInteger);
+            let rest = Some(["feature_view_type", "description", "version_id"].map(text));
+            let proto = "feature_view_proto".to_owned();
+            (VIEW, NUMBER.to_owned(), proto, "created_timestamp", no_position, rest, sql::VERSIONS)
+        }
+        Source::Metadata => {
+            let value = dialect.text_as_bytes(FACT_VALUE);
+            (FACT, no_number, value, UPDATED, dialect.position(), None, sql::METADATA)
+        }
+    };
+    let [view_type, description, version_id] = rest.unwrap_or([no_text.clone(), no_text.clone(), no_text]);
+    format!(
+        "SELECT {term}, {project}, {name}, {number}, {value}, {updated}, {position}, {view_type}, {description}, \
+         {version_id} FROM {table}",
+        project = text(PROJECT),
+        name = text(name),
+    )
+}
+
+fn record(source: Source, row: Row) -> Record {
+    let Row { project, name, value, updated, .. } = row;
+    match source {
+        Source::Objects(kind) => Record { key: Key::Object { kind, project, name }, value, updated },
+        Source::UserMetadata(kind) => Record { key: Key::UserMetadata { kind, project, view: name }, value, updated },
+        Source::Metadata => Record { key: Key::Metadata { project, name }, value, updated },
+        Source::Versions => {
+            let number = row.number.unwrap_or_default();
+            let version = FeatureViewVersionRecord {
+                feature_view_name: name.clone(),
+                project_id: project.clone(),
+                version_number: number,
+                feature_view_type: row.view_type.unwrap_or_default(),
+                feature_view_proto: value,
+                created_timestamp: Some(Timestamp { seconds: updated, nanos: 0 }),
+                description: row.description.unwrap_or_default(),
+                version_id: row.version_id.unwrap_or_default(),
+            };
+            let key = Key::Version { project, view: name, number };
+            Record { key, value: version.encode_to_vec().into(), updated }
+        }
+    }
+}
