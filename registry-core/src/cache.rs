@@ -157,9 +157,10 @@ impl Cache {
             Some(project) => by_project.get_key_value(project).into_iter().collect(),
             None => by_project.iter().collect(),
         };
-        let of_project =
-            |(project, objects): (_, &Objects)| objects.iter().map(move |(name, entry)| (project, name, entry));
-        let mut found: Vec<(&String, &String, &Entry)> = projects.into_iter().flat_map(of_project).collect();
+        let mut found: Vec<(&String, &String, &Entry)> = Vec::new();
+        for (project, objects) in projects {
+            found.extend(objects.iter().map(|(name, entry)| (project, name, entry)));
+        }
         if !self.keeps_order {
             found.sort_unstable_by_key(|(project, name, _)| (*project, *name));
         } else if project.is_none() {
