@@ -158,6 +158,10 @@ pub struct PoolConfig {
     pub echo: bool,
     /// How long to wait for a connection while all that are allowed are in use. Default: 30 seconds.
     pub timeout: Duration,
+    /// Whether a database is to keep commits apart by its isolation level SERIALIZABLE alone (SQLAlchemy:
+    /// `isolation_level`), where a backend has a way with less contention. Commits are serializable either way.
+    /// Default: no.
+    pub serializable: bool,
 }
 
 impl Default for PoolConfig {
@@ -169,6 +173,7 @@ impl Default for PoolConfig {
             recycle: None,
             echo: false,
             timeout: Duration::from_secs(30),
+            serializable: false,
         }
     }
 }

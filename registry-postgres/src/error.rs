@@ -1,0 +1,130 @@
+//! What PostgreSQL says, as errors of the registry.
+
+use deadpool::managed::{PoolError, TimeoutType};
+use registry_core::{Error, ErrorKind};
+use tokio_postgres::error::SqlState;
+
+/// What went wrong, as far as it matters for what is done next.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The connection is gone, or the server did not answer in time: it is not known what it did.
+    Lost(Error),
+    /// Another transaction was in the way: the same one may succeed.
+    Serialization(Error),
+    /// A row is there that was expected to be absent, or what was expected is not so.
+    Unexpected(Error),
+    /// All else, which trying again does not help.
+    Final(Error),
+}
+
+impl Failure {
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Failure::Lost(error)
+            | Failure::Serialization(error)
+            | Failure::Unexpected(error)
+            | Failure::Final(error) => error,
+        }
+    }
+
+    pub(crate) fn is_missing_table(&self) -> bool {
+        matches!(self, Failure::Final(error) if error.kind() == ErrorKind::SchemaMissing)
+    }
+}
+
+/// What an error of the driver means.
+pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
+    let Some(answer) = error.as_db_error() else {
+        let lost = Error::new(ErrorKind::Unavailable, format!("{location}: the connection failed ({})", chain(&error)));
+        return Failure::Lost(lost.with_source(error));
+    };
+    let state = answer.code().clone();
+    let said = answer.message().to_owned();
+    let new = |kind: ErrorKind, meaning: &str| Error::new(kind, format!("{location}: {meaning} ({said})"));
+    let class = &state.code()[..2];
+    match () {
+        () if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(&state) => {
+            let meaning = "other transactions were in the way, again and again; try again";
+            Failure::Serialization(new(ErrorKind::Conflict, meaning).with_source(error))
+        }
+        () if [SqlState::DIVISION_BY_ZERO, SqlState::UNIQUE_VIOLATION].contains(&state) => {
+            Failure::Unexpected(new(ErrorKind::Conflict, "another writer was faster").with_source(error))
+        }
+        // The server ends this session, or starts or stops: 57P01 to 57P05; class 08 is the connection itself.
+        () if class == "08" || state.code().starts_with("57P") => {
+            Failure::Lost(new(ErrorKind::Unavailable, "the database is not available; try again").with_source(error))
+        }
+        () => {
+            let (kind, meaning) = match state {
+                SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME => (
+                    ErrorKind::SchemaMissing,
+                    "tables of the registry are missing; open it with schema_mode `auto` to create them",
+                ),
+                SqlState::READ_ONLY_SQL_TRANSACTION => {
+                    (ErrorKind::ReadOnly, "the database is read-only: is this a replica?")
+                }
+                SqlState::INSUFFICIENT_PRIVILEGE => {
+                    (ErrorKind::ReadOnly, "the user may not do this; GRANT it what it needs on the registry's tables")
+                }
+                SqlState::QUERY_CANCELED => {
+                    (ErrorKind::Unavailable, "a statement took longer than statement_timeout allows; try again")
+                }
+                SqlState::LOCK_NOT_AVAILABLE => {
+                    (ErrorKind::Unavailable, "a lock was not had within lock_timeout; try again")
+                }
+                SqlState::CHARACTER_NOT_IN_REPERTOIRE | SqlState::UNTRANSLATABLE_CHARACTER => {
+                    (ErrorKind::InvalidArgument, "a text holds a character that the database cannot store")
+                }
+                SqlState::STRING_DATA_RIGHT_TRUNCATION => {
+                    (ErrorKind::InvalidArgument, "a text is longer than its column")
+                }
+                SqlState::PROGRAM_LIMIT_EXCEEDED => {
+                    (ErrorKind::InvalidArgument, "a name takes more bytes than an index of the database holds")
+                }
+                SqlState::INVALID_CATALOG_NAME => (ErrorKind::InvalidConfig, "there is no such database"),
+                _ if class == "28" => (ErrorKind::InvalidConfig, "the user or the password is not accepted"),
+                // Insufficient resources: connections, memory, disk.
+                _ if class == "53" => (ErrorKind::Unavailable, "the database is short of resources; try again"),
+                _ => (ErrorKind::Internal, "PostgreSQL failed"),
+            };
+            Failure::Final(new(kind, meaning).with_source(error))
+        }
+    }
+}
+
+/// What it means that no connection was to be had.
+pub(crate) fn no_connection(error: PoolError<Failure>, location: &str) -> Failure {
+    match error {
+        PoolError::Timeout(TimeoutType::Wait) => Failure::Final(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "{location}: all connections of the pool are in use; try again, or raise pool_size or max_overflow"
+            ),
+        )),
+        PoolError::Backend(failure) => failure,
+        _ => Failure::Lost(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "{location}: the database did not take a connection within the time that connect_timeout allows; try again"
+            ),
+        )),
+    }
+}
+
+/// The server was silent.
+pub(crate) fn silence(location: &str, waited: std::time::Duration) -> Failure {
+    Failure::Lost(Error::new(
+        ErrorKind::Unavailable,
+        format!("{location}: the database did not answer within {} s; try again", waited.as_secs()),
+    ))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,120 @@
+//! Advisory locks of a transaction, by which commits of several processes wait for one another instead of failing.
+//!
+//! A commit locks the keys that it depends on or writes, whether they are there or not: so what it expects to be absent
+//! stays absent until it is done. Locks are taken in the order of their numbers, so no two commits wait for each other.
+
+use std::collections::BTreeMap;
+
+use registry_core::sql::{Statement, Value, keys_of};
+use registry_core::{Commit, Key, Write};
+
+/// The most keys that are locked one by one. PostgreSQL keeps all locks in a table of fixed size (some 6,400 by default);
+/// who has more to lock has the whole registry.
+const MAX_KEYS: usize = 64;
+
+/// How a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Mode {
+    Shared,
+    Exclusive,
+}
+
+/// Locks what a commit depends on and writes.
+pub(crate) fn of_commit(commit: &Commit) -> Statement {
+    let keys = keys_of(commit);
+    if keys.len() > MAX_KEYS {
+        return of_registry();
+    }
+    let mut locks = BTreeMap::from([(number("registry"), Mode::Shared)]);
+    for key in &keys {
+        let mode = if is_written(commit, key) { Mode::Exclusive } else { Mode::Shared };
+        let held = locks.entry(number(&format!("{key:?}"))).or_insert(mode);
+        *held = mode.max(*held);
+    }
+    statement(&locks)
+}
+
+/// Locks the whole registry.
+pub(crate) fn of_registry() -> Statement {
+    statement(&BTreeMap::from([(number("registry"), Mode::Exclusive)]))
+}
+
+fn is_written(commit: &Commit, key: &Key) -> bool {
+    commit.writes.iter().any(|write| match write {
+        Write::Put(record) => record.key == *key,
+        Write::Delete(deleted) => deleted == key,
+        Write::DeleteVersions { project, view } => match key {
+            Key::Version { project: p, view: v, .. } => p == project && v == view,
+            _ => false,
+        },
+        Write::DeleteProject { project } => key.project() == project,
+    })
+}
+
+fn statement(locks: &BTreeMap<i64, Mode>) -> Statement {
+    let calls: Vec<String> = (1..)
+        .zip(locks.values())
+        .map(|(index, mode)| match mode {
+            Mode::Shared => format!("pg_advisory_xact_lock_shared(${index})"),
+            Mode::Exclusive => format!("pg_advisory_xact_lock(${index})"),
+        })
+        .collect();
+    // Cast, since the functions return nothing, which is no type that a driver reads.
+    let text = format!("SELECT {}", calls.iter().map(|call| format!("{call}::text")).collect::<Vec<_>>().join(", "));
+    Statement { text, values: locks.keys().map(|number| Value::BigInteger(*number)).collect() }
+}
+
+/// The number of a lock: FNV-1a, which is the same in every version of this crate. Two keys of one number wait for each
+/// other without need, and that is all.
+fn number(of: &str) -> i64 {
+    let hash = format!("feast-registry {of}")
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    hash as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use registry_core::{Expected, Kind, Record};
+
+    fn entity(name: &str) -> Key {
+        Key::object(Kind::Entity, "p", name)
+    }
+
+    fn put(key: Key) -> Write {
+        Write::Put(Record { key, value: bytes::Bytes::new(), updated: 0 })
+    }
+
+    #[test]
+    fn what_is_written_is_locked_alone_and_what_is_depended_on_is_shared() {
+        let commit = Commit {
+            expectations: vec![(entity("a"), Expected::Absent), (entity("b"), Expected::Present)],
+            writes: vec![put(entity("a"))],
+        };
+        let Statement { text, values } = of_commit(&commit);
+        assert_eq!(values.len(), 3, "the registry and two keys");
+        assert_eq!(text.matches("lock_shared(").count(), 2, "{text}");
+        assert_eq!(text.matches("xact_lock($").count(), 1, "{text}");
+        assert!(values.is_sorted_by_key(|value| match value {
+            Value::BigInteger(number) => *number,
+            other => panic!("{other:?}"),
+        }));
+    }
+
+    #[test]
+    fn a_large_commit_locks_the_registry() {
+        let writes = (0..=MAX_KEYS).map(|number| put(entity(&number.to_string()))).collect();
+        let commit = Commit { expectations: Vec::new(), writes };
+        assert_eq!(of_commit(&commit), of_registry());
+    }
+
+    #[test]
+    fn numbers_stay_what_they_are() {
+        // Two versions of this crate at work on one database must agree.
+        assert_eq!(number("registry"), number("registry"));
+        assert_eq!(number(&format!("{:?}", entity("driver"))), NUMBER_OF_DRIVER);
+    }
+
+    const NUMBER_OF_DRIVER: i64 = 0;
+}

@@ -1,0 +1,132 @@
+//! Connections, made alike and kept for reuse.
+
+use std::future::Future;
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{self, Metrics, QueueMode, RecycleError, RecycleResult, Timeouts};
+use registry_core::Result;
+use registry_core::config::PoolConfig;
+use tokio_postgres::Client;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::error::{Failure, failure, no_connection, silence};
+use crate::options::Options;
+use crate::session::Session;
+use crate::tls;
+
+/// A connection that goes back to the pool when it is dropped.
+pub(crate) type Connection = managed::Object<Manager>;
+
+/// How many connections a pool without a limit may open; the database has a limit of its own.
+const UNLIMITED: usize = 10_000;
+
+/// Connections to one database.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pool: managed::Pool<Manager>,
+    /// Where the database is, without secrets.
+    pub(crate) location: String,
+    answer_timeout: Duration,
+    echo: bool,
+}
+
+/// What makes connections, and looks whether one can be used again.
+pub(crate) struct Manager {
+    options: Options,
+    tls: MakeRustlsConnect,
+    config: PoolConfig,
+    location: String,
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.location)
+    }
+}
+
+impl Pool {
+    /// A pool without connections yet.
+    pub(crate) fn new(location: String, options: Options, config: PoolConfig) -> Result<Self> {
+        let tls = tls::connector(&options)?;
+        let size = match config.size {
+            0 => UNLIMITED,
+            size => (size as usize).saturating_add(config.max_overflow as usize).min(UNLIMITED),
+        };
+        let answer_timeout = options.answer_timeout;
+        // A server that is paused takes connections and then says nothing: the driver's own limit is for the former alone.
+        let hosts = options.config.get_hosts().len().max(1) as u32;
+        let create = options.config.get_connect_timeout().map(|each| *each * hosts);
+        let manager = Manager { options, tls, config, location: location.clone() };
+        let pool = managed::Pool::builder(manager)
+            .config(managed::PoolConfig {
+                max_size: size,
+                timeouts: Timeouts { wait: Some(config.timeout), create, recycle: Some(answer_timeout) },
+                // The one used last is the least likely to be dead, and the others can age.
+                queue_mode: QueueMode::Lifo,
+            })
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| registry_core::Error::internal("no pool").with_source(error))?;
+        Ok(Self { pool, location, answer_timeout, echo: config.echo })
+    }
+
+    /// A connection, newly made if none is idle.
+    pub(crate) async fn get(&self) -> Result<Connection, Failure> {
+        self.pool.get().await.map_err(|error| no_connection(error, &self.location))
+    }
+
+    /// Waits for what the database answers, but not forever. A connection of which an answer is outstanding must not be
+    /// used again: `connection` is then closed.
+    pub(crate) async fn within<T>(
+        &self,
+        connection: Connection,
+        call: impl AsyncFnOnce(Session<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let session = Session { client: &connection, location: &self.location, echo: self.echo };
+        let answer = tokio::time::timeout(self.answer_timeout, call(session)).await;
+        let outcome = answer.unwrap_or_else(|_| Err(silence(&self.location, self.answer_timeout)));
+        if let Err(Failure::Lost(_)) = &outcome {
+            drop(Connection::take(connection));
+            // What the one has met, the idle ones are likely to.
+            self.pool.retain(|client, _| !client.is_closed());
+        }
+        outcome
+    }
+}
+
+impl managed::Manager for Manager {
+    type Type = Client;
+    type Error = Failure;
+
+    fn create(&self) -> impl Future<Output = Result<Client, Failure>> + Send {
+        async {
+            let (client, connection) =
+                self.options.config.connect(self.tls.clone()).await.map_err(|error| failure(error, &self.location))?;
+            let location = self.location.clone();
+            // It ends with the client, or with the connection.
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, location, "a connection ended");
+                }
+            });
+            Ok(client)
+        }
+    }
+
+    fn recycle(&self, client: &mut Client, metrics: &Metrics) -> impl Future<Output = RecycleResult<Failure>> + Send {
+        let is_old = self.config.recycle.is_some_and(|age| metrics.created.elapsed() > age);
+        async move {
+            if is_old || client.is_closed() {
+                return Err(RecycleError::message("it is closed or too old"));
+            }
+            if self.config.pre_ping {
+                client
+                    .check_connection()
+                    .await
+                    .map_err(|error| RecycleError::Backend(failure(error, &self.location)))?;
+            }
+            Ok(())
+        }
+    }
+}

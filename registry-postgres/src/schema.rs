@@ -1,0 +1,79 @@
+//! Making, verifying and removing the tables.
+
+use registry_core::sql::{self, Dialect, Statement, Value};
+use registry_core::{Error, ErrorKind, Kind};
+
+use crate::error::Failure;
+use crate::session::{Session, plain};
+use crate::{Engine, locks};
+
+/// The names of the tables that are missing from the schema that the session works in.
+pub(crate) async fn missing(session: &Session<'_>) -> Result<Vec<&'static str>, Failure> {
+    let tables = sql::tables();
+    let signs: Vec<String> = (1..=tables.len()).map(|index| format!("(${index})")).collect();
+    let wanted = Statement {
+        text: format!(
+            "SELECT name FROM (VALUES {}) AS wanted (name) WHERE to_regclass(name) IS NULL",
+            signs.join(", ")
+        ),
+        values: tables.iter().map(|table| Value::Text(table.name.to_owned())).collect(),
+    };
+    let rows = session.run_all(&[wanted]).await?.remove(0);
+    let names = rows.iter().map(|row| row.try_get::<_, String>(0)).collect::<Result<Vec<_>, _>>();
+    let names = names.map_err(|error| session.failure(error))?;
+    Ok(tables.iter().map(|table| table.name).filter(|table| names.iter().any(|name| name == table)).collect())
+}
+
+/// The statements that make all tables that are not there, within a transaction that has locked the registry.
+pub(crate) fn create() -> Vec<Statement> {
+    let create = |table: &sql::Table| sql::create_table(Dialect::PostgreSql, table, "");
+    sql::tables().iter().flat_map(create).map(plain).collect()
+}
+
+/// Makes the tables that are missing.
+pub(crate) async fn make(session: &Session<'_>, engine: Engine) -> Result<(), Failure> {
+    let mut statements = vec![plain("BEGIN")];
+    if engine.has_advisory_locks() {
+        statements.push(locks::of_registry());
+    }
+    statements.extend(create());
+    statements.push(plain("COMMIT"));
+    session.run_all(&statements).await.map(drop)
+}
+
+/// Which tables are missing, as an error.
+pub(crate) fn missing_error(location: &str, missing: &[&str]) -> Error {
+    Error::new(
+        ErrorKind::SchemaMissing,
+        format!(
+            "{location}: the registry lacks the tables {}; open it with schema_mode `auto` to create them",
+            missing.join(", ")
+        ),
+    )
+}
+
+/// Removes the tables if no project is left; returns whether it did.
+pub(crate) async fn remove_if_empty(session: &Session<'_>, engine: Engine) -> Result<bool, Failure> {
+    let projects = sql::object_table(Kind::Project).table;
+    // Nobody writes while this looks and removes, Feast's own registry included.
+    let lock = if engine.has_advisory_locks() {
+        vec![locks::of_registry(), plain(format!("LOCK TABLE {projects} IN ACCESS EXCLUSIVE MODE"))]
+    } else {
+        Vec::new()
+    };
+    let mut statements = vec![plain(engine.begin())];
+    statements.extend(lock);
+    statements.push(plain(format!("SELECT EXISTS (SELECT 1 FROM {projects})")));
+    let looked = session.run_all(&statements).await;
+    let has_project = looked.as_ref().is_ok_and(|answers| {
+        answers.last().and_then(|rows| rows.first()).is_none_or(|row| row.try_get(0).unwrap_or(true))
+    });
+    if has_project || looked.is_err() {
+        session.run_all(&[plain("ROLLBACK")]).await?;
+        return looked.map(|_| false);
+    }
+    let tables: Vec<&str> = sql::tables().iter().map(|table| table.name).collect();
+    let drop_all = plain(format!("DROP TABLE IF EXISTS {}", tables.join(", ")));
+    session.run_all(&[drop_all, plain("COMMIT")]).await?;
+    Ok(true)
+}
