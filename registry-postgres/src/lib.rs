@@ -40,8 +40,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
-use registry_core::sql::{self, Dialect, Fate, Read, Statement};
-use registry_core::{Backend, Commit, Error, ErrorKind, Limits, Outcome, Query, Record, Result};
+use registry_core::sql::{self, Dialect, Fate, Read};
+use registry_core::{Backend, Commit, Error, ErrorKind, Key, Limits, Outcome, Query, Record, Result};
 
 use crate::error::Failure;
 use crate::options::Options;
@@ -175,7 +175,7 @@ impl PostgresBackend {
     }
 
     /// Learns what became of a commit whose answer was lost.
-    async fn fate(&self, commit: &Commit, lost: Error, deadline: Instant) -> Result<Fate> {
+    async fn fate(&self, commit: &Commit, lost: &Error, deadline: Instant) -> Result<Fate> {
         let mut attempt = 0;
         loop {
             match self.look_up(commit).await {
@@ -191,16 +191,15 @@ impl PostgresBackend {
         }
     }
 
-    /// Which expectation does not hold. If all do by now, the first stands for what has changed meanwhile.
-    async fn conflict(&self, commit: &Commit) -> Result<Outcome> {
+    /// The key of an expectation that does not hold, if there still is one.
+    async fn conflict(&self, commit: &Commit) -> Result<Option<Key>> {
         let keys = commit.expectations.iter().map(|(key, _)| key.clone()).collect();
         let found = match self.read(&[Query::Keys(keys)]).await {
             Ok(mut answers) => answers.remove(0),
             Err(error) if error.kind() == ErrorKind::SchemaMissing => Vec::new(),
             Err(error) => return Err(error),
         };
-        let key = sql::conflict(&commit.expectations, &found).or_else(|| sql::keys_of(commit).into_iter().next());
-        key.map(Outcome::Conflict).ok_or_else(|| Error::internal("a commit without keys met a conflict"))
+        Ok(sql::conflict(&commit.expectations, &found))
     }
 
     async fn missing_tables(&self) -> Result<Vec<&'static str>, Failure> {
@@ -296,22 +295,24 @@ impl Backend for PostgresBackend {
             match failure {
                 Failure::Unexpected(error) => {
                     // What came in between may have been this very commit, when the server had it longer than we waited.
-                    if was_lost && self.fate(&commit, error, deadline).await? == Fate::Committed {
+                    if was_lost && self.fate(&commit, &error, deadline).await? == Fate::Committed {
                         return Ok(Outcome::Committed);
                     }
-                    return self.conflict(&commit).await;
+                    match self.conflict(&commit).await? {
+                        Some(key) => return Ok(Outcome::Conflict(key)),
+                        None if is_late => return Err(error),
+                        // It holds again, or what others were making too was a table.
+                        None => tokio::time::sleep(backoff(attempt)).await,
+                    }
                 }
-                Failure::Lost(error) if is_late => return Err(unknown_fate(self.location(), error)),
+                Failure::Lost(error) if is_late => return Err(unknown_fate(self.location(), &error)),
                 Failure::Lost(error) => {
                     tracing::warn!(%error, "the answer to a commit was lost; looking up what became of it");
                     was_lost = true;
-                    let text = error.to_string();
-                    match self.fate(&commit, error, deadline).await? {
+                    match self.fate(&commit, &error, deadline).await? {
                         Fate::Committed => return Ok(Outcome::Committed),
                         Fate::NotCommitted => tokio::time::sleep(backoff(attempt)).await,
-                        Fate::Unknown => {
-                            return Err(unknown_fate(self.location(), Error::new(ErrorKind::Unavailable, text)));
-                        }
+                        Fate::Unknown => return Err(unknown_fate(self.location(), &error)),
                     }
                 }
                 Failure::Serialization(error) if is_late => return Err(error),
@@ -349,12 +350,14 @@ impl Backend for PostgresBackend {
     }
 }
 
-fn unknown_fate(location: &str, lost: Error) -> Error {
+fn unknown_fate(location: &str, lost: &Error) -> Error {
     Error::new(
         ErrorKind::Unavailable,
-        format!("{location}: the answer to a write was lost and it is not known whether it was stored; look, and try again ({lost})"),
+        format!(
+            "{location}: the answer to a write was lost, and it is not known whether it was stored; look, and try again \
+             ({lost})"
+        ),
     )
-    .with_source(lost)
 }
 
 /// A random pause of up to 2, 4, 8, … ms, so that those who met once do not meet again.
@@ -365,6 +368,8 @@ fn backoff(attempt: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use registry_core::sql::Statement;
+
     use super::*;
 
     #[test]

@@ -112,9 +112,6 @@ mod tests {
     #[test]
     fn numbers_stay_what_they_are() {
         // Two versions of this crate at work on one database must agree.
-        assert_eq!(number("registry"), number("registry"));
-        assert_eq!(number(&format!("{:?}", entity("driver"))), NUMBER_OF_DRIVER);
+        assert_eq!(number(&format!("{:?}", entity("driver"))), 8_625_366_724_477_447_740);
     }
-
-    const NUMBER_OF_DRIVER: i64 = 0;
 }

@@ -55,7 +55,7 @@ pub(crate) async fn deleting_one_leaves_the_others_byte_for_byte(setup: Setup) {
             let listed = registry.list(Kind::Project, None, &ListFilter::default(), Freshness::Cached).await;
             let listed: Vec<String> =
                 or_fail("a list", listed).iter().map(|object| or_fail("a name", object.name())).collect();
-            let left: Vec<String> = names().skip(done + 1).cloned().collect();
+            let left = handle.in_order(names().skip(done + 1).cloned().collect(), String::clone);
             assert_eq!(listed, left, "{property}: the cached projects");
         }
         let again = deleter.delete_project(project).await.expect_err("a deleted project cannot be deleted again");
