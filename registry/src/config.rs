@@ -234,6 +234,11 @@ fn registry(block: &Block<'_>, origin: &str) -> Result<RegistryConfig, Problem> 
     }
     if let Some(block) = block.block("sqlalchemy_config_kwargs", "registry.sqlalchemy_config_kwargs.")? {
         config.pool = pool(&block)?;
+        // What Feast's users give to the driver, as options of the URL.
+        for (name, value) in connect_args(&block)? {
+            config.url = config.url.with_option(&name, &value);
+            config.read_url = config.read_url.map(|url| url.with_option(&name, &value));
+        }
     }
     Ok(config)
 }
@@ -267,7 +272,16 @@ fn store_type<'a>(block: &Block<'a>) -> Result<Option<&'a str>, Problem> {
 }
 
 fn pool(block: &Block<'_>) -> Result<PoolConfig, Problem> {
-    let accepted = ["echo", "pool_size", "max_overflow", "pool_pre_ping", "pool_recycle", "pool_timeout"];
+    let accepted = [
+        "echo",
+        "pool_size",
+        "max_overflow",
+        "pool_pre_ping",
+        "pool_recycle",
+        "pool_timeout",
+        "isolation_level",
+        "connect_args",
+    ];
     block.only(&accepted, |_| "")?;
     let mut pool = PoolConfig::default();
     match block.get("echo") {
@@ -300,7 +314,39 @@ fn pool(block: &Block<'_>) -> Result<PoolConfig, Problem> {
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
             .ok_or_else(|| block.must_be("pool_timeout", "a number of seconds, 0 or more", value))?;
     }
+    if let Some(level) = block.string("isolation_level")? {
+        // Commits are serializable whatever it is; the others have no effect.
+        let levels = ["SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT"];
+        if !levels.contains(&level) {
+            return Err(block.must_be("isolation_level", levels.join(", "), Value::Str(level)));
+        }
+        pool.serializable = level == "SERIALIZABLE";
+    }
     Ok(pool)
+}
+
+/// What SQLAlchemy hands to the database's driver when it connects.
+fn connect_args(block: &Block<'_>) -> Result<Vec<(String, String)>, Problem> {
+    let Some(arguments) = block.nullable_block("connect_args", "registry.sqlalchemy_config_kwargs.connect_args.")?
+    else {
+        return Ok(Vec::new());
+    };
+    let mut options = Vec::new();
+    for entry in arguments.entries {
+        let Value::Str(name) = entry.key.value() else {
+            return Err(arguments.wrong("", "has a name that is no string"));
+        };
+        options.push((
+            name.to_owned(),
+            match entry.value.value() {
+                Value::Str(text) => text.to_owned(),
+                Value::Int(number) => number.to_string(),
+                Value::Bool(on) => on.to_string(),
+                other => return Err(arguments.must_be(name, "a string, a number, `true` or `false`", other)),
+            },
+        ));
+    }
+    Ok(options)
 }
 
 /// What the path of a registry is, without showing it.

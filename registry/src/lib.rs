@@ -6,6 +6,7 @@
 //! | feature | URLs | backend |
 //! |---|---|---|
 //! | `sqlite` (default) | `sqlite:///file.db` | `registry-sqlite` |
+//! | `postgres` | `postgresql://user:password@host/database` | `registry-postgres` |
 //! | always | `memory://` | [`MemoryBackend`] |
 //!
 //! ```no_run
@@ -30,6 +31,8 @@ use std::sync::Arc;
 
 pub use registry_core::config::{CacheConfig, CacheMode, PoolConfig, RegistryConfig, RegistryUrl, SchemaMode};
 pub use registry_core::*;
+#[cfg(feature = "postgres")]
+pub use registry_postgres::PostgresBackend;
 #[cfg(feature = "sqlite")]
 pub use registry_sqlite::SqliteBackend;
 
@@ -38,7 +41,7 @@ pub use registry_sqlite::SqliteBackend;
 /// # Errors
 /// `InvalidConfig` when no backend for the URL is compiled in; else what [`Registry::open`] says.
 pub async fn open(config: &RegistryConfig) -> Result<Registry> {
-    Registry::open(open_backend(config)?, options(config)).await
+    open_with(config, options(config)).await
 }
 
 /// Opens the registry that a configuration names, to read from it: nothing is made or changed, and writes are refused.
@@ -54,7 +57,13 @@ pub async fn open_read_only(config: &RegistryConfig) -> Result<Registry> {
         return Err(Error::config(format!("there is no registry file `{path}`")));
     }
     let options = RegistryOptions { read_only: true, purge_feast_metadata: false, ..options(config) };
-    Registry::open(open_backend(config)?, options).await
+    open_with(config, options).await
+}
+
+async fn open_with(config: &RegistryConfig, options: RegistryOptions) -> Result<Registry> {
+    let replica = config.read_url.as_ref().filter(|replica| **replica != config.url);
+    let replica = replica.map(|url| open_backend(url, config)).transpose()?;
+    Registry::open_with_replica(open_backend(&config.url, config)?, replica, options).await
 }
 
 fn options(config: &RegistryConfig) -> RegistryOptions {
@@ -69,7 +78,7 @@ fn options(config: &RegistryConfig) -> RegistryOptions {
 /// The URL schemes that Feast users have, each with the Cargo feature of this crate that serves it.
 const SCHEMES: [(&str, Option<&str>); 9] = [
     ("sqlite", Some("sqlite")),
-    ("postgresql", None),
+    ("postgresql", Some("postgres")),
     ("mysql", None),
     ("mariadb", None),
     ("file", None),
@@ -79,30 +88,35 @@ const SCHEMES: [(&str, Option<&str>); 9] = [
     ("abfss", None),
 ];
 
-fn open_backend(config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
-    match config.url.scheme() {
+/// What the URL names; of the configuration, the rest.
+fn open_backend(url: &RegistryUrl, config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
+    match url.scheme() {
         "memory" => Ok(Arc::new(MemoryBackend::new())),
         #[cfg(feature = "sqlite")]
-        "sqlite" => open_sqlite(config),
-        scheme => Err(missing_backend(scheme, &config.url)),
+        "sqlite" => open_sqlite(url, config),
+        #[cfg(feature = "postgres")]
+        "postgresql" => Ok(Arc::new(PostgresBackend::new(url, &config.pool)?)),
+        scheme => Err(missing_backend(scheme, url)),
     }
 }
 
 #[cfg(feature = "sqlite")]
-fn open_sqlite(config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
+fn open_sqlite(url: &RegistryUrl, config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
     if let Some(replica) = config.read_url.as_ref().filter(|replica| **replica != config.url) {
         return Err(Error::config(format!(
             "`read_path` is `{replica}`, but a SQLite registry has no replicas; leave it out"
         )));
     }
-    Ok(Arc::new(match config.url.database() {
+    Ok(Arc::new(match url.database() {
         None | Some(":memory:") => SqliteBackend::in_memory()?,
         Some(path) => SqliteBackend::open(path)?,
     }))
 }
 
 fn missing_backend(scheme: &str, url: &RegistryUrl) -> Error {
-    let compiled_in = if cfg!(feature = "sqlite") { "sqlite, memory" } else { "memory" };
+    let backends = [("sqlite", cfg!(feature = "sqlite")), ("postgresql", cfg!(feature = "postgres")), ("memory", true)];
+    let compiled_in: Vec<&str> = backends.iter().filter(|(_, is_in)| *is_in).map(|(scheme, _)| *scheme).collect();
+    let compiled_in = compiled_in.join(", ");
     let remedy = match SCHEMES.iter().find(|(known, _)| *known == scheme) {
         Some((_, Some(feature))) => format!("add the Cargo feature `{feature}` of the crate `registry`"),
         Some((_, None)) => "this version has no backend for it yet".to_owned(),
@@ -123,9 +137,9 @@ mod open_tests {
 
     #[tokio::test]
     async fn a_missing_backend_is_named_with_the_remedy_and_without_the_password() {
-        let config = RegistryConfig::new("postgresql://me:secret@db/feast".parse().expect("a URL"));
+        let config = RegistryConfig::new("oracle://me:secret@db/feast".parse().expect("a URL"));
         let error = open(&config).await.err().expect("no backend").to_string();
-        assert!(error.contains("postgresql://me:***@db/feast") && error.contains("Compiled in are"), "{error}");
+        assert!(error.contains("oracle://me:***@db/feast") && error.contains("Compiled in are"), "{error}");
     }
 
     #[cfg(feature = "sqlite")]

@@ -114,6 +114,16 @@ impl RegistryUrl {
     pub fn query(&self) -> &[(String, String)] {
         &self.query
     }
+
+    /// The URL with an option, unless it has that one already.
+    #[must_use]
+    pub fn with_option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let name = name.into();
+        if self.query.iter().all(|(of, _)| *of != name) {
+            self.query.push((name, value.into()));
+        }
+        self
+    }
 }
 
 impl FromStr for RegistryUrl {

@@ -66,6 +66,8 @@ pub struct Registry {
 
 struct Inner {
     backend: Arc<dyn Backend>,
+    /// Where reads go that do not decide a write, if not to the backend itself.
+    replica: Option<Arc<dyn Backend>>,
     limits: Limits,
     cache: Cache,
     locks: Locks,
@@ -79,12 +81,32 @@ impl Registry {
     /// # Errors
     /// What [`Backend::prepare`] says, and what a first read and write may.
     pub async fn open(backend: Arc<dyn Backend>, options: RegistryOptions) -> Result<Self> {
+        Self::open_with_replica(backend, None, options).await
+    }
+
+    /// Opens a registry whose reads go to a replica of its storage (Feast: `read_path`): those of callers, and those that
+    /// fill the cache. What is read to decide a write is read from the storage itself, so a replica that lags behind
+    /// costs no correctness; but a caller may not see at once what was just written, and a refresh of the cache may take
+    /// it back to what the replica has.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open). A replica is verified if `schema_mode` is `verify`; nothing is made there.
+    pub async fn open_with_replica(
+        backend: Arc<dyn Backend>,
+        replica: Option<Arc<dyn Backend>>,
+        options: RegistryOptions,
+    ) -> Result<Self> {
         let only_verifies = options.read_only && options.schema_mode == SchemaMode::Auto;
         backend.prepare(if only_verifies { SchemaMode::Verify } else { options.schema_mode }).await?;
+        if let Some(replica) = &replica {
+            let verifies = options.schema_mode == SchemaMode::Verify;
+            replica.prepare(if verifies { SchemaMode::Verify } else { SchemaMode::Skip }).await?;
+        }
         let limits = backend.limits();
         let inner = Inner {
             limits,
             backend,
+            replica,
             cache: Cache::new(options.cache, limits.keeps_order),
             locks: Locks::new(),
             keeps_metadata: !options.purge_feast_metadata,
@@ -108,7 +130,7 @@ impl Registry {
 
     /// Reads everything anew for cached reads (Feast: `refresh`).
     pub async fn refresh(&self) -> Result<()> {
-        self.inner.cache.refresh(&*self.inner.backend).await
+        self.inner.cache.refresh(self.inner.reads()).await
     }
 
     /// Registries of Feast before 0.40 had no project objects; with `purge_feast_metadata`, their old form then goes.
@@ -155,6 +177,11 @@ impl Registry {
 }
 
 impl Inner {
+    /// Where reads go that do not decide a write.
+    fn reads(&self) -> &dyn Backend {
+        &**self.replica.as_ref().unwrap_or(&self.backend)
+    }
+
     async fn transact<T>(
         &self,
         queries: &[Query],
@@ -235,7 +262,7 @@ fn now() -> Timestamp {
 async fn refresh_forever(registry: Weak<Inner>, ttl: Duration) {
     loop {
         let Some(inner) = registry.upgrade() else { return };
-        if let Err(error) = inner.cache.refresh(&*inner.backend).await {
+        if let Err(error) = inner.cache.refresh(inner.reads()).await {
             tracing::warn!(%error, "the cached registry could not be refreshed");
         }
         drop(inner);

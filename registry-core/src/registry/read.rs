@@ -73,7 +73,7 @@ impl Registry {
     async fn find(&self, kinds: &[Kind], project: &str, name: &str, freshness: Freshness) -> Result<Option<Object>> {
         match freshness {
             Freshness::Cached => {
-                self.inner.cache.ensure_fresh(&*self.inner.backend).await?;
+                self.inner.cache.ensure_fresh(self.inner.reads()).await?;
                 Ok(kinds.iter().find_map(|kind| self.inner.cache.get(*kind, project, name)))
             }
             Freshness::Stored => {
@@ -115,7 +115,7 @@ impl Registry {
         let since = filter.updated_since.map(|moment| moment.seconds);
         let mut objects: Vec<Object> = match freshness {
             Freshness::Cached => {
-                self.inner.cache.ensure_fresh(&*self.inner.backend).await?;
+                self.inner.cache.ensure_fresh(self.inner.reads()).await?;
                 let listed = kinds.iter().flat_map(|kind| self.inner.cache.list(*kind, project));
                 let recent = listed.filter(|(_, updated)| since.is_none_or(|since| *updated >= since));
                 recent.map(|(object, _)| object).collect()
@@ -127,7 +127,7 @@ impl Registry {
                     updated_since: since,
                 };
                 let queries: Vec<Query> = kinds.iter().map(query).collect();
-                let answers = self.inner.backend.read(&queries).await?;
+                let answers = self.inner.reads().read(&queries).await?;
                 answers.into_iter().flatten().filter_map(object_of).collect()
             }
         };
@@ -163,7 +163,7 @@ impl Registry {
 
     async fn project_facts(&self, project: &str, freshness: Freshness) -> Result<Vec<(String, Bytes)>> {
         if freshness == Freshness::Cached {
-            self.inner.cache.ensure_fresh(&*self.inner.backend).await?;
+            self.inner.cache.ensure_fresh(self.inner.reads()).await?;
             return Ok(self.inner.cache.metadata(project));
         }
         let records = self.read(Query::Metadata { project: Some(project.to_owned()) }).await?;
@@ -252,11 +252,16 @@ impl Registry {
     /// # Errors
     /// What the storage says.
     pub async fn ping(&self) -> Result<()> {
-        self.read(Query::Keys(vec![Key::metadata("", Key::LAST_UPDATED)])).await.map(drop)
+        let query = [Query::Keys(vec![Key::metadata("", Key::LAST_UPDATED)])];
+        self.inner.backend.read(&query).await?;
+        match &self.inner.replica {
+            Some(replica) => replica.read(&query).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     async fn read(&self, query: Query) -> Result<Vec<Record>> {
-        let answers = self.inner.backend.read(slice::from_ref(&query)).await?;
+        let answers = self.inner.reads().read(slice::from_ref(&query)).await?;
         Ok(answers.into_iter().next().unwrap_or_default())
     }
 }

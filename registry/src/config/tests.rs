@@ -56,13 +56,17 @@ registry:
         pool_pre_ping: true
         pool_recycle: 3600
         pool_timeout: 2.5
+        isolation_level: SERIALIZABLE
+        connect_args: {sslmode: require, connect_timeout: 3}
 online_store: {type: redis, connection_string: 'localhost:6379'}
 entity_key_serialization_version: 3
 ",
     );
     assert_eq!(config.project.as_deref(), Some("my-project_1"));
-    let mut expected = RegistryConfig::new("postgresql://feast:pass@db:5432/feast".parse().unwrap());
-    expected.read_url = Some("postgresql+psycopg://feast:pass@replica:5432/feast".parse().unwrap());
+    let mut expected =
+        RegistryConfig::new("postgresql://feast:pass@db:5432/feast?sslmode=require&connect_timeout=3".parse().unwrap());
+    let replica = "postgresql+psycopg://feast:pass@replica:5432/feast?sslmode=require&connect_timeout=3";
+    expected.read_url = Some(replica.parse().unwrap());
     expected.cache = CacheConfig { mode: CacheMode::Thread, ttl: Duration::from_secs(60) };
     expected.schema_mode = SchemaMode::Verify;
     expected.purge_feast_metadata = true;
@@ -73,6 +77,7 @@ entity_key_serialization_version: 3
         recycle: Some(Duration::from_secs(3600)),
         echo: true,
         timeout: Duration::from_millis(2500),
+        serializable: true,
     };
     assert_eq!(config.registry, expected);
 }
@@ -268,9 +273,18 @@ fn errors_name_line_setting_and_what_is_accepted() {
         ),
         // The pool.
         (
-            &sql("  sqlalchemy_config_kwargs:\n    pool_size: 5\n    isolation_level: SERIALIZABLE"),
-            ", line 6: `registry.sqlalchemy_config_kwargs` has no setting `isolation_level`; its settings are `echo`, \
-             `pool_size`, `max_overflow`, `pool_pre_ping`, `pool_recycle`, `pool_timeout`",
+            &sql("  sqlalchemy_config_kwargs:\n    pool_size: 5\n    poolclass: SERIALIZABLE"),
+            ", line 6: `registry.sqlalchemy_config_kwargs` has no setting `poolclass`; its settings are `echo`, \
+             `pool_size`, `max_overflow`, `pool_pre_ping`, `pool_recycle`, `pool_timeout`, \
+             `isolation_level`, `connect_args`",
+        ),
+        (
+            &sql("  sqlalchemy_config_kwargs: {isolation_level: SNAPSHOT}"),
+            ", line 4: `registry.sqlalchemy_config_kwargs.isolation_level` must be SERIALIZABLE, REPEATABLE READ, READ",
+        ),
+        (
+            &sql("  sqlalchemy_config_kwargs: {connect_args: {ssl: {ca: a}}}"),
+            ", line 4: `registry.sqlalchemy_config_kwargs.connect_args.ssl` must be a string, a number",
         ),
         (
             &sql("  sqlalchemy_config_kwargs:"),
