@@ -9,7 +9,6 @@ use conformance_tests::{Exception, Factory, Storage, conformance_tests, this_pro
 use registry_core::config::{PoolConfig, RegistryUrl};
 use registry_core::{Backend, Result};
 use registry_postgres::PostgresBackend;
-use tokio_postgres::NoTls;
 
 mod databases;
 
@@ -28,7 +27,7 @@ impl Factory for Postgres {
     async fn create(&self) -> Arc<dyn Storage> {
         let schema = databases::fresh_name();
         // Through a pooler too: what makes the schema need not go the way that the tests go.
-        execute(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")).await;
+        databases::postgres(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")).await;
         let url = databases::service(self.service);
         let link = if url.query().is_empty() { '?' } else { '&' };
         let text = env::var(format!("FEAST_REGISTRY_TEST_{}_URL", self.service)).expect("the URL was there just now");
@@ -69,20 +68,8 @@ impl Storage for Schema {
     }
 
     async fn remove(&self) {
-        execute(&format!("DROP SCHEMA {} CASCADE", self.schema)).await;
+        databases::postgres(&format!("DROP SCHEMA {} CASCADE", self.schema)).await;
     }
-}
-
-/// Runs a statement on the server itself.
-async fn execute(statement: &str) {
-    let url = databases::service("POSTGRES");
-    let mut config = tokio_postgres::Config::new();
-    config.host(url.host().unwrap_or("localhost")).user(url.username().unwrap_or("postgres"));
-    config.port(url.port().unwrap_or(5432)).dbname(url.database().unwrap_or("postgres"));
-    config.password(url.password().unwrap_or_default());
-    let (client, connection) = config.connect(NoTls).await.expect("a connection to PostgreSQL");
-    tokio::spawn(connection);
-    client.batch_execute(statement).await.expect(statement);
 }
 
 conformance_tests!(Postgres { service: "POSTGRES", serializable: false });

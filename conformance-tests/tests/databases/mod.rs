@@ -49,3 +49,15 @@ pub(crate) fn fresh_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("conformance_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
+
+/// Runs statements on the PostgreSQL server itself.
+pub(crate) async fn postgres(statements: &str) {
+    let url = service("POSTGRES");
+    let mut config = tokio_postgres::Config::new();
+    config.host(url.host().unwrap_or("localhost")).user(url.username().unwrap_or("postgres"));
+    config.port(url.port().unwrap_or(5432)).dbname(url.database().unwrap_or("postgres"));
+    config.password(url.password().unwrap_or_default());
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.expect("a connection to PostgreSQL");
+    tokio::spawn(connection);
+    client.batch_execute(statements).await.expect(statements);
+}
