@@ -1,6 +1,5 @@
 //! Connections, made alike and kept for reuse.
 
-use std::future::Future;
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -76,22 +75,39 @@ impl Pool {
         self.pool.get().await.map_err(|error| no_connection(error, &self.location))
     }
 
-    /// Waits for what the database answers, but not forever. A connection of which an answer is outstanding must not be
-    /// used again: `connection` is then closed.
+    /// Waits for what the database answers, but not forever. A connection of which an answer is outstanding, or whose
+    /// transaction may be open, is not used again: neither after silence, nor when the caller no longer waits.
     pub(crate) async fn within<T>(
         &self,
         connection: Connection,
         call: impl AsyncFnOnce(Session<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let session = Session { client: &connection, location: &self.location, echo: self.echo };
+        let lease = Lease(Some(connection));
+        let Some(client) = lease.0.as_deref() else { return Err(silence(&self.location, self.answer_timeout)) };
+        let session = Session { client, location: &self.location, echo: self.echo };
         let answer = tokio::time::timeout(self.answer_timeout, call(session)).await;
         let outcome = answer.unwrap_or_else(|_| Err(silence(&self.location, self.answer_timeout)));
-        if let Err(Failure::Lost(_)) = &outcome {
-            drop(Connection::take(connection));
+        match &outcome {
             // What the one has met, the idle ones are likely to.
-            self.pool.retain(|client, _| !client.is_closed());
+            Err(Failure::Lost(_)) => drop(self.pool.retain(|client, _| !client.is_closed())),
+            _ => lease.give_back(),
         }
         outcome
+    }
+}
+
+/// A connection that is closed unless it is given back.
+struct Lease(Option<Connection>);
+
+impl Lease {
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.take().map(Connection::take);
     }
 }
 
@@ -99,34 +115,27 @@ impl managed::Manager for Manager {
     type Type = Client;
     type Error = Failure;
 
-    fn create(&self) -> impl Future<Output = Result<Client, Failure>> + Send {
-        async {
-            let (client, connection) =
-                self.options.config.connect(self.tls.clone()).await.map_err(|error| failure(error, &self.location))?;
-            let location = self.location.clone();
-            // It ends with the client, or with the connection.
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, location, "a connection ended");
-                }
-            });
-            Ok(client)
-        }
+    async fn create(&self) -> Result<Client, Failure> {
+        let connected = self.options.config.connect(self.tls.clone()).await;
+        let (client, connection) = connected.map_err(|error| failure(error, &self.location))?;
+        let location = self.location.clone();
+        // It ends with the client, or with the connection.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, location, "a connection ended");
+            }
+        });
+        Ok(client)
     }
 
-    fn recycle(&self, client: &mut Client, metrics: &Metrics) -> impl Future<Output = RecycleResult<Failure>> + Send {
+    async fn recycle(&self, client: &mut Client, metrics: &Metrics) -> RecycleResult<Failure> {
         let is_old = self.config.recycle.is_some_and(|age| metrics.created.elapsed() > age);
-        async move {
-            if is_old || client.is_closed() {
-                return Err(RecycleError::message("it is closed or too old"));
-            }
-            if self.config.pre_ping {
-                client
-                    .check_connection()
-                    .await
-                    .map_err(|error| RecycleError::Backend(failure(error, &self.location)))?;
-            }
-            Ok(())
+        if is_old || client.is_closed() {
+            return Err(RecycleError::message("it is closed or too old"));
         }
+        if self.config.pre_ping {
+            client.check_connection().await.map_err(|error| RecycleError::Backend(failure(error, &self.location)))?;
+        }
+        Ok(())
     }
 }
