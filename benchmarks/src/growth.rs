@@ -59,7 +59,7 @@ async fn side_by_side(setup: &Setup, views: usize) -> Result<[Vec<f64>; 2]> {
 }
 
 async fn ours_alone(setup: &Setup) -> Result<Vec<f64>> {
-    let server = setup.ours.start(&setup.registry(0)?).await?;
+    let server = setup.start(&setup.ours, 0).await?;
     let mut client = prepared(setup, &server).await?;
     let mut times = Vec::with_capacity(MANY_VIEWS);
     for view in 0..MANY_VIEWS {

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a command line tool")]
 
+mod databases;
 mod direct;
 mod growth;
 mod load;
@@ -58,9 +59,13 @@ pub(crate) struct Arguments {
     #[arg(long)]
     seconds: Option<f64>,
 
-    /// Only these parts.
+    /// Only these parts [default: all; databases if --database names one].
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
+
+    /// A database server to measure on too: the URL of a database whose user may create others. May be repeated.
+    #[arg(long, value_name = "URL")]
+    database: Vec<String>,
 }
 
 /// A part of the benchmark, which makes a table of its own.
@@ -74,6 +79,8 @@ enum Part {
     Sizes,
     /// The Rust API on SQLite, and the same statements given to SQLite's driver.
     Direct,
+    /// Calls per second on database servers, and what an apply costs beside 10 and 10,000 feature views.
+    Databases,
 }
 
 fn main() -> ExitCode {
@@ -132,6 +139,9 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     if wanted(Part::Direct) {
         direct::measure(&setup, &mut report).await?;
+    }
+    if arguments.only.contains(&Part::Databases) || (arguments.only.is_empty() && !arguments.database.is_empty()) {
+        databases::measure(&setup, &arguments.database, &mut report).await?;
     }
     Ok(report)
 }

@@ -55,11 +55,10 @@ impl Contender {
         command
     }
 
-    /// Starts its server on a registry and waits until it answers.
-    pub(crate) async fn start(&self, registry: &Path) -> Result<Server> {
-        let folder = registry.parent().context("a registry file without a folder")?;
+    /// Starts its server on the registry of a URL and waits until it answers; `folder` is its own.
+    pub(crate) async fn start(&self, folder: &Path, url: &str) -> Result<Server> {
         let config = folder.join("feature_store.yaml");
-        std::fs::write(&config, feature_store_yaml(registry))?;
+        std::fs::write(&config, feature_store_yaml(url))?;
         let address = free_address()?;
         let port = address.rsplit(':').next().unwrap_or_default();
         let mut command = self.command("serve");
@@ -86,20 +85,19 @@ impl Contender {
 }
 
 /// Feast's file, which both servers read: one registry, one time to live of the cache.
-fn feature_store_yaml(registry: &Path) -> String {
+fn feature_store_yaml(url: &str) -> String {
     format!(
         "project: {project}\n\
          provider: local\n\
          registry:\n  \
            registry_type: sql\n  \
-           path: sqlite:///{registry}\n  \
+           path: {url}\n  \
            cache_ttl_seconds: 600\n\
          online_store:\n  \
            type: sqlite\n  \
            path: online.db\n\
          entity_key_serialization_version: 3\n",
         project = crate::sample::PROJECT,
-        registry = registry.display(),
     )
 }
 

@@ -86,19 +86,33 @@ impl Setup {
 
     /// A new copy of the registry with so many feature views; with none, a file yet to be made.
     pub(crate) fn registry(&self, views: usize) -> Result<PathBuf> {
-        let folder = tempfile::Builder::new().tempdir_in(self.folder.path())?.keep();
-        let file = folder.join("registry.db");
+        let file = self.new_folder()?.join("registry.db");
         if views > 0 {
             std::fs::copy(seed_file(self.folder.path(), views), &file)?;
         }
         Ok(file)
     }
 
+    /// Starts a server on a new copy of the registry with so many feature views.
+    pub(crate) async fn start(&self, contender: &Contender, views: usize) -> Result<Server> {
+        let file = self.registry(views)?;
+        let folder = file.parent().context("a registry file without a folder")?;
+        contender.start(folder, &format!("sqlite:///{}", file.display())).await
+    }
+
     /// Starts both servers, each on a new copy of the registry with so many feature views: Feast's, and ours.
     pub(crate) async fn start_both(&self, views: usize) -> Result<[Server; 2]> {
-        let feast = self.feast.start(&self.registry(views)?).await?;
-        let ours = self.ours.start(&self.registry(views)?).await?;
-        Ok([feast, ours])
+        Ok([self.start(&self.feast, views).await?, self.start(&self.ours, views).await?])
+    }
+
+    /// Starts both servers, each on the registry of a URL.
+    pub(crate) async fn start_both_at(&self, feast: &str, ours: &str) -> Result<[Server; 2]> {
+        let feast = self.feast.start(&self.new_folder()?, feast).await?;
+        Ok([feast, self.ours.start(&self.new_folder()?, ours).await?])
+    }
+
+    fn new_folder(&self) -> Result<PathBuf> {
+        Ok(tempfile::Builder::new().tempdir_in(self.folder.path())?.keep())
     }
 }
 
