@@ -46,7 +46,8 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> Result<()> {
-        let filter = EnvFilter::try_new(&self.log).with_context(|| format!("--log: `{}` is not a filter", self.log))?;
+        let filter =
+            EnvFilter::try_new(filter(&self.log)).with_context(|| format!("--log: `{}` is not a filter", self.log))?;
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
@@ -74,6 +75,18 @@ impl Serve {
         registry_server::serve(registry, listener, options, stop).await?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// A level alone is about this program: what the libraries below it say of every frame would hide a line per request.
+/// `trace`, or a filter that names targets, is taken as it is.
+fn filter(log: &str) -> String {
+    match log {
+        "error" | "warn" | "info" | "debug" => {
+            let quiet = ["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "tokio_postgres", "mysql_async"];
+            quiet.iter().fold(log.to_owned(), |filter, library| format!("{filter},{library}=warn"))
+        }
+        _ => log.to_owned(),
     }
 }
 
