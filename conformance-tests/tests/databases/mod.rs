@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::env;
+use std::path::PathBuf;
+use std::process::Command;
 
 use conformance_tests::Exception;
 use registry_core::config::{PoolConfig, RegistryUrl};
@@ -52,12 +54,39 @@ pub(crate) fn fresh_name() -> String {
 
 /// Runs statements on the PostgreSQL server itself.
 pub(crate) async fn postgres(statements: &str) {
-    let url = service("POSTGRES");
-    let mut config = tokio_postgres::Config::new();
-    config.host(url.host().unwrap_or("localhost")).user(url.username().unwrap_or("postgres"));
-    config.port(url.port().unwrap_or(5432)).dbname(url.database().unwrap_or("postgres"));
-    config.password(url.password().unwrap_or_default());
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.expect("a connection to PostgreSQL");
+    let url = env::var("FEAST_REGISTRY_TEST_POSTGRES_URL").expect("the URL was there just now");
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("PostgreSQL");
     tokio::spawn(connection);
     client.batch_execute(statements).await.expect(statements);
+}
+
+/// The folder of PostgreSQL's programs, for servers of a test's own.
+pub(crate) fn postgres_programs() -> PathBuf {
+    if let Some(folder) = env::var_os("FEAST_REGISTRY_TEST_POSTGRES_BIN") {
+        return folder.into();
+    }
+    // Debian keeps them out of PATH.
+    let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|entries| entries.flatten().map(|entry| entry.path().join("bin")).collect())
+        .unwrap_or_default();
+    versions.retain(|folder| folder.join("initdb").exists());
+    versions.sort();
+    versions.pop().unwrap_or_else(|| {
+        let folder = Command::new("pg_config").arg("--bindir").output().expect("FEAST_REGISTRY_TEST_POSTGRES_BIN");
+        String::from_utf8(folder.stdout).expect("a path").trim().into()
+    })
+}
+
+/// The number of a user; of the one who runs the tests if no name is given.
+pub(crate) fn user_id(name: &str) -> u32 {
+    let mut command = Command::new("id");
+    command.arg("-u").args(Some(name).filter(|name| !name.is_empty()));
+    let output = command.output().expect("the command `id`");
+    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_else(|_| panic!("there is no user `{name}`"))
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("the port").port()
 }
