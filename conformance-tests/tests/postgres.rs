@@ -1,4 +1,4 @@
-//! The suite on PostgreSQL, in a schema of its own for each test.
+//! The suite on PostgreSQL, in a schema of its own for each test; through PgBouncer, in a database of its own.
 
 use std::env;
 use std::process::Command;
@@ -17,6 +17,9 @@ use databases::STORAGE;
 /// Tells a worker that commits are to be kept apart by SERIALIZABLE alone.
 const SERIALIZABLE: &str = "CONFORMANCE_SERIALIZABLE";
 
+/// PgBouncer in its mode `transaction`: each transaction may have another session of the server.
+const PGBOUNCER: &str = "PGBOUNCER";
+
 struct Postgres {
     service: &'static str,
     serializable: bool,
@@ -25,17 +28,20 @@ struct Postgres {
 #[async_trait]
 impl Factory for Postgres {
     async fn create(&self) -> Arc<dyn Storage> {
-        let schema = databases::fresh_name();
-        // Through a pooler too: what makes the schema need not go the way that the tests go.
-        databases::postgres(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")).await;
-        let url = databases::service(self.service);
-        let link = if url.query().is_empty() { '?' } else { '&' };
-        let text = env::var(format!("FEAST_REGISTRY_TEST_{}_URL", self.service)).expect("the URL was there just now");
-        Arc::new(Schema {
-            url: format!("{text}{link}options=-csearch_path%3D{schema}"),
-            schema,
-            serializable: self.serializable,
-        })
+        let name = databases::fresh_name();
+        let url = env::var(format!("FEAST_REGISTRY_TEST_{}_URL", self.service)).unwrap_or_default();
+        let of_service = databases::service(self.service);
+        let (url, remove) = if self.service == PGBOUNCER {
+            // It lets no client choose the schema.
+            databases::postgres(&format!("CREATE DATABASE {name}")).await;
+            let (server, _) = url.rsplit_once('/').expect("a URL with a database");
+            (format!("{server}/{name}"), format!("DROP DATABASE {name} WITH (FORCE)"))
+        } else {
+            databases::postgres(&format!("DROP SCHEMA IF EXISTS {name} CASCADE; CREATE SCHEMA {name}")).await;
+            let link = if of_service.query().is_empty() { '?' } else { '&' };
+            (format!("{url}{link}options=-csearch_path%3D{name}"), format!("DROP SCHEMA {name} CASCADE"))
+        };
+        Arc::new(Place { url, remove, serializable: self.serializable })
     }
 
     fn exceptions(&self) -> Vec<Exception> {
@@ -43,9 +49,11 @@ impl Factory for Postgres {
     }
 }
 
-struct Schema {
+/// A schema, or a database.
+struct Place {
     url: String,
-    schema: String,
+    /// What removes it.
+    remove: String,
     serializable: bool,
 }
 
@@ -56,7 +64,7 @@ fn open(url: &str, serializable: bool) -> Result<Arc<dyn Backend>> {
 }
 
 #[async_trait]
-impl Storage for Schema {
+impl Storage for Place {
     async fn open(&self) -> Result<Arc<dyn Backend>> {
         open(&self.url, self.serializable)
     }
@@ -68,7 +76,7 @@ impl Storage for Schema {
     }
 
     async fn remove(&self) {
-        databases::postgres(&format!("DROP SCHEMA {} CASCADE", self.schema)).await;
+        databases::postgres(&self.remove).await;
     }
 }
 
@@ -88,4 +96,10 @@ mod serializable {
     use super::*;
 
     conformance_tests!(Postgres { service: "POSTGRES", serializable: true });
+}
+
+mod pgbouncer {
+    use super::*;
+
+    conformance_tests!(Postgres { service: PGBOUNCER, serializable: false });
 }
