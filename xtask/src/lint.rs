@@ -12,10 +12,16 @@ use crate::steps::{Steps, in_path, read};
 const CARGO_DENY: &str = "0.20.2";
 
 /// What a package, built with these flags and nothing else of the workspace, must not drag in.
-const KEPT_OUT: [(&str, &str, &[&str]); 3] = [
-    ("registry-core", "", &["rusqlite", "libsqlite3-sys", "tonic", "hyper", "mio"]),
-    ("registry-sqlite", "", &["tonic", "hyper"]),
-    ("registry", "--no-default-features", &["rusqlite", "libsqlite3-sys", "tonic", "hyper"]),
+const KEPT_OUT: [(&str, &str, &[&str]); 5] = [
+    ("registry-core", "", &["rusqlite", "libsqlite3-sys", "tokio-postgres", "rustls", "tonic", "hyper", "mio"]),
+    ("registry-sqlite", "", &["tokio-postgres", "rustls", "tonic", "hyper"]),
+    ("registry-postgres", "", &["rusqlite", "libsqlite3-sys", "tonic", "hyper", "openssl-sys", "aws-lc-rs"]),
+    (
+        "registry",
+        "--no-default-features",
+        &["rusqlite", "libsqlite3-sys", "tokio-postgres", "rustls", "tonic", "hyper"],
+    ),
+    ("registry", "--no-default-features --features postgres", &["rusqlite", "libsqlite3-sys", "aws-lc-rs", "hyper"]),
 ];
 
 pub(crate) fn run(project: &Project) -> Result<()> {
