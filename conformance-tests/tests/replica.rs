@@ -1,0 +1,59 @@
+//! A registry whose reads go to a replica that lags behind.
+
+use std::sync::Arc;
+
+use prost_types::Timestamp;
+use registry_core::config::SchemaMode;
+use registry_core::proto::core::{FeatureView, FeatureViewSpec};
+use registry_core::{
+    Backend, Commit, ErrorKind, Freshness, Kind, ListFilter, MemoryBackend, Query, Registry, RegistryOptions, Write,
+};
+
+const VIEW: &str = "driver_stats";
+
+fn view() -> FeatureView {
+    let spec = FeatureViewSpec { name: VIEW.to_owned(), entities: vec!["driver".to_owned()], ..Default::default() };
+    FeatureView { spec: Some(spec), meta: None }
+}
+
+fn intervals(view: &FeatureView) -> usize {
+    view.meta.as_ref().map_or(0, |meta| meta.materialization_intervals.len())
+}
+
+/// Brings the replica up to date, which here happens only when it is asked for.
+async fn replicate(primary: &MemoryBackend, replica: &MemoryBackend) {
+    let queries = Kind::ALL.map(|kind| Query::Objects { kind, project: None, updated_since: None });
+    let records = primary.read(&queries).await.expect("a read").into_iter().flatten();
+    let writes = records.map(Write::Put).collect();
+    replica.commit(Commit { expectations: Vec::new(), writes }).await.expect("a commit");
+}
+
+#[tokio::test]
+async fn reads_go_to_the_replica_and_decisions_to_the_primary() {
+    let (primary, replica) = (Arc::new(MemoryBackend::new()), Arc::new(MemoryBackend::new()));
+    let registry = Registry::open_with_replica(
+        Arc::clone(&primary) as Arc<dyn Backend>,
+        Some(Arc::clone(&replica) as Arc<dyn Backend>),
+        RegistryOptions { schema_mode: SchemaMode::Auto, ..Default::default() },
+    )
+    .await
+    .expect("a registry");
+
+    registry.apply("rides", &view()).await.expect("an apply");
+    let missing = registry.get(Kind::FeatureView, "rides", VIEW, Freshness::Stored).await.expect_err("it lags");
+    assert_eq!(missing.kind(), ErrorKind::NotFound(Kind::FeatureView));
+    let listed = registry.list(Kind::FeatureView, Some("rides"), &ListFilter::default(), Freshness::Stored).await;
+    assert!(listed.expect("a list").is_empty(), "a list comes from the replica");
+
+    // The replica has never heard of the view; what decides is in the primary.
+    for hour in 0..3 {
+        let moment = |hour: i64| Some(Timestamp { seconds: hour * 3600, nanos: 0 });
+        registry.apply_materialization("rides", VIEW, moment(hour), moment(hour + 1)).await.expect("an interval");
+    }
+    replicate(&primary, &replica).await;
+    let stored: FeatureView = registry.get_message("rides", VIEW, Freshness::Stored).await.expect("the view");
+    assert_eq!(intervals(&stored), 3, "each interval was added to what the primary had");
+    registry.refresh().await.expect("a refresh");
+    let cached: FeatureView = registry.get_message("rides", VIEW, Freshness::Cached).await.expect("the view");
+    assert_eq!(intervals(&cached), 3);
+}
