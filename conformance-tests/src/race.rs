@@ -104,8 +104,10 @@ pub(crate) struct Rounds {
 impl Rounds {
     /// So many rounds must have raced, or all of them if they are fewer.
     const ENOUGH: usize = 3;
-    /// After this long without, the race is called off.
+    /// After this long, rounds that have raced are enough, however few they are.
     const PATIENCE: Duration = Duration::from_secs(20);
+    /// After this long without enough of them, the race is called off.
+    const LIMIT: Duration = Duration::from_secs(60);
 
     pub(crate) fn new(what: &'static str, least: usize) -> Self {
         Self { what, least, done: 0, raced: 0, began: Instant::now() }
@@ -113,11 +115,12 @@ impl Rounds {
 
     /// The number of the next round, if there is to be one.
     pub(crate) fn next(&mut self) -> Option<usize> {
-        if self.done >= self.least && self.raced >= Self::ENOUGH.min(self.least) {
+        let is_long_enough = self.done >= self.least || self.began.elapsed() > Self::PATIENCE;
+        if is_long_enough && self.raced >= Self::ENOUGH.min(self.least) {
             return None;
         }
         assert!(
-            self.began.elapsed() < Self::PATIENCE,
+            self.began.elapsed() < Self::LIMIT,
             "{}: the race did not race: in {} rounds, calls met in {}; on this machine the test proves nothing",
             self.what,
             self.done,

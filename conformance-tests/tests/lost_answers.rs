@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use prost_types::Timestamp;
 use registry_core::config::PoolConfig;
@@ -93,7 +94,7 @@ async fn writers_do_not_hide_each_others_fate(registry: &Registry, others: Vec<R
     let mut unknown = Vec::new();
     while tasks.iter().any(|task| !task.is_finished()) {
         proxy.cut_in(1 + proxy.turns() % 7);
-        tokio::time::sleep(std::time::Duration::from_millis(15)).await;
+        tokio::time::sleep(Duration::from_millis(15)).await;
     }
     let writers = tasks.len();
     for task in tasks {
@@ -116,15 +117,21 @@ async fn writers_do_not_hide_each_others_fate(registry: &Registry, others: Vec<R
 
 /// A read of one object is one round trip, and an apply two: one to read, one to write.
 async fn round_trips(registry: &Registry, proxy: &Proxy, most_of_an_apply: usize) {
-    // Not the first of a kind in a second, which writes the second of the project too; that is the most there is.
-    registry.apply(PROJECT, &entity("warm")).await.expect("an apply");
+    // A connection is warm when it has seen each shape of an apply, also that which writes the second of the project.
+    let began = Instant::now();
+    let mut number = 0;
+    while began.elapsed() < Duration::from_millis(2200) {
+        registry.apply(PROJECT, &entity(&format!("warm {number}"))).await.expect("an apply");
+        number += 1;
+    }
+    let _: Entity = registry.get_message(PROJECT, "warm 0", Freshness::Stored).await.expect("the entity");
     for number in 0..20 {
         let before = proxy.turns();
         registry.apply(PROJECT, &entity(&format!("driver {number}"))).await.expect("an apply");
         let apply = proxy.turns() - before;
         assert!(apply <= most_of_an_apply, "an apply took {apply} round trips");
         let before = proxy.turns();
-        let _: Entity = registry.get_message(PROJECT, "warm", Freshness::Stored).await.expect("the entity");
+        let _: Entity = registry.get_message(PROJECT, "warm 0", Freshness::Stored).await.expect("the entity");
         assert_eq!(proxy.turns() - before, 1, "round trips of a read of one object");
     }
 }

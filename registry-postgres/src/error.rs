@@ -50,6 +50,10 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
         () if [SqlState::DIVISION_BY_ZERO, SqlState::UNIQUE_VIOLATION].contains(&state) => {
             Failure::Unexpected(new(ErrorKind::Conflict, "another writer was faster").with_source(error))
         }
+        // A plan was made for another table than there is now: the next connection makes it anew.
+        () if state == SqlState::FEATURE_NOT_SUPPORTED && said.contains("cached plan") => {
+            Failure::Lost(new(ErrorKind::Unavailable, "a table was changed meanwhile; try again").with_source(error))
+        }
         // The server ends this session, or starts or stops: 57P01 to 57P05; class 08 is the connection itself.
         () if class == "08" || state.code().starts_with("57P") => {
             Failure::Lost(new(ErrorKind::Unavailable, "the database is not available; try again").with_source(error))

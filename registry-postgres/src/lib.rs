@@ -8,7 +8,9 @@
 //! have no such locks run commits at the isolation level SERIALIZABLE instead, as PostgreSQL does when
 //! `isolation_level` says so.
 //!
-//! Statements are not prepared by name, so PgBouncer may pool transactions without any setting for it.
+//! Statements are prepared once for each connection. Behind a pooler that may give each transaction another session, as
+//! PgBouncer does, that would be wrong; it is recognized when connecting, and then nothing is prepared. No setting is needed
+//! for that.
 //!
 //! ```no_run
 //! use std::sync::Arc;

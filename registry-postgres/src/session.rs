@@ -1,7 +1,9 @@
 //! Running statements on one connection, many of them in one round trip.
 
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 
 use registry_core::sql::{Row, Statement, Value};
@@ -13,9 +15,54 @@ use crate::error::{Failure, failure};
 /// What a statement returns.
 pub(crate) type Answer = Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>;
 
+/// Prepared statements that a connection keeps. There are a few for each kind of object and shape of commit.
+const MAX_PREPARED: usize = 512;
+
+/// Statements with more values than this come in too many shapes to be worth preparing.
+const MAX_VALUES: usize = 64;
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    /// What has been prepared on it, by its text. `None` where nothing may be: behind a pooler.
+    prepared: Option<Mutex<HashMap<String, tokio_postgres::Statement>>>,
+}
+
+impl Link {
+    pub(crate) fn new(client: Client, prepares: bool) -> Self {
+        Self { client, prepared: prepares.then(Mutex::default) }
+    }
+
+    /// The prepared form of each statement that has one. What has none yet is prepared first: one more round trip, once
+    /// for each connection. What cannot be prepared is left to fail when it is run.
+    async fn prepared(&self, statements: &[Statement]) -> Vec<Option<tokio_postgres::Statement>> {
+        let Some(prepared) = &self.prepared else { return vec![None; statements.len()] };
+        let known = || prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_worth_it = |statement: &&Statement| !statement.values.is_empty() && statement.values.len() <= MAX_VALUES;
+        let mut missing: Vec<&Statement> = statements.iter().filter(is_worth_it).collect();
+        missing.retain(|statement| !known().contains_key(&statement.text));
+        missing.sort_by_key(|statement| &statement.text);
+        missing.dedup_by_key(|statement| &statement.text);
+        if !missing.is_empty() {
+            if known().len() + missing.len() > MAX_PREPARED {
+                known().clear();
+            }
+            let prepare = |statement: &&Statement| {
+                let types: Vec<Type> = statement.values.iter().map(|value| parameter(value).1).collect();
+                let text = statement.text.clone();
+                Box::pin(async move { self.client.prepare_typed(&text, &types).await.map(|done| (text, done)) }) as _
+            };
+            let done = pipelined(missing.iter().map(prepare).collect()).await;
+            known().extend(done.into_iter().flatten());
+        }
+        statements.iter().map(|statement| known().get(&statement.text).cloned()).collect()
+    }
+}
+
 /// A connection in use.
 pub(crate) struct Session<'a> {
-    pub(crate) client: &'a Client,
+    pub(crate) link: &'a Link,
     /// Where the database is, without secrets.
     pub(crate) location: &'a str,
     /// Whether every statement is logged.
@@ -25,32 +72,15 @@ pub(crate) struct Session<'a> {
 impl Session<'_> {
     /// Runs statements in one round trip: each is sent before any is answered. The answers are those of all of them, in
     /// order; after one that fails within a transaction, the others fail too.
-    ///
-    /// None is prepared by name. That leaves nothing behind on the server, which is what lets a pooler give each
-    /// transaction another server connection, and no plan can grow stale when tables are made anew.
     pub(crate) async fn run(&self, statements: &[Statement]) -> Vec<Answer> {
         if self.echo {
             statements.iter().for_each(|statement| tracing::info!(location = self.location, "{}", statement.text));
         }
-        let mut requests: Vec<Pin<Box<dyn Future<Output = Answer> + Send + '_>>> =
-            statements.iter().map(|statement| Box::pin(query(self.client, statement)) as _).collect();
-        // A request is sent when it is first polled.
-        let mut answers: Vec<Option<Answer>> = poll_fn(|context| {
-            let first = requests.iter_mut().map(|request| match request.as_mut().poll(context) {
-                Poll::Ready(answer) => Some(answer),
-                Poll::Pending => None,
-            });
-            Poll::Ready(first.collect())
-        })
-        .await;
-        let mut all = Vec::with_capacity(requests.len());
-        for (request, answer) in requests.into_iter().zip(&mut answers) {
-            all.push(match answer.take() {
-                Some(answer) => answer,
-                None => request.await,
-            });
-        }
-        all
+        let prepared = self.link.prepared(statements).await;
+        let client = &self.link.client;
+        let requests = statements.iter().zip(prepared);
+        pipelined(requests.map(|(statement, prepared)| Box::pin(query(client, statement, prepared)) as _).collect())
+            .await
     }
 
     /// Runs statements in one round trip; what they return, or what went wrong first.
@@ -78,7 +108,33 @@ impl Session<'_> {
     }
 }
 
-async fn query(client: &Client, Statement { text, values }: &Statement) -> Answer {
+type Request<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Sends all requests before any is answered: a request is sent when it is first polled.
+async fn pipelined<T>(mut requests: Vec<Request<'_, T>>) -> Vec<T> {
+    let mut answers: Vec<Option<T>> = poll_fn(|context| {
+        let first = requests.iter_mut().map(|request| match request.as_mut().poll(context) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
+        });
+        Poll::Ready(first.collect())
+    })
+    .await;
+    let mut all = Vec::with_capacity(requests.len());
+    for (request, answer) in requests.into_iter().zip(&mut answers) {
+        all.push(match answer.take() {
+            Some(answer) => answer,
+            None => request.await,
+        });
+    }
+    all
+}
+
+async fn query(
+    client: &Client,
+    Statement { text, values }: &Statement,
+    prepared: Option<tokio_postgres::Statement>,
+) -> Answer {
     if values.is_empty() {
         // BEGIN and COMMIT are understood by poolers only in the simple form, and DDL needs no other.
         if !text.starts_with("SELECT") {
@@ -87,9 +143,18 @@ async fn query(client: &Client, Statement { text, values }: &Statement) -> Answe
         return client.query_typed(text, &[]).await;
     }
     let values: Vec<(Parameter<'_>, Type)> = values.iter().map(parameter).collect();
-    let values: Vec<(&(dyn ToSql + Sync), Type)> =
-        values.iter().map(|(value, kind)| (value.as_sql(), kind.clone())).collect();
-    client.query_typed(text, &values).await
+    match prepared {
+        Some(prepared) => {
+            let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|(value, _)| value.as_sql()).collect();
+            client.query(&prepared, &values).await
+        }
+        // Parsed and run in one round trip, and nothing is left behind on the server.
+        None => {
+            let values: Vec<(&(dyn ToSql + Sync), Type)> =
+                values.iter().map(|(value, kind)| (value.as_sql(), kind.clone())).collect();
+            client.query_typed(text, &values).await
+        }
+    }
 }
 
 /// A statement without parameters.
