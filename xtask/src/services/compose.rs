@@ -11,7 +11,7 @@ use crate::steps::read;
 
 /// Removes the service when it is told to end.
 const KEEPER: &str = r#"
-trap 'docker compose rm --force --stop --volumes "$0"; exit' TERM
+trap 'trap "" TERM; docker compose rm --force --stop --volumes "$0"; exit' TERM
 while :; do sleep 1; done
 "#;
 
@@ -34,7 +34,7 @@ pub(super) fn start(project: &Project, folder: &Folder, service: Service) -> Res
         keeper.args(["-c", KEEPER, name]).env("COMPOSE_FILE", project.root.join("compose.yaml"));
         // Before it is brought up, so that it goes down too when that fails or is interrupted.
         let run = folder.of_run(name)?;
-        Some(Running::start(service.label(), &keeper, &run, folder.log(name))?)
+        Some(Running::start(service.label(), "TERM", &keeper, &run, folder.log(name))?)
     } else {
         None
     };

@@ -82,7 +82,7 @@ pub(super) fn start(folder: &Folder, server: &Server) -> Result<Found> {
     // The socket's path is relative to the data: an absolute one may be too long.
     command.args(["--bind-address=127.0.0.1", "--socket=server.sock", "--max-connections=500"]);
     command.arg(option("--pid-file", &data.join("server.pid")));
-    let mut running = Running::start(server.service.label(), &command, &run, folder.log(name))?;
+    let mut running = Running::start(server.service.label(), "TERM", &command, &run, folder.log(name))?;
     let found = running.wait_for(|| find::on_port(server.service, port, server.how))?;
     Ok(Found { running: Some(running), ..found })
 }

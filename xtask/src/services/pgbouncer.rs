@@ -30,7 +30,7 @@ pub(super) fn start(folder: &Folder, postgres: &Url) -> Result<Found> {
     let mut server = Command::new(command.get_program());
     server.args(command.get_args().filter(|argument| *argument != "--version")).arg(&settings);
     server.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let mut running = Running::start("PgBouncer", &server, &run, folder.log("pgbouncer"))?;
+    let mut running = Running::start("PgBouncer", "TERM", &server, &run, folder.log("pgbouncer"))?;
     let address = url.address();
     running.wait_for(|| {
         let mut connection = postgres_wire::Connection::open(&address, &url.user, &url.database)?;

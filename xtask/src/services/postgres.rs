@@ -24,7 +24,8 @@ pub(super) fn start(folder: &Folder) -> Result<Found> {
     let mut server = Command::new(programs.join("postgres"));
     server.arg("-D").arg(data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
     server.args(["-c", "unix_socket_directories=", "-c", "max_connections=500"]);
-    let mut running = Running::start("PostgreSQL", &server, &run, folder.log("postgres"))?;
+    // INT does not wait for clients, as TERM does.
+    let mut running = Running::start("PostgreSQL", "INT", &server, &run, folder.log("postgres"))?;
     let how = "Debian's package, started for the tests";
     let found = running.wait_for(|| find::on_port(Service::Postgres, port, how))?;
     Ok(Found { running: Some(running), ..found })

@@ -16,19 +16,20 @@ use anyhow::{Context, Result, bail, ensure};
 /// The longest wait until a server that was started answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `$1` is the folder to remove at the end, the rest is the server's command. A server that does not stop when it is told
-/// to gets 20 seconds.
+/// `$1` is the signal that stops the server, `$2` the folder to remove at the end, the rest is the server's command. The
+/// signal is sent every second, for there are servers that wait for their clients until they are told a second time. After
+/// 20 seconds the server is killed.
 const KEEPER: &str = r#"
-folder=$1
-shift
+signal=$1
+folder=$2
+shift 2
 exec 3<&0
 "$@" </dev/null 3<&- &
 server=$!
 {
     read -r line <&3
-    kill "$server"
     i=0
-    while [ $i -lt 20 ]; do sleep 1; i=$((i + 1)); done
+    while [ $i -lt 20 ]; do kill -s "$signal" "$server"; sleep 1; i=$((i + 1)); done
     kill -9 "$server"
 } &
 watch=$!
@@ -37,6 +38,8 @@ wait "$server"
 status=$?
 kill "$watch"
 rm -rf "$folder"
+# The run's own, once it is empty.
+rmdir "$(dirname "$folder")" 2>/dev/null
 exit $status
 "#;
 
@@ -48,11 +51,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts a server whose own folder is `folder`, which goes when the server does.
-    pub(crate) fn start(name: &str, server: &Command, folder: &Path, log: PathBuf) -> Result<Self> {
+    /// Starts a server whose own folder is `folder`, which goes when the server does; the signal `stop` ends it.
+    pub(crate) fn start(name: &str, stop: &str, server: &Command, folder: &Path, log: PathBuf) -> Result<Self> {
         let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut keeper = Command::new("sh");
-        keeper.args(["-c", KEEPER, "keeper"]).arg(folder).arg(server.get_program()).args(server.get_args());
+        keeper.args(["-c", KEEPER, "keeper", stop]).arg(folder).arg(server.get_program()).args(server.get_args());
         for (variable, value) in server.get_envs() {
             match value {
                 Some(value) => keeper.env(variable, value),
@@ -125,7 +128,7 @@ mod tests {
         let (data, logs) = (folder("data"), folder("logs"));
         let mut server = Command::new("sh");
         server.args(["-c", "echo $$ > \"$0/pid\"; exec sleep 600"]).arg(&data);
-        let mut running = Running::start("a server", &server, &data, logs.join("log")).unwrap();
+        let mut running = Running::start("a server", "TERM", &server, &data, logs.join("log")).unwrap();
         let pid = running.wait_for(|| {
             let pid = fs::read_to_string(data.join("pid"))?;
             ensure!(pid.ends_with('\n'));
@@ -145,7 +148,7 @@ mod tests {
         let (data, logs) = (folder("ends"), folder("ends-logs"));
         let mut server = Command::new("sh");
         server.args(["-c", "echo no such option; exit 7"]);
-        let mut running = Running::start("a server", &server, &data, logs.join("log")).unwrap();
+        let mut running = Running::start("a server", "TERM", &server, &data, logs.join("log")).unwrap();
         let error = running.wait_for(|| -> Result<()> { bail!("not yet") }).unwrap_err().to_string();
         assert!(error.contains("exit status: 7") && error.contains("no such option"), "{error}");
         fs::remove_dir_all(logs).unwrap();
