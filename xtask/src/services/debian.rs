@@ -1,8 +1,9 @@
 //! Servers from Debian packages, unpacked below target/: nothing is installed, so no root is needed and the machine stays
 //! as it is.
 //!
-//! apt works in folders of its own here, with the system's mirror and keys. Packages of the system's own release bring
-//! what the system lacks. Those of sid bring all that they need down to the C library, and run with its loader.
+//! apt works in folders of its own here, with the system's mirror and keys, and as if nothing were installed: a system with
+//! packages that do not fit together is no obstacle. So packages bring all that they need, but for the C library: those of
+//! the system's own release use the system's, and those of sid run with the loader of theirs.
 
 use std::env;
 use std::ffi::OsString;
@@ -55,14 +56,14 @@ impl Unpacked {
         fs::create_dir_all(&unpacked.root)?;
         fs::write(apt.join("sources.list"), sources)?;
         fs::write(apt.join("status"), "")?;
-        read(apt_get(&apt, release).arg("update"))?;
-        let mut download = apt_get(&apt, release);
-        // The last one: also what is installed, but is not found where programs are looked for.
-        download.args(["install", "--yes", "--no-install-recommends", "--download-only", "--reinstall"]);
-        read(download.args(packages))?;
+        run(apt_get(&apt).arg("update")).context("apt-get cannot update its lists")?;
+        run(apt_get(&apt).args(["install", "--yes", "--no-install-recommends", "--download-only"]).args(packages))
+            .with_context(|| format!("apt-get cannot download {}", packages.join(", ")))?;
         for entry in fs::read_dir(apt.join("archives"))? {
-            let archive = entry?.path();
-            if archive.extension().is_some_and(|extension| extension == "deb") {
+            let entry = entry?;
+            let archive = entry.path();
+            let of_the_system = release == Release::Own && entry.file_name().to_string_lossy().starts_with("libc6_");
+            if archive.extension().is_some_and(|extension| extension == "deb") && !of_the_system {
                 read(Command::new("dpkg").arg("-x").arg(archive).arg(&unpacked.root))?;
             }
         }
@@ -94,8 +95,15 @@ impl Unpacked {
     }
 }
 
-/// apt-get with nothing of the system's but its configuration and, for its own release, the list of what is installed.
-fn apt_get(apt: &Path, release: Release) -> Command {
+/// Runs apt-get. Its errors say enough: the command is long, and not one to repeat by hand.
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().context("cannot start apt-get")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "));
+    Ok(())
+}
+
+/// apt-get with nothing of the system's but its configuration.
+fn apt_get(apt: &Path) -> Command {
     let mut command = Command::new("apt-get");
     let option = |name: &str, value: &Path| {
         let mut option = OsString::from(format!("{name}="));
@@ -107,11 +115,9 @@ fn apt_get(apt: &Path, release: Release) -> Command {
         ("Dir::Cache", "."),
         ("Dir::Cache::archives", "archives"),
         ("Dir::Etc::sourcelist", "sources.list"),
+        ("Dir::State::status", "status"),
     ] {
         command.arg("-o").arg(option(name, &apt.join(value)));
-    }
-    if release == Release::Sid {
-        command.arg("-o").arg(option("Dir::State::status", &apt.join("status")));
     }
     for setting in [
         "Dir::Etc::sourceparts=/dev/null",

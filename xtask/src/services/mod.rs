@@ -201,18 +201,19 @@ impl Services {
     /// Programs with which tests can run servers of their own, to stop and start them: those of the system, else those of
     /// Debian's packages.
     fn programs(&mut self, folder: &Folder) {
-        let programs = [
-            ("FEAST_REGISTRY_TEST_POSTGRES_BIN", Service::Postgres, postgres::programs(folder)),
-            ("FEAST_REGISTRY_TEST_MARIADBD", Service::Mariadb, mysql::mariadb(folder).map(|server| server.script)),
-            ("FEAST_REGISTRY_TEST_MYSQLD", Service::Mysql, mysql::mysql(folder).map(|server| server.script)),
+        type Look = fn(&Folder) -> Result<PathBuf>;
+        let programs: [(_, _, Look); 3] = [
+            ("FEAST_REGISTRY_TEST_POSTGRES_BIN", Service::Postgres, postgres::programs),
+            ("FEAST_REGISTRY_TEST_MARIADBD", Service::Mariadb, |folder| Ok(mysql::mariadb(folder)?.script)),
+            ("FEAST_REGISTRY_TEST_MYSQLD", Service::Mysql, |folder| Ok(mysql::mysql(folder)?.script)),
         ];
-        for (variable, service, path) in programs {
+        for (variable, service, look) in programs {
             let unwanted =
                 self.without.contains(&service) || self.missing.iter().any(|(missing, _)| *missing == service);
             if unwanted || env::var_os(variable).is_some() {
                 continue;
             }
-            match path {
+            match look(folder) {
                 Ok(path) => self.environment.push((variable, path.into())),
                 Err(error) => self.uses.push(format!("no programs for a {} of one's own: {error:#}", service.label())),
             }
