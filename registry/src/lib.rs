@@ -66,6 +66,33 @@ async fn open_with(config: &RegistryConfig, options: RegistryOptions) -> Result<
     Registry::open_with_replica(open_backend(&config.url, config)?, replica, options).await
 }
 
+/// What [`migrate`] would change, in words.
+///
+/// # Errors
+/// As [`open`], when the storage cannot be read.
+pub async fn problems(config: &RegistryConfig) -> Result<Vec<String>> {
+    match config.url.scheme() {
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => MySqlBackend::new(&config.url, &config.pool)?.problems().await,
+        // It is opened for its errors alone.
+        _ => open_backend(&config.url, config)?.read(&[]).await.map(|_| Vec::new()),
+    }
+}
+
+/// Brings old tables up to date: in MySQL and MariaDB those that an older Feast made, which keep 64 KB of an object and
+/// cannot tell names apart that differ in case or accents. Returns what was changed, in words. What is stored stays as it
+/// is, and doing it again changes nothing.
+///
+/// # Errors
+/// When the storage cannot be changed, or what is in it does not allow it.
+pub async fn migrate(config: &RegistryConfig) -> Result<Vec<String>> {
+    match config.url.scheme() {
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => MySqlBackend::new(&config.url, &config.pool)?.migrate().await,
+        _ => problems(config).await,
+    }
+}
+
 fn options(config: &RegistryConfig) -> RegistryOptions {
     RegistryOptions {
         schema_mode: config.schema_mode,

@@ -8,6 +8,7 @@ mod codegen;
 mod lint;
 mod python;
 mod runner;
+mod services;
 mod steps;
 mod test;
 
@@ -30,8 +31,17 @@ enum Chore {
     /// Build the server and run every test: Rust's, and Feast's own Python SDK against the built server
     ///
     /// Needs Rust and Python 3.10 or newer (with its venv module; PYTHON names another interpreter). The Python
-    /// packages go to target/interop-venv, once. With CI=true a test that is skipped is a failure.
+    /// packages go to target/interop-venv, once. Database servers are found or started (see `services`): those named in
+    /// the environment, else those that run, else from docker compose, else from Debian's packages. With CI=true a test
+    /// that is skipped is a failure, and so is a server that is not to be had.
     Test(test::Args),
+
+    /// Find or start the database servers that tests need, print their URLs, and keep them until Ctrl-C
+    Services {
+        /// Leave a service out (may be repeated)
+        #[arg(long, value_enum, value_name = "SERVICE")]
+        without: Vec<services::Service>,
+    },
 
     /// Check formatting, clippy, documentation, dependencies, generated sources, and each crate on its own
     ///
@@ -91,6 +101,7 @@ fn main() -> ExitCode {
     let project = Project::here();
     let done = match Cli::parse().chore {
         Chore::Test(args) => test::run(&project, &args),
+        Chore::Services { without } => services::keep(&project, &without),
         Chore::Lint => lint::run(&project),
         Chore::Bench(args) => bench::run(&project, &args),
         #[cfg(feature = "codegen")]

@@ -4,12 +4,13 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::Project;
 use crate::python::{Environment, Python};
 use crate::runner::Runner;
+use crate::services::{Service, Services};
 use crate::steps::{Steps, in_path, read, run as run_command};
 
 /// What to test.
@@ -18,6 +19,10 @@ pub(crate) struct Args {
     /// Run one half only
     #[arg(long, value_enum)]
     only: Option<Half>,
+
+    /// Leave a database server out, with its tests (may be repeated; not with CI=true)
+    #[arg(long, value_enum, value_name = "SERVICE")]
+    without: Vec<Service>,
 
     /// Arguments for the test runner, with --only: nextest's (or `cargo test`'s), or pytest's
     #[arg(last = true, requires = "only", value_name = "ARGS")]
@@ -43,7 +48,9 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<()> {
         steps: Steps::new("test"),
         closing: Vec::new(),
         used: plan.uses,
+        services: plan.services,
     };
+    tests.services();
     let server = tests.steps.step("server", || build_server(project));
     if args.only != Some(Half::Interop) {
         tests.rust(plan.nextest);
@@ -55,14 +62,13 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<()> {
 }
 
 /// What the tests use: settled and said before anything that takes long.
-///
-/// Databases that backends are tested against belong here too: found once, said with the rest, and then handed to both
-/// halves as environment variables.
 struct Plan {
     /// Whether nextest runs the Rust tests, or `cargo test` because it is not installed.
     nextest: bool,
     /// For the interop tests, unless they are not asked for.
     interop: Option<(Python, Environment)>,
+    /// The database servers; they stop when this goes.
+    services: Services,
     /// All of it in words.
     uses: Vec<String>,
 }
@@ -93,7 +99,9 @@ impl Plan {
             interop = Some((python, environment));
         }
         uses.push("SQLite (built in)".to_owned());
-        Ok(Self { nextest, interop, uses })
+        let services = Services::settle(project, &args.without)?;
+        uses.extend(services.uses.iter().cloned());
+        Ok(Self { nextest, interop, services, uses })
     }
 }
 
@@ -117,9 +125,25 @@ struct Tests<'a> {
     closing: Vec<String>,
     /// In words, what was used.
     used: Vec<String>,
+    services: Services,
 }
 
 impl Tests<'_> {
+    /// Accounts for the database servers: what could not be had is told at the end again, and on a CI machine it is a
+    /// failure.
+    fn services(&mut self) {
+        for service in &self.services.without {
+            self.steps.leave_out(service.label(), "as --without says");
+        }
+        for (service, why) in &self.services.missing {
+            if self.project.ci {
+                self.steps.step(service.label(), || -> Result<()> { bail!("{why}") });
+            } else {
+                self.steps.leave_out(service.label(), why);
+            }
+        }
+    }
+
     fn rust(&mut self, nextest: bool) {
         let (runner, line) = if nextest {
             (Runner::Nextest, "nextest run --workspace --no-fail-fast")
@@ -159,6 +183,7 @@ impl Tests<'_> {
     }
 
     fn run(&mut self, name: &str, runner: Runner, command: &mut Command) {
+        self.services.give_to(command);
         self.steps.step(name, || {
             let outcome = runner.run(command, self.strict)?;
             self.closing.extend(outcome.closing);

@@ -79,12 +79,14 @@ pub(crate) fn postgres_programs() -> PathBuf {
     })
 }
 
-/// The number of a user; of the one who runs the tests if no name is given.
-pub(crate) fn user_id(name: &str) -> u32 {
-    let mut command = Command::new("id");
-    command.arg("-u").args(Some(name).filter(|name| !name.is_empty()));
-    let output = command.output().expect("the command `id`");
-    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_else(|_| panic!("there is no user `{name}`"))
+/// The number of the user that the programs are to run as, if not as the one who runs the tests: PostgreSQL's refuse to
+/// run as root, but for those that `cargo xtask test` names.
+pub(crate) fn runs_as() -> Option<u32> {
+    let id = |arguments: &[&str]| {
+        let output = Command::new("id").args(arguments).output().expect("the command `id`");
+        String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().expect("the number of a user")
+    };
+    (env::var_os("FEAST_REGISTRY_TEST_POSTGRES_BIN").is_none() && id(&["-u"]) == 0).then(|| id(&["-u", "postgres"]))
 }
 
 /// A port that nobody listens on.

@@ -6,6 +6,7 @@ mod get;
 mod list;
 mod location;
 mod message;
+mod migrate;
 mod missing;
 mod output;
 mod project;
@@ -50,6 +51,7 @@ enum Command {
     Get(get::Get),
     Describe(describe::Describe),
     Teardown(teardown::Teardown),
+    Migrate(migrate::Migrate),
     Completions(completions::Completions),
 }
 
@@ -63,6 +65,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
             Command::Get(get) => get.run().await,
             Command::Describe(describe) => describe.run().await,
             Command::Teardown(teardown) => teardown.run().await,
+            Command::Migrate(migrate) => migrate.run().await,
             Command::Completions(completions) => completions.run(),
         }
     })?;

@@ -1,0 +1,40 @@
+//! `feast-registry migrate`.
+
+use anyhow::Result;
+use clap::Args;
+
+use super::location::Location;
+use super::{output, text};
+
+/// Bring old tables of a registry up to date, without a change of what is in them.
+///
+/// MySQL and MariaDB registries that an older Feast made keep an object only up to 64 KB, and take names like `driver` and
+/// `Driver` for one. This widens the columns and makes the tables tell names apart; Feast goes on reading and writing them.
+/// Each table is rewritten, and locked meanwhile. Other storages have nothing to bring up to date.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  feast-registry migrate -c feature_store.yaml --dry-run     what there is to do
+  feast-registry migrate -c feature_store.yaml")]
+pub(crate) struct Migrate {
+    /// Say what there is to do, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    location: Location,
+}
+
+impl Migrate {
+    pub(super) async fn run(self) -> Result<()> {
+        let config = self.location.read()?.registry;
+        let lines = if self.dry_run { registry::problems(&config).await? } else { registry::migrate(&config).await? };
+        if lines.is_empty() {
+            output::note(&format!("There is nothing to migrate in {}.", config.url));
+        }
+        for line in lines {
+            output::print(format!("{}\n", text::clean(&line)).as_bytes())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,362 @@
+//! The database servers that backends are tested against: found or started before anything that takes long, said, and
+//! handed to the tests as environment variables.
+//!
+//! Each comes from the first of these that has it: a URL in the environment; a server that runs on its usual port; docker
+//! compose, where an engine answers; Debian's packages, unpacked below target/.
+
+mod compose;
+mod debian;
+mod find;
+mod mysql;
+mod mysql_wire;
+mod pgbouncer;
+mod postgres;
+mod postgres_wire;
+mod process;
+mod url;
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ValueEnum;
+
+use crate::Project;
+use process::Running;
+use url::Url;
+
+/// Names, in one variable, the services that this run does without: tests of those say that they were left out.
+const WITHOUT: &str = "FEAST_REGISTRY_TEST_WITHOUT";
+
+/// A database server that tests need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Service {
+    Postgres,
+    Mariadb,
+    Mysql,
+    Pgbouncer,
+}
+
+impl Service {
+    /// As its makers write it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Postgres => "PostgreSQL",
+            Self::Mariadb => "MariaDB",
+            Self::Mysql => "MySQL 9",
+            Self::Pgbouncer => "PgBouncer",
+        }
+    }
+
+    /// As it is named on the command line, in `FEAST_REGISTRY_TEST_WITHOUT` and in compose.yaml.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Mariadb => "mariadb",
+            Self::Mysql => "mysql",
+            Self::Pgbouncer => "pgbouncer",
+        }
+    }
+
+    /// The environment variable with its URL.
+    fn variable(self) -> &'static str {
+        match self {
+            Self::Postgres => "FEAST_REGISTRY_TEST_POSTGRES_URL",
+            Self::Mariadb => "FEAST_REGISTRY_TEST_MARIADB_URL",
+            Self::Mysql => "FEAST_REGISTRY_TEST_MYSQL_URL",
+            Self::Pgbouncer => "FEAST_REGISTRY_TEST_PGBOUNCER_URL",
+        }
+    }
+
+    /// Where it listens unless told otherwise.
+    fn usual_port(self) -> u16 {
+        match self {
+            Self::Postgres => 5432,
+            Self::Mariadb | Self::Mysql => 3306,
+            Self::Pgbouncer => 6432,
+        }
+    }
+}
+
+/// Where a service can come from, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Environment,
+    Running,
+    Compose,
+    Debian,
+}
+
+impl Source {
+    /// What to try for a service, in order. A URL that somebody set is used or fails: anything else would be a surprise.
+    fn order(service: Service, named: bool) -> &'static [Self] {
+        match (named, service) {
+            (true, _) => &[Self::Environment],
+            // One that already runs may pool in another mode, and before another server.
+            (false, Service::Pgbouncer) => &[Self::Debian],
+            (false, _) => &[Self::Running, Self::Compose, Self::Debian],
+        }
+    }
+
+    /// The first that has it; an error says why none does.
+    fn first<T>(order: &[Self], mut from: impl FnMut(Self) -> Result<T>) -> Result<T> {
+        let mut reasons = Vec::new();
+        for source in order {
+            match from(*source) {
+                Ok(found) => return Ok(found),
+                Err(error) => reasons.push(format!("{error:#}")),
+            }
+        }
+        bail!("{}", reasons.join("; "))
+    }
+}
+
+/// A service that can be used.
+struct Found {
+    version: String,
+    /// How it came to be there.
+    how: String,
+    /// `None`: the environment has it already, and keeps it as it is.
+    url: Option<Url>,
+    address: String,
+    running: Option<Running>,
+}
+
+/// What is settled for a run. Servers that were started for it stop when this is dropped.
+pub(crate) struct Services {
+    /// What is used, in words.
+    pub(crate) uses: Vec<String>,
+    /// What could not be had, and why.
+    pub(crate) missing: Vec<(Service, String)>,
+    /// What is left out because somebody said so.
+    pub(crate) without: Vec<Service>,
+    environment: Vec<(&'static str, OsString)>,
+    running: Vec<Running>,
+}
+
+impl Services {
+    pub(crate) fn settle(project: &Project, without: &[Service]) -> Result<Self> {
+        ensure!(!project.ci || without.is_empty(), "with CI=true nothing may be left out: run without --without");
+        let folder = Folder::new(project.root.join("target/services"))?;
+        let mut services = Self {
+            uses: Vec::new(),
+            missing: Vec::new(),
+            without: without.to_vec(),
+            environment: Vec::new(),
+            running: Vec::new(),
+        };
+        let mut postgres = None;
+        for service in Service::value_variants() {
+            if without.contains(service) {
+                services.uses.push(format!("no {} (--without {})", service.label(), service.name()));
+                continue;
+            }
+            match services.find(project, &folder, *service, postgres.as_ref()) {
+                Ok(Found { version, how, url, address, running }) => {
+                    let name = service.label().trim_end_matches(" 9");
+                    services.uses.push(format!("{name} {version} at {address} ({how})").replace("  ", " "));
+                    services.running.extend(running);
+                    if let Some(url) = url {
+                        services.environment.push((service.variable(), url.text().into()));
+                        if *service == Service::Postgres {
+                            postgres = Some(url);
+                        }
+                    } else if *service == Service::Postgres {
+                        postgres = Some(find::named(*service)?);
+                    }
+                }
+                Err(error) => {
+                    let reason = format!("{error:#}; start one and name it with {}", service.variable());
+                    services.uses.push(format!("NO {}: {reason}", service.label()));
+                    services.missing.push((*service, reason));
+                }
+            }
+        }
+        services.programs(&folder);
+        Ok(services)
+    }
+
+    fn find(&self, project: &Project, folder: &Folder, service: Service, postgres: Option<&Url>) -> Result<Found> {
+        let named = env::var_os(service.variable()).is_some_and(|url| !url.is_empty());
+        Source::first(Source::order(service, named), |source| match source {
+            Source::Environment => find::in_environment(service),
+            Source::Running => find::running(service),
+            Source::Compose => compose::start(project, folder, service),
+            Source::Debian => match service {
+                Service::Postgres => postgres::start(folder),
+                Service::Mariadb => mysql::start(folder, &mysql::mariadb(folder)?),
+                Service::Mysql => mysql::start(folder, &mysql::mysql(folder)?),
+                Service::Pgbouncer => {
+                    let behind = postgres.context("there is no PostgreSQL to put it before")?;
+                    pgbouncer::start(folder, behind)
+                }
+            },
+        })
+    }
+
+    /// Programs with which tests can run servers of their own, to stop and start them: those of the system, else those of
+    /// Debian's packages.
+    fn programs(&mut self, folder: &Folder) {
+        type Look = fn(&Folder) -> Result<PathBuf>;
+        let programs: [(_, _, Look); 3] = [
+            ("FEAST_REGISTRY_TEST_POSTGRES_BIN", Service::Postgres, postgres::programs),
+            ("FEAST_REGISTRY_TEST_MARIADBD", Service::Mariadb, |folder| Ok(mysql::mariadb(folder)?.script)),
+            ("FEAST_REGISTRY_TEST_MYSQLD", Service::Mysql, |folder| Ok(mysql::mysql(folder)?.script)),
+        ];
+        for (variable, service, look) in programs {
+            let unwanted =
+                self.without.contains(&service) || self.missing.iter().any(|(missing, _)| *missing == service);
+            if unwanted || env::var_os(variable).is_some() {
+                continue;
+            }
+            match look(folder) {
+                Ok(path) => self.environment.push((variable, path.into())),
+                Err(error) => self.uses.push(format!("no programs for a {} of one's own: {error:#}", service.label())),
+            }
+        }
+    }
+
+    /// Hands all of it to a command.
+    pub(crate) fn give_to(&self, command: &mut Command) {
+        command.envs(self.environment.iter().map(|(variable, value)| (variable, value)));
+        match self.absent() {
+            absent if absent.is_empty() => command.env_remove(WITHOUT),
+            absent => command.env(WITHOUT, absent),
+        };
+    }
+
+    /// The names of what tests do without.
+    fn absent(&self) -> String {
+        let missing = self.missing.iter().map(|(service, _)| service);
+        let names: Vec<_> = self.without.iter().chain(missing).map(|service| service.name()).collect();
+        names.join(",")
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        // What stands before another goes first.
+        while let Some(last) = self.running.pop() {
+            drop(last);
+        }
+    }
+}
+
+/// `cargo xtask services`: settles them, says what the tests would get, and keeps them until it is interrupted.
+pub(crate) fn keep(project: &Project, without: &[Service]) -> Result<()> {
+    let services = Services::settle(project, without)?;
+    println!("services:\n  {}", services.uses.join("\n  "));
+    println!("the tests get:");
+    for (variable, value) in &services.environment {
+        println!("  {variable}={}", value.to_string_lossy());
+    }
+    if !services.absent().is_empty() {
+        println!("  {WITHOUT}={}", services.absent());
+    }
+    if let (true, Some((service, reason))) = (project.ci, services.missing.first()) {
+        return Err(anyhow!("there is no {}: {reason}", service.label()));
+    }
+    println!("Ctrl-C stops what was started");
+    loop {
+        thread::park();
+    }
+}
+
+/// Where servers are unpacked and run.
+struct Folder {
+    path: PathBuf,
+    /// For this run alone.
+    run: PathBuf,
+    /// Held while servers are unpacked and started, so that two runs do not get into each other's way.
+    _lock: File,
+}
+
+impl Folder {
+    fn new(path: PathBuf) -> Result<Self> {
+        let run = path.join("run").join(std::process::id().to_string());
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let lock = File::create(path.join("lock"))?;
+        lock.lock().context("cannot lock target/services")?;
+        Ok(Self { path, run, _lock: lock })
+    }
+
+    /// A new folder for a server, which its keeper removes.
+    fn of_run(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.run.join(name);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(folder)
+    }
+
+    /// Where a server's log goes; it stays until the next run.
+    fn log(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{name}.log"))
+    }
+}
+
+/// Whether servers that refuse to run as root would.
+fn is_root() -> bool {
+    crate::steps::read(Command::new("id").arg("-u")).is_ok_and(|id| id == "0")
+}
+
+/// Writes a script that can be run.
+fn write_script(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(())
+}
+
+/// A command as a line of a shell script, its variables before it.
+fn shell_line(command: &Command) -> String {
+    let quote = |text: &std::ffi::OsStr| format!("'{}'", text.to_string_lossy().replace('\'', r"'\''"));
+    let mut words = vec!["env".to_owned()];
+    for (name, value) in command.get_envs() {
+        words.push(format!("{}={}", name.to_string_lossy(), quote(value.unwrap_or_default())));
+    }
+    words.extend([command.get_program()].into_iter().chain(command.get_args()).map(quote));
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_in_the_environment_is_used_or_fails() {
+        for service in Service::value_variants() {
+            assert_eq!(Source::order(*service, true), [Source::Environment]);
+        }
+    }
+
+    #[test]
+    fn the_first_source_that_has_it_is_taken() {
+        let order = Source::order(Service::Mysql, false);
+        assert_eq!(order, [Source::Running, Source::Compose, Source::Debian]);
+        let mut tried = Vec::new();
+        let found = Source::first(order, |source| {
+            tried.push(source);
+            if source == Source::Compose { Ok(source) } else { Err(anyhow!("no {source:?}")) }
+        });
+        assert_eq!(found.unwrap(), Source::Compose);
+        assert_eq!(tried, [Source::Running, Source::Compose]);
+    }
+
+    #[test]
+    fn when_none_has_it_all_reasons_are_told() {
+        let none = Source::first(&[Source::Running, Source::Debian], |source| Err::<(), _>(anyhow!("no {source:?}")));
+        assert_eq!(none.unwrap_err().to_string(), "no Running; no Debian");
+    }
+
+    #[test]
+    fn a_command_becomes_a_line_that_a_shell_reads_back() {
+        let mut command = Command::new("printf");
+        command.args(["%s", "it's $HOME"]).env("A", "b c");
+        let line = shell_line(&command);
+        let said = Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert_eq!(said.stdout, b"it's $HOME");
+    }
+}
