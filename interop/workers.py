@@ -81,13 +81,13 @@ def materialize(port: str, project: str, view: str, first: str, count: str) -> N
 
 
 def entities(target: str, project: str, prefix: str, count: str) -> None:
-    """`count` entities of our own: `target` is a port (remote client) or a file (Feast's SqlRegistry)."""
+    """`count` entities of our own: `target` is a port (remote client) or a URL (Feast's SqlRegistry)."""
     from feast import Entity, ValueType
 
     if target.isdigit():
         registry = harness.remote_registry(int(target), project)
     else:
-        registry = harness.sql_registry(Path(target), project)
+        registry = harness.sql_registry(target, project)
 
     def work() -> dict[str, Any]:
         names = [f"{prefix}_{i}" for i in range(int(count))]
