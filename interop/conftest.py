@@ -74,6 +74,13 @@ def server(database: databases.Database) -> Iterator[harness.Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def second_server(server: harness.Server, database: databases.Database) -> Iterator[harness.Server]:
+    """Another one of ours over the same database, as behind a load balancer."""
+    with harness.running(harness.start_ours(database)) as second:
+        yield second
+
+
 @pytest.fixture
 def project() -> str:
     return harness.new_project()

@@ -98,6 +98,40 @@ def entities(target: str, project: str, prefix: str, count: str) -> None:
     behind_barrier(work)
 
 
+def meet(number: int, count: int) -> None:
+    """Waits until all `count` workers have come to round `number`, and lets them go on within a millisecond."""
+    folder, index = Path(os.environ["INTEROP_BARRIER"]), os.environ["INTEROP_INDEX"]
+    (folder / f"round-{number}-{index}").touch()
+    places = [folder / f"round-{number}-{i}" for i in range(count)]
+    deadline = time.monotonic() + 60
+    while not all(place.exists() for place in places):
+        assert time.monotonic() < deadline, f"not all {count} workers came to round {number}"
+        time.sleep(0.0005)
+
+
+def schemas(port: str, project: str, view: str, rounds: str, count: str) -> None:
+    """In each round, all `count` workers at once give the view a schema, each with a field that nobody else has."""
+    from feast import Field
+
+    import kinds
+
+    registry = harness.remote_registry(int(port), project)
+    index = os.environ["INTEROP_INDEX"]
+
+    def work() -> dict[str, Any]:
+        calls = []
+        for number in range(int(rounds)):
+            name = f"field_{index}_{number}"
+            changed = kinds.feature_view(view, fields=[*kinds.RIDES, Field(name=name, dtype=kinds.Int64)])
+            meet(number, int(count))
+            began = time.time()
+            registry.apply_feature_view(changed, project)
+            calls.append({"field": name, "began": began, "ended": time.time()})
+        return {"calls": calls}
+
+    behind_barrier(work)
+
+
 def load(port: str, project: str, view: str, client: str) -> None:
     """Writes entities and intervals until told to stop; notes each in a file once it is acknowledged.
 
@@ -150,6 +184,8 @@ def nursery() -> None:
     import feast.infra.registry.remote  # noqa: F401
     import feast.infra.registry.sql  # noqa: F401
 
+    import kinds  # noqa: F401
+
     answers, sys.stdout = sys.stdout, sys.stderr
 
     def answer(**fields: Any) -> None:
@@ -198,6 +234,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "raced-cli": raced_cli,
     "materialize": materialize,
     "entities": entities,
+    "schemas": schemas,
     "load": load,
 }
 
