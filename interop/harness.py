@@ -260,6 +260,10 @@ def utc(*parts: int) -> datetime:
     return datetime(*parts, tzinfo=UTC)
 
 
+def from_seconds(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
 def stamp(moment: datetime) -> Timestamp:
     out = Timestamp()
     out.FromDatetime(moment)

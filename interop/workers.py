@@ -132,6 +132,55 @@ def schemas(port: str, project: str, view: str, rounds: str, count: str) -> None
     behind_barrier(work)
 
 
+def mixed(target: str, project: str, count: str) -> None:
+    """`count` rounds of writes to what all write (an entity, a view's intervals and tags) and to what only this one does.
+
+    `target` is a port (remote client) or a URL (Feast's SqlRegistry). Feast's own registry may fail, which is noted; ours
+    may not.
+    """
+    from feast import Entity, ValueType
+
+    import kinds
+
+    index, is_ours = os.environ["INTEROP_INDEX"], target.isdigit()
+    registry = (harness.remote_registry if is_ours else harness.sql_registry)(
+        int(target) if is_ours else target, project
+    )
+    windows = harness.hour_windows(int(index) * 1000 + int(count))[int(index) * 1000 :]
+    done: dict[str, list[Any]] = {"own": [], "same": [], "intervals": [], "views": [], "failed": []}
+    slowest = 0.0
+
+    def attempt(kind: str, what: Any, call: Callable[[], None]) -> None:
+        nonlocal slowest
+        began = time.monotonic()
+        try:
+            call()
+        except Exception as error:
+            if is_ours:
+                raise
+            done["failed"].append(f"{kind} {what}: {type(error).__name__}")
+        else:
+            done[kind].append(what)
+        slowest = max(slowest, time.monotonic() - began)
+
+    def an_entity(name: str, **meta: Any) -> None:
+        registry.apply_entity(Entity(name=name, join_keys=["k"], value_type=ValueType.INT64, **meta), project)
+
+    def work() -> dict[str, Any]:
+        for number, window in enumerate(windows):
+            mark, view = f"{index}-{number}", kinds.feature_view("view")
+            attempt("own", f"own-{mark}", lambda: an_entity(f"own-{mark}"))
+            attempt("same", mark, lambda: an_entity("same", tags={"mark": mark}))
+            seconds = [int(moment.timestamp()) for moment in window]
+            attempt("intervals", seconds, lambda: registry.apply_materialization(view, project, *window))
+            if number % 4 == 0:
+                tagged = kinds.feature_view("view", tags={"mark": mark})
+                attempt("views", mark, lambda: registry.apply_feature_view(tagged, project))
+        return {**done, "slowest": slowest}
+
+    behind_barrier(work)
+
+
 def load(port: str, project: str, view: str, client: str) -> None:
     """Writes entities and intervals until told to stop; notes each in a file once it is acknowledged.
 
@@ -235,6 +284,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "materialize": materialize,
     "entities": entities,
     "schemas": schemas,
+    "mixed": mixed,
     "load": load,
 }
 
