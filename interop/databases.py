@@ -25,9 +25,13 @@ WITHOUT = "FEAST_REGISTRY_TEST_WITHOUT"
 DRIVERS = {"postgres": "postgresql+psycopg", "mariadb": "mysql+pymysql", "mysql": "mysql+pymysql"}
 
 
+def is_left_out(service: str) -> bool:
+    return service in [name.strip().lower() for name in os.environ.get(WITHOUT, "").split(",")]
+
+
 def service_url(service: str) -> URL:
     """The server that the environment names, with the Python driver in its scheme that Feast asks for."""
-    if service in [name.strip().lower() for name in os.environ.get(WITHOUT, "").split(",")]:
+    if is_left_out(service):
         pytest.skip(f"this run does without {service} ({WITHOUT})")
     variable = f"FEAST_REGISTRY_TEST_{service.upper()}_URL"
     if not os.environ.get(variable):
@@ -92,10 +96,6 @@ class Database:
     def assert_sound(self) -> None:
         if self.path is not None:
             harness.assert_sound(self.path)
-
-
-def statement(database: Database, postgres: str, mysql: str) -> str:
-    return postgres if database.service == "postgres" else mysql
 
 
 @contextlib.contextmanager

@@ -196,11 +196,15 @@ CONNECT_ARGS: dict[str, dict[str, Any]] = {
     "mariadb": {"connect_timeout": 5},
     "mysql": {"connect_timeout": 5},
 }
-SESSIONS = {
-    "postgres": "SELECT pid AS id FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'interop'",
-    "mariadb": "SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()",
-}
-SESSIONS["mysql"] = SESSIONS["mariadb"]
+
+
+def sessions_of_ours(database: Database) -> set[int]:
+    """The connections to the database, but none of the test's, which looks from another one."""
+    elsewhere = Database(database.service, databases.service_url(database.service), database.folder)
+    postgres = "SELECT pid AS id FROM pg_stat_activity WHERE datname = :name AND application_name = 'interop'"
+    mysql = "SELECT id FROM information_schema.processlist WHERE db = :name"
+    query = postgres if database.service == "postgres" else mysql
+    return {row["id"] for row in elsewhere.rows(query, name=make_url(database.url).database)}
 
 
 def test_what_is_given_to_sqlalchemy(configured: Database, project: str) -> None:
@@ -225,7 +229,7 @@ def test_what_is_given_to_sqlalchemy(configured: Database, project: str) -> None
 
         def apply(name: str) -> None:
             apply_entity(server, name, project)
-            now = {row["id"] for row in configured.rows(SESSIONS[configured.service])}
+            now = sessions_of_ours(configured)
             assert len(now) <= 2, f"pool_size is 2, and there are {len(now)} connections"
             seen.update(now)
 

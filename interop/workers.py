@@ -181,6 +181,48 @@ def mixed(target: str, project: str, count: str) -> None:
     behind_barrier(work)
 
 
+class Client:
+    """Calls of the load, without Feast's client in between, over a channel that soon connects again."""
+
+    def __init__(self, port: str, project: str, view: str, timeout: float) -> None:
+        from feast.protos.feast.registry import RegistryServer_pb2_grpc as api_grpc
+
+        options = [*harness.UNLIMITED, ("grpc.min_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50)]
+        channel = harness.grpc.insecure_channel(f"{harness.HOST}:{port}", options=options)
+        self.stub = api_grpc.RegistryServerStub(channel)
+        self.project, self.view, self.timeout = project, view, timeout
+
+    def apply_entity(self, name: str) -> None:
+        from feast.protos.feast.core.Entity_pb2 import Entity, EntitySpecV2
+        from feast.protos.feast.registry import RegistryServer_pb2 as api
+
+        entity = Entity(spec=EntitySpecV2(name=name, join_key="k"))
+        request = api.ApplyEntityRequest(entity=entity, project=self.project, commit=True)
+        self.stub.ApplyEntity(request, timeout=self.timeout)
+
+    def materialize(self, start: int, end: int) -> None:
+        from feast.protos.feast.core.FeatureView_pb2 import FeatureView, FeatureViewSpec
+        from feast.protos.feast.registry import RegistryServer_pb2 as api
+
+        view = FeatureView(spec=FeatureViewSpec(name=self.view))
+        request = api.ApplyMaterializationRequest(feature_view=view, project=self.project, commit=True)
+        request.start_date.FromSeconds(start)
+        request.end_date.FromSeconds(end)
+        self.stub.ApplyMaterialization(request, timeout=self.timeout)
+
+    def get_entity(self, name: str) -> Any:
+        from feast.protos.feast.registry import RegistryServer_pb2 as api
+
+        return self.stub.GetEntity(api.GetEntityRequest(name=name, project=self.project), timeout=self.timeout)
+
+    def get_intervals(self) -> set[int]:
+        from feast.protos.feast.registry import RegistryServer_pb2 as api
+
+        request = api.GetFeatureViewRequest(name=self.view, project=self.project)
+        found = self.stub.GetFeatureView(request, timeout=self.timeout).meta.materialization_intervals
+        return {interval.start_time.seconds for interval in found}
+
+
 def load(port: str, project: str, view: str, client: str) -> None:
     """Writes entities and intervals until told to stop; notes each in a file once it is acknowledged.
 
@@ -188,15 +230,10 @@ def load(port: str, project: str, view: str, client: str) -> None:
     next name and the next window are new ones.
     """
     import grpc
-    from feast.protos.feast.core.Entity_pb2 import Entity, EntitySpecV2
-    from feast.protos.feast.core.FeatureView_pb2 import FeatureView, FeatureViewSpec
-    from feast.protos.feast.registry import RegistryServer_pb2 as api
-    from feast.protos.feast.registry import RegistryServer_pb2_grpc as api_grpc
 
     folder = Path(os.environ["INTEROP_BARRIER"])
     acknowledged = (folder / f"acknowledged-{client}").open("a", buffering=1)
-    options = [*harness.UNLIMITED, ("grpc.min_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50)]
-    stub = api_grpc.RegistryServerStub(harness.grpc.insecure_channel(f"{harness.HOST}:{port}", options=options))
+    calls = Client(port, project, view, timeout=5)
 
     def work() -> dict[str, Any]:
         number = failed = 0
@@ -206,16 +243,10 @@ def load(port: str, project: str, view: str, client: str) -> None:
             start, end = window * 60, (window + 1) * 60
             try:
                 if number % 2:
-                    entity = Entity(spec=EntitySpecV2(name=f"e_{client}_{number}", join_key="k"))
-                    stub.ApplyEntity(api.ApplyEntityRequest(entity=entity, project=project, commit=True), timeout=5)
+                    calls.apply_entity(f"e_{client}_{number}")
                     acknowledged.write(f"entity e_{client}_{number}\n")
                 else:
-                    request = api.ApplyMaterializationRequest(
-                        feature_view=FeatureView(spec=FeatureViewSpec(name=view)), project=project, commit=True
-                    )
-                    request.start_date.FromSeconds(start)
-                    request.end_date.FromSeconds(end)
-                    stub.ApplyMaterialization(request, timeout=5)
+                    calls.materialize(start, end)
                     acknowledged.write(f"interval {start} {end}\n")
             except grpc.RpcError as error:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
@@ -223,6 +254,63 @@ def load(port: str, project: str, view: str, client: str) -> None:
                 failed += 1
                 time.sleep(0.01)
         return {"calls": number, "failed": failed}
+
+    behind_barrier(work)
+
+
+def outage_load(port: str, project: str, view: str, client: str) -> None:
+    """As `load`, while the database goes away and comes back: the server itself stays and must answer every call.
+
+    It may say UNAVAILABLE, and nothing else that is not right: after each write, what this client has written must be
+    there. Notes how long the calls took that failed, and the slowest one of the others.
+    """
+    import grpc
+
+    folder = Path(os.environ["INTEROP_BARRIER"])
+    noted = (folder / f"acknowledged-{client}").open("a", buffering=1)
+    calls = Client(port, project, view, timeout=90)
+    entities: list[str] = []
+    starts: set[int] = set()
+    failed: dict[str, list[float]] = {"read": [], "write": []}
+    slowest = 0.0
+
+    def attempt(kind: str, call: Callable[[], Any]) -> Any:
+        """What the call returns, or None when it says that the database is not available."""
+        nonlocal slowest
+        began = time.monotonic()
+        try:
+            answer = call()
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            failed[kind].append(time.monotonic() - began)
+            time.sleep(0.05)
+            return None
+        slowest = max(slowest, time.monotonic() - began)
+        return True if answer is None else answer
+
+    def work() -> dict[str, Any]:
+        number = 0
+        while not (folder / "stop").exists():
+            number += 1
+            window = int(client) * 1_000_000 + number
+            start, end = window * 60, (window + 1) * 60
+            if number % 2:
+                name = f"e_{client}_{number}"
+                if attempt("write", lambda: calls.apply_entity(name)):
+                    entities.append(name)
+                    noted.write(f"entity {name}\n")
+            elif attempt("write", lambda: calls.materialize(start, end)):
+                starts.add(start)
+                noted.write(f"interval {start} {end}\n")
+            if number % 2 and entities:
+                found = attempt("read", lambda: calls.get_entity(entities[-1]))
+                assert found is None or found.spec.name == entities[-1]
+            elif starts:
+                found = attempt("read", calls.get_intervals)
+                assert found is None or starts <= found, f"acknowledged and not there: {starts - found}"
+            time.sleep(0.01)
+        return {"calls": number, "failed": failed, "slowest": slowest}
 
     behind_barrier(work)
 
@@ -286,6 +374,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "schemas": schemas,
     "mixed": mixed,
     "load": load,
+    "outage-load": outage_load,
 }
 
 if __name__ == "__main__":
