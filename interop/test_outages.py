@@ -202,7 +202,7 @@ def test_paused(db_server: Throwaway, nursery: harness.Nursery, project: str, tm
 def test_sessions_that_are_ended(db_server: Throwaway, nursery: harness.Nursery, project: str, tmp_path: Path) -> None:
     """The database ends every connection, again and again: most calls do not notice, and none is misled."""
     with under_load(db_server, nursery, tmp_path, project) as (server, load):
-        ended, rounds = 0, 30
+        ended, rounds = 0, 20
         for _ in range(rounds):
             ended += db_server.end_sessions()
             time.sleep(0.1)

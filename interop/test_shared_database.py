@@ -7,10 +7,12 @@ and metadata, in both directions; and both can write at the same time.
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from feast import Field
 from feast.infra.registry.sql import SqlRegistry
@@ -87,7 +89,10 @@ def test_the_tables_are_the_same(server: harness.Server, database: Database, fea
             assert ours[part] == theirs[part], f"{part} of {table}\nFeast: {theirs[part]}\nours:  {ours[part]}"
 
 
-@pytest.mark.parametrize("database", ["mariadb", "mysql"], indirect=True)
+MYSQLS = pytest.mark.parametrize("database", ["mariadb", "mysql"], indirect=True)
+
+
+@MYSQLS
 def test_names_that_differ_in_case_or_by_a_blank(server: harness.Server, project: str) -> None:
     """Tables that we make tell them apart, as SQLite and PostgreSQL do."""
     names = ["driver", "Driver", "driver ", "dríver"]
@@ -95,6 +100,20 @@ def test_names_that_differ_in_case_or_by_a_blank(server: harness.Server, project
         ask(server, *kinds.ENTITY.apply(kinds.ENTITY.proto(name), project)).ok()
     listed = ask(server, *kinds.ENTITY.list(project)).ok().entities
     assert sorted(entity.spec.name for entity in listed) == sorted(names)
+
+
+@MYSQLS
+def test_names_that_feasts_tables_take_for_one(feasts_server: harness.Server, project: str) -> None:
+    """They are refused where they cannot be kept apart, and what is there stays; Feast would write over it."""
+    first = kinds.ENTITY.proto("driver", description="the first")
+    ask(feasts_server, *kinds.ENTITY.apply(first, project)).ok()
+    answer = ask(feasts_server, *kinds.ENTITY.apply(kinds.ENTITY.proto("Driver"), project))
+    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT and "Driver" in answer.error_text, answer
+    assert ask(feasts_server, *kinds.ENTITY.get("driver", project)).ok().spec.description == "the first"
+    assert ask(feasts_server, *kinds.ENTITY.get("Driver", project)).code is grpc.StatusCode.NOT_FOUND
+    assert ask(feasts_server, *kinds.ENTITY.delete("DRIVER", project)).code is grpc.StatusCode.NOT_FOUND
+    listed = ask(feasts_server, *kinds.ENTITY.list(project)).ok().entities
+    assert [entity.spec.name for entity in listed] == ["driver"]
 
 
 # --- one writes, the other reads ------------------------------------------------------------------------------
@@ -238,6 +257,41 @@ def test_an_equal_apply_of_the_other_writes_nothing(sides: tuple[Side, Side], pr
         assert before[table] == after[table], f"{reader.name} wrote {table} though nothing had changed"
 
 
+ODD_NAMES = [
+    "O'Brien",
+    'say "hi"',
+    "100%s",
+    "a\\b",
+    "naïve_テスト_🚗",
+    "x" * 255,
+    "with blank",
+    "semi;colon--",
+    "?",
+    ":n",
+    "{}",
+]
+
+
+def test_odd_names_and_large_objects_cross_over(sides: tuple[Side, Side], project: str) -> None:
+    """What would not survive a missing escape, a narrow column (64 KiB in old tables of MySQL) or a wrong encoding."""
+    writer, reader = sides
+    for name in ODD_NAMES:
+        writer.registry.apply_entity(kinds.entity(name, description=name, tags={name: name}), project)
+    large = "é" * (1 << 20)
+    writer.registry.apply_feature_view(kinds.feature_view("large", description=large), project)
+    writer.registry.apply_feature_view(kinds.feature_view("large", fields=MORE, description=large), project)
+    for name in ODD_NAMES:
+        read = reader.registry.get_entity(name, project)
+        assert (read.name, read.description, read.tags) == (name, name, {name: name})
+    assert {e.name for e in reader.registry.list_entities(project)} == set(ODD_NAMES)
+    assert reader.registry.get_feature_view("large", project).description == large
+    stored = [len(row["feature_view_proto"]) for row in writer.database.versions(project, "large")]
+    assert len(stored) == 2 and min(stored) > 2 << 20
+    for name in ODD_NAMES:
+        reader.registry.delete_entity(name, project)
+    assert writer.registry.list_entities(project) == []
+
+
 def test_versions_cross_over(sides: tuple[Side, Side], project: str) -> None:
     """The history goes on where the other left it; a pin restores what the other saved."""
     writer, reader = sides
@@ -336,6 +390,30 @@ def test_the_tables_go_with_the_last_project_and_come_back_with_the_next(
         ask(server, *kinds.ENTITY.apply(kinds.ENTITY.proto("g"), project)).ok()
         assert [e.spec.name for e in ask(server, *kinds.ENTITY.list(project)).ok().entities] == ["g"]
         assert len(own.tables()) >= 14
+
+
+def test_the_teardown_command(database: Database, tmp_path: Path, project: str) -> None:
+    """`feast-registry teardown` on tables that Feast made and filled: one project, and then all."""
+    with databases.own_database(database.service, tmp_path) as own:
+        for name in (project, "other"):
+            registry = harness.sql_registry(own, name)
+            registry.apply_entity(kinds.entity("e"), name)
+            registry.apply_feature_view(kinds.feature_view("v"), name)
+            registry.write_engine.dispose()
+
+        def teardown(*arguments: str) -> None:
+            command = [str(harness.registry_bin()), "teardown", "--registry", own.url, "--yes", *arguments]
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert ran.returncode == 0, ran.stderr
+
+        teardown("--project", project)
+        assert not any(own.snapshot(project).values())
+        registry = harness.sql_registry(own, "other", schema_mode="verify")
+        assert [entity.name for entity in registry.list_entities("other")] == ["e"]
+        assert len(own.versions("other", "v")) == 1
+        registry.write_engine.dispose()
+        teardown("--all")
+        assert own.tables() == []
 
 
 # --- both at once -----------------------------------------------------------------------------------------------
