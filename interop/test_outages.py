@@ -1,6 +1,6 @@
 """Proves what callers see when the database goes away under load: UNAVAILABLE, soon, and never a wrong answer.
 
-A server of the test's own (PostgreSQL, MariaDB) is stopped, crashed, paused, or ends all sessions again and again.
+A server of the test's own (PostgreSQL, MariaDB, MySQL) is stopped, crashed, paused, or ends all sessions again and again.
 Whatever was acknowledged is there afterwards, and no interval twice; our server never restarts and needs no help;
 and its gRPC health says what is so.
 """
@@ -17,6 +17,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+import databases
 import harness
 import kinds
 import loads
@@ -38,9 +39,10 @@ IMPATIENT = {
     "postgres": {"options": "-cstatement_timeout=2s", "connect_timeout": "2"},
     "mariadb": {"read_timeout": "2", "write_timeout": "2", "connect_timeout": "2"},
 }
+IMPATIENT["mysql"] = IMPATIENT["mariadb"]
 
 
-@pytest.fixture(scope="module", params=throwaway.SERVICES)
+@pytest.fixture(scope="module", params=databases.SERVICES)
 def db_server(request: pytest.FixtureRequest) -> Iterator[Throwaway]:
     with throwaway.running(request.param) as server:
         yield server

@@ -1,7 +1,8 @@
-"""Database servers that a test may stop, kill, pause and start again: PostgreSQL and MariaDB, each in a folder of its own.
+"""Database servers that a test may stop, kill, pause and start again: each in a folder of its own.
 
-The programs are those that FEAST_REGISTRY_TEST_POSTGRES_BIN (a folder) and FEAST_REGISTRY_TEST_MARIADBD (a file) name, or
-those that are installed.
+The programs are those that the environment names, as `cargo xtask test` does, or those that are installed:
+FEAST_REGISTRY_TEST_POSTGRES_BIN is a folder; FEAST_REGISTRY_TEST_MARIADBD and FEAST_REGISTRY_TEST_MYSQLD are files. Scripts
+in their place know themselves what root has to do, and which options of the system are not to be read.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from databases import Database
 
 POSTGRES_BIN = "FEAST_REGISTRY_TEST_POSTGRES_BIN"
 MARIADBD = "FEAST_REGISTRY_TEST_MARIADBD"
-SERVICES = ("postgres", "mariadb")
+MYSQLD = "FEAST_REGISTRY_TEST_MYSQLD"
 DATABASE = "registry"
 
 
@@ -36,6 +37,7 @@ class Throwaway:
     """A server with one empty database; made once, then started and stopped at will."""
 
     service: str
+    standard: str  # a database that is there from the beginning
     user: str
     crash: signal.Signals  # ends it without any cleaning up
     stop: signal.Signals  # ends it, with whoever is connected, in good order
@@ -116,7 +118,7 @@ class Postgres(Throwaway):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.bin = postgres_bin()
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and not is_script(self.bin / "postgres"):
             self.identity = {"user": "postgres", "group": "postgres", "extra_groups": []}
             shutil.chown(folder, "postgres", "postgres")
         self.run(self.bin / "initdb", "-D", self.data, "-U", self.user, "-A", "trust", "-E", "UTF8", "-N", "--locale=C")
@@ -140,34 +142,28 @@ class Postgres(Throwaway):
         return len(self.database("postgres").rows(f"SELECT pid FROM pg_stat_activity WHERE {where}"))
 
 
-class MariaDb(Throwaway):
-    service, standard, user = "mariadb", "mysql", "root"
+class MySql(Throwaway):
+    service, standard, user = "mysql", "mysql", "root"
     crash, stop = signal.SIGKILL, signal.SIGTERM
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.binary = mariadbd()
-        install = shutil.which("mariadb-install-db") or self.binary.parent.parent / "bin" / "mariadb-install-db"
-        self.run(
-            install,
-            "--no-defaults",
-            f"--datadir={self.data}",
-            f"--user={getpass.getuser()}",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-        )
+        self.binary = self.find()
+        # The first of all options, and the last.
+        self.first = [] if is_script(self.binary) else ["--no-defaults"]
+        self.last = [] if is_script(self.binary) else [f"--user={getpass.getuser()}"]
+        self.make_data()
+
+    def find(self) -> Path:
+        return program("MySQL", MYSQLD, "mysqld")
+
+    def make_data(self) -> None:
+        self.run(self.binary, *self.first, "--initialize-insecure", f"--datadir={self.data}", *self.last)
 
     def command(self) -> list[str | Path]:
-        return [
-            self.binary,
-            "--no-defaults",
-            f"--datadir={self.data}",
-            f"--user={getpass.getuser()}",
-            f"--bind-address={harness.HOST}",
-            f"--port={self.port}",
-            f"--socket={self.socket}",
-            "--innodb-buffer-pool-size=32M",
-        ]
+        options = [f"--bind-address={harness.HOST}", f"--port={self.port}", f"--socket={self.socket}"]
+        options += ["--innodb-buffer-pool-size=32M", f"--pid-file={self.folder / 'pid'}"]
+        return [self.binary, *self.first, f"--datadir={self.data}", *options, *self.last]
 
     @property
     def socket(self) -> Path:
@@ -190,6 +186,37 @@ class MariaDb(Throwaway):
         return ended
 
 
+class MariaDb(MySql):
+    service = "mariadb"
+
+    def find(self) -> Path:
+        return program("MariaDB", MARIADBD, "mariadbd", "/usr/sbin/mariadbd")
+
+    def make_data(self) -> None:
+        if is_script(self.binary):
+            super().make_data()
+        else:
+            install = shutil.which("mariadb-install-db") or self.binary.parent.parent / "bin" / "mariadb-install-db"
+            options = [f"--datadir={self.data}", "--auth-root-authentication-method=normal", "--skip-test-db"]
+            self.run(install, *self.first, *options, *self.last)
+
+
+KINDS: dict[str, type[Throwaway]] = {kind.service: kind for kind in (Postgres, MariaDb, MySql)}
+
+
+def is_script(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
+
+
+def program(name: str, variable: str, *places: str) -> Path:
+    named = os.environ.get(variable)
+    for candidate in [named] if named else map(shutil.which, places):
+        if candidate and Path(candidate).is_file():
+            return Path(candidate)
+    raise harness.SetupProblem(f"no {places[0]} is to be found: install {name}'s server, or set {variable}")
+
+
 def postgres_bin() -> Path:
     candidates = [os.environ.get(POSTGRES_BIN)]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
@@ -201,13 +228,6 @@ def postgres_bin() -> Path:
     raise harness.SetupProblem(f"no initdb is to be found: install PostgreSQL's server, or set {POSTGRES_BIN}")
 
 
-def mariadbd() -> Path:
-    for candidate in filter(None, [os.environ.get(MARIADBD), shutil.which("mariadbd"), "/usr/sbin/mariadbd"]):
-        if Path(candidate).is_file():
-            return Path(candidate).resolve()
-    raise harness.SetupProblem(f"no mariadbd is to be found: install MariaDB's server, or set {MARIADBD}")
-
-
 @contextlib.contextmanager
 def running(service: str) -> Iterator[Throwaway]:
     if databases.is_left_out(service):
@@ -216,7 +236,7 @@ def running(service: str) -> Iterator[Throwaway]:
     folder = Path(tempfile.mkdtemp(prefix="interop-"))
     server: Throwaway | None = None
     try:
-        server = {"postgres": Postgres, "mariadb": MariaDb}[service](folder)
+        server = KINDS[service](folder)
         server.start()
         server.database(server.standard).run(f"CREATE DATABASE {DATABASE}")
         yield server
