@@ -428,11 +428,11 @@ class Workers:
         return out
 
     def kill(self) -> None:
-        for pid, code in zip(self.pids, self.codes):
-            if code is None:
+        for index, pid in enumerate(self.pids):
+            if self.codes[index] is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                self.nursery.wait(pid, 10)
+                self.codes[index] = self.nursery.wait(pid, 10)
 
 
 def assert_overlap(finished: Sequence[Finished]) -> None:
