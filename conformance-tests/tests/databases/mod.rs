@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod mysql;
+
 use std::env;
 use std::path::PathBuf;
 use std::process::Command;

@@ -43,12 +43,16 @@ pub struct Statement {
 pub(super) struct Builder {
     pub(super) dialect: Dialect,
     pub(super) text: String,
+    /// Whether text is compared to the byte whatever the collation of the database.
+    pub(super) is_exact: bool,
+    /// How much text is bound.
+    pub(super) text_bytes: usize,
     values: Vec<Value>,
 }
 
 impl Builder {
     pub(super) fn new(dialect: Dialect) -> Self {
-        Self { dialect, text: String::new(), values: Vec::new() }
+        Self { dialect, text: String::new(), is_exact: true, text_bytes: 0, values: Vec::new() }
     }
 
     pub(super) fn push(&mut self, text: &str) {
@@ -57,6 +61,9 @@ impl Builder {
 
     /// Binds a value, and writes the sign of its parameter.
     pub(super) fn bind(&mut self, value: Value) {
+        if let Value::Text(text) = &value {
+            self.text_bytes += text.len();
+        }
         self.values.push(value);
         match self.dialect {
             Dialect::PostgreSql => drop(write!(self.text, "${}", self.values.len())),
@@ -74,7 +81,7 @@ impl Builder {
         }
     }
 
-    /// That a column has exactly this text, to the byte.
+    /// That a column has this text, to the byte unless told otherwise.
     ///
     /// In MySQL, a table that Feast made takes `driver`, `Driver` and `dríver` for one: the first comparison is what
     /// finds the row by its index, the second is exact.
@@ -82,7 +89,7 @@ impl Builder {
         self.push(column);
         self.push(" = ");
         self.bind(Value::Text(text.to_owned()));
-        if self.dialect == Dialect::MySql {
+        if self.dialect == Dialect::MySql && self.is_exact {
             self.push(&format!(" AND {} = CAST(", self.dialect.text(column)));
             self.bind(Value::Text(text.to_owned()));
             self.push(" AS BINARY)");
@@ -137,7 +144,8 @@ impl Dialect {
     pub(super) fn column_type(self, column_type: ColumnType) -> String {
         match (column_type, self) {
             (ColumnType::String(width), _) => format!("VARCHAR({width})"),
-            (ColumnType::Text, _) => "TEXT".to_owned(),
+            (ColumnType::LongText, Dialect::MySql) => "LONGTEXT".to_owned(),
+            (ColumnType::Text | ColumnType::LongText, _) => "TEXT".to_owned(),
             (ColumnType::Integer, _) => "INTEGER".to_owned(),
             (ColumnType::BigInteger, _) => "BIGINT".to_owned(),
             (ColumnType::Bytes, Dialect::Sqlite) => "BLOB".to_owned(),

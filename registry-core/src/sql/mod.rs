@@ -18,7 +18,7 @@ mod write;
 
 pub use check::{Fate, checks, conflict, fate};
 pub use dialect::{Dialect, Statement, Value};
-pub use read::{Read, Row, keys_of};
+pub use read::{Read, Row, keys_of, keys_to_lock};
 pub use tables::{
     Column, ColumnType, METADATA, NAME, ObjectTable, PROJECT, Table, UPDATED, USER_METADATA, VERSIONS, create_table,
     object_table, tables,

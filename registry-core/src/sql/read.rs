@@ -1,6 +1,6 @@
 //! Queries as statements, and rows as records.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use prost::Message;
@@ -16,6 +16,9 @@ use crate::sql::{self, ColumnType, Dialect, PROJECT, Statement, UPDATED, USER_ME
 const MAX_TERMS: usize = 100;
 /// The most values that are bound to a statement; SQLite takes 32,766, the others twice as many.
 const MAX_VALUES: usize = 20_000;
+/// About the most bytes of text that are bound to a statement, unless one value has more: a server of MySQL may take no
+/// more than a megabyte at once, and text may be sent as hexadecimal digits.
+const MAX_TEXT: usize = 256 * 1024;
 
 /// What a row has, in the order of the columns of every statement of a [`Read`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,14 +85,19 @@ impl Read {
             }
         }
         for (source, keys) in keys {
-            // Three values are the most that a key has.
-            keys.chunks(MAX_VALUES / 3).for_each(|keys| plan.keys(source, keys));
+            let mut rest = keys.as_slice();
+            while !rest.is_empty() {
+                let (keys, others) = rest.split_at(fitting(rest));
+                plan.keys(source, keys);
+                rest = others;
+            }
         }
         plan.finish()
     }
 
-    /// The statements that find keys one by one and lock their rows, and the places where rows are missing, until the
-    /// end of the transaction.
+    /// The statements that find keys one by one, in their order, and lock their rows, and the places where rows are
+    /// missing, until the end of the transaction. What counts as the same name is the database's choice here; see
+    /// [`records`](Self::records).
     pub fn locking(dialect: Dialect, keys: &[Key]) -> Self {
         let mut plan = Plan::new(dialect, " FOR UPDATE");
         keys.iter().for_each(|key| plan.keys(source(key), &[key]));
@@ -119,12 +127,26 @@ impl Read {
         queries.iter().zip(lists).map(answer).collect()
     }
 
-    /// The records that rows are, in no order; of [`locking`](Self::locking). A record under another key than those that
-    /// were asked for has a name that the database cannot tell from one of them.
-    pub fn records(&self, rows: Vec<Row>) -> Vec<Record> {
-        let term = |row: Row| self.terms.get(row.term as usize).map(|term| record(term.source, row));
-        rows.into_iter().filter_map(term).collect()
+    /// The records that rows of [`locking`](Self::locking) are, in no order, each with the index of the key that it was
+    /// found by. A record under another key than that has a name that the database cannot tell from it.
+    pub fn records(&self, rows: Vec<Row>) -> Vec<(usize, Record)> {
+        let found = |row: Row| {
+            let index = usize::try_from(row.term).ok()?;
+            Some((index, record(self.terms.get(index)?.source, row)))
+        };
+        rows.into_iter().filter_map(found).collect()
     }
+}
+
+/// How many of these keys, at least one, go into one selection.
+fn fitting(keys: &[&Key]) -> usize {
+    let mut text = 0;
+    let fits = |key: &&&Key| {
+        text += Place::of(key).texts.iter().map(|(_, text)| text.len()).sum::<usize>();
+        text <= MAX_TEXT
+    };
+    // Three values are the most that a key has.
+    keys.iter().take(MAX_VALUES / 3).take_while(fits).count().max(1)
 }
 
 /// The keys that a commit depends on or writes, each once, in their order.
@@ -138,6 +160,44 @@ pub fn keys_of(commit: &crate::Commit) -> Vec<Key> {
     keys.sort_unstable();
     keys.dedup();
     keys
+}
+
+/// The keys whose rows a commit locks before it looks, in the order in which it does: first the projects concerned, so
+/// that commits of one project wait for one another there instead of meeting halfway; then what it depends on or writes.
+///
+/// Left out are those that it expects to be absent and inserts: the database refuses that insertion if a row is there
+/// after all, and a locked gap would only stand in the way of others.
+pub fn keys_to_lock(commit: &crate::Commit) -> Vec<Key> {
+    let absent: HashSet<&Key> = commit
+        .expectations
+        .iter()
+        .filter(|(key, expected)| *expected == crate::Expected::Absent && !matches!(key, Key::UserMetadata { .. }))
+        .map(|(key, _)| key)
+        .collect();
+    let mut inserted: HashSet<&Key> = HashSet::new();
+    let mut deleted: HashSet<&Key> = HashSet::new();
+    for write in &commit.writes {
+        match write {
+            crate::Write::Put(record) if absent.contains(&record.key) && !deleted.contains(&record.key) => {
+                inserted.insert(&record.key);
+            }
+            crate::Write::Put(_) => {}
+            crate::Write::Delete(key) => drop(deleted.insert(key)),
+            // What is removed first is no longer in the way of an insertion.
+            crate::Write::DeleteVersions { .. } | crate::Write::DeleteProject { .. } => break,
+        }
+    }
+    let of_projects = commit.writes.iter().filter_map(|write| match write {
+        crate::Write::DeleteVersions { project, .. } | crate::Write::DeleteProject { project } => {
+            Some(project.as_str())
+        }
+        crate::Write::Put(_) | crate::Write::Delete(_) => None,
+    });
+    let keys = keys_of(commit);
+    let projects: BTreeSet<&str> = keys.iter().map(Key::project).chain(of_projects).collect();
+    let projects: Vec<Key> = projects.into_iter().map(Key::project_object).collect();
+    let others = keys.iter().filter(|key| !projects.contains(key));
+    projects.iter().chain(others).filter(|key| !inserted.contains(key)).cloned().collect()
 }
 
 fn source(key: &Key) -> Source {
@@ -218,13 +278,20 @@ struct Plan {
 
 impl Plan {
     fn new(dialect: Dialect, lock: &'static str) -> Self {
-        let builder = Builder::new(dialect);
+        let builder = Self::builder(dialect, lock);
         Self { dialect, lock, statements: Vec::new(), builder, terms_in_builder: 0, terms: Vec::new() }
+    }
+
+    fn builder(dialect: Dialect, lock: &str) -> Builder {
+        let mut builder = Builder::new(dialect);
+        builder.is_exact = lock.is_empty();
+        builder
     }
 
     /// Adds a selection. `condition` writes what comes after `FROM table`.
     fn term(&mut self, source: Source, query: Option<usize>, condition: impl FnOnce(&mut Builder)) {
-        if self.terms_in_builder == MAX_TERMS || self.builder.values() >= MAX_VALUES / 2 {
+        let is_full = self.builder.values() >= MAX_VALUES / 2 || self.builder.text_bytes >= MAX_TEXT;
+        if self.terms_in_builder == MAX_TERMS || is_full {
             self.end_statement();
         }
         if self.terms_in_builder > 0 {
@@ -243,7 +310,8 @@ impl Plan {
     }
 
     fn end_statement(&mut self) {
-        let builder = std::mem::replace(&mut self.builder, Builder::new(self.dialect));
+        let next = Self::builder(self.dialect, self.lock);
+        let builder = std::mem::replace(&mut self.builder, next);
         if self.terms_in_builder > 0 {
             self.statements.push(builder.build());
         }

@@ -8,8 +8,10 @@ use crate::sql::Dialect;
 pub enum ColumnType {
     /// Text of at most so many characters.
     String(u32),
-    /// Text of any length.
+    /// Text; in MySQL of at most 65,535 bytes.
     Text,
+    /// Text of any length.
+    LongText,
     /// A 32-bit integer.
     Integer,
     /// A 64-bit integer.
@@ -112,7 +114,8 @@ pub fn tables() -> Vec<Table> {
             required("feature_view_type", ColumnType::String(50)),
             required("feature_view_proto", ColumnType::Bytes),
             required("created_timestamp", ColumnType::BigInteger),
-            optional("description", ColumnType::Text),
+            // In MySQL, Feast's column holds 65,535 bytes; a view may have a longer description.
+            optional("description", ColumnType::LongText),
             required("version_id", ColumnType::String(36)),
         ],
         index: "idx_fv_version_history_project_id",
