@@ -193,3 +193,46 @@ mod postgres {
         }
     }
 }
+
+mod mysql {
+    use registry_mysql::MySqlBackend;
+
+    use super::*;
+
+    fn backend(url: &str) -> Arc<dyn Backend> {
+        Arc::new(MySqlBackend::new(&url.parse().expect("a URL"), &databases::pool()).expect("a backend"))
+    }
+
+    async fn run(service: &'static str) {
+        if !databases::exceptions(service).is_empty() {
+            return;
+        }
+        let proxy = proxy_of(service).await;
+        let database = databases::mysql::Database::create(service).await;
+        let url = databases::service(service);
+        let user = url.username().unwrap_or("root");
+        let password = url.password().map(|password| format!(":{password}")).unwrap_or_default();
+        // The proxy would take a handshake of TLS for round trips.
+        let url = format!("mysql://{user}{password}@127.0.0.1:{}/{}?ssl_disabled=true", proxy.port, database.name);
+        let registry = open(backend(&url)).await;
+        // A commit is two: one locks and looks, one writes.
+        round_trips(&registry, &proxy, 3).await;
+        nothing_is_written_twice(&registry, &proxy).await;
+        let mut others = Vec::new();
+        for _ in 0..4 {
+            others.push(open(backend(&url)).await);
+        }
+        writers_do_not_hide_each_others_fate(&registry, others, &proxy).await;
+        database.remove().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn mariadb() {
+        run("MARIADB").await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn mysql() {
+        run("MYSQL").await;
+    }
+}

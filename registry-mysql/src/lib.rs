@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
 use registry_core::sql::{self, Dialect, Fate, Read, Statement};
-use registry_core::{Backend, Commit, Error, ErrorKind, Expected, Key, Limits, Outcome, Query, Record, Result, Write};
+use registry_core::{Backend, Commit, Error, ErrorKind, Key, Limits, Outcome, Query, Record, Result, Write};
 
 use crate::error::{DATA_TOO_LONG, Failure, failure};
 use crate::options::Options;
@@ -154,32 +154,24 @@ impl MySqlBackend {
 
     async fn try_commit(&self, commit: &Commit) -> Result<Outcome, Progress> {
         let connection = self.pool.get().await.map_err(Progress::Looking)?;
-        let writes = sql::writes(Dialect::MySql, commit).map_err(|error| Progress::Looking(Failure::Final(error)))?;
         let keys = sql::keys_to_lock(commit);
         let read = Read::locking(Dialect::MySql, &keys);
         let is_writing = AtomicBool::new(false);
         let call = async |mut session: Session<'_>| {
-            session.fits(&writes)?;
             let rows = session.rows(vec![plain("START TRANSACTION")], &read.statements, Vec::new()).await;
             let found = read.records(undo_if_failed(&mut session, rows).await?);
-            let refusal = lookalike(commit, &keys, &found, session.location);
-            let found: Vec<Record> = found.into_iter().map(|(_, record)| record).collect();
-            let conflict = sql::conflict(&looked_at(commit, &keys), &found);
-            if refusal.is_some() || conflict.is_some() {
-                session.run_all(&[plain("ROLLBACK")]).await?;
-                return match refusal {
-                    Some(refusal) => Err(refusal),
-                    None => Ok(conflict.map_or(Outcome::Committed, Outcome::Conflict)),
-                };
-            }
-            is_writing.store(true, Ordering::Relaxed);
-            match write(&mut session, writes).await {
-                // It may be another name that is there, which the database takes for this one.
-                Err(failure @ Failure::Unexpected(_)) => {
-                    Err(look_alike(&mut session, commit).await?.unwrap_or(failure))
+            let writes = match prepare(commit, &keys, &found, &session) {
+                Ok(Prepared::Writes(writes)) => writes,
+                refused => {
+                    session.run_all(&[plain("ROLLBACK")]).await?;
+                    return refused.map(|prepared| match prepared {
+                        Prepared::Conflict(key) => Outcome::Conflict(key),
+                        Prepared::Writes(_) => Outcome::Committed,
+                    });
                 }
-                written => written.map(|()| Outcome::Committed),
-            }
+            };
+            is_writing.store(true, Ordering::Relaxed);
+            write(&mut session, commit, writes).await.map(|()| Outcome::Committed)
         };
         let outcome = self.pool.within(connection, call).await;
         outcome.map_err(if is_writing.load(Ordering::Relaxed) { Progress::Writing } else { Progress::Looking })
@@ -256,8 +248,45 @@ impl MySqlBackend {
     }
 }
 
+/// What follows from what a commit has found.
+enum Prepared {
+    /// It does not take place: something else is expected under this key.
+    Conflict(Key),
+    /// It writes this.
+    Writes(Vec<Statement>),
+}
+
+/// Holds a commit against what it found under the keys that it locked, each with the index of its key.
+fn prepare(
+    commit: &Commit,
+    keys: &[Key],
+    found: &[(usize, Record)],
+    session: &Session<'_>,
+) -> Result<Prepared, Failure> {
+    if let Some(refusal) = lookalike(commit, keys, found, session.location) {
+        return Err(refusal);
+    }
+    let records: Vec<Record> = found.iter().map(|(_, record)| record.clone()).collect();
+    // The others are those that it inserts: the database itself sees to them.
+    let locked: HashSet<&Key> = keys.iter().collect();
+    let looked_at: Vec<_> = commit.expectations.iter().filter(|(key, _)| locked.contains(key)).cloned().collect();
+    if let Some(key) = sql::conflict(&looked_at, &records) {
+        return Ok(Prepared::Conflict(key));
+    }
+    // What is not there is inserted: an upsert could hit a row of another name, that this very commit has written.
+    let is_there: HashSet<&Key> = records.iter().map(|record| &record.key).collect();
+    let written = commit.writes.iter().filter_map(|write| match write {
+        Write::Put(record) => Some(&record.key),
+        Write::Delete(_) | Write::DeleteVersions { .. } | Write::DeleteProject { .. } => None,
+    });
+    let absent = written.filter(|key| !is_there.contains(key)).collect();
+    let writes = sql::writes_beside(Dialect::MySql, commit, absent).map_err(Failure::Final)?;
+    session.fits(&writes)?;
+    Ok(Prepared::Writes(writes))
+}
+
 /// Writes within a transaction and commits it.
-async fn write(session: &mut Session<'_>, mut statements: Vec<Statement>) -> Result<(), Failure> {
+async fn write(session: &mut Session<'_>, commit: &Commit, mut statements: Vec<Statement>) -> Result<(), Failure> {
     statements.push(plain("COMMIT"));
     let Err((index, error)) = session.run(&statements).await else { return Ok(()) };
     let too_long = match &error {
@@ -266,12 +295,14 @@ async fn write(session: &mut Session<'_>, mut statements: Vec<Statement>) -> Res
     };
     let failed = Err(failure(error, session.location));
     let failed = undo_if_failed(session, failed).await;
-    match too_long {
-        Some(said) => {
-            let table = statements.get(index).map(|statement| table_of(&statement.text)).unwrap_or_default();
-            Err(Failure::Final(schema::too_long(session, table, &said).await))
+    let Some(statement) = statements.get(index) else { return failed };
+    match (too_long, failed) {
+        (Some(said), _) => Err(Failure::Final(schema::too_long(session, table_of(&statement.text), &said).await)),
+        // It may be another name that is there, which the database takes for this one.
+        (_, Err(failure @ Failure::Unexpected(_))) => {
+            Err(look_alike(session, commit, statement).await?.unwrap_or(failure))
         }
-        None => failed,
+        (_, failed) => failed,
     }
 }
 
@@ -289,12 +320,6 @@ async fn undo_if_failed<T>(session: &mut Session<'_>, outcome: Result<T, Failure
     outcome
 }
 
-/// What a commit expects of the keys that were looked at; the database itself sees to the others.
-fn looked_at(commit: &Commit, keys: &[Key]) -> Vec<(Key, Expected)> {
-    let keys: HashSet<&Key> = keys.iter().collect();
-    commit.expectations.iter().filter(|(key, _)| keys.contains(key)).cloned().collect()
-}
-
 /// The refusal of a commit that stores a key beside one that the database takes for the same. `found` are rows, each with
 /// the index of the key that it was found by.
 fn lookalike(commit: &Commit, keys: &[Key], found: &[(usize, Record)], location: &str) -> Option<Failure> {
@@ -305,13 +330,29 @@ fn lookalike(commit: &Commit, keys: &[Key], found: &[(usize, Record)], location:
     Some(Failure::Final(schema::lookalike(location, asked, found)))
 }
 
-/// [`lookalike`], after what is stored has been looked at again: all of it, what is inserted included.
-async fn look_alike(session: &mut Session<'_>, commit: &Commit) -> Result<Option<Failure>, Failure> {
+/// [`lookalike`], after an insertion found a row in its way: one that was stored before, or by the same commit.
+async fn look_alike(
+    session: &mut Session<'_>,
+    commit: &Commit,
+    insertion: &Statement,
+) -> Result<Option<Failure>, Failure> {
     let keys = sql::keys_of(commit);
     let read = Read::locking(Dialect::MySql, &keys);
-    let rows = session.rows(vec![plain("START TRANSACTION")], &read.statements, vec![plain("ROLLBACK")]).await;
-    let found = read.records(undo_if_failed(session, rows).await?);
-    Ok(lookalike(commit, &keys, &found, session.location))
+    let begin = plain("START TRANSACTION");
+    for before in [vec![begin.clone(), insertion.clone()], vec![begin]] {
+        let rows = session.rows(before, &read.statements, vec![plain("ROLLBACK")]).await;
+        match undo_if_failed(session, rows).await {
+            Ok(rows) => {
+                let found = read.records(rows);
+                if let Some(refusal) = lookalike(commit, &keys, &found, session.location) {
+                    return Ok(Some(refusal));
+                }
+            }
+            Err(Failure::Unexpected(_)) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(None)
 }
 
 #[async_trait]

@@ -71,8 +71,7 @@ impl Session<'_> {
     async fn request(&mut self, text: String, count: usize, answers: &mut Vec<Vec<Row>>) -> Result<(), Failed> {
         let mut result = self.conn.query_iter(text).await.map_err(|error| (answers.len(), error))?;
         for _ in 0..count {
-            // Going on to the next answer is part of this, so that is the one that fails.
-            let rows = result.collect::<Row>().await.map_err(|error| (answers.len() + 1, error))?;
+            let rows = result.collect::<Row>().await.map_err(|error| (answers.len(), error))?;
             answers.push(rows);
         }
         result.drop_result().await.map_err(|error| (answers.len(), error))

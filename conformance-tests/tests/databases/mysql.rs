@@ -36,6 +36,12 @@ impl Database {
         self.server().await.query_drop(format!("DROP DATABASE {}", self.name)).await.expect("the database is removed");
     }
 
+    /// Removes all tables of the registry.
+    pub(crate) async fn remove_tables(&self) {
+        let tables: Vec<&str> = registry_core::sql::tables().iter().map(|table| table.name).collect();
+        self.execute(&[&format!("DROP TABLE {}", tables.join(", "))]).await;
+    }
+
     /// A connection to the server.
     pub(crate) async fn server(&self) -> Conn {
         let url = super::service(self.service);

@@ -23,4 +23,4 @@ pub use tables::{
     Column, ColumnType, METADATA, NAME, ObjectTable, PROJECT, Table, UPDATED, USER_METADATA, VERSIONS, create_table,
     object_table, tables,
 };
-pub use write::writes;
+pub use write::{writes, writes_beside};

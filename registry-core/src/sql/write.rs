@@ -21,7 +21,14 @@ use crate::sql::{self, Dialect, PROJECT, Statement, UPDATED, USER_METADATA, Valu
 /// `Corrupt` when the value of a version is no record of a version.
 pub fn writes(dialect: Dialect, commit: &Commit) -> Result<Vec<Statement>> {
     let absent = commit.expectations.iter().filter(|(_, expected)| *expected == Expected::Absent);
-    let mut absent: HashSet<&Key> = absent.map(|(key, _)| key).collect();
+    writes_beside(dialect, commit, absent.map(|(key, _)| key).collect())
+}
+
+/// [`writes`] of a commit by one who knows what is absent.
+///
+/// # Errors
+/// `Corrupt` when the value of a version is no record of a version.
+pub fn writes_beside(dialect: Dialect, commit: &Commit, mut absent: HashSet<&Key>) -> Result<Vec<Statement>> {
     let mut statements = Vec::new();
     for write in &commit.writes {
         match write {
