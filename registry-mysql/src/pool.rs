@@ -226,12 +226,10 @@ impl managed::Manager for Manager {
     type Type = Conn;
     type Error = Failure;
 
-    fn create(&self) -> impl Future<Output = Result<Conn, Failure>> + Send {
-        async {
-            let mut conn = self.connect().await.map_err(|error| failure(error, &self.location))?;
-            self.set_up(&mut conn).await?;
-            Ok(conn)
-        }
+    async fn create(&self) -> Result<Conn, Failure> {
+        let mut conn = self.connect().await.map_err(|error| failure(error, &self.location))?;
+        self.set_up(&mut conn).await?;
+        Ok(conn)
     }
 
     fn recycle(&self, conn: &mut Conn, metrics: &Metrics) -> impl Future<Output = RecycleResult<Failure>> + Send {
