@@ -199,17 +199,6 @@ pub(crate) fn warn(location: &str, state: &State) {
     }
 }
 
-/// Which tables are missing, as an error.
-pub(crate) fn missing_error(location: &str, missing: &[&str]) -> Error {
-    Error::new(
-        ErrorKind::SchemaMissing,
-        format!(
-            "{location}: the registry lacks the tables {}; open it with schema_mode `auto` to create them",
-            missing.join(", ")
-        ),
-    )
-}
-
 /// A value is longer than its column: which one that is, and what helps.
 pub(crate) async fn too_long(session: &mut Session<'_>, table: &str, said: &str) -> Error {
     // "Data too long for column 'entity_proto' at row 1"
