@@ -12,7 +12,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "stand_ins")]
 
-import harness  # noqa: E402  (needs the path above)
+import databases  # noqa: E402  (needs the path above)
+import harness  # noqa: E402
 
 if TYPE_CHECKING:
     from differential import Pair
@@ -57,6 +58,27 @@ def own_server(tmp_path: Path) -> Iterator[harness.Server]:
     """A server of our own for one test that stops it, damages it or counts its rows."""
     with harness.running(harness.start_ours(tmp_path / "registry.db")) as server:
         yield server
+
+
+@pytest.fixture(scope="module", params=databases.ALL)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[databases.Database]:
+    """A database for the tests of one module, of each kind that there is; tests must keep to their project."""
+    with databases.own_database(request.param, tmp_path_factory.mktemp(request.param)) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def server(database: databases.Database) -> Iterator[harness.Server]:
+    """Our server over the module's database."""
+    with harness.running(harness.start_ours(database)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def second_server(server: harness.Server, database: databases.Database) -> Iterator[harness.Server]:
+    """Another one of ours over the same database, as behind a load balancer."""
+    with harness.running(harness.start_ours(database)) as second:
+        yield second
 
 
 @pytest.fixture

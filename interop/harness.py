@@ -20,12 +20,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from feast.protos.feast.registry import RegistryServer_pb2_grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+if TYPE_CHECKING:
+    from databases import Database
 
 HERE = Path(__file__).resolve().parent
 STAND_INS = HERE / "stand_ins"
@@ -88,10 +91,10 @@ def open_channel(port: int) -> grpc.Channel:
 
 @dataclass
 class Server:
-    """A registry server in a process of its own."""
+    """A registry server in a process of its own; `db` is its file, if it has one."""
 
     name: str
-    db: Path
+    db: Path | None
     port: int
     log: Path
     process: subprocess.Popen
@@ -107,7 +110,7 @@ class Server:
         """After one test has brought the server down, the next ones get it back, on the same file and port."""
         if self.process.poll() is not None:
             self.close_channel()
-            fresh = _spawn(self.name, self.command, self.db, self.port, wait=True)
+            fresh = _spawn(self.name, self.command, self.log.parent, self.db, self.port, wait=True)
             self.process = fresh.process
             fresh.close_channel()
 
@@ -169,25 +172,52 @@ class Server:
         self.process.wait()
 
 
-def _spawn(name: str, command: list[str], db: Path, port: int, wait: bool) -> Server:
-    log = db.parent / f"{name}-{port}.log"
+def _spawn(name: str, command: list[str], folder: Path, db: Path | None, port: int, wait: bool) -> Server:
+    log = folder / f"{name}-{port}.log"
     with log.open("ab") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=db.parent, env=child_env())
+        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=child_env())
     server = Server(name, db, port, log, process, command=command)
     return server.wait_serving() if wait else server
 
 
-def start_ours(db: Path, *options: str, port: int | None = None, wait: bool = True) -> Server:
+def start_ours(
+    db: Path | Database,
+    *options: str,
+    port: int | None = None,
+    wait: bool = True,
+    settings: dict[str, Any] | None = None,
+) -> Server:
+    """Our server over a SQLite file or another database; `settings` are those of a feature_store.yaml."""
     port = port or free_port()
-    command = [str(registry_bin()), "serve", "--registry", f"sqlite:///{db}", "--host", HOST, "--port", str(port)]
-    return _spawn("ours", [*command, *options], db, port, wait)
+    folder, path = (db.parent, db) if isinstance(db, Path) else (db.folder, db.path)
+    command = [str(registry_bin()), "serve", "--host", HOST, "--port", str(port)]
+    if settings is None:
+        command += ["--registry", registry_url(db)]
+    else:
+        config = folder / f"feature_store-{port}.yaml"
+        write_registry_config(config, db, **settings)
+        command += ["-c", str(config)]
+    return _spawn("ours", [*command, *options], folder, path, port, wait)
+
+
+def registry_url(db: Path | Database | str) -> str:
+    """As Feast takes it, and our server too."""
+    return db if isinstance(db, str) else f"sqlite:///{db}" if isinstance(db, Path) else db.url
+
+
+def write_registry_config(path: Path, db: Path | Database, project: str = "rides", **settings: Any) -> None:
+    """A feature_store.yaml whose registry is in a database. JSON is YAML."""
+    registry = {"registry_type": "sql", "path": registry_url(db), **settings}
+    online = {"type": "sqlite", "path": str(path.with_suffix(".online.db"))}
+    config = {"project": project, "provider": "local", "registry": registry, "online_store": online}
+    path.write_text(json.dumps({**config, "entity_key_serialization_version": 3}, indent=2))
 
 
 def start_feast(db: Path, *, port: int | None = None, wait: bool = True) -> Server:
     """Feast's own registry server, as `feast serve_registry` runs it, over its SqlRegistry."""
     port = port or free_port()
     command = [sys.executable, str(HERE / "workers.py"), "feast-server", str(db), str(port)]
-    return _spawn("feast", command, db, port, wait)
+    return _spawn("feast", command, db.parent, db, port, wait)
 
 
 @contextlib.contextmanager
@@ -215,11 +245,11 @@ def remote_registry(port: int, project: str):
     return RemoteRegistry(config, project=project, repo_path=None)
 
 
-def sql_registry(db: Path, project: str, **options: Any):
-    """Feast's own SqlRegistry on the file, in this process."""
+def sql_registry(db: Path | Database | str, project: str, **options: Any):
+    """Feast's own SqlRegistry on the database, in this process."""
     from feast.infra.registry.sql import SqlRegistry, SqlRegistryConfig
 
-    config = SqlRegistryConfig(registry_type="sql", path=f"sqlite:///{db}", cache_ttl_seconds=600, **options)
+    config = SqlRegistryConfig(registry_type="sql", path=registry_url(db), cache_ttl_seconds=600, **options)
     return SqlRegistry(config, project=project, repo_path=None)
 
 
@@ -228,6 +258,10 @@ def sql_registry(db: Path, project: str, **options: Any):
 
 def utc(*parts: int) -> datetime:
     return datetime(*parts, tzinfo=UTC)
+
+
+def from_seconds(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def stamp(moment: datetime) -> Timestamp:

@@ -1,9 +1,9 @@
 """Proves that concurrent materialization loses nothing: what Feast's own registry does not manage.
 
 Eight real `feast materialize` processes over distinct views, eight over distinct windows of one view, and
-eight client processes with 25 calls of apply_materialization each on one view. All start together, and the
-tests insist that they overlapped. (Feast's SqlRegistry keeps 41 of the 200 on SQLite, without an error, which
-is why none of this is run against it.)
+eight client processes with 25 calls of apply_materialization each on one view; through one server, and through
+two on one database. All start together, and the tests insist that they overlapped. (Feast's SqlRegistry keeps
+41 of the 200 on SQLite and 33 on PostgreSQL, without an error, which is why none of this is run against it.)
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import pytest
 from feast.protos.feast.core.FeatureView_pb2 import FeatureViewState
 from feast.protos.feast.registry import RegistryServer_pb2 as api
 
+import databases
 import harness
 import kinds
+from databases import Database
 from differential import ask
 
 PROCESSES = 8
@@ -29,13 +31,19 @@ def materialize(repo: Path, config: Path, start: object, end: object, *views: st
 
 
 @pytest.fixture
-def repo(own_server: harness.Server, tmp_path: Path, project: str) -> Path:
+def servers(server: harness.Server, second_server: harness.Server) -> list[harness.Server]:
+    return [server, second_server]
+
+
+@pytest.fixture
+def repo(servers: list[harness.Server], tmp_path: Path, project: str) -> Path:
     """The feature repository's data, and eight views over it, registered through Feast's client."""
-    repo = harness.make_repo(tmp_path / "repo", own_server, project)
+    repo = harness.make_repo(tmp_path / "repo", servers[0], project)
     # Feast's SQLite online store is not made for many writers; each process gets a store of its own.
     for index in range(PROCESSES):
-        harness.write_store_config(repo / f"store-{index}.yaml", own_server, project, online=f"data/online-{index}.db")
-    registry = harness.remote_registry(own_server.port, project)
+        server = servers[index % len(servers)]
+        harness.write_store_config(repo / f"store-{index}.yaml", server, project, online=f"data/online-{index}.db")
+    registry = harness.remote_registry(servers[0].port, project)
     source = kinds.FileSource(
         name="driver_stats", path=str(repo / "data" / "driver_stats.parquet"), timestamp_field="event_timestamp"
     )
@@ -57,42 +65,59 @@ def make_online_tables(repo: Path, project: str) -> None:
         store._get_provider().update_infra(project, [], views, [], [], partial=True)
 
 
-def view_of(server: harness.Server, project: str, name: str, allow_cache: bool = False):
-    return ask(server, *kinds.FEATURE_VIEW.get(name, project, allow_cache)).ok()
+def assert_materialized(servers: list[harness.Server], project: str, name: str, expected: list[tuple]) -> None:
+    """Both servers show every interval, from the database and from memory."""
+    for server in servers:
+        if len(servers) > 1:
+            ask(server, "Refresh", api.RefreshRequest(project=project)).ok()
+        for allow_cache in (False, True):
+            view = ask(server, *kinds.FEATURE_VIEW.get(name, project, allow_cache)).ok()
+            harness.assert_intervals(view, expected)
+            assert view.meta.state == FeatureViewState.AVAILABLE_ONLINE
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_eight_processes_over_distinct_views(
-    repo: Path, own_server: harness.Server, nursery: harness.Nursery, project: str, tmp_path: Path
+    repo: Path,
+    servers: list[harness.Server],
+    database: Database,
+    nursery: harness.Nursery,
+    project: str,
+    tmp_path: Path,
 ) -> None:
-    start, end = harness.DATA_START, harness.DATA_START + (harness.hour_windows(12)[-1][1] - harness.DATA_START)
+    start, end = harness.DATA_START, harness.hour_windows(12)[-1][1]
     jobs = [materialize(repo, repo / f"store-{i}.yaml", start, end, f"view_{i}") for i in range(PROCESSES)]
     finished = harness.Workers(nursery, tmp_path / "race", jobs, cwd=repo).go().finish()
     harness.assert_overlap(finished)
     for index in range(PROCESSES):
-        for allow_cache in (False, True):
-            view = view_of(own_server, project, f"view_{index}", allow_cache)
-            harness.assert_intervals(view, [(start, end)])
-            assert view.meta.state == FeatureViewState.AVAILABLE_ONLINE
-    harness.assert_sound(own_server.db)
+        assert_materialized(servers, project, f"view_{index}", [(start, end)])
+    database.assert_sound()
 
 
-@pytest.mark.parametrize("before", ["never materialized", "materialized before"])
+@pytest.mark.parametrize(
+    "database, before",
+    [("sqlite", "never materialized"), *((service, "materialized before") for service in databases.ALL)],
+    indirect=["database"],
+)
 def test_eight_processes_over_windows_of_one_view(
-    before: str, repo: Path, own_server: harness.Server, nursery: harness.Nursery, project: str, tmp_path: Path
+    before: str,
+    repo: Path,
+    servers: list[harness.Server],
+    nursery: harness.Nursery,
+    project: str,
+    tmp_path: Path,
 ) -> None:
     """The harder half: a view that is online is first applied whole, with the intervals that the process read."""
     windows = harness.hour_windows(PROCESSES + 1)
     expected = windows[:PROCESSES]
     if before == "materialized before":
-        registry = harness.remote_registry(own_server.port, project)
+        registry = harness.remote_registry(servers[0].port, project)
         registry.apply_materialization(registry.get_feature_view("view_0", project), project, *windows[-1])
         expected = windows
     jobs = [materialize(repo, repo / f"store-{i}.yaml", *windows[i], "view_0") for i in range(PROCESSES)]
     finished = harness.Workers(nursery, tmp_path / "race", jobs, cwd=repo).go().finish()
     harness.assert_overlap(finished)
-    view = view_of(own_server, project, "view_0")
-    harness.assert_intervals(view, expected)
-    assert view.meta.state == FeatureViewState.AVAILABLE_ONLINE
+    assert_materialized(servers, project, "view_0", expected)
     # Each process wrote its last hour into its own online store.
     from feast import FeatureStore
 
@@ -103,22 +128,25 @@ def test_eight_processes_over_windows_of_one_view(
         assert answer["trips"] == [harness.driver_facts(d, index + 1)[1] for d in harness.DRIVERS]
 
 
+@pytest.mark.parametrize("count", [1, 2], ids=["one server", "two servers"])
 def test_two_hundred_calls_on_one_view(
-    own_server: harness.Server, nursery: harness.Nursery, project: str, tmp_path: Path
+    count: int,
+    servers: list[harness.Server],
+    database: Database,
+    nursery: harness.Nursery,
+    project: str,
+    tmp_path: Path,
 ) -> None:
-    ask(own_server, *kinds.FEATURE_VIEW.apply(kinds.FEATURE_VIEW.proto("view"), project)).ok()
-    jobs = [
-        ["materialize", str(own_server.port), project, "view", str(i * CALLS), str(CALLS)] for i in range(PROCESSES)
-    ]
+    servers = servers[:count]
+    ask(servers[0], *kinds.FEATURE_VIEW.apply(kinds.FEATURE_VIEW.proto("view"), project)).ok()
+    ports = [str(servers[i % count].port) for i in range(PROCESSES)]
+    jobs = [["materialize", port, project, "view", str(i * CALLS), str(CALLS)] for i, port in enumerate(ports)]
     finished = harness.Workers(nursery, tmp_path / "race", jobs).go().finish()
     harness.assert_overlap(finished)
     assert sum(worker.result["acknowledged"] for worker in finished) == PROCESSES * CALLS
-    for allow_cache in (False, True):
-        view = view_of(own_server, project, "view", allow_cache)
-        harness.assert_intervals(view, harness.hour_windows(PROCESSES * CALLS))
-        assert view.meta.state == FeatureViewState.AVAILABLE_ONLINE
+    assert_materialized(servers, project, "view", harness.hour_windows(PROCESSES * CALLS))
     # Neither a version nor anything else came of it.
-    assert len(harness.versions(own_server.db, project, "view")) == 1
-    listed = ask(own_server, "ListAllFeatureViews", api.ListAllFeatureViewsRequest(project=project)).ok()
+    assert len(database.versions(project, "view")) == 1
+    listed = ask(servers[0], "ListAllFeatureViews", api.ListAllFeatureViewsRequest(project=project)).ok()
     assert len(listed.feature_views) == 1
-    harness.assert_sound(own_server.db)
+    database.assert_sound()

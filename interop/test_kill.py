@@ -18,35 +18,11 @@ from feast.protos.feast.registry import RegistryServer_pb2 as api
 import harness
 import kinds
 from differential import Answer, ask
+from loads import assert_kept, count
 
 CLIENTS = 4
 KILLS = 20
 UNDER_LOAD_S = 0.4
-
-
-def acknowledged(folder: Path) -> tuple[set[str], set[tuple[int, int]]]:
-    entities, intervals = set(), set()
-    for path in folder.glob("acknowledged-*"):
-        for line in path.read_text().splitlines():
-            kind, *rest = line.split()
-            if kind == "entity":
-                entities.add(rest[0])
-            else:
-                intervals.add((int(rest[0]), int(rest[1])))
-    return entities, intervals
-
-
-def check(server: harness.Server, project: str, folder: Path) -> int:
-    entities, intervals = acknowledged(folder)
-    listed = {e.spec.name for e in ask(server, *kinds.ENTITY.list(project)).ok().entities}
-    view = ask(server, *kinds.FEATURE_VIEW.get("view", project)).ok()
-    stored = [(i.start_time.seconds, i.end_time.seconds) for i in view.meta.materialization_intervals]
-    lost = (entities - listed, intervals - set(stored))
-    assert lost == (set(), set()), (
-        f"{len(lost[0])} entities and {len(lost[1])} intervals were acknowledged and are lost"
-    )
-    assert len(stored) == len(set(stored)), "an interval was written twice"
-    return len(entities) + len(intervals)
 
 
 def test_twenty_kills_lose_nothing(nursery: harness.Nursery, tmp_path: Path, project: str) -> None:
@@ -63,7 +39,7 @@ def test_twenty_kills_lose_nothing(nursery: harness.Nursery, tmp_path: Path, pro
                 goal = time.monotonic() + UNDER_LOAD_S
                 # Do not kill a server that has not yet been written to: that would prove nothing.
                 harness.wait_until(
-                    lambda: sum(map(len, acknowledged(folder))) > written[-1] + 2 * CLIENTS,
+                    lambda: count(folder) > written[-1] + 2 * CLIENTS,
                     30,
                     f"writes before kill number {round_number + 1}",
                 )
@@ -71,7 +47,7 @@ def test_twenty_kills_lose_nothing(nursery: harness.Nursery, tmp_path: Path, pro
                 server.kill()
                 harness.assert_sound(db)
                 server = harness.start_ours(db, port=port)
-                written.append(check(server, project, folder))
+                written.append(assert_kept(server, project, folder))
             (folder / "stop").touch()
             finished = workers.finish(60)
         except BaseException:
@@ -79,7 +55,7 @@ def test_twenty_kills_lose_nothing(nursery: harness.Nursery, tmp_path: Path, pro
             raise
         failed = sum(worker.result["failed"] for worker in finished)
         assert failed >= KILLS, f"only {failed} calls failed: the server was not under load when it was killed"
-        assert check(server, project, folder) > KILLS * CLIENTS
+        assert assert_kept(server, project, folder) > KILLS * CLIENTS
         assert server.stop() == 0
         harness.assert_sound(db)
     finally:

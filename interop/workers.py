@@ -81,13 +81,13 @@ def materialize(port: str, project: str, view: str, first: str, count: str) -> N
 
 
 def entities(target: str, project: str, prefix: str, count: str) -> None:
-    """`count` entities of our own: `target` is a port (remote client) or a file (Feast's SqlRegistry)."""
+    """`count` entities of our own: `target` is a port (remote client) or a URL (Feast's SqlRegistry)."""
     from feast import Entity, ValueType
 
     if target.isdigit():
         registry = harness.remote_registry(int(target), project)
     else:
-        registry = harness.sql_registry(Path(target), project)
+        registry = harness.sql_registry(target, project)
 
     def work() -> dict[str, Any]:
         names = [f"{prefix}_{i}" for i in range(int(count))]
@@ -98,6 +98,131 @@ def entities(target: str, project: str, prefix: str, count: str) -> None:
     behind_barrier(work)
 
 
+def meet(number: int, count: int) -> None:
+    """Waits until all `count` workers have come to round `number`, and lets them go on within a millisecond."""
+    folder, index = Path(os.environ["INTEROP_BARRIER"]), os.environ["INTEROP_INDEX"]
+    (folder / f"round-{number}-{index}").touch()
+    places = [folder / f"round-{number}-{i}" for i in range(count)]
+    deadline = time.monotonic() + 60
+    while not all(place.exists() for place in places):
+        assert time.monotonic() < deadline, f"not all {count} workers came to round {number}"
+        time.sleep(0.0005)
+
+
+def schemas(port: str, project: str, view: str, rounds: str, count: str) -> None:
+    """In each round, all `count` workers at once give the view a schema, each with a field that nobody else has."""
+    from feast import Field
+
+    import kinds
+
+    registry = harness.remote_registry(int(port), project)
+    index = os.environ["INTEROP_INDEX"]
+
+    def work() -> dict[str, Any]:
+        calls = []
+        for number in range(int(rounds)):
+            name = f"field_{index}_{number}"
+            changed = kinds.feature_view(view, fields=[*kinds.RIDES, Field(name=name, dtype=kinds.Int64)])
+            meet(number, int(count))
+            began = time.time()
+            registry.apply_feature_view(changed, project)
+            calls.append({"field": name, "began": began, "ended": time.time()})
+        return {"calls": calls}
+
+    behind_barrier(work)
+
+
+def mixed(target: str, project: str, count: str) -> None:
+    """`count` rounds of writes to what all write (an entity, a view's intervals and tags) and to what only this one does.
+
+    `target` is a port (remote client) or a URL (Feast's SqlRegistry). Feast's own registry may fail, which is noted; ours
+    may not.
+    """
+    from feast import Entity, ValueType
+
+    import kinds
+
+    index, is_ours = os.environ["INTEROP_INDEX"], target.isdigit()
+    registry = (harness.remote_registry if is_ours else harness.sql_registry)(
+        int(target) if is_ours else target, project
+    )
+    windows = harness.hour_windows(int(index) * 1000 + int(count))[int(index) * 1000 :]
+    done: dict[str, list[Any]] = {"own": [], "same": [], "intervals": [], "views": [], "failed": []}
+    slowest = 0.0
+
+    def attempt(kind: str, what: Any, call: Callable[[], None]) -> None:
+        nonlocal slowest
+        began = time.monotonic()
+        try:
+            call()
+        except Exception as error:
+            if is_ours:
+                raise
+            done["failed"].append(f"{kind} {what}: {type(error).__name__}")
+        else:
+            done[kind].append(what)
+        slowest = max(slowest, time.monotonic() - began)
+
+    def an_entity(name: str, **meta: Any) -> None:
+        registry.apply_entity(Entity(name=name, join_keys=["k"], value_type=ValueType.INT64, **meta), project)
+
+    def work() -> dict[str, Any]:
+        for number, window in enumerate(windows):
+            mark, view = f"{index}-{number}", kinds.feature_view("view")
+            attempt("own", f"own-{mark}", lambda: an_entity(f"own-{mark}"))
+            attempt("same", mark, lambda: an_entity("same", tags={"mark": mark}))
+            seconds = [int(moment.timestamp()) for moment in window]
+            attempt("intervals", seconds, lambda: registry.apply_materialization(view, project, *window))
+            if number % 4 == 0:
+                tagged = kinds.feature_view("view", tags={"mark": mark})
+                attempt("views", mark, lambda: registry.apply_feature_view(tagged, project))
+        return {**done, "slowest": slowest}
+
+    behind_barrier(work)
+
+
+class Client:
+    """Calls of the load, without Feast's client in between, over a channel that soon connects again."""
+
+    def __init__(self, port: str, project: str, view: str, timeout: float) -> None:
+        from feast.protos.feast.registry import RegistryServer_pb2_grpc as api_grpc
+
+        options = [*harness.UNLIMITED, ("grpc.min_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50)]
+        channel = harness.grpc.insecure_channel(f"{harness.HOST}:{port}", options=options)
+        self.stub = api_grpc.RegistryServerStub(channel)
+        self.project, self.view, self.timeout = project, view, timeout
+
+    def apply_entity(self, name: str) -> None:
+        from feast.protos.feast.core.Entity_pb2 import Entity, EntitySpecV2
+        from feast.protos.feast.registry import RegistryServer_pb2 as api
+
+        entity = Entity(spec=EntitySpecV2(name=name, join_key="k"))
+        request = api.ApplyEntityRequest(entity=entity, project=self.project, commit=True)
+        self.stub.ApplyEntity(request, timeout=self.timeout)
+
+    def materialize(self, start: int, end: int) -> None:
+        from feast.protos.feast.core.FeatureView_pb2 import FeatureView, FeatureViewSpec
+        from feast.protos.feast.registry import RegistryServer_pb2 as api
+
+        view = FeatureView(spec=FeatureViewSpec(name=self.view))
+        request = api.ApplyMaterializationRequest(feature_view=view, project=self.project, commit=True)
+        request.start_date.FromSeconds(start)
+        request.end_date.FromSeconds(end)
+        self.stub.ApplyMaterialization(request, timeout=self.timeout)
+
+    def get_entity(self, name: str) -> Any:
+        from feast.protos.feast.registry import RegistryServer_pb2 as api
+
+        return self.stub.GetEntity(api.GetEntityRequest(name=name, project=self.project), timeout=self.timeout)
+
+    def get_intervals(self) -> set[int]:
+        from feast.protos.feast.registry import RegistryServer_pb2 as api
+
+        request = api.GetFeatureViewRequest(name=self.view, project=self.project)
+        found = self.stub.GetFeatureView(request, timeout=self.timeout).meta.materialization_intervals
+        return {interval.start_time.seconds for interval in found}
+
+
 def load(port: str, project: str, view: str, client: str) -> None:
     """Writes entities and intervals until told to stop; notes each in a file once it is acknowledged.
 
@@ -105,15 +230,10 @@ def load(port: str, project: str, view: str, client: str) -> None:
     next name and the next window are new ones.
     """
     import grpc
-    from feast.protos.feast.core.Entity_pb2 import Entity, EntitySpecV2
-    from feast.protos.feast.core.FeatureView_pb2 import FeatureView, FeatureViewSpec
-    from feast.protos.feast.registry import RegistryServer_pb2 as api
-    from feast.protos.feast.registry import RegistryServer_pb2_grpc as api_grpc
 
     folder = Path(os.environ["INTEROP_BARRIER"])
     acknowledged = (folder / f"acknowledged-{client}").open("a", buffering=1)
-    options = [*harness.UNLIMITED, ("grpc.min_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50)]
-    stub = api_grpc.RegistryServerStub(harness.grpc.insecure_channel(f"{harness.HOST}:{port}", options=options))
+    calls = Client(port, project, view, timeout=5)
 
     def work() -> dict[str, Any]:
         number = failed = 0
@@ -123,16 +243,10 @@ def load(port: str, project: str, view: str, client: str) -> None:
             start, end = window * 60, (window + 1) * 60
             try:
                 if number % 2:
-                    entity = Entity(spec=EntitySpecV2(name=f"e_{client}_{number}", join_key="k"))
-                    stub.ApplyEntity(api.ApplyEntityRequest(entity=entity, project=project, commit=True), timeout=5)
+                    calls.apply_entity(f"e_{client}_{number}")
                     acknowledged.write(f"entity e_{client}_{number}\n")
                 else:
-                    request = api.ApplyMaterializationRequest(
-                        feature_view=FeatureView(spec=FeatureViewSpec(name=view)), project=project, commit=True
-                    )
-                    request.start_date.FromSeconds(start)
-                    request.end_date.FromSeconds(end)
-                    stub.ApplyMaterialization(request, timeout=5)
+                    calls.materialize(start, end)
                     acknowledged.write(f"interval {start} {end}\n")
             except grpc.RpcError as error:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
@@ -144,11 +258,70 @@ def load(port: str, project: str, view: str, client: str) -> None:
     behind_barrier(work)
 
 
+def outage_load(port: str, project: str, view: str, client: str) -> None:
+    """As `load`, while the database goes away and comes back: the server itself stays and must answer every call.
+
+    It may say UNAVAILABLE, and nothing else that is not right: after each write, what this client has written must be
+    there. Notes how long the calls took that failed, and the slowest one of the others.
+    """
+    import grpc
+
+    folder = Path(os.environ["INTEROP_BARRIER"])
+    noted = (folder / f"acknowledged-{client}").open("a", buffering=1)
+    calls = Client(port, project, view, timeout=90)
+    entities: list[str] = []
+    starts: set[int] = set()
+    failed: dict[str, list[float]] = {"read": [], "write": []}
+    slowest = 0.0
+
+    def attempt(kind: str, call: Callable[[], Any]) -> Any:
+        """What the call returns, or None when it says that the database is not available."""
+        nonlocal slowest
+        began = time.monotonic()
+        try:
+            answer = call()
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            failed[kind].append(time.monotonic() - began)
+            time.sleep(0.05)
+            return None
+        slowest = max(slowest, time.monotonic() - began)
+        return True if answer is None else answer
+
+    def work() -> dict[str, Any]:
+        number = 0
+        while not (folder / "stop").exists():
+            number += 1
+            window = int(client) * 1_000_000 + number
+            start, end = window * 60, (window + 1) * 60
+            if number % 2:
+                name = f"e_{client}_{number}"
+                if attempt("write", lambda: calls.apply_entity(name)):
+                    entities.append(name)
+                    noted.write(f"entity {name}\n")
+            elif attempt("write", lambda: calls.materialize(start, end)):
+                starts.add(start)
+                noted.write(f"interval {start} {end}\n")
+            if number % 2 and entities:
+                found = attempt("read", lambda: calls.get_entity(entities[-1]))
+                assert found is None or found.spec.name == entities[-1]
+            elif starts:
+                found = attempt("read", calls.get_intervals)
+                assert found is None or starts <= found, f"acknowledged and not there: {starts - found}"
+            time.sleep(0.01)
+        return {"calls": number, "failed": failed, "slowest": slowest}
+
+    behind_barrier(work)
+
+
 def nursery() -> None:
     """Answers one JSON line on stdin with one on stdout: starts a job, tells whether it ended, waits for it."""
     import feast.cli.cli  # noqa: F401
     import feast.infra.registry.remote  # noqa: F401
     import feast.infra.registry.sql  # noqa: F401
+
+    import kinds  # noqa: F401
 
     answers, sys.stdout = sys.stdout, sys.stderr
 
@@ -198,7 +371,10 @@ JOBS: dict[str, Callable[..., None]] = {
     "raced-cli": raced_cli,
     "materialize": materialize,
     "entities": entities,
+    "schemas": schemas,
+    "mixed": mixed,
     "load": load,
+    "outage-load": outage_load,
 }
 
 if __name__ == "__main__":

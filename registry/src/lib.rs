@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `sqlite` (default) | `sqlite:///file.db` | `registry-sqlite` |
 //! | `postgres` | `postgresql://user:password@host/database` | `registry-postgres` |
+//! | `mysql` | `mysql://user:password@host/database` | `registry-mysql` |
 //! | always | `memory://` | [`MemoryBackend`] |
 //!
 //! ```no_run
@@ -31,6 +32,8 @@ use std::sync::Arc;
 
 pub use registry_core::config::{CacheConfig, CacheMode, PoolConfig, RegistryConfig, RegistryUrl, SchemaMode};
 pub use registry_core::*;
+#[cfg(feature = "mysql")]
+pub use registry_mysql::MySqlBackend;
 #[cfg(feature = "postgres")]
 pub use registry_postgres::PostgresBackend;
 #[cfg(feature = "sqlite")]
@@ -106,8 +109,8 @@ fn options(config: &RegistryConfig) -> RegistryOptions {
 const SCHEMES: [(&str, Option<&str>); 9] = [
     ("sqlite", Some("sqlite")),
     ("postgresql", Some("postgres")),
-    ("mysql", None),
-    ("mariadb", None),
+    ("mysql", Some("mysql")),
+    ("mariadb", Some("mysql")),
     ("file", None),
     ("s3", None),
     ("gs", None),
@@ -123,6 +126,8 @@ fn open_backend(url: &RegistryUrl, config: &RegistryConfig) -> Result<Arc<dyn Ba
         "sqlite" => open_sqlite(url, config),
         #[cfg(feature = "postgres")]
         "postgresql" => Ok(Arc::new(PostgresBackend::new(url, &config.pool)?)),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Arc::new(MySqlBackend::new(url, &config.pool)?)),
         scheme => Err(missing_backend(scheme, url)),
     }
 }
@@ -141,7 +146,12 @@ fn open_sqlite(url: &RegistryUrl, config: &RegistryConfig) -> Result<Arc<dyn Bac
 }
 
 fn missing_backend(scheme: &str, url: &RegistryUrl) -> Error {
-    let backends = [("sqlite", cfg!(feature = "sqlite")), ("postgresql", cfg!(feature = "postgres")), ("memory", true)];
+    let backends = [
+        ("sqlite", cfg!(feature = "sqlite")),
+        ("postgresql", cfg!(feature = "postgres")),
+        ("mysql", cfg!(feature = "mysql")),
+        ("memory", true),
+    ];
     let compiled_in: Vec<&str> = backends.iter().filter(|(_, is_in)| *is_in).map(|(scheme, _)| *scheme).collect();
     let compiled_in = compiled_in.join(", ");
     let remedy = match SCHEMES.iter().find(|(known, _)| *known == scheme) {
