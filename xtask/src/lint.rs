@@ -12,9 +12,14 @@ use crate::steps::{Steps, in_path, read};
 const CARGO_DENY: &str = "0.20.2";
 
 /// What a package, built with these flags and nothing else of the workspace, must not drag in.
-const KEPT_OUT: [(&str, &str, &[&str]); 5] = [
+const KEPT_OUT: [(&str, &str, &[&str]); 6] = [
     ("registry-core", "", &["rusqlite", "libsqlite3-sys", "tokio-postgres", "rustls", "tonic", "hyper", "mio"]),
     ("registry-sqlite", "", &["tokio-postgres", "rustls", "tonic", "hyper"]),
+    (
+        "registry-mysql",
+        "",
+        &["rusqlite", "libsqlite3-sys", "tokio-postgres", "tonic", "hyper", "openssl-sys", "aws-lc-rs"],
+    ),
     ("registry-postgres", "", &["rusqlite", "libsqlite3-sys", "tonic", "hyper", "openssl-sys", "aws-lc-rs"]),
     (
         "registry",
