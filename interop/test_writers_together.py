@@ -41,10 +41,10 @@ def keep_a_log(database: Database) -> None:
         who, number, blob = "coalesce(@who, 'feast-registry')", "bigint AUTO_INCREMENT", "longblob"
     database.run(
         f"CREATE TABLE log (number {number} PRIMARY KEY, who varchar(50), kind varchar(50), project varchar(255), "
-        f"name varchar(255), before_it {blob}, stored {blob})"
+        f"name varchar(255), before_it {blob}, after_it {blob})"
     )
     for table, (column, _) in LOGGED.items():
-        insert = "INSERT INTO log (who, kind, project, name, before_it, stored) VALUES "
+        insert = "INSERT INTO log (who, kind, project, name, before_it, after_it) VALUES "
         row = f"({who}, '{table}', NEW.project_id, NEW.{column}_name, %s, NEW.{column}_proto)"
         old = {"insert": "NULL", "update": f"OLD.{column}_proto"}
         for event, value in old.items():
@@ -84,7 +84,7 @@ class Stored:
 
 def read_log(database: Database, project: str, table: str, name: str) -> list[Stored]:
     found = database.rows(
-        "SELECT who, before_it, stored FROM log WHERE kind = :table AND project = :project AND name = :name "
+        "SELECT who, before_it, after_it FROM log WHERE kind = :table AND project = :project AND name = :name "
         "ORDER BY number",
         table=table,
         project=project,
@@ -94,8 +94,8 @@ def read_log(database: Database, project: str, table: str, name: str) -> list[St
     parse = lambda value: message.FromString(value or b"")
     assert {row["who"] for row in found} == {"feast-registry", "feast"}
     for earlier, later in zip(found, found[1:]):
-        assert later["before_it"] == earlier["stored"], "the log has a gap, or its order is not that of the writes"
-    return [Stored(row["who"] == "feast-registry", parse(row["before_it"]), parse(row["stored"])) for row in found]
+        assert later["before_it"] == earlier["after_it"], "the log has a gap, or its order is not that of the writes"
+    return [Stored(row["who"] == "feast-registry", parse(row["before_it"]), parse(row["after_it"])) for row in found]
 
 
 def switches(log: list[Stored]) -> int:
