@@ -152,7 +152,6 @@ impl State {
                         Some(spell(&format!("VARCHAR({width}) CHARACTER SET utf8mb4 COLLATE {collation}")))
                     }
                     ColumnType::Text => Some(spell(&format!("TEXT CHARACTER SET utf8mb4 COLLATE {collation}"))),
-                    ColumnType::LongText => Some(spell(&format!("LONGTEXT CHARACTER SET utf8mb4 COLLATE {collation}"))),
                     ColumnType::Bytes => {
                         let is_there = self.of(&table).any(|found| found.column == column.name);
                         is_there.then(|| spell("LONGBLOB"))
@@ -183,7 +182,6 @@ fn is_narrow(table: &Table, found: &Found) -> bool {
     let column = table.columns.iter().find(|column| column.name == found.column);
     column.is_some_and(|column| match column.column_type {
         ColumnType::Bytes => found.data_type != "longblob",
-        ColumnType::LongText => found.data_type != "longtext",
         ColumnType::String(_) | ColumnType::Text | ColumnType::Integer | ColumnType::BigInteger => false,
     })
 }
