@@ -177,9 +177,12 @@ def _spawn(name: str, command: list[str], db: Path, port: int, wait: bool) -> Se
     return server.wait_serving() if wait else server
 
 
-def start_ours(db: Path, *options: str, port: int | None = None, wait: bool = True) -> Server:
-    port = port or free_port()
-    command = [str(registry_bin()), "serve", "--registry", f"sqlite:///{db}", "--host", HOST, "--port", str(port)]
+def start_ours(
+    db: Path, *options: str, registry: str | None = None, port: int | None = None, wait: bool = True
+) -> Server:
+    """Our server over a SQLite file, or over the registry that is named."""
+    port, registry = port or free_port(), registry or f"sqlite:///{db}"
+    command = [str(registry_bin()), "serve", "--registry", registry, "--host", HOST, "--port", str(port)]
     return _spawn("ours", [*command, *options], db, port, wait)
 
 
@@ -221,6 +224,15 @@ def sql_registry(db: Path, project: str, **options: Any):
 
     config = SqlRegistryConfig(registry_type="sql", path=f"sqlite:///{db}", cache_ttl_seconds=600, **options)
     return SqlRegistry(config, project=project, repo_path=None)
+
+
+def file_registry(db: Path, project: str, **options: Any):
+    """Feast's own Registry on one file, in this process."""
+    from feast.infra.registry.registry import Registry
+    from feast.repo_config import RegistryConfig
+
+    config = RegistryConfig(registry_type="file", path=str(db), cache_ttl_seconds=600, **options)
+    return Registry(project, config, repo_path=db.parent)
 
 
 # --- time ----------------------------------------------------------------------------------------

@@ -85,6 +85,10 @@ impl File {
         self.store.check().await
     }
 
+    pub(crate) fn keeps_others_out(&self) -> bool {
+        self.store.keeps_others_out()
+    }
+
     pub(crate) async fn turn(&self) -> Result<Turn> {
         self.store.turn().await
     }

@@ -24,6 +24,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cloud")]
+mod cloud;
 mod document;
 mod extra;
 mod known;
@@ -57,6 +59,23 @@ impl FileBackend {
     #[cfg(feature = "local")]
     pub fn local(path: impl Into<std::path::PathBuf>) -> Self {
         Self::on(local::LocalFile::new(path.into()))
+    }
+
+    /// The registry in an object store that a URL names: `s3://bucket/path`, `gs://bucket/path`, `az://container/path`,
+    /// `abfss://container@account.dfs.core.windows.net/path`. No request is sent yet.
+    ///
+    /// Credentials, region and endpoint are found as the tools of the store find them: in the environment (`AWS_…`,
+    /// `GOOGLE_…`, `AZURE_…`) and from the machine's own identity. `FEAST_S3_ENDPOINT_URL`, `STORAGE_EMULATOR_HOST` and
+    /// `REGISTRY_BLOB_KEY` mean what they mean to Feast.
+    ///
+    /// # Errors
+    /// `InvalidConfig` when the URL or a setting cannot be, or when the store is not compiled in.
+    #[cfg(feature = "cloud")]
+    pub fn in_object_store(
+        url: &registry_core::config::RegistryUrl,
+        config: &registry_core::config::ObjectStoreConfig,
+    ) -> Result<Self> {
+        Ok(Self::on(cloud::CloudObject::open(url, config)?))
     }
 
     fn on(store: impl store::Store) -> Self {

@@ -318,6 +318,10 @@ impl Store for LocalFile {
         Ok(())
     }
 
+    fn keeps_others_out(&self) -> bool {
+        true
+    }
+
     async fn turn(&self) -> Result<Turn> {
         let lock = self.blocking(|this| this.make_folder().and_then(|()| this.lock_file())).await??;
         let lock = match lock.try_lock() {
@@ -342,7 +346,7 @@ impl Store for LocalFile {
                 }
             }
         };
-        Ok(Turn { is_exclusive: true, _held: Some(Box::new(lock)) })
+        Ok(Some(Box::new(lock)))
     }
 
     async fn load(&self, known: Option<&Tag>) -> Result<Loaded> {

@@ -51,6 +51,7 @@ pub(crate) enum Removal {
     /// It was no longer in the expected state; nothing is removed.
     Changed,
     /// This store cannot remove an object on a condition. A note is to be written in its place.
+    #[cfg_attr(not(feature = "cloud"), expect(dead_code, reason = "a local file can be removed"))]
     Impossible,
 }
 
@@ -62,13 +63,8 @@ pub(crate) struct Failure {
     pub(crate) is_in_doubt: bool,
 }
 
-/// The right to write, as long as it lives. Other processes may be kept out by it, or be found out by [`Store::swap`].
-pub(crate) struct Turn {
-    /// Whether others who ask for a turn are kept out meanwhile.
-    pub(crate) is_exclusive: bool,
-    /// Given back when it is dropped.
-    pub(crate) _held: Option<Box<dyn Any + Send + Sync>>,
-}
+/// The right to write, as long as it lives.
+pub(crate) type Turn = Option<Box<dyn Any + Send + Sync>>;
 
 /// A place for one object.
 #[async_trait]
@@ -78,6 +74,9 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Finds out whether the store can be relied on. Called before anything is made.
     async fn check(&self) -> Result<()>;
+
+    /// Whether a turn keeps other processes out. Where it does not, [`Self::swap`] finds them out.
+    fn keeps_others_out(&self) -> bool;
 
     /// Waits for the right to write.
     async fn turn(&self) -> Result<Turn>;

@@ -1,6 +1,6 @@
 //! Group commit: all commits that wait go out in one write of the file.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,15 @@ const MAX_BATCH: usize = 1024;
 /// How long a write goes on trying against other processes, or a store that does not answer.
 const RETRY_FOR: Duration = Duration::from_secs(30);
 
-/// The longest pause between two tries.
-const MAX_BACKOFF: Duration = Duration::from_millis(256);
+/// The longest pause between two tries, and that as so many times what a try takes.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+const MAX_TRIES_MISSED: u32 = 8;
 
-/// The longest that a process steps back after it met another one, in microseconds.
-const STEP_BACK: u64 = 2000;
+/// How long a process that met another one makes room for it, where a lock orders them.
+const STEP_BACK: Duration = Duration::from_millis(2);
+
+/// For how long a process remembers that there is another one.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 type Reply<T> = oneshot::Sender<Result<T>>;
 
@@ -64,8 +68,8 @@ struct Shared {
     file: Arc<File>,
     queue: Mutex<Queue>,
     counters: Counters,
-    /// Whether another process has written since this one last did.
-    has_met_others: AtomicBool,
+    /// When this process last found that another one had written.
+    has_met_others: Mutex<Option<Instant>>,
 }
 
 impl Writer {
@@ -75,7 +79,7 @@ impl Writer {
                 file,
                 queue: Mutex::default(),
                 counters: Counters::default(),
-                has_met_others: AtomicBool::new(false),
+                has_met_others: Mutex::default(),
             }),
         }
     }
@@ -110,22 +114,30 @@ impl Writer {
     async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         if self.shared.add(job(reply)) {
-            let served = Served(Arc::clone(&self.shared));
-            tokio::spawn(async move { served.0.serve().await });
+            let mut served = Served(Some(Arc::clone(&self.shared)));
+            tokio::spawn(async move {
+                if let Some(shared) = &served.0 {
+                    shared.serve().await;
+                }
+                // From the moment at which it found no more jobs, another task may be at work.
+                served.0 = None;
+            });
         }
         answer.await.map_err(|_| Error::internal("the writing of the registry was aborted"))?
     }
 }
 
 /// That a task is at work. If it is dropped half way (its runtime ends), the next commit starts another.
-struct Served(Arc<Shared>);
+struct Served(Option<Arc<Shared>>);
 
 impl Drop for Served {
     fn drop(&mut self) {
-        let mut queue = self.0.queue();
-        queue.is_served = false;
-        // Whoever is left waits for nobody: they are told.
-        queue.jobs.clear();
+        if let Some(shared) = &self.0 {
+            let mut queue = shared.queue();
+            queue.is_served = false;
+            // Whoever waits for it is told.
+            queue.jobs.clear();
+        }
     }
 }
 
@@ -160,6 +172,7 @@ impl Shared {
                 let count = queue.jobs.len().min(MAX_BATCH);
                 queue.jobs.drain(..count).collect()
             };
+            let began = Instant::now();
             let answers = self.process(&batch).await;
             for (job, answer) in batch.into_iter().zip(answers) {
                 // Whoever no longer waits for an answer gets none.
@@ -170,11 +183,31 @@ impl Shared {
                     _ => {}
                 }
             }
-            if self.has_met_others.swap(false, Ordering::Relaxed) {
-                // Or a process with much to write would keep the others out.
-                tokio::time::sleep(Duration::from_micros(fastrand::u64(..STEP_BACK))).await;
+            let pause = self.pause(began.elapsed());
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
             }
         }
+    }
+
+    /// How long to make room for other processes after a batch that took so long: or one with much to write would keep the
+    /// others out. Where no lock orders them, they need the time of a read and a write without one of ours in between, and
+    /// they cannot say that they are there.
+    fn pause(&self, took: Duration) -> Duration {
+        let met = *self.has_met_others.lock().unwrap_or_else(PoisonError::into_inner);
+        let longest = match met.map(|met| met.elapsed()) {
+            Some(since) if self.file.keeps_others_out() => {
+                if since <= took {
+                    STEP_BACK
+                } else {
+                    Duration::ZERO
+                }
+            }
+            None if self.file.keeps_others_out() => Duration::ZERO,
+            Some(since) if since < REMEMBERED => took * 2,
+            _ => took / 2,
+        };
+        longest.min(MAX_BACKOFF).mul_f64(fastrand::f64())
     }
 
     /// Does a batch, whatever that takes.
@@ -182,6 +215,7 @@ impl Shared {
         let began = Instant::now();
         let mut tried = Vec::new();
         for attempt in 0_u32.. {
+            let tried_at = Instant::now();
             let failure = match self.attempt(batch, attempt, &mut tried).await {
                 Ok(Try::Finished(answers)) => return answers,
                 Ok(Try::Again) => None,
@@ -203,7 +237,7 @@ impl Shared {
             if let Some(error) = &failure {
                 tracing::warn!(%error, attempt, "whether the registry was written is not known; looking");
             }
-            tokio::time::sleep(backoff(attempt)).await;
+            tokio::time::sleep(backoff(attempt, tried_at.elapsed())).await;
         }
         fail(batch, &Error::internal("a write ran out of attempts"))
     }
@@ -211,8 +245,8 @@ impl Shared {
     /// Tries a batch once. `tried` are the earlier tries of it whose fate may not be known: their `version_id` and what
     /// they would have answered.
     async fn attempt(&self, batch: &[Job], attempt: u32, tried: &mut Vec<(String, Vec<Answer>)>) -> Result<Try> {
-        let turn = self.file.turn().await?;
-        let known = if turn.is_exclusive || attempt > 0 { None } else { self.file.known() };
+        let _turn = self.file.turn().await?;
+        let known = if self.file.keeps_others_out() || attempt > 0 { None } else { self.file.known() };
         let (mut known, is_fresh) = match known {
             Some(known) => (known, false),
             None => (self.look().await?, true),
@@ -277,7 +311,7 @@ impl Shared {
         let before = self.file.known();
         let found = self.file.look().await?;
         if before.is_some_and(|before| !Arc::ptr_eq(&before, &found)) {
-            self.has_met_others.store(true, Ordering::Relaxed);
+            *self.has_met_others.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         Ok(found)
     }
@@ -312,9 +346,10 @@ fn fail(batch: &[Job], error: &Error) -> Vec<Answer> {
     batch.iter().map(answer).collect()
 }
 
-/// A random pause of up to 1, 2, 4, … ms.
-fn backoff(attempt: u32) -> Duration {
-    MAX_BACKOFF.min(Duration::from_millis(1 << attempt.min(10))).mul_f64(fastrand::f64())
+/// A random pause of up to 1, 2, 4, … times what a try takes: that is for how long another writer may be at it. Longer, and
+/// a writer that never pauses would always be first.
+fn backoff(attempt: u32, try_took: Duration) -> Duration {
+    MAX_BACKOFF.min(try_took * (1 << attempt.min(10)).min(MAX_TRIES_MISSED)).mul_f64(fastrand::f64())
 }
 
 /// The registry as it becomes while a batch is done in memory.

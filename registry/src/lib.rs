@@ -5,6 +5,8 @@
 //!
 //! | feature | URLs | backend |
 //! |---|---|---|
+//! | `file` (default) | a path, `file:///path` | `registry-file` |
+//! | `s3`, `gcs`, `azure` | `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, `abfss://…` | the same |
 //! | `sqlite` (default) | `sqlite:///file.db` | `registry-sqlite` |
 //! | always | `memory://` | [`MemoryBackend`] |
 //!
@@ -28,8 +30,12 @@ pub mod config;
 
 use std::sync::Arc;
 
-pub use registry_core::config::{CacheConfig, CacheMode, PoolConfig, RegistryConfig, RegistryUrl, SchemaMode};
+pub use registry_core::config::{
+    CacheConfig, CacheMode, ObjectStoreConfig, PoolConfig, RegistryConfig, RegistryUrl, SchemaMode,
+};
 pub use registry_core::*;
+#[cfg(any(feature = "file", feature = "s3", feature = "gcs", feature = "azure"))]
+pub use registry_file::FileBackend;
 #[cfg(feature = "sqlite")]
 pub use registry_sqlite::SqliteBackend;
 
@@ -67,16 +73,17 @@ fn options(config: &RegistryConfig) -> RegistryOptions {
 }
 
 /// The URL schemes that Feast users have, each with the Cargo feature of this crate that serves it.
-const SCHEMES: [(&str, Option<&str>); 9] = [
+const SCHEMES: [(&str, Option<&str>); 10] = [
     ("sqlite", Some("sqlite")),
     ("postgresql", None),
     ("mysql", None),
     ("mariadb", None),
-    ("file", None),
-    ("s3", None),
-    ("gs", None),
-    ("az", None),
-    ("abfss", None),
+    ("file", Some("file")),
+    ("s3", Some("s3")),
+    ("gs", Some("gcs")),
+    ("az", Some("azure")),
+    ("abfss", Some("azure")),
+    ("https", Some("azure")),
 ];
 
 fn open_backend(config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
@@ -84,8 +91,24 @@ fn open_backend(config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
         "memory" => Ok(Arc::new(MemoryBackend::new())),
         #[cfg(feature = "sqlite")]
         "sqlite" => open_sqlite(config),
+        #[cfg(feature = "file")]
+        "file" => {
+            let path = config.url.database().ok_or_else(|| Error::config("the path of the registry file is empty"))?;
+            Ok(Arc::new(FileBackend::local(path)))
+        }
+        #[cfg(feature = "s3")]
+        "s3" => open_in_object_store(config),
+        #[cfg(feature = "gcs")]
+        "gs" => open_in_object_store(config),
+        #[cfg(feature = "azure")]
+        "az" | "abfss" | "https" => open_in_object_store(config),
         scheme => Err(missing_backend(scheme, &config.url)),
     }
+}
+
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+fn open_in_object_store(config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(FileBackend::in_object_store(&config.url, &config.object_store)?))
 }
 
 #[cfg(feature = "sqlite")]
@@ -102,7 +125,18 @@ fn open_sqlite(config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
 }
 
 fn missing_backend(scheme: &str, url: &RegistryUrl) -> Error {
-    let compiled_in = if cfg!(feature = "sqlite") { "sqlite, memory" } else { "memory" };
+    let compiled_in: Vec<&str> = [
+        ("file", cfg!(feature = "file")),
+        ("s3", cfg!(feature = "s3")),
+        ("gs", cfg!(feature = "gcs")),
+        ("az, abfss", cfg!(feature = "azure")),
+        ("sqlite", cfg!(feature = "sqlite")),
+        ("memory", true),
+    ]
+    .into_iter()
+    .filter_map(|(scheme, is_in)| is_in.then_some(scheme))
+    .collect();
+    let compiled_in = compiled_in.join(", ");
     let remedy = match SCHEMES.iter().find(|(known, _)| *known == scheme) {
         Some((_, Some(feature))) => format!("add the Cargo feature `{feature}` of the crate `registry`"),
         Some((_, None)) => "this version has no backend for it yet".to_owned(),
