@@ -206,7 +206,7 @@ def test_the_feast_command_on_our_file(server: harness.Server, nursery: harness.
     assert local != text
     config.write_text(local)
     applied, listed = harness.feast_fast(nursery, repo, ("apply",)) + harness.feast_fast(nursery, repo, ("entities", "list"))
-    assert all(name in listed.ok().out for name in ours), listed.out
+    assert all(name in listed.ok().out for name in ours - {"__dummy"}), listed.out
     applied.ok()
     assert {e.spec.name for e in ask(server, *kinds.ENTITY.list(PROJECT)).ok().entities} == ours
 

@@ -120,7 +120,7 @@ impl Writer {
                     shared.serve().await;
                 }
                 // From the moment at which it found no more jobs, another task may be at work.
-                served.0 = None;
+                drop(served.0.take());
             });
         }
         answer.await.map_err(|_| Error::internal("the writing of the registry was aborted"))?
