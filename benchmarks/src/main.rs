@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a command line tool")]
 
 mod direct;
+mod files;
 mod growth;
 mod load;
 mod machine;
@@ -72,6 +73,8 @@ enum Part {
     Growth,
     /// What an apply costs in registries of different sizes.
     Sizes,
+    /// Applies to a registry file of 5 MB: Feast's Registry class and the Rust API.
+    Files,
     /// The Rust API on SQLite, and the same statements given to SQLite's driver.
     Direct,
 }
@@ -129,6 +132,9 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     if wanted(Part::Sizes) {
         sizes::measure(&setup, &mut report).await?;
+    }
+    if wanted(Part::Files) {
+        files::measure(&setup, &mut report).await?;
     }
     if wanted(Part::Direct) {
         direct::measure(&setup, &mut report).await?;

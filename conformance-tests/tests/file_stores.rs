@@ -7,10 +7,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use conformance_tests::{Factory as _, Storage as _};
+use prost::Message as _;
 use prost_types::Timestamp;
 use registry_core::config::{ObjectStoreConfig, SchemaMode};
-use registry_core::proto::core::{Entity, EntitySpecV2, FeatureView, FeatureViewSpec};
+use registry_core::proto::core::{
+    Entity, EntitySpecV2, FeatureView, FeatureViewSpec, OnDemandFeatureView, OnDemandFeatureViewSpec,
+    Registry as RegistryMessage,
+};
 use registry_core::{
     ApplyOptions, Backend as _, ErrorKind, Freshness, Kind, ListFilter, Object as RegistryObject, Registry,
     RegistryOptions,
@@ -18,7 +21,7 @@ use registry_core::{
 use registry_file::FileBackend;
 
 use crate::stores::s3::{Conditions, S3};
-use crate::stores::{Counts, Object, Objects, Server, gcs, open_as};
+use crate::stores::{Counts, Object, Server, gcs, open_as};
 
 fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread()
@@ -73,6 +76,52 @@ fn an_apply_of_many_is_one_write_and_what_is_unchanged_is_not_read() {
             }
             assert_eq!(Counts::get(&server.counts.reads), reads, "{}: nothing had changed", object.url);
             assert!(Counts::get(&server.counts.unchanged) >= 20, "{}: and each read asked", object.url);
+        });
+    }
+}
+
+/// What `feast apply` does through the server: one object after the other, then a commit.
+#[test]
+fn applies_that_wait_for_a_commit_are_a_handful_of_writes() {
+    for (server, object, _s3) in each() {
+        run(async {
+            let options = || RegistryOptions { defers: true, ..Default::default() };
+            let open = async || Registry::open(Arc::new(object.backend().expect("a backend")), options()).await;
+            let registry = open().await.expect("a registry");
+            let before = Counts::get(&server.counts.writes);
+            for number in 0..200 {
+                registry.apply_later("p", &view(&number.to_string())).await.expect("an apply");
+            }
+            registry.commit().await.expect("a commit");
+            let writes = Counts::get(&server.counts.writes) - before;
+            assert!(writes <= 5, "{}: 200 applies and a commit took {writes} writes", object.url);
+            let other = open().await.expect("a registry");
+            assert_eq!(
+                names(&other, Kind::FeatureView).await.len(),
+                200,
+                "{}: what is committed is durable",
+                object.url
+            );
+
+            // What waits is seen, by name, in lists and from the cache; and what the rules refuse is refused at once.
+            registry.apply_later("p", &entity("driver")).await.expect("an apply");
+            assert_eq!(names(&registry, Kind::Entity).await, ["driver".to_owned()].into(), "{}", object.url);
+            registry.apply_later("p", &entity("rider")).await.expect("an apply");
+            let cached = registry.get(Kind::Entity, "p", "rider", Freshness::Cached).await;
+            assert_eq!(cached.expect("it is there").name().expect("a name"), "rider");
+            let spec = OnDemandFeatureViewSpec { name: "7".to_owned(), ..Default::default() };
+            let taken = OnDemandFeatureView { spec: Some(spec), meta: None };
+            let error = registry.apply_later("p", &taken).await.expect_err("another view has the name");
+            assert_eq!(error.kind(), ErrorKind::ConflictingFeatureViewNames);
+            registry.commit().await.expect("nothing that was accepted has failed");
+
+            // Without a commit it is written after a moment.
+            registry.apply_later("p", &entity("late")).await.expect("an apply");
+            let began = std::time::Instant::now();
+            while !names(&other, Kind::Entity).await.contains("late") {
+                assert!(began.elapsed().as_secs() < 30, "{}: it was never written", object.url);
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
         });
     }
 }
@@ -233,17 +282,19 @@ fn what_is_wrong_with_a_store_is_said() {
 #[test]
 fn a_removed_registry_is_an_empty_one_to_feast() {
     let s3 = S3::start(Conditions::Atomic);
-    let storage = run(Objects({
-        let object = s3.object("");
-        move || Object { url: object.url.clone(), settings: object.settings.clone(), worker: "" }
-    })
-    .create());
+    let object = s3.object("");
     run(async {
-        let backend = storage.open().await.expect("a backend");
+        let backend = object.backend().expect("a backend");
         backend.prepare(SchemaMode::Auto).await.expect("a registry");
         assert!(backend.remove_if_empty().await.expect("a removal"));
-        assert!(!storage.open().await.expect("a backend").prepare(SchemaMode::Verify).await.is_ok());
-        let registry = Registry::open(backend, RegistryOptions::default()).await.expect("it is made again");
-        registry.apply("p", &entity("driver")).await.expect("an apply");
+        let left = RegistryMessage::decode(&*s3.bytes(&object)).expect("a message");
+        assert_eq!((left.registry_schema_version.as_str(), left.projects.len()), ("1", 0));
+        let verified = object.backend().expect("a backend").prepare(SchemaMode::Verify).await;
+        assert_eq!(verified.expect_err("there is none").kind(), ErrorKind::SchemaMissing);
+        let (_, registry) = open(&object).await;
+        registry.apply("p", &entity("driver")).await.expect("it is made again");
+        let made = RegistryMessage::decode(&*s3.bytes(&object)).expect("a message");
+        assert_eq!((made.projects.len(), made.entities.len()), (1, 1));
+        assert_ne!(made.version_id, left.version_id);
     });
 }

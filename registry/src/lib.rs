@@ -68,6 +68,8 @@ fn options(config: &RegistryConfig) -> RegistryOptions {
         schema_mode: config.schema_mode,
         cache: config.cache,
         purge_feast_metadata: config.purge_feast_metadata,
+        // A file is written whole, a row is not.
+        defers: !matches!(config.url.scheme(), "sqlite" | "postgresql" | "mysql" | "mariadb"),
         read_only: false,
     }
 }

@@ -21,7 +21,7 @@ const BUCKET: &str = "bucket";
 pub(crate) struct S3 {
     pub(crate) server: Server,
     conditions: Conditions,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// How well it does conditional writes.
@@ -63,7 +63,13 @@ impl S3 {
                 }
             })
         }));
-        Self { server, conditions, _folder: folder }
+        Self { server, conditions, folder }
+    }
+
+    /// The bytes of an object.
+    pub(crate) fn bytes(&self, object: &Object) -> Vec<u8> {
+        let path = object.url.trim_start_matches("s3://");
+        std::fs::read(self.folder.path().join(path)).expect("the object is there")
     }
 
     /// A new object.

@@ -73,6 +73,7 @@ impl Registry {
     async fn find(&self, kinds: &[Kind], project: &str, name: &str, freshness: Freshness) -> Result<Option<Object>> {
         match freshness {
             Freshness::Cached => {
+                self.inner.settle().await;
                 self.inner.cache.ensure_fresh(&*self.inner.backend).await?;
                 Ok(kinds.iter().find_map(|kind| self.inner.cache.get(*kind, project, name)))
             }
@@ -115,6 +116,7 @@ impl Registry {
         let since = filter.updated_since.map(|moment| moment.seconds);
         let mut objects: Vec<Object> = match freshness {
             Freshness::Cached => {
+                self.inner.settle().await;
                 self.inner.cache.ensure_fresh(&*self.inner.backend).await?;
                 let listed = kinds.iter().flat_map(|kind| self.inner.cache.list(*kind, project));
                 let recent = listed.filter(|(_, updated)| since.is_none_or(|since| *updated >= since));
@@ -127,6 +129,7 @@ impl Registry {
                     updated_since: since,
                 };
                 let queries: Vec<Query> = kinds.iter().map(query).collect();
+                self.inner.settle().await;
                 let answers = self.inner.backend.read(&queries).await?;
                 answers.into_iter().flatten().filter_map(object_of).collect()
             }
@@ -163,6 +166,7 @@ impl Registry {
 
     async fn project_facts(&self, project: &str, freshness: Freshness) -> Result<Vec<(String, Bytes)>> {
         if freshness == Freshness::Cached {
+            self.inner.settle().await;
             self.inner.cache.ensure_fresh(&*self.inner.backend).await?;
             return Ok(self.inner.cache.metadata(project));
         }
@@ -252,10 +256,12 @@ impl Registry {
     /// # Errors
     /// What the storage says.
     pub async fn ping(&self) -> Result<()> {
-        self.read(Query::Keys(vec![Key::metadata("", Key::LAST_UPDATED)])).await.map(drop)
+        let query = Query::Keys(vec![Key::metadata("", Key::LAST_UPDATED)]);
+        self.inner.backend.read(&[query]).await.map(drop)
     }
 
     async fn read(&self, query: Query) -> Result<Vec<Record>> {
+        self.inner.settle().await;
         let answers = self.inner.backend.read(slice::from_ref(&query)).await?;
         Ok(answers.into_iter().next().unwrap_or_default())
     }
