@@ -207,8 +207,7 @@ fn registry(block: &Block<'_>, origin: &str) -> Result<RegistryConfig, Problem> 
         database_url(path).map_err(|problem| block.wrong("path", problem))?
     } else {
         let store = store_type(block)?;
-        let url = file_url(path, store, origin).map_err(|problem| block.wrong("path", problem))?;
-        url
+        file_url(path, store, origin).map_err(|problem| block.wrong("path", problem))?
     });
 
     // Feast gives them to every write, with encryption among them. They are for S3 alone.

@@ -1,5 +1,5 @@
 use registry_core::ErrorKind;
-use registry_core::config::CacheConfig;
+use registry_core::config::{CacheConfig, ObjectStoreConfig};
 
 use super::*;
 
