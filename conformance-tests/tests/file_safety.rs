@@ -311,3 +311,44 @@ fn commits_that_wait_share_a_write() {
         assert!(writes <= 16, "64 commits at once took {writes} writes of the file");
     });
 }
+
+/// The process whose memory is measured: it reads a registry, and changes it until it has been read in anew.
+#[cfg(target_os = "linux")]
+#[test]
+fn reader() {
+    let Ok(file) = std::env::var("REGISTRY_FILE_READER") else { return };
+    let peak = || {
+        let status = fs::read_to_string("/proc/self/status").expect("Linux says what a process takes");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    };
+    run(async {
+        // What the program takes by itself, with a registry that is hardly one.
+        let small = Path::new(&file).with_file_name("small.db");
+        open(&small).await.expect("a registry").apply("p", &entity("1", String::new())).await.expect("an apply");
+        let before = peak();
+        let registry = open(Path::new(&file)).await.expect("a registry");
+        for round in 0..4 {
+            fill(&registry, 1000 + round * 500).await;
+            assert!(numbers(&registry).await.is_empty());
+        }
+        let message = format!("\npeak {} .\n", peak() - before);
+        std::io::stdout().lock().write_all(message.as_bytes()).expect("somebody listens");
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_at_most_three_times_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("registry.db");
+    run(async { fill(&open(&file).await.expect("a registry"), 5_000).await });
+    let mut reader = this_program("reader");
+    let output = reader.env("REGISTRY_FILE_READER", &file).output().expect("a reader");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let peak = text.lines().find_map(|line| said(line, "peak ")).unwrap_or_else(|| panic!("no peak in {text}"));
+    let (peak, size) = (peak.parse::<u64>().expect("a number"), fs::metadata(&file).expect("a file").len());
+    eprintln!("the file has {size} bytes; reading and changing it took {peak} at the most");
+    assert!(size > 12_000_000, "a registry of 13 MB");
+    assert!(peak < 3 * size, "a file of {size} bytes took {peak}");
+}

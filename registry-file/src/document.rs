@@ -6,6 +6,8 @@
 mod commit;
 mod parse;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
