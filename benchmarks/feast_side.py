@@ -2,6 +2,9 @@
 
     feast_side.py seed FILE:VIEWS...    fill registries, each with so many feature views, through Feast's SqlRegistry
     feast_side.py serve FOLDER PORT     Feast's own registry server over the feature_store.yaml in FOLDER
+    feast_side.py file-applies FILE WRITERS SECONDS
+                                        apply entities to a registry file, so many threads at once; prints how many were
+                                        acknowledged, how many of them are in the file, and the seconds that it took
     feast_side.py versions              what it runs on
 """
 
@@ -105,6 +108,46 @@ def serve(folder: str, port: str) -> None:
     cli(["--chdir", folder, "serve_registry", "--port", port])
 
 
+def file_applies(file: Path, writers: int, seconds: float) -> None:
+    """Feast's Registry on one file, as its registry server has it: one object for all threads."""
+    from threading import Thread
+    from time import monotonic
+
+    from feast.infra.registry.registry import Registry
+    from feast.repo_config import RegistryConfig
+
+    def registry() -> Registry:
+        config = RegistryConfig(registry_type="file", path=str(file), cache_ttl_seconds=600)
+        return Registry(PROJECT, config, repo_path=file.parent)
+
+    shared, acknowledged = registry(), set()
+    began = monotonic()
+
+    def write(writer: int) -> None:
+        number = 0
+        while monotonic() < began + seconds:
+            each = entity(0)
+            each.name = f"written_{writer}_{number}"
+            number += 1
+            try:
+                shared.apply_entity(each, PROJECT)
+            except Exception:
+                continue
+            acknowledged.add(each.name)
+
+    threads = [Thread(target=write, args=[writer]) for writer in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = monotonic() - began
+    try:
+        kept = acknowledged & {each.name for each in registry().list_entities(PROJECT)}
+    except Exception:
+        kept = set()
+    print(len(acknowledged), len(kept), took)
+
+
 def versions() -> None:
     from importlib.metadata import version
     from platform import python_version
@@ -120,6 +163,9 @@ def main(command: str, *args: str) -> None:
             seed(Path(file), int(views))
     elif command == "serve":
         serve(*args)
+    elif command == "file-applies":
+        file, writers, seconds = args
+        file_applies(Path(file), int(writers), float(seconds))
     elif command == "versions":
         versions()
     else:

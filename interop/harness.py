@@ -183,16 +183,18 @@ def _spawn(name: str, command: list[str], folder: Path, db: Path | None, port: i
 def start_ours(
     db: Path | Database,
     *options: str,
+    registry: str | None = None,
     port: int | None = None,
     wait: bool = True,
     settings: dict[str, Any] | None = None,
 ) -> Server:
-    """Our server over a SQLite file or another database; `settings` are those of a feature_store.yaml."""
+    """Our server over a SQLite file, another database, or the registry that is named; `settings` are those of a
+    feature_store.yaml."""
     port = port or free_port()
     folder, path = (db.parent, db) if isinstance(db, Path) else (db.folder, db.path)
     command = [str(registry_bin()), "serve", "--host", HOST, "--port", str(port)]
     if settings is None:
-        command += ["--registry", registry_url(db)]
+        command += ["--registry", registry or registry_url(db)]
     else:
         config = folder / f"feature_store-{port}.yaml"
         write_registry_config(config, db, **settings)
@@ -251,6 +253,15 @@ def sql_registry(db: Path | Database | str, project: str, **options: Any):
 
     config = SqlRegistryConfig(registry_type="sql", path=registry_url(db), cache_ttl_seconds=600, **options)
     return SqlRegistry(config, project=project, repo_path=None)
+
+
+def file_registry(db: Path, project: str, **options: Any):
+    """Feast's own Registry on one file, in this process."""
+    from feast.infra.registry.registry import Registry
+    from feast.repo_config import RegistryConfig
+
+    config = RegistryConfig(registry_type="file", path=str(db), cache_ttl_seconds=600, **options)
+    return Registry(project, config, repo_path=db.parent)
 
 
 # --- time ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 
 mod databases;
 mod direct;
+mod files;
 mod growth;
 mod load;
 mod machine;
@@ -77,6 +78,8 @@ enum Part {
     Growth,
     /// What an apply costs in registries of different sizes.
     Sizes,
+    /// Applies to a registry file of 5 MB: Feast's Registry class and the Rust API.
+    Files,
     /// The Rust API on SQLite, and the same statements given to SQLite's driver.
     Direct,
     /// Calls per second on database servers, and what an apply costs beside 10 and 10,000 feature views.
@@ -136,6 +139,9 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     if wanted(Part::Sizes) {
         sizes::measure(&setup, &mut report).await?;
+    }
+    if wanted(Part::Files) {
+        files::measure(&setup, &mut report).await?;
     }
     if wanted(Part::Direct) {
         direct::measure(&setup, &mut report).await?;

@@ -132,7 +132,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// What a command writes to its standard output.
-async fn read(mut command: Command) -> Result<String> {
+pub(crate) async fn read(mut command: Command) -> Result<String> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.with_context(|| format!("cannot start {program}"))?;

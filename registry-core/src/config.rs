@@ -26,6 +26,8 @@ pub struct RegistryConfig {
     pub cache: CacheConfig,
     /// How connections to a database are kept. Of no effect where the registry is a file.
     pub pool: PoolConfig,
+    /// How an object store is used. Of no effect where the registry is in none.
+    pub object_store: ObjectStoreConfig,
     /// Whether Feast's old table `feast_metadata`, from before there was a table of projects, is emptied and no longer
     /// written. Once done, this cannot be undone.
     pub purge_feast_metadata: bool,
@@ -40,8 +42,35 @@ impl RegistryConfig {
             schema_mode: SchemaMode::default(),
             cache: CacheConfig::default(),
             pool: PoolConfig::default(),
+            object_store: ObjectStoreConfig::default(),
             purge_feast_metadata: false,
         }
+    }
+}
+
+/// How a registry in an object store is reached and written.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct ObjectStoreConfig {
+    /// Settings by the names that they have as environment variables, as `AWS_ENDPOINT_URL` or `GOOGLE_SERVICE_ACCOUNT`.
+    /// They come before the environment.
+    pub settings: Vec<(String, String)>,
+    /// What every write to S3 says besides, by the names of boto3's `put_object`, as `ServerSideEncryption` (Feast:
+    /// `s3_additional_kwargs`).
+    pub s3_additional_kwargs: Vec<(String, String)>,
+    /// Whether a store may be used that does not do conditional writes: where several processes write, changes then get
+    /// lost.
+    pub allow_unconditional_writes: bool,
+}
+
+impl fmt::Debug for ObjectStoreConfig {
+    /// Shows the names of settings and not their values, which may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |of: &[(String, String)]| of.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        f.debug_struct("ObjectStoreConfig")
+            .field("settings", &names(&self.settings))
+            .field("s3_additional_kwargs", &names(&self.s3_additional_kwargs))
+            .field("allow_unconditional_writes", &self.allow_unconditional_writes)
+            .finish()
     }
 }
 

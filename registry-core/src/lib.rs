@@ -44,7 +44,7 @@ pub mod proto;
 mod registry;
 mod rules;
 pub mod sql;
-mod wire;
+pub mod wire;
 
 pub use backend::{Backend, Commit, Expected, INFRA_NAME, Key, Limits, Outcome, Query, Record, Write};
 pub use encoded::{Encoded, Object};

@@ -4,6 +4,8 @@
 //! must not do that to what a newer client stored, so a stored message is only ever changed here, field by field. See
 //! the protobuf encoding specification (protobuf.dev/programming-guides/encoding) for the format and for the rule that
 //! several occurrences of a sub-message merge, which for the bytes means: are appended.
+//!
+//! Every function that reads a message fails with [`ErrorKind::Corrupt`] when the bytes are not an encoded message.
 
 use std::borrow::Cow;
 
@@ -14,19 +16,26 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// One field of an encoded message.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Field<'a> {
+pub struct Field<'a> {
     /// The field's number.
-    pub(crate) number: u32,
+    pub number: u32,
     /// What a length-delimited field holds; empty for the other wire types.
-    pub(crate) content: &'a [u8],
+    pub content: &'a [u8],
     /// What a varint field holds; zero for the other wire types.
-    pub(crate) varint: u64,
+    pub varint: u64,
     /// The whole field as it stands in the message, key included.
-    pub(crate) raw: &'a [u8],
+    pub raw: &'a [u8],
+}
+
+impl Field<'_> {
+    /// Whether it holds a length and so many bytes: a string, bytes, a sub-message.
+    pub fn is_length_delimited(&self) -> bool {
+        self.raw.first().is_some_and(|key| key & 7 == WireType::LengthDelimited as u8)
+    }
 }
 
 /// The fields of an encoded message in the order in which they stand.
-pub(crate) fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>>> {
+pub fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>>> {
     let mut rest = message;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -92,7 +101,7 @@ fn malformed(reason: impl ToString) -> Error {
 }
 
 /// What a string or bytes field holds (the last occurrence counts), or nothing.
-pub(crate) fn content(message: &[u8], number: u32) -> Result<Option<&[u8]>> {
+pub fn content(message: &[u8], number: u32) -> Result<Option<&[u8]>> {
     let mut last = None;
     for field in fields(message) {
         let field = field?;
@@ -104,12 +113,12 @@ pub(crate) fn content(message: &[u8], number: u32) -> Result<Option<&[u8]>> {
 }
 
 /// The text of a string field, empty when it is not there.
-pub(crate) fn text(message: &[u8], number: u32) -> Result<&str> {
+pub fn text(message: &[u8], number: u32) -> Result<&str> {
     std::str::from_utf8(content(message, number)?.unwrap_or_default()).map_err(malformed)
 }
 
 /// A sub-message, all its occurrences merged; `None` when it is not there.
-pub(crate) fn sub_message(message: &[u8], number: u32) -> Result<Option<Cow<'_, [u8]>>> {
+pub fn sub_message(message: &[u8], number: u32) -> Result<Option<Cow<'_, [u8]>>> {
     let mut merged: Option<Cow<'_, [u8]>> = None;
     for field in fields(message) {
         let field = field?;
@@ -124,7 +133,7 @@ pub(crate) fn sub_message(message: &[u8], number: u32) -> Result<Option<Cow<'_, 
 }
 
 /// The entries of a `map<string, string>`. A key that occurs twice comes twice; the later one counts.
-pub(crate) fn string_map(message: &[u8], number: u32) -> Result<Vec<(&str, &str)>> {
+pub fn string_map(message: &[u8], number: u32) -> Result<Vec<(&str, &str)>> {
     let mut entries = Vec::new();
     for field in fields(message) {
         let field = field?;
@@ -136,7 +145,7 @@ pub(crate) fn string_map(message: &[u8], number: u32) -> Result<Vec<(&str, &str)
 }
 
 /// The message with the fields that `keep` says, in their order.
-pub(crate) fn retain(message: &[u8], keep: impl Fn(u32) -> bool) -> Result<Vec<u8>> {
+pub fn retain(message: &[u8], keep: impl Fn(u32) -> bool) -> Result<Vec<u8>> {
     let mut kept = Vec::with_capacity(message.len());
     for field in fields(message) {
         let field = field?;
@@ -149,7 +158,7 @@ pub(crate) fn retain(message: &[u8], keep: impl Fn(u32) -> bool) -> Result<Vec<u
 
 /// The message with a length-delimited field set to `content`, where the field first stood or else at the end; other
 /// occurrences go.
-pub(crate) fn set(message: &[u8], number: u32, content: &[u8]) -> Result<Vec<u8>> {
+pub fn set(message: &[u8], number: u32, content: &[u8]) -> Result<Vec<u8>> {
     let mut changed = Vec::with_capacity(message.len() + content.len() + 8);
     let mut is_set = false;
     for field in fields(message) {
@@ -168,14 +177,14 @@ pub(crate) fn set(message: &[u8], number: u32, content: &[u8]) -> Result<Vec<u8>
 }
 
 /// Appends a length-delimited field.
-pub(crate) fn put(message: &mut Vec<u8>, number: u32, content: &[u8]) {
+pub fn put(message: &mut Vec<u8>, number: u32, content: &[u8]) {
     encode_key(number, WireType::LengthDelimited, message);
     encode_varint(content.len() as u64, message);
     message.put_slice(content);
 }
 
 /// Appends a varint field; as proto3 has it, zero is left out.
-pub(crate) fn put_varint(message: &mut Vec<u8>, number: u32, value: u64) {
+pub fn put_varint(message: &mut Vec<u8>, number: u32, value: u64) {
     if value != 0 {
         encode_key(number, WireType::Varint, message);
         encode_varint(value, message);

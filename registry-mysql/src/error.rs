@@ -1,36 +1,9 @@
 //! What MySQL says, as errors of the registry.
 
 use deadpool::managed::{PoolError, TimeoutType};
-use mysql_async::{DriverError, IoError, ServerError};
+use mysql_async::{DriverError, ServerError};
+pub(crate) use registry_core::sql::Failure;
 use registry_core::{Error, ErrorKind};
-
-/// What went wrong, as far as it matters for what is done next.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The connection is gone, or the server did not answer in time: it is not known what it did.
-    Lost(Error),
-    /// Another transaction was in the way: the same one may succeed.
-    Serialization(Error),
-    /// A row is there that was expected to be absent, or what was expected is not so.
-    Unexpected(Error),
-    /// All else, which trying again does not help.
-    Final(Error),
-}
-
-impl Failure {
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Failure::Lost(error)
-            | Failure::Serialization(error)
-            | Failure::Unexpected(error)
-            | Failure::Final(error) => error,
-        }
-    }
-
-    pub(crate) fn is_missing_table(&self) -> bool {
-        matches!(self, Failure::Final(error) if error.kind() == ErrorKind::SchemaMissing)
-    }
-}
 
 /// A value is longer than its column, or a number does not fit.
 pub(crate) const DATA_TOO_LONG: [u16; 2] = [1406, 1264];
@@ -56,14 +29,19 @@ pub(crate) fn failure(error: mysql_async::Error, location: &str) -> Failure {
             Error::invalid(format!("{location}: what is written is larger than the server's max_allowed_packet"))
                 .with_source(error),
         ),
-        mysql_async::Error::Io(IoError::Tls(error)) => Failure::Lost(
-            Error::new(ErrorKind::Unavailable, format!("{location}: TLS failed ({})", chain(&error)))
-                .with_source(error),
-        ),
-        error => Failure::Lost(
-            Error::new(ErrorKind::Unavailable, format!("{location}: the connection failed ({})", chain(&error)))
-                .with_source(error),
-        ),
+        error => {
+            let said = innermost(&error);
+            match said.downcast_ref::<rustls::Error>() {
+                Some(refusal @ rustls::Error::InvalidCertificate(_)) => {
+                    let text = format!("{location}: the server's certificate is not accepted ({refusal})");
+                    Failure::Final(Error::new(ErrorKind::InvalidConfig, text).with_source(error))
+                }
+                _ => {
+                    let text = format!("{location}: the connection failed ({said})");
+                    Failure::Lost(Error::new(ErrorKind::Unavailable, text).with_source(error))
+                }
+            }
+        }
     }
 }
 
@@ -153,12 +131,15 @@ pub(crate) fn silence(location: &str, waited: std::time::Duration) -> Failure {
     ))
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
+/// What caused an error at first. Those around it say the same once more.
+fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut innermost = error;
+    loop {
+        // What is inside an error of I/O is not among its sources.
+        let inside = innermost.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        innermost = match inside.map(|inside| inside as &(dyn std::error::Error + 'static)).or(innermost.source()) {
+            Some(cause) => cause,
+            None => return innermost,
+        };
     }
-    text
 }

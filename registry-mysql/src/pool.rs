@@ -185,7 +185,11 @@ impl Manager {
             plain("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', SESSION autocommit = 1"),
             plain(format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}")),
         ];
+        // A machine that vanishes in the middle of a commit leaves rows locked until its session is ended. The comment is
+        // for MariaDB to read.
+        let patience = "SET SESSION wait_timeout = 120 /*M!100300 , SESSION idle_transaction_timeout = 30 */";
         let may = [
+            plain(patience),
             plain(format!("SET SESSION innodb_lock_wait_timeout = {lock_wait}")),
             plain(format!("SET SESSION lock_wait_timeout = {lock_wait}")),
         ];

@@ -152,7 +152,6 @@ impl State {
                         Some(spell(&format!("VARCHAR({width}) CHARACTER SET utf8mb4 COLLATE {collation}")))
                     }
                     ColumnType::Text => Some(spell(&format!("TEXT CHARACTER SET utf8mb4 COLLATE {collation}"))),
-                    ColumnType::LongText => Some(spell(&format!("LONGTEXT CHARACTER SET utf8mb4 COLLATE {collation}"))),
                     ColumnType::Bytes => {
                         let is_there = self.of(&table).any(|found| found.column == column.name);
                         is_there.then(|| spell("LONGBLOB"))
@@ -183,7 +182,6 @@ fn is_narrow(table: &Table, found: &Found) -> bool {
     let column = table.columns.iter().find(|column| column.name == found.column);
     column.is_some_and(|column| match column.column_type {
         ColumnType::Bytes => found.data_type != "longblob",
-        ColumnType::LongText => found.data_type != "longtext",
         ColumnType::String(_) | ColumnType::Text | ColumnType::Integer | ColumnType::BigInteger => false,
     })
 }
@@ -197,17 +195,6 @@ pub(crate) fn warn(location: &str, state: &State) {
     for problem in state.problems() {
         tracing::warn!(location, "{problem}; {REMEDY}");
     }
-}
-
-/// Which tables are missing, as an error.
-pub(crate) fn missing_error(location: &str, missing: &[&str]) -> Error {
-    Error::new(
-        ErrorKind::SchemaMissing,
-        format!(
-            "{location}: the registry lacks the tables {}; open it with schema_mode `auto` to create them",
-            missing.join(", ")
-        ),
-    )
 }
 
 /// A value is longer than its column: which one that is, and what helps.

@@ -1,36 +1,9 @@
 //! What PostgreSQL says, as errors of the registry.
 
 use deadpool::managed::{PoolError, TimeoutType};
+pub(crate) use registry_core::sql::Failure;
 use registry_core::{Error, ErrorKind};
 use tokio_postgres::error::SqlState;
-
-/// What went wrong, as far as it matters for what is done next.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The connection is gone, or the server did not answer in time: it is not known what it did.
-    Lost(Error),
-    /// Another transaction was in the way: the same one may succeed.
-    Serialization(Error),
-    /// A row is there that was expected to be absent, or what was expected is not so.
-    Unexpected(Error),
-    /// All else, which trying again does not help.
-    Final(Error),
-}
-
-impl Failure {
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Failure::Lost(error)
-            | Failure::Serialization(error)
-            | Failure::Unexpected(error)
-            | Failure::Final(error) => error,
-        }
-    }
-
-    pub(crate) fn is_missing_table(&self) -> bool {
-        matches!(self, Failure::Final(error) if error.kind() == ErrorKind::SchemaMissing)
-    }
-}
 
 /// What an error of the driver means.
 pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {

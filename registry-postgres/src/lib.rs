@@ -38,24 +38,17 @@ mod tls;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
-use registry_core::sql::{self, Dialect, Fate, Read};
-use registry_core::{Backend, Commit, Error, ErrorKind, Key, Limits, Outcome, Query, Record, Result};
+use registry_core::sql::{self, Database, Dialect, Read, attempts};
+use registry_core::{Backend, Commit, Limits, Outcome, Query, Record, Result};
 
 use crate::error::Failure;
 use crate::options::Options;
 use crate::pool::{Connection, Pool};
 use crate::session::{Session, plain};
 
-/// How long a call goes on trying: against other transactions, and to learn what became of a commit.
-const RETRY_FOR: Duration = Duration::from_secs(30);
-/// The longest pause between two tries.
-const MAX_BACKOFF: Duration = Duration::from_millis(250);
-/// How often a read is tried when its connection fails: one that was idle may have died long ago.
-const READ_TRIES: u32 = 3;
 /// PostgreSQL's own limit for one value, less some room for the rest of the message.
 const VALUE_BYTES: usize = 1_000_000_000;
 
@@ -133,86 +126,6 @@ impl PostgresBackend {
         let engine = if lacks_locks { Engine::Serializable } else { Engine::AdvisoryLocks };
         Ok((self.pool.get().await?, *self.engine.get_or_init(|| engine)))
     }
-
-    async fn read_once(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>, Failure> {
-        let connection = self.pool.get().await?;
-        let read = Read::new(Dialect::PostgreSql, queries);
-        // One statement sees one state of its own accord.
-        let is_transaction = read.statements.len() > 1;
-        let begin = is_transaction.then(|| plain("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"));
-        let end = is_transaction.then(|| plain("COMMIT"));
-        let (begin, end) = (begin.into_iter().collect(), end.into_iter().collect());
-        let rows =
-            self.pool.within(connection, async |session| session.rows(begin, &read.statements, end).await).await?;
-        Ok(read.answers(queries, rows))
-    }
-
-    async fn try_commit(&self, commit: &Commit, creates_tables: bool) -> Result<(), Failure> {
-        let (connection, engine) = self.connection().await?;
-        let mut statements = vec![plain(engine.begin())];
-        if engine.has_advisory_locks() {
-            statements.push(if creates_tables { locks::of_registry() } else { locks::of_commit(commit) });
-        }
-        if creates_tables {
-            statements.extend(schema::create());
-        }
-        statements.extend(sql::checks(Dialect::PostgreSql, commit));
-        statements.extend(sql::writes(Dialect::PostgreSql, commit).map_err(Failure::Final)?);
-        statements.push(plain("COMMIT"));
-        self.pool.within(connection, async |session| session.run_all(&statements).await.map(drop)).await
-    }
-
-    /// What is stored under the keys of a commit, once no other commit is at work on them.
-    async fn look_up(&self, commit: &Commit) -> Result<Vec<Record>, Failure> {
-        let (connection, engine) = self.connection().await?;
-        let queries = [Query::Keys(sql::keys_of(commit))];
-        let read = Read::new(Dialect::PostgreSql, &queries);
-        let mut before = vec![plain(engine.begin())];
-        if engine.has_advisory_locks() {
-            before.push(locks::of_commit(commit));
-        }
-        let rows = async |session: Session<'_>| session.rows(before, &read.statements, vec![plain("COMMIT")]).await;
-        let rows = self.pool.within(connection, rows).await?;
-        Ok(read.answers(&queries, rows).remove(0))
-    }
-
-    /// Learns what became of a commit whose answer was lost.
-    async fn fate(&self, commit: &Commit, lost: &Error, deadline: Instant) -> Result<Fate> {
-        let mut attempt = 0;
-        loop {
-            match self.look_up(commit).await {
-                Ok(found) => return Ok(sql::fate(commit, &found)),
-                // Without tables nothing is stored.
-                Err(failure) if failure.is_missing_table() => return Ok(sql::fate(commit, &[])),
-                Err(Failure::Lost(_) | Failure::Serialization(_)) if Instant::now() < deadline => {
-                    tokio::time::sleep(backoff(attempt)).await;
-                    attempt += 1;
-                }
-                Err(_) => return Err(unknown_fate(self.location(), lost)),
-            }
-        }
-    }
-
-    /// The key of an expectation that does not hold, if there still is one.
-    async fn conflict(&self, commit: &Commit) -> Result<Option<Key>> {
-        let keys = commit.expectations.iter().map(|(key, _)| key.clone()).collect();
-        let found = match self.read(&[Query::Keys(keys)]).await {
-            Ok(mut answers) => answers.remove(0),
-            Err(error) if error.kind() == ErrorKind::SchemaMissing => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(sql::conflict(&commit.expectations, &found))
-    }
-
-    async fn missing_tables(&self) -> Result<Vec<&'static str>, Failure> {
-        let connection = self.pool.get().await?;
-        self.pool.within(connection, async |session| schema::missing(&session).await).await
-    }
-
-    async fn make_tables(&self) -> Result<(), Failure> {
-        let (connection, engine) = self.connection().await?;
-        self.pool.within(connection, async |session| schema::make(&session, engine).await).await
-    }
 }
 
 #[async_trait]
@@ -227,145 +140,85 @@ impl Backend for PostgresBackend {
 
     async fn prepare(&self, mode: SchemaMode) -> Result<()> {
         self.makes_tables.store(mode == SchemaMode::Auto, Ordering::Relaxed);
-        if mode == SchemaMode::Skip {
-            return Ok(());
-        }
-        let deadline = Instant::now() + RETRY_FOR;
-        for attempt in 0.. {
-            let missing = self.missing_tables().await.map_err(Failure::into_error)?;
-            if missing.is_empty() {
-                return Ok(());
-            }
-            if mode == SchemaMode::Verify {
-                return Err(schema::missing_error(self.location(), &missing));
-            }
-            match self.make_tables().await {
-                // Another process, Feast's own registry perhaps, is making them too.
-                Err(Failure::Serialization(_) | Failure::Unexpected(_)) if Instant::now() < deadline => {
-                    tokio::time::sleep(backoff(attempt)).await;
-                }
-                made => made.map_err(Failure::into_error)?,
-            }
-        }
-        Ok(())
+        attempts::prepare(self, mode).await
     }
 
     async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
-        let deadline = Instant::now() + RETRY_FOR;
-        for attempt in 0.. {
-            match self.read_once(queries).await {
-                Ok(answers) => return Ok(answers),
-                Err(failure) if failure.is_missing_table() && self.makes_tables.load(Ordering::Relaxed) => {
-                    // The tables are gone because the last project is: then there is nothing, and nothing is made for a
-                    // reader. Or another process is just making them again.
-                    let missing = self.missing_tables().await.map_err(Failure::into_error)?;
-                    if missing.len() == sql::tables().len() {
-                        return Ok(vec![Vec::new(); queries.len()]);
-                    }
-                    if !missing.is_empty() {
-                        self.prepare(SchemaMode::Auto).await?;
-                    }
-                    if Instant::now() > deadline {
-                        return Err(failure.into_error());
-                    }
-                }
-                Err(Failure::Lost(error)) => {
-                    if attempt + 1 >= READ_TRIES || Instant::now() > deadline {
-                        return Err(error);
-                    }
-                    tokio::time::sleep(backoff(attempt)).await;
-                }
-                Err(Failure::Serialization(_)) if Instant::now() < deadline => {
-                    tokio::time::sleep(backoff(attempt)).await;
-                }
-                Err(failure) => return Err(failure.into_error()),
-            }
-        }
-        Err(Error::internal("a read ran out of attempts"))
+        attempts::read(self, queries).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Outcome> {
-        let deadline = Instant::now() + RETRY_FOR;
-        let mut creates_tables = false;
-        let mut was_lost = false;
-        for attempt in 0.. {
-            let failure = match self.try_commit(&commit, creates_tables).await {
-                Ok(()) => return Ok(Outcome::Committed),
-                Err(failure) => failure,
-            };
-            let is_late = Instant::now() > deadline;
-            match failure {
-                Failure::Unexpected(error) => {
-                    // What came in between may have been this very commit, when the server had it longer than we waited.
-                    if was_lost && self.fate(&commit, &error, deadline).await? == Fate::Committed {
-                        return Ok(Outcome::Committed);
-                    }
-                    match self.conflict(&commit).await? {
-                        Some(key) => return Ok(Outcome::Conflict(key)),
-                        None if is_late => return Err(error),
-                        // It holds again, or what others were making too was a table.
-                        None => tokio::time::sleep(backoff(attempt)).await,
-                    }
-                }
-                Failure::Lost(error) if is_late => return Err(unknown_fate(self.location(), &error)),
-                Failure::Lost(error) => {
-                    tracing::warn!(%error, "the answer to a commit was lost; looking up what became of it");
-                    was_lost = true;
-                    match self.fate(&commit, &error, deadline).await? {
-                        Fate::Committed => return Ok(Outcome::Committed),
-                        Fate::NotCommitted => tokio::time::sleep(backoff(attempt)).await,
-                        Fate::Unknown => return Err(unknown_fate(self.location(), &error)),
-                    }
-                }
-                Failure::Serialization(error) if is_late => return Err(error),
-                Failure::Serialization(_) => tokio::time::sleep(backoff(attempt)).await,
-                // The tables may be gone because the last project is. They are made again in the very transaction that
-                // writes, so that another process cannot remove them in between.
-                failure if failure.is_missing_table() && self.makes_tables.load(Ordering::Relaxed) && !is_late => {
-                    creates_tables = true;
-                }
-                failure => return Err(failure.into_error()),
-            }
-        }
-        Err(Error::internal("a commit ran out of attempts"))
+        attempts::commit(self, commit).await
     }
 
     async fn remove_if_empty(&self) -> Result<bool> {
-        if !self.makes_tables.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        let deadline = Instant::now() + RETRY_FOR;
-        for attempt in 0.. {
-            let (connection, engine) = self.connection().await.map_err(Failure::into_error)?;
-            let remove = async |session: Session<'_>| schema::remove_if_empty(&session, engine).await;
-            match self.pool.within(connection, remove).await {
-                Ok(removed) => return Ok(removed),
-                // Another process was faster.
-                Err(failure) if failure.is_missing_table() => return Ok(true),
-                Err(Failure::Serialization(_)) if Instant::now() < deadline => {
-                    tokio::time::sleep(backoff(attempt)).await;
-                }
-                Err(failure) => return Err(failure.into_error()),
-            }
-        }
-        Err(Error::internal("a removal ran out of attempts"))
+        attempts::remove_if_empty(self).await
     }
 }
 
-fn unknown_fate(location: &str, lost: &Error) -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        format!(
-            "{location}: the answer to a write was lost, and it is not known whether it was stored; look, and try again \
-             ({lost})"
-        ),
-    )
-}
+#[async_trait]
+impl Database for PostgresBackend {
+    fn may_make_tables(&self) -> bool {
+        self.makes_tables.load(Ordering::Relaxed)
+    }
 
-/// A random pause of up to 2, 4, 8, … ms, so that those who met once do not meet again.
-fn backoff(attempt: u32) -> Duration {
-    let longest = MAX_BACKOFF.min(Duration::from_millis(2 << attempt.min(10)));
-    longest.mul_f64(fastrand::f64())
+    async fn try_read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>, Failure> {
+        let connection = self.pool.get().await?;
+        let read = Read::new(Dialect::PostgreSql, queries);
+        // One statement sees one state of its own accord.
+        let is_transaction = read.statements.len() > 1;
+        let begin = is_transaction.then(|| plain("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"));
+        let end = is_transaction.then(|| plain("COMMIT"));
+        let (begin, end) = (begin.into_iter().collect(), end.into_iter().collect());
+        let rows =
+            self.pool.within(connection, async |session| session.rows(begin, &read.statements, end).await).await?;
+        Ok(read.answers(queries, rows))
+    }
+
+    async fn try_commit(&self, commit: &Commit, makes_tables: bool) -> Result<Outcome, Failure> {
+        let (connection, engine) = self.connection().await?;
+        let mut statements = vec![plain(engine.begin())];
+        if engine.has_advisory_locks() {
+            statements.push(if makes_tables { locks::of_registry() } else { locks::of_commit(commit) });
+        }
+        if makes_tables {
+            statements.extend(schema::create());
+        }
+        statements.extend(sql::checks(Dialect::PostgreSql, commit));
+        statements.extend(sql::writes(Dialect::PostgreSql, commit).map_err(Failure::Final)?);
+        statements.push(plain("COMMIT"));
+        self.pool
+            .within(connection, async |session| session.run_all(&statements).await.map(|_| Outcome::Committed))
+            .await
+    }
+
+    async fn look_up(&self, commit: &Commit) -> Result<Vec<Record>, Failure> {
+        let (connection, engine) = self.connection().await?;
+        let queries = [Query::Keys(sql::keys_of(commit))];
+        let read = Read::new(Dialect::PostgreSql, &queries);
+        let mut before = vec![plain(engine.begin())];
+        if engine.has_advisory_locks() {
+            before.push(locks::of_commit(commit));
+        }
+        let rows = async |session: Session<'_>| session.rows(before, &read.statements, vec![plain("COMMIT")]).await;
+        let rows = self.pool.within(connection, rows).await?;
+        Ok(read.answers(&queries, rows).remove(0))
+    }
+
+    async fn missing_tables(&self) -> Result<Vec<&'static str>, Failure> {
+        let connection = self.pool.get().await?;
+        self.pool.within(connection, async |session| schema::missing(&session).await).await
+    }
+
+    async fn make_tables(&self) -> Result<(), Failure> {
+        let (connection, engine) = self.connection().await?;
+        self.pool.within(connection, async |session| schema::make(&session, engine).await).await
+    }
+
+    async fn try_remove(&self) -> Result<bool, Failure> {
+        let (connection, engine) = self.connection().await?;
+        self.pool.within(connection, async |session| schema::remove_if_empty(&session, engine).await).await
+    }
 }
 
 #[cfg(test)]

@@ -44,8 +44,9 @@ pub(crate) struct Manager {
 /// What a connection without a pooler tells the server about its session.
 ///
 /// Every read by a key is to be by the index, whatever the planner thinks of a table that was small when it last looked;
-/// so a plan can be made once and kept.
-const SESSION: &str = "-c enable_seqscan=off -c plan_cache_mode=force_generic_plan -c feast_registry.session=";
+/// so a plan can be made once and kept. And a machine that vanishes in the middle of a commit is not to keep its locks.
+const SESSION: &str = "-c enable_seqscan=off -c plan_cache_mode=force_generic_plan \
+     -c idle_in_transaction_session_timeout=120s -c feast_registry.session=";
 
 impl std::fmt::Debug for Manager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -131,9 +132,9 @@ impl managed::Manager for Manager {
         if !self.is_pooled.load(Ordering::Relaxed) {
             let name = format!("{:032x}", fastrand::u128(..));
             let mut config = self.options.config.clone();
-            let options = [config.get_options().unwrap_or_default(), SESSION, name.as_str()];
-            let options = format!("{} {}{}", options[0], options[1], options[2]);
-            match self.connect(config.options(options.trim_start())).await {
+            // What the user says comes last, and counts.
+            let options = format!("{SESSION}{name} {}", config.get_options().unwrap_or_default());
+            match self.connect(config.options(options.trim_end())).await {
                 Ok(client) => {
                     let seen = client.query_typed("SELECT current_setting('feast_registry.session', true)", &[]).await;
                     let seen = seen.map_err(|error| failure(error, &self.location))?;

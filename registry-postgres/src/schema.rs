@@ -1,7 +1,7 @@
 //! Making, verifying and removing the tables.
 
 use registry_core::sql::{self, Dialect, Statement, Value};
-use registry_core::{Error, ErrorKind, Kind};
+use registry_core::{ErrorKind, Kind};
 
 use crate::error::Failure;
 use crate::session::{Session, plain};
@@ -39,17 +39,6 @@ pub(crate) async fn make(session: &Session<'_>, engine: Engine) -> Result<(), Fa
     statements.extend(create());
     statements.push(plain("COMMIT"));
     session.run_all(&statements).await.map(drop)
-}
-
-/// Which tables are missing, as an error.
-pub(crate) fn missing_error(location: &str, missing: &[&str]) -> Error {
-    Error::new(
-        ErrorKind::SchemaMissing,
-        format!(
-            "{location}: the registry lacks the tables {}; open it with schema_mode `auto` to create them",
-            missing.join(", ")
-        ),
-    )
 }
 
 /// Removes the tables if no project is left; returns whether it did.

@@ -71,7 +71,7 @@ pub async fn serve(
     let reflection_v1 = reflection().build_v1().map_err(|error| failed("reflection cannot be served")(error.into()))?;
     let reflection_v1alpha =
         reflection().build_v1alpha().map_err(|error| failed("reflection cannot be served")(error.into()))?;
-    let service = RegistryServerServer::new(Service::new(registry))
+    let service = RegistryServerServer::new(Service::new(registry.clone()))
         .max_decoding_message_size(options.max_message_size)
         .max_encoding_message_size(options.max_message_size);
 
@@ -113,6 +113,10 @@ pub async fn serve(
         }
     };
     watch.abort();
+    // What was applied with `commit: false` and never committed.
+    if let Err(error) = registry.commit().await {
+        tracing::error!(%error, "not everything that waited for a commit was written");
+    }
     outcome
 }
 

@@ -62,6 +62,16 @@ impl Service {
         let filter = ListFilter { tags, updated_since: None };
         self.registry.list(kind, Some(project), &filter, Freshness::allow_cache(allow_cache)).await
     }
+
+    /// With `commit: false`, what a registry in a file is told to store may wait for the commit; a database's is durable
+    /// all the same.
+    async fn apply(&self, project: &str, object: Object, commit: bool) -> Result<(), Error> {
+        if commit {
+            self.registry.apply(project, object).await
+        } else {
+            self.registry.apply_later(project, object).await
+        }
+    }
 }
 
 macro_rules! registry_server {
@@ -78,7 +88,8 @@ macro_rules! registry_server {
             $(async fn $apply(&self, request: Request<$apply_request>) -> Reply<()> {
                 let request = request.into_inner();
                 let apply = async {
-                    self.registry.apply(&request.project, required(request.$object, stringify!($object))?).await
+                    let object = required(request.$object, stringify!($object))?;
+                    self.apply(&request.project, object.into(), request.commit).await
                 };
                 reply(apply.await)
             })*
@@ -179,7 +190,7 @@ registry_server! {
                 Some(BaseFeatureView::LabelView(view)) => view.into(),
                 None => return reply(Err(Error::invalid("the request has no feature view of any kind"))),
             };
-            reply(self.registry.apply(&request.project, view).await)
+            reply(self.apply(&request.project, view, request.commit).await)
         }
 
         async fn delete_feature_view(&self, request: Request<DeleteFeatureViewRequest>) -> Reply<()> {
@@ -242,8 +253,9 @@ registry_server! {
 
         async fn apply_project(&self, request: Request<ApplyProjectRequest>) -> Reply<()> {
             let apply = async {
-                let project: Object = required(request.into_inner().project, "project")?.into();
-                self.registry.apply(&project.name().map_err(invalid)?, project).await
+                let request = request.into_inner();
+                let project: Object = required(request.project, "project")?.into();
+                self.apply(&project.name().map_err(invalid)?, project, request.commit).await
             };
             reply(apply.await)
         }
@@ -300,9 +312,8 @@ registry_server! {
             reply(infra.map(|infra| Encoded::from_bytes(infra.bytes)))
         }
 
-        /// Every write is durable when it is answered, with `commit: false` too: there is nothing left to do.
         async fn commit(&self, _: Request<()>) -> Reply<()> {
-            Ok(Response::new(()))
+            reply(self.registry.commit().await)
         }
 
         async fn refresh(&self, _: Request<RefreshRequest>) -> Reply<()> {

@@ -120,8 +120,11 @@ struct Problem {
 
 const S3_OPTIONS: &str = "s3_additional_kwargs";
 
+/// Ours, which Feast passes over.
+const UNCONDITIONAL: &str = "allow_unconditional_writes";
+
 /// Settings of every registry.
-const COMMON: [&str; 10] = [
+const COMMON: [&str; 11] = [
     "registry_type",
     "path",
     "cache_ttl_seconds",
@@ -129,6 +132,7 @@ const COMMON: [&str; 10] = [
     "purge_feast_metadata",
     "registry_store_type",
     S3_OPTIONS,
+    UNCONDITIONAL,
     "enable_online_feature_view_versioning",
     "serve_features_while_materializing",
     "mcp",
@@ -203,18 +207,18 @@ fn registry(block: &Block<'_>, origin: &str) -> Result<RegistryConfig, Problem> 
         database_url(path).map_err(|problem| block.wrong("path", problem))?
     } else {
         let store = store_type(block)?;
-        let url = file_url(path, store, origin).map_err(|problem| block.wrong("path", problem))?;
-        // Feast gives them to every write: encryption, say, which must not be left out without a word.
-        if url.scheme() == "s3"
-            && block.nullable_block(S3_OPTIONS, "")?.is_some_and(|options| !options.entries.is_empty())
-        {
-            return Err(
-                block.wrong(S3_OPTIONS, "must be empty: no options are passed on to S3; set defaults of the bucket")
-            );
-        }
-        url
+        file_url(path, store, origin).map_err(|problem| block.wrong("path", problem))?
     });
 
+    // Feast gives them to every write, with encryption among them. They are for S3 alone.
+    if config.url.scheme() == "s3"
+        && let Some(options) = block.nullable_block(S3_OPTIONS, "registry.s3_additional_kwargs.")?
+    {
+        config.object_store.s3_additional_kwargs = options.strings()?;
+    }
+    if let Some(allow) = block.boolean(UNCONDITIONAL)? {
+        config.object_store.allow_unconditional_writes = allow;
+    }
     if let Some(seconds) =
         block.integer("cache_ttl_seconds", 0..=LONGEST, " of seconds (0: what is cached never expires)")?
     {

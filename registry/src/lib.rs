@@ -5,6 +5,8 @@
 //!
 //! | feature | URLs | backend |
 //! |---|---|---|
+//! | `file` (default) | a path, `file:///path` | `registry-file` |
+//! | `s3`, `gcs`, `azure` | `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, `abfss://…` | the same |
 //! | `sqlite` (default) | `sqlite:///file.db` | `registry-sqlite` |
 //! | `postgres` | `postgresql://user:password@host/database` | `registry-postgres` |
 //! | `mysql` | `mysql://user:password@host/database` | `registry-mysql` |
@@ -30,8 +32,12 @@ pub mod config;
 
 use std::sync::Arc;
 
-pub use registry_core::config::{CacheConfig, CacheMode, PoolConfig, RegistryConfig, RegistryUrl, SchemaMode};
+pub use registry_core::config::{
+    CacheConfig, CacheMode, ObjectStoreConfig, PoolConfig, RegistryConfig, RegistryUrl, SchemaMode,
+};
 pub use registry_core::*;
+#[cfg(any(feature = "file", feature = "s3", feature = "gcs", feature = "azure"))]
+pub use registry_file::FileBackend;
 #[cfg(feature = "mysql")]
 pub use registry_mysql::MySqlBackend;
 #[cfg(feature = "postgres")]
@@ -101,21 +107,24 @@ fn options(config: &RegistryConfig) -> RegistryOptions {
         schema_mode: config.schema_mode,
         cache: config.cache,
         purge_feast_metadata: config.purge_feast_metadata,
+        // A file is written whole, a row is not.
+        defers: !matches!(config.url.scheme(), "sqlite" | "postgresql" | "mysql" | "mariadb"),
         read_only: false,
     }
 }
 
 /// The URL schemes that Feast users have, each with the Cargo feature of this crate that serves it.
-const SCHEMES: [(&str, Option<&str>); 9] = [
+const SCHEMES: [(&str, Option<&str>); 10] = [
     ("sqlite", Some("sqlite")),
     ("postgresql", Some("postgres")),
     ("mysql", Some("mysql")),
     ("mariadb", Some("mysql")),
-    ("file", None),
-    ("s3", None),
-    ("gs", None),
-    ("az", None),
-    ("abfss", None),
+    ("file", Some("file")),
+    ("s3", Some("s3")),
+    ("gs", Some("gcs")),
+    ("az", Some("azure")),
+    ("abfss", Some("azure")),
+    ("https", Some("azure")),
 ];
 
 /// What the URL names; of the configuration, the rest.
@@ -128,8 +137,24 @@ fn open_backend(url: &RegistryUrl, config: &RegistryConfig) -> Result<Arc<dyn Ba
         "postgresql" => Ok(Arc::new(PostgresBackend::new(url, &config.pool)?)),
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => Ok(Arc::new(MySqlBackend::new(url, &config.pool)?)),
+        #[cfg(feature = "file")]
+        "file" => {
+            let path = url.database().ok_or_else(|| Error::config("the path of the registry file is empty"))?;
+            Ok(Arc::new(FileBackend::local(path)))
+        }
+        #[cfg(feature = "s3")]
+        "s3" => open_in_object_store(url, config),
+        #[cfg(feature = "gcs")]
+        "gs" => open_in_object_store(url, config),
+        #[cfg(feature = "azure")]
+        "az" | "abfss" | "https" => open_in_object_store(url, config),
         scheme => Err(missing_backend(scheme, url)),
     }
+}
+
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+fn open_in_object_store(url: &RegistryUrl, config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(FileBackend::in_object_store(url, &config.object_store)?))
 }
 
 #[cfg(feature = "sqlite")]
@@ -147,6 +172,10 @@ fn open_sqlite(url: &RegistryUrl, config: &RegistryConfig) -> Result<Arc<dyn Bac
 
 fn missing_backend(scheme: &str, url: &RegistryUrl) -> Error {
     let backends = [
+        ("file", cfg!(feature = "file")),
+        ("s3", cfg!(feature = "s3")),
+        ("gs", cfg!(feature = "gcs")),
+        ("az, abfss", cfg!(feature = "azure")),
         ("sqlite", cfg!(feature = "sqlite")),
         ("postgresql", cfg!(feature = "postgres")),
         ("mysql", cfg!(feature = "mysql")),

@@ -11,10 +11,21 @@ use crate::steps::{Steps, in_path, read};
 /// The cargo-deny that deny.toml is written for. It is pinned, so that lints do not begin to fail by themselves.
 const CARGO_DENY: &str = "0.20.2";
 
+/// What a cloud brings along.
+const CLOUD: [&str; 5] = ["object_store", "reqwest", "hyper", "rustls", "ring"];
+
 /// What a package, built with these flags and nothing else of the workspace, must not drag in.
-const KEPT_OUT: [(&str, &str, &[&str]); 5] = [
+const KEPT_OUT: [(&str, &str, &[&str]); 8] = [
     ("registry-core", "", &["rusqlite", "libsqlite3-sys", "tokio-postgres", "rustls", "tonic", "hyper", "mio"]),
+    // A local file needs no cloud, and neither does the facade as it comes.
+    ("registry-file", "", &CLOUD),
+    ("registry", "", &CLOUD),
     ("registry-sqlite", "", &["tokio-postgres", "rustls", "tonic", "hyper"]),
+    (
+        "registry-mysql",
+        "",
+        &["rusqlite", "libsqlite3-sys", "tokio-postgres", "tonic", "hyper", "openssl-sys", "aws-lc-rs"],
+    ),
     ("registry-postgres", "", &["rusqlite", "libsqlite3-sys", "tonic", "hyper", "openssl-sys", "aws-lc-rs"]),
     (
         "registry",

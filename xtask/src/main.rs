@@ -5,6 +5,7 @@
 mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
+mod emulators;
 mod lint;
 mod python;
 mod runner;

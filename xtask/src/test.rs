@@ -152,6 +152,7 @@ impl Tests<'_> {
         };
         let mut tests = self.project.cargo(line);
         tests.args(&self.args.extra);
+        self.steps.step("emulators", || crate::emulators::provide(self.project, &mut tests));
         self.run("Rust tests", runner, &mut tests);
 
         // nextest cannot run the examples in the documentation.

@@ -117,7 +117,7 @@ pub(crate) async fn all_fields_of_a_version(setup: Setup) {
     let mut versions = vec![full.clone()];
     versions.push(FeatureViewVersionRecord { version_number: 1, description: String::new(), ..full.clone() });
     versions.push(FeatureViewVersionRecord { version_number: 2, feature_view_proto: Bytes::new(), ..full.clone() });
-    versions.push(FeatureViewVersionRecord { version_number: 3, description: "long ".repeat(20_000), ..full.clone() });
+    versions.push(FeatureViewVersionRecord { version_number: 3, description: "long ".repeat(12_000), ..full.clone() });
     for (number, kind) in (4..).zip(Kind::VIEWS) {
         let feature_view_type = kind.version_type().unwrap_or_default().to_owned();
         versions.push(FeatureViewVersionRecord { version_number: number, feature_view_type, ..full.clone() });

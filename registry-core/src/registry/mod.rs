@@ -1,5 +1,6 @@
 //! The registry: typed verbs over a backend, with Feast's rules, retries and a cache.
 
+mod later;
 mod read;
 mod write;
 
@@ -33,6 +34,9 @@ pub struct RegistryOptions {
     pub cache: CacheConfig,
     /// Removes Feast's old `feast_metadata` and writes none (Feast: `purge_feast_metadata`).
     pub purge_feast_metadata: bool,
+    /// Objects of [`Registry::apply_later`] wait for a commit, as suits storages that are written whole. Else they are
+    /// written at once.
+    pub defers: bool,
     /// Only reads: opening changes nothing and makes nothing (`schema_mode: auto` only verifies), and writes are refused.
     pub read_only: bool,
 }
@@ -73,6 +77,8 @@ struct Inner {
     locks: Locks,
     keeps_metadata: bool,
     is_read_only: bool,
+    defers: bool,
+    later: later::Later,
 }
 
 impl Registry {
@@ -111,6 +117,8 @@ impl Registry {
             locks: Locks::new(),
             keeps_metadata: !options.purge_feast_metadata,
             is_read_only: options.read_only,
+            defers: options.defers && !options.read_only,
+            later: later::Later::default(),
         };
         let registry = Self { inner: Arc::new(inner) };
         if !options.read_only {
@@ -130,6 +138,7 @@ impl Registry {
 
     /// Reads everything anew for cached reads (Feast: `refresh`).
     pub async fn refresh(&self) -> Result<()> {
+        self.inner.settle().await;
         self.inner.cache.refresh(self.inner.reads()).await
     }
 
@@ -170,6 +179,7 @@ impl Registry {
         reach: Reach,
         rule: impl FnMut(&mut Draft<'_>, &mut Context<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.inner.settle().await;
         let inner = Arc::clone(&self.inner);
         let task = tokio::spawn(async move { inner.transact(&queries, reach, rule).await });
         task.await.map_err(|error| Error::internal("a write of the registry was aborted").with_source(error))?
@@ -202,7 +212,6 @@ impl Inner {
         for attempt in 0_u32.. {
             let fetched = Fetched::new(queries, self.backend.read(queries).await?);
             let mut draft = Draft::new(&fetched);
-            let mut new_uuid = || uuid::Uuid::new_v4().to_string();
             let mut ctx = Context { now: now(), new_uuid: &mut new_uuid, keeps_metadata: self.keeps_metadata };
             let value = rule(&mut draft, &mut ctx)?;
             if draft.is_empty() {
@@ -268,6 +277,10 @@ async fn refresh_forever(registry: Weak<Inner>, ttl: Duration) {
         drop(inner);
         tokio::time::sleep(ttl).await;
     }
+}
+
+fn new_uuid() -> String {
+    uuid::Uuid::new_v4().to_string()
 }
 
 /// The text of a fact.

@@ -73,6 +73,7 @@ impl Registry {
     async fn find(&self, kinds: &[Kind], project: &str, name: &str, freshness: Freshness) -> Result<Option<Object>> {
         match freshness {
             Freshness::Cached => {
+                self.inner.settle().await;
                 self.inner.cache.ensure_fresh(self.inner.reads()).await?;
                 Ok(kinds.iter().find_map(|kind| self.inner.cache.get(*kind, project, name)))
             }
@@ -115,6 +116,7 @@ impl Registry {
         let since = filter.updated_since.map(|moment| moment.seconds);
         let mut objects: Vec<Object> = match freshness {
             Freshness::Cached => {
+                self.inner.settle().await;
                 self.inner.cache.ensure_fresh(self.inner.reads()).await?;
                 let listed = kinds.iter().flat_map(|kind| self.inner.cache.list(*kind, project));
                 let recent = listed.filter(|(_, updated)| since.is_none_or(|since| *updated >= since));
@@ -127,6 +129,7 @@ impl Registry {
                     updated_since: since,
                 };
                 let queries: Vec<Query> = kinds.iter().map(query).collect();
+                self.inner.settle().await;
                 let answers = self.inner.reads().read(&queries).await?;
                 answers.into_iter().flatten().filter_map(object_of).collect()
             }
@@ -163,6 +166,7 @@ impl Registry {
 
     async fn project_facts(&self, project: &str, freshness: Freshness) -> Result<Vec<(String, Bytes)>> {
         if freshness == Freshness::Cached {
+            self.inner.settle().await;
             self.inner.cache.ensure_fresh(self.inner.reads()).await?;
             return Ok(self.inner.cache.metadata(project));
         }
@@ -261,6 +265,7 @@ impl Registry {
     }
 
     async fn read(&self, query: Query) -> Result<Vec<Record>> {
+        self.inner.settle().await;
         let answers = self.inner.reads().read(slice::from_ref(&query)).await?;
         Ok(answers.into_iter().next().unwrap_or_default())
     }

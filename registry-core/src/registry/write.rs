@@ -1,5 +1,7 @@
 //! What changes a registry.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost_types::Timestamp;
 
@@ -9,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kind::{FeastObject, Kind};
 use crate::locks::Reach;
 use crate::proto::core;
-use crate::registry::Registry;
+use crate::registry::{Inner, Registry};
 use crate::rules::{self, ApplyOptions};
 
 impl Registry {
@@ -32,23 +34,25 @@ impl Registry {
     /// As [`apply`](Self::apply); then nothing is written.
     pub async fn apply_all(&self, project: &str, objects: Vec<Object>, options: ApplyOptions) -> Result<()> {
         for object in &objects {
-            check_message(object)?;
-            rules::check_names(object, project, &self.inner.limits)?;
-            if object.kind == Kind::Project && object.name()? != project {
-                return Err(Error::invalid(format!(
-                    "project `{}` cannot be applied to project `{project}`",
-                    object.name()?
-                )));
-            }
+            self.check_object(project, object)?;
         }
-        let queries = rules::fetch_for_apply(project, &objects)?;
-        let has_project = objects.iter().any(|object| object.kind == Kind::Project);
-        let reach = if has_project { Reach::Projects } else { Reach::Objects };
-        let project = project.to_owned();
-        self.transact(queries, reach, move |draft, ctx| {
-            objects.iter().try_for_each(|object| rules::apply(draft, ctx, &project, object, options))
-        })
-        .await
+        self.inner.settle().await;
+        let (inner, project) = (Arc::clone(&self.inner), project.to_owned());
+        let task = tokio::spawn(async move { inner.apply_all(&project, objects, options).await });
+        task.await.map_err(|error| Error::internal("a write of the registry was aborted").with_source(error))?
+    }
+
+    /// Whether an object can be one of a project.
+    pub(super) fn check_object(&self, project: &str, object: &Object) -> Result<()> {
+        check_message(object)?;
+        rules::check_names(object, project, &self.inner.limits)?;
+        if object.kind == Kind::Project && object.name()? != project {
+            return Err(Error::invalid(format!(
+                "project `{}` cannot be applied to project `{project}`",
+                object.name()?
+            )));
+        }
+        Ok(())
     }
 
     /// Deletes an object; with a view goes its history, with a project everything in it. When the last project goes and
@@ -150,6 +154,19 @@ impl Registry {
         let (project, view) = (project.to_owned(), view.to_owned());
         self.transact(queries, Reach::Objects, move |draft, ctx| {
             rules::apply_user_metadata(draft, ctx, kind, &project, &view, metadata.clone())
+        })
+        .await
+    }
+}
+
+impl Inner {
+    /// Applies objects that were checked.
+    pub(super) async fn apply_all(&self, project: &str, objects: Vec<Object>, options: ApplyOptions) -> Result<()> {
+        let queries = rules::fetch_for_apply(project, &objects)?;
+        let has_project = objects.iter().any(|object| object.kind == Kind::Project);
+        let reach = if has_project { Reach::Projects } else { Reach::Objects };
+        self.transact(&queries, reach, |draft, ctx| {
+            objects.iter().try_for_each(|object| rules::apply(draft, ctx, project, object, options))
         })
         .await
     }

@@ -1,21 +1,24 @@
 //! What the SQL backends share: the tables of Feast's SQL registry (`feast.infra.registry.sql`), and the statements over
 //! them, as text. Feast's `SqlRegistry` opens what is made from these, and the other way round.
 //!
-//! Nothing here talks to a database. A backend says which [`Dialect`] its database speaks, runs the [`Statement`]s with
+//! Nothing here talks to a database itself. A backend says which [`Dialect`] its database speaks, runs the [`Statement`]s with
 //! its own driver, and hands back what they return as [`Row`]s:
 //!
 //! - [`Read`] answers queries, mostly in one statement, which sees one state of the database of its own accord;
 //! - [`writes`] is what a commit changes, [`conflict`] and [`checks`] are two ways to hold it against what it expects:
 //!   after reading, or within the database;
 //! - [`fate`] tells from what is stored whether a commit whose answer was lost took place;
-//! - [`create_table`] makes a [`Table`] as Feast's own does.
+//! - [`create_table`] makes a [`Table`] as Feast's own does;
+//! - [`attempts`] are what a backend over a database server does around its statements.
 
+pub mod attempts;
 mod check;
 mod dialect;
 mod read;
 mod tables;
 mod write;
 
+pub use attempts::{Database, Failure};
 pub use check::{Fate, checks, conflict, fate};
 pub use dialect::{Dialect, Statement, Value};
 pub use read::{Read, Row, keys_of, keys_to_lock};

@@ -10,8 +10,6 @@ pub enum ColumnType {
     String(u32),
     /// Text; in MySQL of at most 65,535 bytes.
     Text,
-    /// Text of any length.
-    LongText,
     /// A 32-bit integer.
     Integer,
     /// A 64-bit integer.
@@ -115,7 +113,7 @@ pub fn tables() -> Vec<Table> {
             required("feature_view_proto", ColumnType::Bytes),
             required("created_timestamp", ColumnType::BigInteger),
             // In MySQL, Feast's column holds 65,535 bytes; a view may have a longer description.
-            optional("description", ColumnType::LongText),
+            optional("description", ColumnType::Text),
             required("version_id", ColumnType::String(36)),
         ],
         index: "idx_fv_version_history_project_id",

@@ -58,16 +58,14 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// That the block holds nothing but strings.
-    pub(super) fn strings(&self) -> Result<(), Problem> {
-        for entry in self.entries {
-            for part in [&entry.key, &entry.value] {
-                if !matches!(part.value(), Value::Str(_)) {
-                    return Err(self.about(entry, format_args!("holds strings; this is {}", describe(part.value()))));
-                }
-            }
-        }
-        Ok(())
+    /// The settings of a block that holds nothing but strings.
+    pub(super) fn strings(&self) -> Result<Vec<(String, String)>, Problem> {
+        let string = |entry: &Entry, value: Value<'_>| match value {
+            Value::Str(text) => Ok(text.to_owned()),
+            other => Err(self.about(entry, format_args!("holds strings; this is {}", describe(other)))),
+        };
+        let both = |entry: &Entry| Ok((string(entry, entry.key.value())?, string(entry, entry.value.value())?));
+        self.entries.iter().map(both).collect()
     }
 
     fn about(&self, entry: &Entry, text: impl Display) -> Problem {

@@ -1,5 +1,5 @@
 use registry_core::ErrorKind;
-use registry_core::config::CacheConfig;
+use registry_core::config::{CacheConfig, ObjectStoreConfig};
 
 use super::*;
 
@@ -89,6 +89,19 @@ fn what_is_not_said_is_at_its_default() {
     assert_eq!(config.registry, RegistryConfig::new("sqlite:///r.db".parse().unwrap()));
     let config = parse(&sql("  read_path: ~\n  cache_ttl_seconds: 0"));
     assert_eq!((config.registry.read_url, config.registry.cache.ttl), (None, Duration::ZERO));
+}
+
+#[test]
+fn what_every_write_to_s3_says_is_passed_on() {
+    let text = "registry:\n  path: s3://b/k\n  s3_additional_kwargs: {ServerSideEncryption: 'aws:kms', SSEKMSKeyId: a}\n  \
+                allow_unconditional_writes: true";
+    let config = parse(text).registry.object_store;
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(config.s3_additional_kwargs, [pair("ServerSideEncryption", "aws:kms"), pair("SSEKMSKeyId", "a")]);
+    assert!(config.allow_unconditional_writes);
+    assert!(!format!("{config:?}").contains("aws:kms"), "values may be secret: {config:?}");
+    let local = parse("registry:\n  path: data/registry.db\n  s3_additional_kwargs: {ServerSideEncryption: AES256}");
+    assert_eq!(local.registry.object_store, ObjectStoreConfig::default());
 }
 
 #[test]
@@ -259,8 +272,8 @@ fn errors_name_line_setting_and_what_is_accepted() {
             ", line 5: `registry.s3_additional_kwargs` holds strings; this is the",
         ),
         (
-            "registry:\n  path: s3://b/k\n  s3_additional_kwargs: {ServerSideEncryption: AES256}",
-            ", line 3: `registry.s3_additional_kwargs` must be empty: no options are passed on to S3",
+            "registry:\n  path: s3://b/k\n  allow_unconditional_writes: 1",
+            ", line 3: `registry.allow_unconditional_writes` must be `true` or `false`",
         ),
         (
             &file("  registry_store_type: my.RegistryStore"),

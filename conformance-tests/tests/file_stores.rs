@@ -1,0 +1,300 @@
+//! What a registry in an object store promises beyond the suite: what it costs, what becomes of a write whose answer is lost,
+//! and which stores it refuses.
+
+mod stores;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use prost::Message as _;
+use prost_types::Timestamp;
+use registry_core::config::{ObjectStoreConfig, SchemaMode};
+use registry_core::proto::core::{
+    Entity, EntitySpecV2, FeatureView, FeatureViewSpec, OnDemandFeatureView, OnDemandFeatureViewSpec,
+    Registry as RegistryMessage,
+};
+use registry_core::{
+    ApplyOptions, Backend as _, ErrorKind, Freshness, Kind, ListFilter, Object as RegistryObject, Registry,
+    RegistryOptions,
+};
+use registry_file::FileBackend;
+
+use crate::stores::s3::{Conditions, S3};
+use crate::stores::{Counts, Object, Server, gcs, open_as};
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(test)
+}
+
+fn entity(name: &str) -> Entity {
+    let spec = EntitySpecV2 { name: name.to_owned(), join_key: name.to_owned(), ..Default::default() };
+    Entity { spec: Some(spec), meta: None }
+}
+
+fn view(name: &str) -> FeatureView {
+    let spec = FeatureViewSpec { name: name.to_owned(), entities: vec!["driver".to_owned()], ..Default::default() };
+    FeatureView { spec: Some(spec), meta: None }
+}
+
+/// A backend and a registry on it.
+async fn open(object: &Object) -> (Arc<FileBackend>, Registry) {
+    let backend = Arc::new(object.backend().expect("a backend"));
+    let registry = Registry::open(Arc::clone(&backend) as Arc<_>, RegistryOptions::default()).await;
+    (backend, registry.expect("a registry"))
+}
+
+async fn names(registry: &Registry, kind: Kind) -> BTreeSet<String> {
+    let objects = registry.list(kind, Some("p"), &ListFilter::default(), Freshness::Stored).await.expect("a list");
+    objects.iter().map(|object| object.name().expect("a name")).collect()
+}
+
+/// A server of each kind and an object on it.
+fn each() -> [(Server, Object, Option<S3>); 2] {
+    let s3 = S3::start(Conditions::Atomic);
+    let (object, gcs) = (s3.object(""), gcs::start());
+    let on_gcs = gcs::object(&gcs, "");
+    [(s3.server.clone(), object, Some(s3)), (gcs, on_gcs, None)]
+}
+
+#[test]
+fn an_apply_of_many_is_one_write_and_what_is_unchanged_is_not_read() {
+    for (server, object, _s3) in each() {
+        run(async {
+            let (_, registry) = open(&object).await;
+            let (writes, reads) = (Counts::get(&server.counts.writes), Counts::get(&server.counts.reads));
+            let objects = (0..200).map(|number| RegistryObject::encode(&view(&number.to_string()))).collect();
+            registry.apply_all("p", objects, ApplyOptions::default()).await.expect("an apply");
+            assert_eq!(Counts::get(&server.counts.writes) - writes, 1, "{}: 200 objects are one write", object.url);
+            for _ in 0..20 {
+                assert_eq!(names(&registry, Kind::FeatureView).await.len(), 200);
+            }
+            assert_eq!(Counts::get(&server.counts.reads), reads, "{}: nothing had changed", object.url);
+            assert!(Counts::get(&server.counts.unchanged) >= 20, "{}: and each read asked", object.url);
+        });
+    }
+}
+
+/// What `feast apply` does through the server: one object after the other, then a commit.
+#[test]
+fn applies_that_wait_for_a_commit_are_a_handful_of_writes() {
+    for (server, object, _s3) in each() {
+        run(async {
+            let options = || RegistryOptions { defers: true, ..Default::default() };
+            let open = async || Registry::open(Arc::new(object.backend().expect("a backend")), options()).await;
+            let registry = open().await.expect("a registry");
+            let before = Counts::get(&server.counts.writes);
+            for number in 0..200 {
+                registry.apply_later("p", &view(&number.to_string())).await.expect("an apply");
+            }
+            registry.commit().await.expect("a commit");
+            let writes = Counts::get(&server.counts.writes) - before;
+            assert!(writes <= 5, "{}: 200 applies and a commit took {writes} writes", object.url);
+            let other = open().await.expect("a registry");
+            assert_eq!(
+                names(&other, Kind::FeatureView).await.len(),
+                200,
+                "{}: what is committed is durable",
+                object.url
+            );
+
+            // What waits is seen, by name, in lists and from the cache; and what the rules refuse is refused at once.
+            registry.apply_later("p", &entity("driver")).await.expect("an apply");
+            assert_eq!(names(&registry, Kind::Entity).await, ["driver".to_owned()].into(), "{}", object.url);
+            registry.apply_later("p", &entity("rider")).await.expect("an apply");
+            let cached = registry.get(Kind::Entity, "p", "rider", Freshness::Cached).await;
+            assert_eq!(cached.expect("it is there").name().expect("a name"), "rider");
+            let spec = OnDemandFeatureViewSpec { name: "7".to_owned(), ..Default::default() };
+            let taken = OnDemandFeatureView { spec: Some(spec), meta: None };
+            let error = registry.apply_later("p", &taken).await.expect_err("another view has the name");
+            assert_eq!(error.kind(), ErrorKind::ConflictingFeatureViewNames);
+            registry.commit().await.expect("nothing that was accepted has failed");
+
+            // Without a commit it is written after a moment.
+            registry.apply_later("p", &entity("late")).await.expect("an apply");
+            let began = std::time::Instant::now();
+            while !names(&other, Kind::Entity).await.contains("late") {
+                assert!(began.elapsed().as_secs() < 30, "{}: it was never written", object.url);
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        });
+    }
+}
+
+#[test]
+fn writers_who_wait_share_a_write() {
+    for (server, object, _s3) in each() {
+        run(async {
+            let (_, registry) = open(&object).await;
+            let before = Counts::get(&server.counts.writes);
+            let apply = |number: usize| {
+                let registry = registry.clone();
+                tokio::spawn(async move { registry.apply("p", &entity(&number.to_string())).await })
+            };
+            for task in (0..64).map(apply).collect::<Vec<_>>() {
+                task.await.expect("a task").expect("an apply");
+            }
+            let writes = Counts::get(&server.counts.writes) - before;
+            assert_eq!(names(&registry, Kind::Entity).await.len(), 64);
+            assert!(writes <= 16, "{}: 64 applies at once took {writes} writes", object.url);
+        });
+    }
+}
+
+#[test]
+fn processes_conflict_and_lose_nothing() {
+    for (server, object, _s3) in each() {
+        run(async {
+            let mut backends = Vec::new();
+            let mut tasks = Vec::new();
+            for process in 0..4 {
+                let (backend, registry) = open(&object).await;
+                backends.push(backend);
+                tasks.push(tokio::spawn(async move {
+                    for number in 0..15 {
+                        registry.apply("p", &entity(&format!("{process} {number}"))).await.expect("an apply");
+                    }
+                }));
+            }
+            for task in tasks {
+                task.await.expect("a writer");
+            }
+            assert_eq!(names(&open(&object).await.1, Kind::Entity).await.len(), 60, "{}", object.url);
+            let conflicts: u64 = backends.iter().map(|backend| backend.statistics().conflicts).sum();
+            assert!(conflicts > 0, "{}: four writers at once must meet", object.url);
+            let refused = Counts::get(&server.counts.conflicts) as u64;
+            assert!(refused >= conflicts, "{}: {conflicts} conflicts, of which the store knows {refused}", object.url);
+        });
+    }
+}
+
+/// An interval is what would be recorded twice if a write were repeated that had been done.
+#[test]
+fn a_write_whose_answer_is_lost_is_not_repeated() {
+    let second = |seconds| Some(Timestamp { seconds, nanos: 0 });
+    for (server, object, _s3) in each() {
+        run(async {
+            let (backend, registry) = open(&object).await;
+            registry.apply("p", &view("view")).await.expect("an apply");
+            for number in 1..=5 {
+                server.counts.lose.store(1, Ordering::SeqCst);
+                let (start, end) = (second(number * 10), second(number * 10 + 10));
+                registry.apply_materialization("p", "view", start, end).await.expect("it was written");
+                assert_eq!(Counts::get(&server.counts.lose), 0, "{}: an answer was lost", object.url);
+            }
+            assert_eq!(backend.statistics().recovered, 5, "{}: each was found to be done", object.url);
+            let stored: FeatureView =
+                open(&object).await.1.get_message("p", "view", Freshness::Stored).await.expect("a view");
+            let intervals = stored.meta.expect("its meta").materialization_intervals;
+            assert_eq!(intervals.len(), 5, "{}: each interval is there once", object.url);
+        });
+    }
+}
+
+#[test]
+fn a_store_that_ignores_conditions_is_refused_unless_that_is_allowed() {
+    let s3 = S3::start(Conditions::Ignored);
+    let object = s3.object("");
+    run(async {
+        let backend = object.backend().expect("a backend");
+        let error = backend.prepare(SchemaMode::Auto).await.expect_err("it does not do conditional writes");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("If-None-Match") && text.contains("allow_unconditional_writes"), "{text}");
+        // Nothing of a registry was made, and the probe is gone.
+        let verified = object.backend().expect("a backend").prepare(SchemaMode::Verify).await;
+        assert_eq!(verified.expect_err("there is none").kind(), ErrorKind::SchemaMissing);
+
+        let config = ObjectStoreConfig {
+            settings: object.settings.clone(),
+            allow_unconditional_writes: true,
+            ..Default::default()
+        };
+        let backend = Arc::new(open_as(&object.url, config).expect("a backend"));
+        let registry = Registry::open(backend, RegistryOptions::default()).await.expect("it is allowed");
+        registry.apply("p", &entity("driver")).await.expect("an apply");
+        assert_eq!(names(&registry, Kind::Entity).await, ["driver".to_owned()].into());
+        // Who only verified finds it out at the first write.
+        let late = Arc::new(object.backend().expect("a backend"));
+        let options = RegistryOptions { schema_mode: SchemaMode::Verify, ..Default::default() };
+        let registry = Registry::open(late, options).await.expect("it is there");
+        let error = registry.apply("p", &entity("rider")).await.expect_err("a write");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    });
+}
+
+#[test]
+fn every_write_to_s3_asks_for_the_encryption_that_is_configured() {
+    let s3 = S3::start(Conditions::Atomic);
+    let object = s3.object("");
+    let with = |kwargs: &[(&str, &str)]| ObjectStoreConfig {
+        settings: object.settings.clone(),
+        s3_additional_kwargs: kwargs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        ..Default::default()
+    };
+    run(async {
+        let config =
+            with(&[("ServerSideEncryption", "aws:kms"), ("SSEKMSKeyId", "my-key"), ("CacheControl", "no-store")]);
+        let backend = open_as(&object.url, config).expect("a backend");
+        backend.prepare(SchemaMode::Auto).await.expect("a registry");
+        let headers = s3.server.counts.headers.lock().expect("the server is well").clone();
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        assert_eq!(header("x-amz-server-side-encryption").as_deref(), Some("aws:kms"));
+        assert_eq!(header("x-amz-server-side-encryption-aws-kms-key-id").as_deref(), Some("my-key"));
+        assert_eq!(header("cache-control").as_deref(), Some("no-store"));
+    });
+    let error =
+        open_as(&object.url, with(&[("ACL", "public-read")])).err().expect("it cannot be passed on").to_string();
+    assert!(error.contains("`ACL`") && error.contains("ServerSideEncryption"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_with_a_store_is_said() {
+    let s3 = S3::start(Conditions::Atomic);
+    run(async {
+        let mut object = s3.object("");
+        object.settings.push(("FEAST_S3_ENDPOINT_URL".to_owned(), "http://127.0.0.1:1".to_owned()));
+        let error = object.backend().expect("a backend").prepare(SchemaMode::Auto).await.expect_err("nobody listens");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains(&object.url), "{error}");
+        let mut object = s3.object("");
+        object.settings.push(("AWS_SECRET_ACCESS_KEY".to_owned(), "wrong".to_owned()));
+        let error = object.backend().expect("a backend").prepare(SchemaMode::Auto).await.expect_err("a wrong key");
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        assert!(error.to_string().contains("credentials") && !error.to_string().contains("wrong"), "{error}");
+    });
+    for url in ["s3://bucket", "s3:///key", "gs://bucket/", "az://container"] {
+        let config = ObjectStoreConfig {
+            settings: vec![("AZURE_STORAGE_ACCOUNT_NAME".to_owned(), "account".to_owned())],
+            ..Default::default()
+        };
+        let opened = url.parse().and_then(|url| FileBackend::in_object_store(&url, &config).map(drop));
+        assert_eq!(opened.expect_err("it names no object").kind(), ErrorKind::InvalidConfig, "{url}");
+    }
+}
+
+/// The object of a registry that was removed says so, and to Feast it is a registry with nothing in it.
+#[test]
+fn a_removed_registry_is_an_empty_one_to_feast() {
+    let s3 = S3::start(Conditions::Atomic);
+    let object = s3.object("");
+    run(async {
+        let backend = object.backend().expect("a backend");
+        backend.prepare(SchemaMode::Auto).await.expect("a registry");
+        assert!(backend.remove_if_empty().await.expect("a removal"));
+        let left = RegistryMessage::decode(&*s3.bytes(&object)).expect("a message");
+        assert_eq!((left.registry_schema_version.as_str(), left.projects.len()), ("1", 0));
+        let verified = object.backend().expect("a backend").prepare(SchemaMode::Verify).await;
+        assert_eq!(verified.expect_err("there is none").kind(), ErrorKind::SchemaMissing);
+        let (_, registry) = open(&object).await;
+        registry.apply("p", &entity("driver")).await.expect("it is made again");
+        let made = RegistryMessage::decode(&*s3.bytes(&object)).expect("a message");
+        assert_eq!((made.projects.len(), made.entities.len()), (1, 1));
+        assert_ne!(made.version_id, left.version_id);
+    });
+}

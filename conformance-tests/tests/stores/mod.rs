@@ -1,0 +1,206 @@
+//! Object stores for tests, in this process: an HTTP server that counts, and loses answers when told to.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub(crate) mod azure;
+pub(crate) mod gcs;
+pub(crate) mod s3;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use conformance_tests::{Exception, Factory, Storage, this_program};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use registry_core::config::{ObjectStoreConfig, RegistryUrl};
+use registry_core::{Backend, Result};
+use registry_file::FileBackend;
+
+/// Where a worker finds the object, and the settings of the store: lines of a name, `=` and a value.
+const URL: &str = "REGISTRY_URL";
+const SETTINGS: &str = "REGISTRY_SETTINGS";
+
+type Answer = Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
+type Handler = Arc<dyn Fn(Request<Bytes>) -> Answer + Send + Sync>;
+
+/// What was asked of a store, and what it is to do wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Writes that were done.
+    pub(crate) writes: AtomicUsize,
+    /// Writes that were refused because the object was not in the expected state.
+    pub(crate) conflicts: AtomicUsize,
+    /// Reads that were answered with the object.
+    pub(crate) reads: AtomicUsize,
+    /// Reads of an object that had not changed.
+    pub(crate) unchanged: AtomicUsize,
+    /// How many writes are still to be done, and then answered as if the server had failed.
+    pub(crate) lose: AtomicUsize,
+    /// The headers of the last write.
+    pub(crate) headers: Mutex<HeaderMap>,
+}
+
+impl Counts {
+    pub(crate) fn get(counter: &AtomicUsize) -> usize {
+        counter.load(Ordering::SeqCst)
+    }
+}
+
+/// A server for one kind of store. It runs on a thread of its own until the process ends.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) counts: Arc<Counts>,
+}
+
+impl Server {
+    pub(crate) fn start(handler: Handler) -> Self {
+        let counts = Arc::new(Counts::default());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let handler = counting(handler, Arc::clone(&counts));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+                sender.send(listener.local_addr().expect("an address")).expect("the test waits");
+                loop {
+                    let (socket, _) = listener.accept().await.expect("a connection");
+                    let handler = Arc::clone(&handler);
+                    tokio::spawn(async move {
+                        let service = service_fn(move |request: Request<Incoming>| {
+                            let handler = Arc::clone(&handler);
+                            async move { Ok::<_, Infallible>(answer(&handler, request).await) }
+                        });
+                        // Clients go away as they like.
+                        let _ = hyper::server::conn::http1::Builder::new()
+                            .serve_connection(TokioIo::new(socket), service)
+                            .await;
+                    });
+                }
+            });
+        });
+        Self { address: receiver.recv().expect("the server starts"), counts }
+    }
+}
+
+async fn answer(handler: &Handler, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = body.collect().await else { return status(StatusCode::BAD_REQUEST).map(Full::new) };
+    handler(Request::from_parts(parts, body.to_bytes())).await.map(Full::new)
+}
+
+pub(crate) fn status(status: StatusCode) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    response
+}
+
+fn counting(inner: Handler, counts: Arc<Counts>) -> Handler {
+    Arc::new(move |request| {
+        let (inner, counts) = (Arc::clone(&inner), Arc::clone(&counts));
+        Box::pin(async move {
+            let add = |counter: &AtomicUsize| {
+                counter.fetch_add(1, Ordering::SeqCst);
+            };
+            let method = request.method().clone();
+            let known = request.headers().get(header::IF_NONE_MATCH).filter(|_| method == Method::GET).cloned();
+            if method == Method::PUT {
+                *counts.headers.lock().expect("no handler panics") = request.headers().clone();
+            }
+            let response = inner(request).await;
+            match (&method, response.status()) {
+                (&Method::PUT, status) if status.is_success() => {
+                    add(&counts.writes);
+                    let lost = counts.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+                    if lost.is_ok() {
+                        return self::status(StatusCode::SERVICE_UNAVAILABLE);
+                    }
+                }
+                (&Method::PUT, StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT) => add(&counts.conflicts),
+                (&Method::GET, status) if status.is_success() => {
+                    // Not every server of tests does this by itself.
+                    if known.is_some() && known.as_ref() == response.headers().get(header::ETAG) {
+                        add(&counts.unchanged);
+                        return self::status(StatusCode::NOT_MODIFIED);
+                    }
+                    add(&counts.reads);
+                }
+                _ => {}
+            }
+            response
+        })
+    })
+}
+
+/// One object in a store: the storage of one test.
+pub(crate) struct Object {
+    pub(crate) url: String,
+    pub(crate) settings: Vec<(String, String)>,
+    /// The test that other processes run.
+    pub(crate) worker: &'static str,
+}
+
+impl Object {
+    pub(crate) fn backend(&self) -> Result<FileBackend> {
+        open_as(&self.url, ObjectStoreConfig { settings: self.settings.clone(), ..Default::default() })
+    }
+}
+
+/// Opens the registry at a URL.
+pub(crate) fn open_as(url: &str, config: ObjectStoreConfig) -> Result<FileBackend> {
+    FileBackend::in_object_store(&url.parse::<RegistryUrl>()?, &config)
+}
+
+#[async_trait]
+impl Storage for Object {
+    async fn open(&self) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::new(self.backend()?))
+    }
+
+    fn worker(&self) -> Option<std::process::Command> {
+        let settings: Vec<String> = self.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut command = this_program(self.worker);
+        command.env(URL, &self.url).env(SETTINGS, settings.join("\n"));
+        Some(command)
+    }
+
+    async fn remove(&self) {}
+}
+
+/// What a worker process does.
+pub(crate) fn work() {
+    conformance_tests::worker(async || {
+        let url = std::env::var(URL).expect("the object to open");
+        let settings = std::env::var(SETTINGS).expect("the settings of the store");
+        let settings = settings.lines().filter_map(|line| line.split_once('='));
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok(Arc::new(open_as(&url, ObjectStoreConfig { settings, ..Default::default() })?) as Arc<dyn Backend>)
+    });
+}
+
+/// Storages that are objects of one store.
+pub(crate) struct Objects<F>(pub(crate) F);
+
+#[async_trait]
+impl<F: Fn() -> Object + Send + Sync + 'static> Factory for Objects<F> {
+    async fn create(&self) -> Arc<dyn Storage> {
+        Arc::new((self.0)())
+    }
+
+    fn exceptions(&self) -> Vec<Exception> {
+        Vec::new()
+    }
+}
+
+/// A number that no other test of this process has.
+pub(crate) fn number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::SeqCst)
+}

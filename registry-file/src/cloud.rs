@@ -1,0 +1,276 @@
+//! An object in an object store: written on the condition that it is still the one that was read.
+//!
+//! S3 and Azure compare the ETag, GCS the generation; an object that is not there yet is made on the condition that it is
+//! still not. A store that takes such a write for an unconditional one loses other processes' writes without a word, so
+//! that is tried out before anything is written.
+
+#[cfg(feature = "azure")]
+mod azure;
+#[cfg(feature = "gcs")]
+mod gcs;
+#[cfg(feature = "s3")]
+mod s3;
+mod settings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{
+    Attributes, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
+    UpdateVersion,
+};
+use registry_core::config::{ObjectStoreConfig, RegistryUrl};
+use registry_core::{Error, ErrorKind, Result};
+use tokio::sync::OnceCell;
+
+use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, Turn, tag_of};
+
+/// How often a request is repeated that was answered with a failure of the server, or not at all.
+const RETRIES: usize = 4;
+
+/// How long requests are repeated.
+const RETRY_FOR: Duration = Duration::from_secs(20);
+
+/// How a store is reached: what differs between S3, GCS and Azure.
+struct Place {
+    client: Arc<dyn ObjectStore>,
+    path: Path,
+    /// The URL of the object.
+    location: String,
+    /// What each write says about the object besides its bytes.
+    attributes: Attributes,
+    /// Whether the store is known to do conditional writes, being the one that defined them.
+    is_trusted: bool,
+}
+
+/// An object in a store.
+pub(crate) struct CloudObject {
+    place: Place,
+    allows_unconditional: bool,
+    /// Whether the store does conditional writes; empty until that was tried.
+    is_conditional: OnceCell<bool>,
+}
+
+/// A state of the object, as the store knows it.
+#[derive(Debug, Clone)]
+struct State {
+    e_tag: Option<String>,
+    version: Option<String>,
+}
+
+impl CloudObject {
+    /// The object that a URL names.
+    ///
+    /// # Errors
+    /// `InvalidConfig` when the URL or a setting cannot be, or when the store is not compiled in.
+    pub(crate) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Self> {
+        // With two providers in one program rustls wants one to be chosen. If one has been, so be it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let place = match url.scheme() {
+            #[cfg(feature = "s3")]
+            "s3" | "s3a" => s3::open(url, config)?,
+            #[cfg(feature = "gcs")]
+            "gs" | "gcs" => gcs::open(url, config)?,
+            #[cfg(feature = "azure")]
+            "az" | "azure" | "abfs" | "abfss" | "https" => azure::open(url, config)?,
+            _ => return Err(Error::config(format!("`{url}` is in no object store that is compiled in"))),
+        };
+        let allows_unconditional = config.allow_unconditional_writes;
+        Ok(Self { place, allows_unconditional, is_conditional: OnceCell::new() })
+    }
+
+    fn error(&self, doing: &str, error: object_store::Error) -> Error {
+        let location = &self.place.location;
+        let (kind, advice) = match &error {
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+                (ErrorKind::InvalidConfig, "; are the credentials right, and may they do this?")
+            }
+            object_store::Error::NotFound { .. } => (ErrorKind::InvalidConfig, "; does the bucket or container exist?"),
+            object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => {
+                (ErrorKind::Unsupported, "")
+            }
+            _ => (ErrorKind::Unavailable, ""),
+        };
+        Error::new(kind, format!("the registry {location} cannot be {doing}: {error}{advice}")).with_source(error)
+    }
+
+    async fn put(&self, path: &Path, mode: PutMode, bytes: Bytes) -> object_store::Result<State> {
+        let options = PutOptions { mode, attributes: self.place.attributes.clone(), ..PutOptions::default() };
+        let put = self.place.client.put_opts(path, PutPayload::from_bytes(bytes), options).await?;
+        Ok(State { e_tag: put.e_tag, version: put.version })
+    }
+
+    /// Whether the store does conditional writes.
+    ///
+    /// # Errors
+    /// `Unsupported` when it does not, unless that is allowed.
+    async fn conditional(&self) -> Result<bool> {
+        let conditional = self.is_conditional.get_or_try_init(|| async {
+            if self.place.is_trusted {
+                return Ok(true);
+            }
+            match self.probe().await {
+                Ok(None) => Ok(true),
+                Ok(Some(flaw)) if self.allows_unconditional => {
+                    tracing::warn!(location = %self.place.location, flaw, "writes of other processes may get lost");
+                    Ok(false)
+                }
+                Ok(Some(flaw)) => Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "the store of {} cannot keep a registry that more than one process writes: {flaw}. Where only \
+                         one does, `allow_unconditional_writes: true` says so",
+                        self.place.location
+                    ),
+                )),
+                Err(error) => Err(self.error("checked for conditional writes", error)),
+            }
+        });
+        conditional.await.copied()
+    }
+
+    /// Tries conditional writes on an object of its own, beside the registry; `Some` says what went wrong.
+    async fn probe(&self) -> object_store::Result<Option<&'static str>> {
+        let path = Path::parse(format!("{}.probe-{}", self.place.path, uuid::Uuid::new_v4()))?;
+        let flaw = self.find_flaw(&path).await;
+        // What is left of a probe harms nobody.
+        if let Err(error) = self.place.client.delete(&path).await {
+            tracing::debug!(%error, "the probe was not removed");
+        }
+        flaw
+    }
+
+    async fn find_flaw(&self, path: &Path) -> object_store::Result<Option<&'static str>> {
+        let put = |mode, text: &'static str| self.put(path, mode, Bytes::from_static(text.as_bytes()));
+        let first = match put(PutMode::Create, "first").await {
+            Ok(state) => state,
+            Err(error) if is_unsupported(&error) => return Ok(Some("it refuses conditional writes")),
+            Err(error) => return Err(error),
+        };
+        match put(PutMode::Create, "second").await {
+            Ok(_) => return Ok(Some("it writes over an object that must not exist (`If-None-Match` is ignored)")),
+            Err(error) if is_condition(&error) => {}
+            Err(error) => return Err(error),
+        }
+        if first.e_tag.is_none() {
+            return Ok(Some("it answers a write without an ETag"));
+        }
+        let replaced = put(PutMode::Update(first.clone().into()), "third").await;
+        if let Err(error) = replaced {
+            let is_refused = is_condition(&error) || is_unsupported(&error);
+            return if is_refused { Ok(Some("it refuses a write on the right condition")) } else { Err(error) };
+        }
+        match put(PutMode::Update(first.into()), "fourth").await {
+            Ok(_) => Ok(Some("it writes over an object that has changed (`If-Match` is ignored)")),
+            Err(error) if is_condition(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn swap_now(&self, expected: Option<State>, bytes: Bytes) -> Result<Swapped, Failure> {
+        let certain = |error| Failure { error, is_in_doubt: false };
+        let is_conditional = self.conditional().await.map_err(certain)?;
+        let mode = match expected {
+            _ if !is_conditional => {
+                let expected = expected.map(|state| Arc::new(state) as Tag);
+                match self.load(expected.as_ref()).await.map_err(certain)? {
+                    Loaded::Unchanged => {}
+                    Loaded::Absent if expected.is_none() => {}
+                    _ => return Ok(Swapped::Changed),
+                }
+                PutMode::Overwrite
+            }
+            None => PutMode::Create,
+            Some(state) => PutMode::Update(state.into()),
+        };
+        match self.put(&self.place.path, mode, bytes).await {
+            Ok(state) => Ok(Swapped::Done(Arc::new(state))),
+            Err(error) if is_condition(&error) => Ok(Swapped::Changed),
+            Err(error) => {
+                let error = self.error("written", error);
+                Err(Failure { is_in_doubt: error.is_retryable(), error })
+            }
+        }
+    }
+}
+
+impl From<State> for UpdateVersion {
+    fn from(state: State) -> Self {
+        Self { e_tag: state.e_tag, version: state.version }
+    }
+}
+
+fn is_condition(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
+}
+
+fn is_unsupported(error: &object_store::Error) -> bool {
+    // 501 is what stores answer to a header that they do not implement.
+    let text = || error.to_string();
+    matches!(error, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })
+        || text().contains("501")
+        || text().contains("NotImplemented")
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_FOR, ..RetryConfig::default() }
+}
+
+/// The key of an object, as it stands in the URL.
+fn key(url: &RegistryUrl, text: Option<&str>) -> Result<Path> {
+    match text.map(Path::parse) {
+        Some(Ok(path)) if path != Path::ROOT => Ok(path),
+        Some(Err(error)) => Err(Error::config(format!("`{url}` does not name an object: {error}"))),
+        _ => Err(Error::config(format!("`{url}` names no object; its path is missing, as in `…/registry.db`"))),
+    }
+}
+
+fn unusable(url: &RegistryUrl, error: object_store::Error) -> Error {
+    Error::config(format!("the store of `{url}` cannot be used: {error}")).with_source(error)
+}
+
+#[async_trait]
+impl Store for CloudObject {
+    fn location(&self) -> String {
+        self.place.location.clone()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.conditional().await.map(drop)
+    }
+
+    fn keeps_others_out(&self) -> bool {
+        false
+    }
+
+    async fn turn(&self) -> Result<Turn> {
+        Ok(None)
+    }
+
+    async fn load(&self, known: Option<&Tag>) -> Result<Loaded> {
+        let known = known.and_then(tag_of::<State>).and_then(|state| state.e_tag.clone());
+        let options = GetOptions { if_none_match: known, ..GetOptions::default() };
+        match self.place.client.get_opts(&self.place.path, options).await {
+            Ok(found) => {
+                let state = State { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+                let bytes = found.bytes().await.map_err(|error| self.error("read", error))?;
+                Ok(Loaded::Changed(bytes, Arc::new(state)))
+            }
+            Err(object_store::Error::NotModified { .. }) => Ok(Loaded::Unchanged),
+            Err(object_store::Error::NotFound { .. }) => Ok(Loaded::Absent),
+            Err(error) => Err(self.error("read", error)),
+        }
+    }
+
+    async fn swap(&self, expected: Option<&Tag>, bytes: Bytes) -> Result<Swapped, Failure> {
+        self.swap_now(expected.and_then(tag_of::<State>).cloned(), bytes).await
+    }
+
+    /// A deletion cannot be made conditional everywhere.
+    async fn remove(&self, _: &Tag) -> Result<Removal> {
+        Ok(Removal::Impossible)
+    }
+}

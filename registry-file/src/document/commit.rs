@@ -1,0 +1,160 @@
+//! Checking and doing a commit in memory.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use registry_core::{Commit, Error, Expected, Key, Kind, Object, Outcome, Record, Result, Write};
+
+use super::parse::version_key;
+use super::{Document, Entry, place};
+
+impl Document {
+    /// Checks the expectations and, if all hold, does the writes. Returns the outcome and whether anything is different.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an object or a version that does not say the name that it is to be stored under: in a file,
+    /// that is the only place where the name is. The document is then partly changed, and not to be used.
+    pub(crate) fn commit(&mut self, commit: &Commit) -> Result<(Outcome, bool)> {
+        if let Some((key, _)) = commit.expectations.iter().find(|(key, expected)| !self.is_as(key, expected)) {
+            return Ok((Outcome::Conflict(key.clone()), false));
+        }
+        let mut has_changed = false;
+        for write in &commit.writes {
+            has_changed |= match write {
+                Write::Put(record) => self.put(record)?,
+                Write::Delete(key) => self.delete(key),
+                Write::DeleteVersions { project, view } => self.delete_versions(
+                    |key| matches!(key, Key::Version { project: p, view: v, .. } if p == project && v == view),
+                ),
+                Write::DeleteProject { project } => self.delete_project(project),
+            };
+        }
+        Ok((Outcome::Committed, has_changed))
+    }
+
+    fn is_as(&self, key: &Key, expected: &Expected) -> bool {
+        match (self.get(key), expected) {
+            (None, Expected::Absent) | (Some(_), Expected::Present) => true,
+            (Some(entry), Expected::Value(value)) => entry.value == value,
+            _ => false,
+        }
+    }
+
+    fn put(&mut self, record: &Record) -> Result<bool> {
+        let Record { key, value, updated } = record;
+        check_key(key, value)?;
+        let entry = Entry::new(key, value.clone(), *updated);
+        self.loose += value.len();
+        match key {
+            Key::Object { kind, .. } => {
+                if *kind == Kind::Infra {
+                    self.infra = Some(value.clone());
+                }
+                replace(Arc::make_mut(&mut self.objects[place(*kind)]).entry(Arc::new(key.clone())), entry);
+            }
+            Key::UserMetadata { kind, project, view } => {
+                if !self.of_kind(*kind).contains_key(&Key::object(*kind, project, view)) {
+                    return Ok(false);
+                }
+                Arc::make_mut(&mut self.user_metadata).insert(Arc::new(key.clone()), entry);
+            }
+            Key::Version { .. } => drop(Arc::make_mut(&mut self.versions).insert(Arc::new(key.clone()), entry)),
+            Key::Metadata { .. } => drop(Arc::make_mut(&mut self.facts).insert(Arc::new(key.clone()), entry)),
+        }
+        Ok(true)
+    }
+
+    fn delete(&mut self, key: &Key) -> bool {
+        if self.get(key).is_none() {
+            return false;
+        }
+        match key {
+            Key::Object { kind, project, name } => {
+                Arc::make_mut(&mut self.objects[place(*kind)]).shift_remove(key);
+                if *kind == Kind::Infra {
+                    self.choose_infra();
+                }
+                let attached = Key::UserMetadata { kind: *kind, project: project.clone(), view: name.clone() };
+                if self.user_metadata.contains_key(&attached) {
+                    Arc::make_mut(&mut self.user_metadata).remove(&attached);
+                }
+            }
+            Key::UserMetadata { .. } => drop(Arc::make_mut(&mut self.user_metadata).remove(key)),
+            Key::Version { .. } => drop(Arc::make_mut(&mut self.versions).remove(key)),
+            Key::Metadata { project, .. } => {
+                Arc::make_mut(&mut self.facts).remove(key);
+                if super::of_uuid(key).is_some() {
+                    Arc::make_mut(&mut self.unknown_metadata).remove(project);
+                }
+            }
+        }
+        true
+    }
+
+    fn delete_versions(&mut self, is_of: impl Fn(&Key) -> bool) -> bool {
+        let is_there = self.versions.keys().any(|key| is_of(key));
+        if is_there {
+            Arc::make_mut(&mut self.versions).retain(|key, _| !is_of(key));
+        }
+        is_there
+    }
+
+    fn delete_project(&mut self, project: &str) -> bool {
+        let is_of = |key: &Key| key.project() == project;
+        let mut has_changed = self.delete_versions(is_of);
+        for objects in &mut self.objects {
+            if objects.keys().any(|key| is_of(key)) {
+                Arc::make_mut(objects).retain(|key, _| !is_of(key));
+                has_changed = true;
+            }
+        }
+        for sorted in [&mut self.user_metadata, &mut self.facts] {
+            if sorted.keys().any(|key| is_of(key)) {
+                Arc::make_mut(sorted).retain(|key, _| !is_of(key));
+                has_changed = true;
+            }
+        }
+        if has_changed {
+            Arc::make_mut(&mut self.unknown_metadata).remove(project);
+            self.choose_infra();
+        }
+        has_changed
+    }
+
+    /// The message's one infrastructure is that of the last project that still has one.
+    fn choose_infra(&mut self) {
+        let of_projects = self.of_kind(Kind::Infra);
+        if of_projects.values().all(|entry| Some(&entry.value) != self.infra.as_ref()) {
+            self.infra = of_projects.values().next_back().map(|entry| entry.value.clone());
+        }
+    }
+}
+
+/// An object keeps its place in the order.
+fn replace(place: indexmap::map::Entry<'_, Arc<Key>, Entry>, entry: Entry) {
+    match place {
+        indexmap::map::Entry::Occupied(mut occupied) => drop(occupied.insert(entry)),
+        indexmap::map::Entry::Vacant(vacant) => drop(vacant.insert(entry)),
+    }
+}
+
+fn check_key(key: &Key, value: &Bytes) -> Result<()> {
+    let is_said = match key {
+        Key::Object { kind: Kind::Infra, name, .. } => name == registry_core::INFRA_NAME,
+        Key::Object { kind, project, name } => {
+            let object = Object::new(*kind, value.clone());
+            let is_of = if *kind == Kind::Project { project == name } else { object.project()? == *project };
+            is_of && object.name()? == *name
+        }
+        Key::Version { .. } => version_key(value)? == *key,
+        // Of text, since the message has a string there.
+        Key::Metadata { .. } => std::str::from_utf8(value).is_ok(),
+        Key::UserMetadata { .. } => true,
+    };
+    if is_said {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "what is to be stored as {key} does not say so itself, and a file has no other place for it"
+    )))
+}

@@ -1,0 +1,162 @@
+//! A Feast feature registry in one file: the protobuf message `feast.core.Registry`, which Feast's own file registry reads
+//! and writes.
+//!
+//! The file is replaced whole, and only if it is still the one that a change was made from. On a disk that takes a lock
+//! file, a temporary file and a rename; in an object store it is a conditional write. All commits that wait in a process
+//! go out in one write. In memory the objects stay serialized, with an index on top.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use registry_core::{Registry, RegistryOptions};
+//! use registry_file::FileBackend;
+//!
+//! # async fn open() -> registry_core::Result<()> {
+//! # #[cfg(feature = "local")] {
+//! let backend = FileBackend::local("data/registry.db");
+//! let registry = Registry::open(Arc::new(backend), RegistryOptions::default()).await?;
+//! # }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What Feast's message has no field for (user metadata of views, an infrastructure for each project, when a project was
+//! last changed) is in a field that Feast does not know and that its protobuf library passes on.
+
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "cloud")]
+mod cloud;
+mod document;
+mod extra;
+mod known;
+#[cfg(feature = "local")]
+mod local;
+mod store;
+mod writer;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use registry_core::config::SchemaMode;
+use registry_core::{Backend, Commit, Error, ErrorKind, Limits, Outcome, Query, Record, Result};
+
+use crate::known::File;
+use crate::writer::Writer;
+
+/// protobuf's own limit for a message is 2 GiB, and all of the registry is one: this much is for one object of it.
+const VALUE_BYTES: usize = 1 << 30;
+
+/// A registry in a file.
+pub struct FileBackend {
+    file: Arc<File>,
+    writer: Writer,
+}
+
+impl FileBackend {
+    /// A registry in a local file. Nothing is opened yet; a relative path is taken from the working folder.
+    ///
+    /// Beside the file there is a hidden lock file, which stays, and while it is written a temporary one.
+    #[cfg(feature = "local")]
+    pub fn local(path: impl Into<std::path::PathBuf>) -> Self {
+        Self::on(local::LocalFile::new(path.into()))
+    }
+
+    /// The registry in an object store that a URL names: `s3://bucket/path`, `gs://bucket/path`, `az://container/path`,
+    /// `abfss://container@account.dfs.core.windows.net/path`. No request is sent yet.
+    ///
+    /// Credentials, region and endpoint are found as the tools of the store find them: in the environment (`AWS_…`,
+    /// `GOOGLE_…`, `AZURE_…`) and from the machine's own identity. `FEAST_S3_ENDPOINT_URL`, `STORAGE_EMULATOR_HOST` and
+    /// `REGISTRY_BLOB_KEY` mean what they mean to Feast.
+    ///
+    /// # Errors
+    /// `InvalidConfig` when the URL or a setting cannot be, or when the store is not compiled in.
+    #[cfg(feature = "cloud")]
+    pub fn in_object_store(
+        url: &registry_core::config::RegistryUrl,
+        config: &registry_core::config::ObjectStoreConfig,
+    ) -> Result<Self> {
+        Ok(Self::on(cloud::CloudObject::open(url, config)?))
+    }
+
+    fn on(store: impl store::Store) -> Self {
+        let file = Arc::new(File::new(store));
+        Self { writer: Writer::new(Arc::clone(&file)), file }
+    }
+
+    /// How often the file was written, and how often a write found that another process had been faster. For tests and
+    /// figures.
+    pub fn statistics(&self) -> Statistics {
+        self.writer.statistics()
+    }
+}
+
+/// What the writing of a file took, since the backend was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Commits that were done.
+    pub commits: u64,
+    /// Times that the file was written for them.
+    pub writes: u64,
+    /// Times that the file had been changed by another process when it was to be written.
+    pub conflicts: u64,
+    /// Writes whose answer was lost and that were then found to be done.
+    pub recovered: u64,
+}
+
+#[async_trait]
+impl Backend for FileBackend {
+    fn location(&self) -> String {
+        self.file.location()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { name_chars: None, value_bytes: VALUE_BYTES, keeps_order: true }
+    }
+
+    async fn prepare(&self, mode: SchemaMode) -> Result<()> {
+        self.file.set_mode(mode);
+        match mode {
+            SchemaMode::Skip => Ok(()),
+            SchemaMode::Verify => match self.file.fresh().await?.document {
+                Some(_) => Ok(()),
+                None => Err(self.file.missing()),
+            },
+            SchemaMode::Auto => {
+                self.file.check().await?;
+                match self.file.fresh().await?.document {
+                    Some(_) => Ok(()),
+                    None => self.writer.create().await,
+                }
+            }
+        }
+    }
+
+    async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
+        match &self.file.fresh().await?.document {
+            Some(document) => Ok(document.read(queries)),
+            None if self.file.makes() => Ok(vec![Vec::new(); queries.len()]),
+            None => Err(self.file.missing()),
+        }
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Outcome> {
+        self.writer.commit(commit).await
+    }
+
+    async fn remove_if_empty(&self) -> Result<bool> {
+        self.writer.remove_if_empty().await
+    }
+}
+
+/// The same error for another who waits for the same.
+fn copy_of(error: &Error) -> Error {
+    Error::new(error.kind(), error.to_string())
+}
+
+/// That a registry is not there and may not be made.
+fn missing(location: &str) -> Error {
+    Error::new(
+        ErrorKind::SchemaMissing,
+        format!("there is no registry at {location}; `feast apply`, or `schema_mode: auto`, makes it"),
+    )
+}
