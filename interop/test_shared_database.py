@@ -64,11 +64,10 @@ def described(database: Database, table: str) -> dict[str, Any]:
     """Everything that the database tells about a table."""
     if database.service in ("mariadb", "mysql"):
         (row,) = database.rows(f"SHOW CREATE TABLE {table}")
-        # Feast takes the database's collation, to which `driver` and `Driver` are one; ours tells all names apart. And
-        # Feast's texts end after 64 KiB.
+        # Feast takes the database's collation, to which `driver` and `Driver` are one; ours tells all names apart.
         text, collations = re.subn(r" COLLATE[ =]\w+", "", row["Create Table"])
         assert collations >= 1, row
-        return {"statement": text.replace(" longtext", " text")}
+        return {"statement": text}
     queries = POSTGRES if database.service == "postgres" else SQLITE
     told = {name: database.rows(query, table=table) for name, query in queries.items()}
     for row in told.get("statements", []):
