@@ -21,8 +21,9 @@ from feast.types import Float64
 import harness
 import kinds
 from differential import ask, comparable, difference_of
-from test_shared_file import MORE, PROJECT, WINDOWS, applier, definition, getter, name_of
+from test_shared_database import MORE, WINDOWS, applier, definition, getter, name_of
 
+PROJECT = "shared"
 FROM_THE_FUTURE = b"\xfa\xff\x01\x04text"  # field 4095, which no message of Feast has
 
 
@@ -30,7 +31,7 @@ class Side:
     """One of the two on the shared file."""
 
     def __init__(self, name: str, server: harness.Server) -> None:
-        self.name, self.server = name, server
+        self.name, self.server, self.project = name, server, PROJECT
         self.registry: Any = None
 
     def __enter__(self) -> Side:
@@ -71,20 +72,20 @@ def contents(server: harness.Server) -> RegistryProto:
 def test_every_kind_crosses_over(sides: tuple[Side, Side]) -> None:
     writer, reader = sides
     writer.registry.apply_feature_view(kinds.feature_view("driver_rides"), PROJECT)
-    written = {kind: kind.build(name_of(kind), tags={"n": "1"}) for kind in kinds.ALL}
+    written = {kind: kind.build(name_of(kind, PROJECT), tags={"n": "1"}) for kind in kinds.ALL}
     for kind, thing in written.items():
-        applier(kind, writer.registry)(thing)
+        applier(kind, writer)(thing)
     writer.registry.update_infra(kinds.Infra.from_proto(kinds.infra("t1")), PROJECT)
 
     reader.refresh()
     for kind, thing in written.items():
         for cached in (False, True):
-            found, expected = definition(getter(kind, reader.registry)(name_of(kind), cached)), definition(thing)
+            found, expected = definition(getter(kind, reader)(name_of(kind, PROJECT), cached)), definition(thing)
             assert found == expected, (
                 f"{reader.name} reads another {kind} than {writer.name} wrote:\n{difference_of(expected, found)}"
             )
-            again = getter(kind, writer.registry)(name_of(kind), cached)
-            assert comparable(getter(kind, reader.registry)(name_of(kind), cached).to_proto()) == comparable(
+            again = getter(kind, writer)(name_of(kind, PROJECT), cached)
+            assert comparable(getter(kind, reader)(name_of(kind, PROJECT), cached).to_proto()) == comparable(
                 again.to_proto()
             )
     assert [o.name for o in reader.registry.get_infra(PROJECT).infra_objects] == ["t1"]
@@ -96,15 +97,17 @@ def test_changes_and_deletes_cross_over(sides: tuple[Side, Side]) -> None:
     writer, reader = sides
     writer.registry.apply_feature_view(kinds.feature_view("driver_rides"), PROJECT)
     for kind in kinds.IN_PROJECT:
-        name = name_of(kind)
+        name = name_of(kind, PROJECT)
         for side, number in ((writer, "1"), (reader, "2")):
             side.refresh()
-            applier(kind, side.registry)(kind.build(name, tags={"n": number}, **({"description": number} if kind.described else {})))
-        assert getter(kind, writer.registry)(name, False).tags == {"n": "2"}
+            applier(kind, side)(
+                kind.build(name, tags={"n": number}, **({"description": number} if kind.described else {}))
+            )
+        assert getter(kind, writer)(name, False).tags == {"n": "2"}
         delete = "feature_view" if kind.is_view else kind.name
         getattr(writer.registry, f"delete_{delete}")(name, PROJECT)
         with pytest.raises(Exception, match=name):
-            getter(kind, reader.registry)(name, False)
+            getter(kind, reader)(name, False)
 
 
 def test_versions_cross_over(sides: tuple[Side, Side]) -> None:
@@ -150,7 +153,9 @@ def test_the_files_own_fields(sides: tuple[Side, Side]) -> None:
         side.registry.apply_entity(kinds.entity(name), PROJECT)
     assert feast.get_project_metadata(PROJECT, "color") == "green"
     last = contents(writer.server)
-    assert last.version_id != first.version_id and last.last_updated.ToNanoseconds() > first.last_updated.ToNanoseconds()
+    assert (
+        last.version_id != first.version_id and last.last_updated.ToNanoseconds() > first.last_updated.ToNanoseconds()
+    )
     assert {e.spec.name for e in last.entities} == {"e", "f", "g"} and len(last.project_metadata) == 1
 
 
@@ -182,7 +187,9 @@ def test_each_project_keeps_its_infrastructure(server: harness.Server) -> None:
         ask(server, "UpdateInfra", request).ok()
     feast = harness.file_registry(server.db, "p")
     feast.apply_entity(kinds.entity("theirs"), "p")
-    assert [o.name for o in feast.get_infra("p").infra_objects] == ["table_of_q"], "Feast sees the last, as with its own"
+    assert [o.name for o in feast.get_infra("p").infra_objects] == ["table_of_q"], (
+        "Feast sees the last, as with its own"
+    )
     for project in ("p", "q"):
         with harness.running(harness.start_ours(server.db, registry=str(server.db))) as other:
             registry = harness.remote_registry(other.port, project)
@@ -205,7 +212,9 @@ def test_the_feast_command_on_our_file(server: harness.Server, nursery: harness.
     local = text.replace("registry_type: remote", "registry_type: file").replace(server.address, str(server.db))
     assert local != text
     config.write_text(local)
-    applied, listed = harness.feast_fast(nursery, repo, ("apply",)) + harness.feast_fast(nursery, repo, ("entities", "list"))
+    applied, listed = harness.feast_fast(nursery, repo, ("apply",)) + harness.feast_fast(
+        nursery, repo, ("entities", "list")
+    )
     assert all(name in listed.ok().out for name in ours - {"__dummy"}), listed.out
     applied.ok()
     assert {e.spec.name for e in ask(server, *kinds.ENTITY.list(PROJECT)).ok().entities} == ours
