@@ -230,6 +230,20 @@ mod open_tests {
         assert_eq!(std::fs::read(&file).expect("the file"), before);
     }
 
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn tables_that_are_made_later_are_not_asked_for_when_opening() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite:///{}", folder.path().join("registry.db").display());
+        let mut config = RegistryConfig::new(url.parse().expect("a URL"));
+        config.schema_mode = SchemaMode::Skip;
+        let early = open(&config).await.expect("a registry without tables");
+        assert_eq!(early.ping().await.expect_err("no tables").kind(), ErrorKind::SchemaMissing);
+        config.schema_mode = SchemaMode::Auto;
+        drop(open(&config).await.expect("a registry"));
+        early.ping().await.expect("the tables are there now");
+    }
+
     #[cfg(not(feature = "sqlite"))]
     #[tokio::test]
     async fn a_backend_that_was_left_out_names_its_feature() {
