@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use mysql_async::prelude::Queryable;
 use registry::{ApplyOptions, Kind, Object, Registry, RegistryConfig};
 
 use crate::load;
@@ -141,12 +142,14 @@ impl<'a> Server<'a> {
     }
 
     async fn execute(&self, statement: &str) -> Result<()> {
-        if !self.is_postgres() {
-            bail!("{} is not the URL of a PostgreSQL server", self.url);
+        if self.is_postgres() {
+            let (client, connection) = tokio_postgres::connect(self.url, tokio_postgres::NoTls).await?;
+            tokio::spawn(connection);
+            return Ok(client.batch_execute(statement).await?);
         }
-        let (client, connection) = tokio_postgres::connect(self.url, tokio_postgres::NoTls).await?;
-        tokio::spawn(connection);
-        Ok(client.batch_execute(statement).await?)
+        let mut connection = mysql_async::Conn::from_url(self.url).await?;
+        connection.query_drop(statement).await?;
+        Ok(connection.disconnect().await?)
     }
 }
 

@@ -84,7 +84,7 @@ pub async fn problems(config: &RegistryConfig) -> Result<Vec<String>> {
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => MySqlBackend::new(&config.url, &config.pool)?.problems().await,
         // It is opened for its errors alone.
-        _ => open_backend(&config.url, config)?.read(&[]).await.map(|_| Vec::new()),
+        _ => open_read_only(config).await.map(|_| Vec::new()),
     }
 }
 
