@@ -142,6 +142,9 @@ async fn the_server_and_the_client_are_verified_as_libpq_does() {
         ("localhost", "template1", format!("sslmode=verify-full&sslrootcert={ours}&{client}"), None),
         ("localhost", "template1", format!("sslmode=verify-full&sslrootcert={ours}"), Some("password is not accepted")),
         ("localhost", "postgres", "sslmode=verify-full&sslrootcert=absent.crt".to_owned(), Some("absent.crt")),
+        // What else may be wrong about a connection.
+        ("127.0.0.1", "postgres", "options=-csearch_path%3Dabsent".to_owned(), Some("create it first")),
+        ("127.0.0.1", "absent", "sslmode=prefer".to_owned(), Some("there is no such database")),
     ] {
         match (connect(&server, host, database, &options).await, problem) {
             (Ok(()), None) => {}

@@ -33,9 +33,13 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
         }
         () => {
             let (kind, meaning) = match state {
-                SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME => (
+                SqlState::UNDEFINED_TABLE => (
                     ErrorKind::SchemaMissing,
                     "tables of the registry are missing; open it with schema_mode `auto` to create them",
+                ),
+                SqlState::INVALID_SCHEMA_NAME => (
+                    ErrorKind::InvalidConfig,
+                    "there is no schema to make the tables in: search_path names none that is there; create it first",
                 ),
                 SqlState::READ_ONLY_SQL_TRANSACTION => {
                     (ErrorKind::ReadOnly, "the database is read-only: is this a replica?")
