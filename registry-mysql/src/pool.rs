@@ -11,7 +11,7 @@ use mysql_async::{Conn, DriverError, IoError};
 use registry_core::config::PoolConfig;
 use registry_core::{Error, Result};
 
-use crate::error::{Failure, failure, no_connection, silence};
+use crate::error::{Failure, failure, no_connection};
 use crate::options::{Options, Tls};
 use crate::session::{Session, column, plain, unreadable};
 
@@ -124,10 +124,10 @@ impl Pool {
         call: impl AsyncFnOnce(Session<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut lent = Lent(Some(connection));
-        let Some(conn) = &mut lent.0 else { return Err(silence(&self.location, time)) };
+        let Some(conn) = &mut lent.0 else { return Err(Failure::silence(&self.location, time)) };
         let session = Session { conn, location: &self.location, max_packet: self.value_bytes(), echo: self.echo };
         let answer = tokio::time::timeout(time, call(session)).await;
-        let outcome = answer.unwrap_or_else(|_| Err(silence(&self.location, time)));
+        let outcome = answer.unwrap_or_else(|_| Err(Failure::silence(&self.location, time)));
         if let Err(Failure::Lost(_)) = &outcome {
             drop(lent);
             // What the one has met, the idle ones are likely to, and nothing tells them apart without asking.

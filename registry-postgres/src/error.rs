@@ -76,28 +76,10 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
 /// What it means that no connection was to be had.
 pub(crate) fn no_connection(error: PoolError<Failure>, location: &str) -> Failure {
     match error {
-        PoolError::Timeout(TimeoutType::Wait) => Failure::Final(Error::new(
-            ErrorKind::Unavailable,
-            format!(
-                "{location}: all connections of the pool are in use; try again, or raise pool_size or max_overflow"
-            ),
-        )),
+        PoolError::Timeout(TimeoutType::Wait) => Failure::no_free_connection(location),
         PoolError::Backend(failure) => failure,
-        _ => Failure::Lost(Error::new(
-            ErrorKind::Unavailable,
-            format!(
-                "{location}: the database did not take a connection within the time that connect_timeout allows; try again"
-            ),
-        )),
+        _ => Failure::not_connected(location),
     }
-}
-
-/// The server was silent.
-pub(crate) fn silence(location: &str, waited: std::time::Duration) -> Failure {
-    Failure::Lost(Error::new(
-        ErrorKind::Unavailable,
-        format!("{location}: the database did not answer within {} s; try again", waited.as_secs()),
-    ))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

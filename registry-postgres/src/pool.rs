@@ -10,7 +10,7 @@ use registry_core::config::PoolConfig;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::error::{Failure, failure, no_connection, silence};
+use crate::error::{Failure, failure, no_connection};
 use crate::options::Options;
 use crate::session::{Link, Session};
 use crate::tls;
@@ -94,10 +94,10 @@ impl Pool {
         call: impl AsyncFnOnce(Session<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let lease = Lease(Some(connection));
-        let Some(link) = lease.0.as_deref() else { return Err(silence(&self.location, self.answer_timeout)) };
+        let Some(link) = lease.0.as_deref() else { return Err(Failure::silence(&self.location, self.answer_timeout)) };
         let session = Session { link, location: &self.location, echo: self.echo };
         let answer = tokio::time::timeout(self.answer_timeout, call(session)).await;
-        let outcome = answer.unwrap_or_else(|_| Err(silence(&self.location, self.answer_timeout)));
+        let outcome = answer.unwrap_or_else(|_| Err(Failure::silence(&self.location, self.answer_timeout)));
         match &outcome {
             // What the one has met, the idle ones are likely to.
             Err(Failure::Lost(_)) => drop(self.pool.retain(|link, _| !link.client.is_closed())),

@@ -32,6 +32,34 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// All connections that there may be are in use, and none became free in time.
+    pub fn no_free_connection(location: &str) -> Self {
+        Failure::Final(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "{location}: all connections of the pool are in use; try again, or raise pool_size or max_overflow"
+            ),
+        ))
+    }
+
+    /// The server did not take a connection in time.
+    pub fn not_connected(location: &str) -> Self {
+        Failure::Lost(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "{location}: the database did not take a connection within the time that connect_timeout allows; try again"
+            ),
+        ))
+    }
+
+    /// The server did not answer in so much time.
+    pub fn silence(location: &str, waited: Duration) -> Self {
+        Failure::Lost(Error::new(
+            ErrorKind::Unavailable,
+            format!("{location}: the database did not answer within {} s; try again", waited.as_secs_f64()),
+        ))
+    }
+
     /// What to tell the caller.
     pub fn into_error(self) -> Error {
         match self {

@@ -1,6 +1,6 @@
 //! Whether what a commit expects is so: found out after reading, within the database, or afterwards.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use prost::Message;
@@ -9,7 +9,7 @@ use prost_types::Timestamp;
 use crate::backend::{Commit, Expected, Key, Record, Write};
 use crate::proto::core::FeatureViewVersionRecord;
 use crate::sql::dialect::Builder;
-use crate::sql::read::{FACT_VALUE, Place};
+use crate::sql::read::{FACT_VALUE, Place, written};
 use crate::sql::{self, Dialect, Statement, USER_METADATA, Value};
 
 /// The most expectations that one statement checks.
@@ -69,18 +69,12 @@ pub fn fate(commit: &Commit, found: &[Record]) -> Fate {
 /// Statements that fail with a division by zero unless everything is as a commit expects, so that they can be sent
 /// together with its writes. Rows that the commit goes on to change are locked.
 pub fn checks(dialect: Dialect, commit: &Commit) -> Vec<Statement> {
-    let is_written = |key: &Key| {
-        commit.writes.iter().any(|write| match write {
-            Write::Put(record) => record.key == *key,
-            Write::Delete(deleted) => deleted == key,
-            Write::DeleteVersions { .. } | Write::DeleteProject { .. } => false,
-        })
-    };
+    let written: HashSet<&Key> = written(commit).collect();
     let check = |expectations: &[(Key, Expected)]| {
         let mut builder = Builder::new(dialect);
         for (index, (key, expected)) in expectations.iter().enumerate() {
             builder.push(if index == 0 { "SELECT 1 / CASE WHEN " } else { " AND " });
-            condition(&mut builder, key, expected, is_written(key));
+            condition(&mut builder, key, expected, written.contains(key));
         }
         builder.push(" THEN 1 ELSE 0 END");
         builder.build()

@@ -149,14 +149,19 @@ fn fitting(keys: &[&Key]) -> usize {
     keys.iter().take(MAX_VALUES / 3).take_while(fits).count().max(1)
 }
 
-/// The keys that a commit depends on or writes, each once, in their order.
-pub fn keys_of(commit: &crate::Commit) -> Vec<Key> {
-    let written = commit.writes.iter().filter_map(|write| match write {
+/// The keys that a commit writes one by one.
+pub(super) fn written(commit: &crate::Commit) -> impl Iterator<Item = &Key> {
+    commit.writes.iter().filter_map(|write| match write {
         crate::Write::Put(record) => Some(&record.key),
         crate::Write::Delete(key) => Some(key),
         crate::Write::DeleteVersions { .. } | crate::Write::DeleteProject { .. } => None,
-    });
-    let mut keys: Vec<Key> = commit.expectations.iter().map(|(key, _)| key).chain(written).cloned().collect();
+    })
+}
+
+/// The keys that a commit depends on or writes, each once, in their order.
+pub fn keys_of(commit: &crate::Commit) -> Vec<Key> {
+    let expected = commit.expectations.iter().map(|(key, _)| key);
+    let mut keys: Vec<Key> = expected.chain(written(commit)).cloned().collect();
     keys.sort_unstable();
     keys.dedup();
     keys
