@@ -1,0 +1,63 @@
+//! Storages that are one file, in a temporary folder of its own for each test.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use conformance_tests::{Exception, Factory, Storage, this_program};
+use registry_core::{Backend, Result};
+use tempfile::TempDir;
+
+/// Where a worker finds the file.
+const FILE: &str = "CONFORMANCE_FILE";
+
+/// What opens the file.
+type Open = fn(PathBuf) -> Result<Arc<dyn Backend>>;
+
+/// Makes folders for a backend that keeps one file.
+pub(crate) struct InFolder(pub(crate) Open);
+
+#[async_trait]
+impl Factory for InFolder {
+    async fn create(&self) -> Arc<dyn Storage> {
+        Arc::new(Folder { folder: tempfile::tempdir().expect("a temporary folder for the file"), open: self.0 })
+    }
+
+    fn exceptions(&self) -> Vec<Exception> {
+        Vec::new()
+    }
+}
+
+/// The folder with the file and what is beside it. It is removed when it is dropped.
+struct Folder {
+    folder: TempDir,
+    open: Open,
+}
+
+impl Folder {
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("registry.db")
+    }
+}
+
+#[async_trait]
+impl Storage for Folder {
+    async fn open(&self) -> Result<Arc<dyn Backend>> {
+        (self.open)(self.file())
+    }
+
+    fn worker(&self) -> Option<Command> {
+        let mut command = this_program("worker");
+        command.env(FILE, self.file());
+        Some(command)
+    }
+
+    async fn remove(&self) {}
+}
+
+/// What the tests of several processes start. It has nothing to do in an ordinary run.
+pub(crate) fn worker(open: Open) {
+    conformance_tests::worker(async || open(env::var_os(FILE).expect("the file to open").into()));
+}
