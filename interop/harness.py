@@ -48,7 +48,7 @@ class SetupProblem(AssertionError):
 
 def registry_bin() -> Path:
     """The server binary under test. Missing is an error, never a skip."""
-    remedy = f"build it (cargo build --package registry-server) and set {BIN_ENV}=target/debug/feast-registry"
+    remedy = f"build it (cargo build --package feast-registry-server) and set {BIN_ENV}=target/debug/feast-registry"
     value = os.environ.get(BIN_ENV)
     if not value:
         raise SetupProblem(f"{BIN_ENV} is not set: {remedy}")

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use feast_registry::{ApplyOptions, Kind, Object, Registry, RegistryConfig};
 use mysql_async::prelude::Queryable;
-use registry::{ApplyOptions, Kind, Object, Registry, RegistryConfig};
 
 use crate::load;
 use crate::operation::Operation;
@@ -171,7 +171,7 @@ impl Database<'_> {
 
     /// A registry in this database, with so many of the sample's feature views, over and over by other names.
     async fn filled(&self, setup: &Setup, views: usize) -> Result<Registry> {
-        let registry = registry::open(&RegistryConfig::new(self.url().parse()?)).await?;
+        let registry = feast_registry::open(&RegistryConfig::new(self.url().parse()?)).await?;
         let sample = &setup.sample.views;
         let all: Vec<Object> = (0..views)
             .map(|number| match sample.get(number) {

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use registry::{Freshness, Kind, Registry, RegistryConfig};
+use feast_registry::{Freshness, Kind, Registry, RegistryConfig};
 
 use crate::operation::hour;
 use crate::raw::Raw;
@@ -34,7 +34,7 @@ impl Call {
 /// One caller, a copy of the registry for each side.
 pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
     let config = RegistryConfig::new(format!("sqlite:///{}", setup.registry(VIEWS)?.display()).parse()?);
-    let registry = registry::open(&config).await?;
+    let registry = feast_registry::open(&config).await?;
     let mut raw = Raw::open(&setup.registry(VIEWS)?)?;
     let mut times = vec![Pair::default(); Call::ALL.len()];
     for round in 0..setup.rounds {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use registry::{ApplyOptions, FileBackend, Freshness, Kind, ListFilter, Object, Registry, RegistryOptions};
+use feast_registry::{ApplyOptions, FileBackend, Freshness, Kind, ListFilter, Object, Registry, RegistryOptions};
 
 use crate::report::{Pair, Report, both, number};
 use crate::sample::{PROJECT, entity};
@@ -113,7 +113,7 @@ async fn ours(setup: &Setup, file: &Path, writers: usize) -> Result<(Applies, f6
                     let number = numbers.fetch_add(1, Ordering::Relaxed);
                     registry.apply(PROJECT, entity(number as i64)).await?;
                 }
-                Ok::<(), registry::Error>(())
+                Ok::<(), feast_registry::Error>(())
             })
         })
         .collect();

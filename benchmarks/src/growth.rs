@@ -73,7 +73,8 @@ async fn ours_alone(setup: &Setup) -> Result<Vec<f64>> {
 async fn prepared(setup: &Setup, server: &Server) -> Result<Client> {
     let mut client = server.connect().await?;
     let entity = Some(entity(setup.sample.serial()));
-    let request = registry_server::proto::ApplyEntityRequest { entity, project: PROJECT.to_owned(), commit: true };
+    let request =
+        feast_registry_server::proto::ApplyEntityRequest { entity, project: PROJECT.to_owned(), commit: true };
     client.apply_entity(request).await.context(server.name)?;
     Ok(client)
 }

@@ -4,14 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use prost_types::Timestamp;
-use registry::Encoded;
-use registry::proto::core::FeatureView;
-use registry_server::proto::apply_feature_view_request::BaseFeatureView;
-use registry_server::proto::{
+use feast_registry::Encoded;
+use feast_registry::proto::core::FeatureView;
+use feast_registry_server::proto::apply_feature_view_request::BaseFeatureView;
+use feast_registry_server::proto::{
     ApplyEntityRequest, ApplyFeatureViewRequest, ApplyMaterializationRequest, GetFeatureViewRequest,
     ListFeatureViewsRequest,
 };
+use prost_types::Timestamp;
 
 use crate::sample::{PROJECT, Sample, entity};
 use crate::server::{Client, Server};

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use feast_registry::proto::core::{FeatureView, FeatureViewMeta, FeatureViewState, MaterializationInterval};
 use prost::Message;
-use registry::proto::core::{FeatureView, FeatureViewMeta, FeatureViewState, MaterializationInterval};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::operation::hour;

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use anyhow::{Context, Result};
+use feast_registry::Encoded;
+use feast_registry::proto::core::{Entity, EntitySpecV2, FeatureSpecV2, FeatureView, FeatureViewSpec};
 use prost::Message;
-use registry::Encoded;
-use registry::proto::core::{Entity, EntitySpecV2, FeatureSpecV2, FeatureView, FeatureViewSpec};
 use rusqlite::{Connection, OpenFlags};
 
 /// The project that Feast's side puts everything in.

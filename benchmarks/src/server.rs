@@ -6,8 +6,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use registry_server::proto::ListProjectsRequest;
-use registry_server::proto::registry_server_client::RegistryServerClient;
+use feast_registry_server::proto::ListProjectsRequest;
+use feast_registry_server::proto::registry_server_client::RegistryServerClient;
 use tokio::process::{Child, Command};
 use tonic::transport::{Channel, Endpoint};
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use registry_core::{Backend, Result};
+use feast_registry_core::{Backend, Result};
 
 /// Makes storages for the tests of one backend.
 ///

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use registry_core::config::SchemaMode;
-use registry_core::{Backend, Commit, Error, ErrorKind, Key, Limits, Outcome, Query, Record, Result, Write};
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::{Backend, Commit, Error, ErrorKind, Key, Limits, Outcome, Query, Record, Result, Write};
 use tokio::sync::Semaphore;
 
 /// The calls of a [`Backend`] that can go wrong.
@@ -96,8 +96,8 @@ pub struct Calls {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use conformance_tests::{Fault, FaultyBackend, Operation};
-/// use registry_core::{Backend, Commit, ErrorKind, MemoryBackend};
+/// use feast_registry_conformance::{Fault, FaultyBackend, Operation};
+/// use feast_registry_core::{Backend, Commit, ErrorKind, MemoryBackend};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use registry_core::{Backend, Commit, Error, Expected, Key, Kind, Outcome, Query, Record, Result, Write};
+use feast_registry_core::{Backend, Commit, Error, Expected, Key, Kind, Outcome, Query, Record, Result, Write};
 
 /// The value, or a failure of the test that says what was attempted and the whole chain of causes.
 #[track_caller]

@@ -1,11 +1,11 @@
 //! The tests that a storage backend of the feature registry must pass, as a library: whoever writes a
-//! [`Backend`](registry_core::Backend), in this workspace or elsewhere, runs the same suite as our own backends.
+//! [`Backend`](feast_registry_core::Backend), in this workspace or elsewhere, runs the same suite as our own backends.
 //!
 //! # How to run it
 //!
 //! Add this crate to `[dev-dependencies]`, write a [`Factory`] that makes empty storages, and call the macro once, in a
 //! file under `tests/`. Every test of the suite is then a test of its own for `cargo test` and `cargo nextest`. This is
-//! the whole of it for [`MemoryBackend`](registry_core::MemoryBackend):
+//! the whole of it for [`MemoryBackend`](feast_registry_core::MemoryBackend):
 //!
 //! ```
 #![doc = include_str!("../tests/memory.rs")]
@@ -16,9 +16,9 @@
 //!
 //! # What it tests
 //!
-//! - **The contract** of [`Backend`](registry_core::Backend), word by word: `reads`, `names`, `values`, `expectations`,
+//! - **The contract** of [`Backend`](feast_registry_core::Backend), word by word: `reads`, `names`, `values`, `expectations`,
 //!   `writes`, `storage`, and `races` between several handles on one storage.
-//! - **The registry** over the backend ([`Registry`](registry_core::Registry)), where a defect costs a user data:
+//! - **The registry** over the backend ([`Registry`](feast_registry_core::Registry)), where a defect costs a user data:
 //!   `objects`, `unknown_fields`, `projects`, `cache`, `contention`.
 //! - **Several OS processes** on one storage, and processes that are killed: `processes`.
 //!
@@ -43,12 +43,12 @@
 //! calls [`worker`]; the simplest is the test program itself:
 //!
 //! ```no_run
-//! # async fn open_my_storage(path: std::ffi::OsString) -> registry_core::Result<std::sync::Arc<dyn registry_core::Backend>> {
+//! # async fn open_my_storage(path: std::ffi::OsString) -> feast_registry_core::Result<std::sync::Arc<dyn feast_registry_core::Backend>> {
 //! #     todo!("{path:?}")
 //! # }
 //! // In the implementation of `Storage`:
 //! fn worker(path: &std::path::Path) -> Option<std::process::Command> {
-//!     let mut command = conformance_tests::this_program("worker");
+//!     let mut command = feast_registry_conformance::this_program("worker");
 //!     command.env("MY_STORAGE", path);
 //!     Some(command)
 //! }
@@ -56,7 +56,7 @@
 //! // Beside `conformance_tests!`. In an ordinary run it has nothing to do and passes.
 //! #[test]
 //! fn worker() {
-//!     conformance_tests::worker(async || open_my_storage(std::env::var_os("MY_STORAGE").unwrap()).await);
+//!     feast_registry_conformance::worker(async || open_my_storage(std::env::var_os("MY_STORAGE").unwrap()).await);
 //! }
 //! ```
 //!

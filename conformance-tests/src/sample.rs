@@ -1,13 +1,13 @@
 //! What the tests store: well-formed records of every kind, with room for any bytes.
 
 use bytes::Bytes;
-use prost::Message;
-use prost_types::Timestamp;
-use registry_core::proto::core::{
+use feast_registry_core::proto::core::{
     FeatureSpecV2, FeatureView, FeatureViewSpec, FeatureViewVersionRecord, LabelView, LabelViewSpec,
     MaterializationInterval, OnDemandFeatureView, OnDemandFeatureViewSpec, StreamFeatureView, StreamFeatureViewSpec,
 };
-use registry_core::{INFRA_NAME, Key, Kind, Object, Record};
+use feast_registry_core::{INFRA_NAME, Key, Kind, Object, Record};
+use prost::Message;
+use prost_types::Timestamp;
 
 use crate::wire;
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry_core::config::{CacheConfig, CacheMode, SchemaMode};
-use registry_core::{Backend, Registry, RegistryOptions};
+use feast_registry_core::config::{CacheConfig, CacheMode, SchemaMode};
+use feast_registry_core::{Backend, Registry, RegistryOptions};
 
 use crate::factory::Storage;
 use crate::faulty::FaultyBackend;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use registry_core::{Backend, Kind, Registry, RegistryOptions, Result};
+use feast_registry_core::{Backend, Kind, Registry, RegistryOptions, Result};
 
 use crate::faulty::FaultyBackend;
 use crate::handle::chain;
@@ -164,7 +164,7 @@ pub fn worker(open: impl AsyncFnOnce() -> Result<Arc<dyn Backend>>) {
             write(&registry, job.load.of(number), number).await?;
             Said::Written { number, began, ended: micros() }.say();
         }
-        Ok::<usize, registry_core::Error>(counted.calls().conflicts)
+        Ok::<usize, feast_registry_core::Error>(counted.calls().conflicts)
     });
     match outcome {
         Ok(conflicts) => {

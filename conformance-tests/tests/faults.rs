@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conformance_tests::{Calls, Fault, FaultyBackend, Gate, Operation};
-use registry_core::config::{CacheConfig, CacheMode};
-use registry_core::proto::core::{Entity, EntitySpecV2, FeatureView, FeatureViewSpec, Project, ProjectSpec};
-use registry_core::{
+use feast_registry_conformance::{Calls, Fault, FaultyBackend, Gate, Operation};
+use feast_registry_core::config::{CacheConfig, CacheMode};
+use feast_registry_core::proto::core::{Entity, EntitySpecV2, FeatureView, FeatureViewSpec, Project, ProjectSpec};
+use feast_registry_core::{
     Backend, Error, ErrorKind, Freshness, Kind, Limits, ListFilter, MemoryBackend, Object, Registry, RegistryOptions,
 };
 

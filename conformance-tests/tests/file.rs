@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use conformance_tests::conformance_tests;
-use registry_core::{Backend, Result};
-use registry_file::FileBackend;
+use feast_registry_conformance::conformance_tests;
+use feast_registry_core::{Backend, Result};
+use feast_registry_file::FileBackend;
 
 mod folder;
 

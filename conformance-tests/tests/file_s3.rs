@@ -2,7 +2,7 @@
 
 mod stores;
 
-use conformance_tests::conformance_tests;
+use feast_registry_conformance::conformance_tests;
 
 use crate::stores::{Objects, s3};
 

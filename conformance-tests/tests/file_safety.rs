@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use conformance_tests::this_program;
-use prost::Message as _;
-use registry_core::config::SchemaMode;
-use registry_core::proto::core::{Entity, EntitySpecV2, FeatureView, FeatureViewSpec, Registry as RegistryMessage};
-use registry_core::{
+use feast_registry_conformance::this_program;
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::proto::core::{
+    Entity, EntitySpecV2, FeatureView, FeatureViewSpec, Registry as RegistryMessage,
+};
+use feast_registry_core::{
     ApplyOptions, Backend as _, ErrorKind, Freshness, Kind, ListFilter, Object, Registry, RegistryOptions, Result,
 };
-use registry_file::FileBackend;
+use feast_registry_file::FileBackend;
+use prost::Message as _;
 
 /// Where a writer finds the file, the first number that it writes, and how many bytes it writes with each.
 const JOB: &str = "REGISTRY_FILE_WRITER";

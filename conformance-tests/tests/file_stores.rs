@@ -7,18 +7,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use prost::Message as _;
-use prost_types::Timestamp;
-use registry_core::config::{ObjectStoreConfig, SchemaMode};
-use registry_core::proto::core::{
+use feast_registry_core::config::{ObjectStoreConfig, SchemaMode};
+use feast_registry_core::proto::core::{
     Entity, EntitySpecV2, FeatureView, FeatureViewSpec, OnDemandFeatureView, OnDemandFeatureViewSpec,
     Registry as RegistryMessage,
 };
-use registry_core::{
+use feast_registry_core::{
     ApplyOptions, Backend as _, ErrorKind, Freshness, Kind, ListFilter, Object as RegistryObject, Registry,
     RegistryOptions,
 };
-use registry_file::FileBackend;
+use feast_registry_file::FileBackend;
+use prost::Message as _;
+use prost_types::Timestamp;
 
 use crate::stores::s3::{Conditions, S3};
 use crate::stores::{Counts, Object, Server, gcs, open_as};

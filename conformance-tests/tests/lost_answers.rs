@@ -5,11 +5,11 @@ use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use feast_registry_core::config::PoolConfig;
+use feast_registry_core::proto::core::{Entity, EntitySpecV2, FeatureView, FeatureViewSpec};
+use feast_registry_core::{Backend, Freshness, Registry, RegistryOptions};
+use feast_registry_postgres::PostgresBackend;
 use prost_types::Timestamp;
-use registry_core::config::PoolConfig;
-use registry_core::proto::core::{Entity, EntitySpecV2, FeatureView, FeatureViewSpec};
-use registry_core::{Backend, Freshness, Registry, RegistryOptions};
-use registry_postgres::PostgresBackend;
 
 #[path = "databases/mod.rs"]
 mod databases;
@@ -37,7 +37,7 @@ fn second(number: usize) -> Option<Timestamp> {
     Some(Timestamp { seconds: 1_700_000_000 + number as i64, nanos: 0 })
 }
 
-async fn materialize(registry: &Registry, number: usize) -> registry_core::Result<()> {
+async fn materialize(registry: &Registry, number: usize) -> feast_registry_core::Result<()> {
     registry.apply_materialization(PROJECT, VIEW, second(number), second(number + 1)).await
 }
 
@@ -66,7 +66,10 @@ async fn nothing_is_written_twice(registry: &Registry, proxy: &Proxy) {
         // Deleting what was deleted would be an error.
         let name = format!("entity {number}");
         registry.apply(PROJECT, &entity(&name)).await.expect("an apply");
-        registry.delete(registry_core::Kind::Entity, PROJECT, &name).await.expect("a deletion whose answer was lost");
+        registry
+            .delete(feast_registry_core::Kind::Entity, PROJECT, &name)
+            .await
+            .expect("a deletion whose answer was lost");
     }
     proxy.heal();
     assert!(proxy.cuts() >= WRITES / 2, "answers were lost: {} of {WRITES}", proxy.cuts());
@@ -195,7 +198,7 @@ mod postgres {
 }
 
 mod mysql {
-    use registry_mysql::MySqlBackend;
+    use feast_registry_mysql::MySqlBackend;
 
     use super::*;
 

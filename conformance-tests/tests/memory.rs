@@ -4,8 +4,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use conformance_tests::{Exception, Factory, Storage, conformance_tests};
-use registry_core::{Backend, MemoryBackend, Result};
+use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests};
+use feast_registry_core::{Backend, MemoryBackend, Result};
 
 struct Memory;
 

@@ -5,10 +5,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use conformance_tests::{Exception, Factory, Storage, conformance_tests, this_program};
-use registry_core::config::RegistryUrl;
-use registry_core::{Backend, Result};
-use registry_mysql::MySqlBackend;
+use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests, this_program};
+use feast_registry_core::config::RegistryUrl;
+use feast_registry_core::{Backend, Result};
+use feast_registry_mysql::MySqlBackend;
 
 mod databases;
 
@@ -55,7 +55,7 @@ impl Storage for Own {
 /// What the tests of several processes start. It has nothing to do in an ordinary run.
 #[test]
 fn worker() {
-    conformance_tests::worker(async || open(&env::var(STORAGE).expect("the URL to open")));
+    feast_registry_conformance::worker(async || open(&env::var(STORAGE).expect("the URL to open")));
 }
 
 mod mariadb {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::proto::core::FeatureViewVersionRecord;
+use feast_registry_core::{Backend, Commit, Error, ErrorKind, Expected, Key, Kind, Outcome, Query, Record, Write};
+use feast_registry_mysql::MySqlBackend;
 use prost::Message;
-use registry_core::config::SchemaMode;
-use registry_core::proto::core::FeatureViewVersionRecord;
-use registry_core::{Backend, Commit, Error, ErrorKind, Expected, Key, Kind, Outcome, Query, Record, Write};
-use registry_mysql::MySqlBackend;
 
 #[path = "databases/mod.rs"]
 mod databases;
@@ -55,7 +55,7 @@ async fn feasts_tables(database: &Database, charset: &str, replace: &[(&str, &st
     }
     let default = format!("ALTER DATABASE {} {charset}", database.name);
     let statements: Vec<&str> = definitions.split("\n\n").map(str::trim).filter(|text| !text.is_empty()).collect();
-    assert_eq!(statements.len(), 2 * registry_core::sql::tables().len(), "a table and its index each");
+    assert_eq!(statements.len(), 2 * feast_registry_sql::tables().len(), "a table and its index each");
     let mut conn = database.connect().await;
     use mysql_async::prelude::Queryable;
     for statement in [default.as_str()].into_iter().chain(statements) {
@@ -166,7 +166,7 @@ async fn shape(database: &Database) -> BTreeSet<String> {
 /// The definition of each table, without its name.
 async fn definitions(database: &Database) -> Vec<String> {
     let mut all = Vec::new();
-    for table in registry_core::sql::tables() {
+    for table in feast_registry_sql::tables() {
         let rows: Vec<(String, String)> = database.query(&format!("SHOW CREATE TABLE {}", table.name)).await;
         // What differs is only how it came about.
         all.extend(rows.into_iter().map(|(_, definition)| {
@@ -230,7 +230,7 @@ async fn names_that_the_tables_take_for_one(database: &Database) {
     assert_refused(create(&backend, &record(Key::project_object("P"), "other")).await, &["project `p`", "project `P`"]);
     assert_eq!(everything(&backend).await, before, "all is as it was");
 
-    assert!(backend.problems().await.expect("a look").len() >= registry_core::sql::tables().len());
+    assert!(backend.problems().await.expect("a look").len() >= feast_registry_sql::tables().len());
     let mended = backend.migrate().await.expect("the tables can be mended");
     assert!(mended.iter().any(|text| text.contains("utf8mb4_general_ci") && text.contains("`entities`")), "{mended:?}");
     assert_eq!(backend.migrate().await.expect("again"), Vec::<String>::new(), "what is mended is left alone");

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::{Backend, Error, ErrorKind};
+use feast_registry_mysql::MySqlBackend;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use registry_core::config::SchemaMode;
-use registry_core::{Backend, Error, ErrorKind};
-use registry_mysql::MySqlBackend;
 
 #[path = "databases/mod.rs"]
 mod databases;

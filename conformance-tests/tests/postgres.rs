@@ -5,10 +5,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use conformance_tests::{Exception, Factory, Storage, conformance_tests, this_program};
-use registry_core::config::{PoolConfig, RegistryUrl};
-use registry_core::{Backend, Result};
-use registry_postgres::PostgresBackend;
+use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests, this_program};
+use feast_registry_core::config::{PoolConfig, RegistryUrl};
+use feast_registry_core::{Backend, Result};
+use feast_registry_postgres::PostgresBackend;
 
 mod databases;
 
@@ -85,7 +85,7 @@ conformance_tests!(Postgres { service: "POSTGRES", serializable: false });
 /// What the tests of several processes start. It has nothing to do in an ordinary run.
 #[test]
 fn worker() {
-    conformance_tests::worker(async || {
+    feast_registry_conformance::worker(async || {
         let serializable = env::var(SERIALIZABLE).is_ok_and(|value| value == "true");
         open(&env::var(STORAGE).expect("the URL to open"), serializable)
     });

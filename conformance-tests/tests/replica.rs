@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use prost_types::Timestamp;
-use registry_core::config::SchemaMode;
-use registry_core::proto::core::{FeatureView, FeatureViewSpec};
-use registry_core::{
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::proto::core::{FeatureView, FeatureViewSpec};
+use feast_registry_core::{
     Backend, Commit, ErrorKind, Freshness, Kind, ListFilter, MemoryBackend, Query, Registry, RegistryOptions, Write,
 };
+use prost_types::Timestamp;
 
 const VIEW: &str = "driver_stats";
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use conformance_tests::{Exception, Factory, Storage, all, tests};
-use registry_core::{Backend, ErrorKind, MemoryBackend, Result};
+use feast_registry_conformance::{Exception, Factory, Storage, all, tests};
+use feast_registry_core::{Backend, ErrorKind, MemoryBackend, Result};
 
 /// Makes storages in memory and counts them.
 #[derive(Default)]
@@ -41,7 +41,7 @@ impl Factory for Counting {
 impl Storage for Counted {
     async fn open(&self) -> Result<Arc<dyn Backend>> {
         if self.is_broken {
-            return Err(registry_core::Error::new(ErrorKind::Unavailable, "nobody answers"));
+            return Err(feast_registry_core::Error::new(ErrorKind::Unavailable, "nobody answers"));
         }
         Ok(Arc::clone(&self.backend) as Arc<dyn Backend>)
     }

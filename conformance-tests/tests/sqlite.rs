@@ -5,9 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use conformance_tests::{Exception, Factory, Storage, conformance_tests};
-use registry_core::{Backend, Result};
-use registry_sqlite::SqliteBackend;
+use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests};
+use feast_registry_core::{Backend, Result};
+use feast_registry_sqlite::SqliteBackend;
 
 mod folder;
 

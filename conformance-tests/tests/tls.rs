@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use feast_registry_core::config::{PoolConfig, SchemaMode};
+use feast_registry_core::{Backend, ErrorKind};
+use feast_registry_postgres::PostgresBackend;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use registry_core::config::{PoolConfig, SchemaMode};
-use registry_core::{Backend, ErrorKind};
-use registry_postgres::PostgresBackend;
 use tempfile::TempDir;
 
 #[path = "databases/mod.rs"]

@@ -10,11 +10,11 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use registry_core::{Freshness, MemoryBackend, Registry, RegistryOptions};
-//! use registry_core::proto::core::{Entity, EntitySpecV2};
+//! use feast_registry_core::{Freshness, MemoryBackend, Registry, RegistryOptions};
+//! use feast_registry_core::proto::core::{Entity, EntitySpecV2};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> registry_core::Result<()> {
+//! # async fn main() -> feast_registry_core::Result<()> {
 //! let registry = Registry::open(Arc::new(MemoryBackend::new()), RegistryOptions::default()).await?;
 //! let driver = Entity {
 //!     spec: Some(EntitySpecV2 { name: "driver".into(), join_key: "driver_id".into(), ..Default::default() }),
@@ -43,7 +43,6 @@ mod memory;
 pub mod proto;
 mod registry;
 mod rules;
-pub mod sql;
 pub mod wire;
 
 pub use backend::{Backend, Commit, Expected, INFRA_NAME, Key, Limits, Outcome, Query, Record, Write};

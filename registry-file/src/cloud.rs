@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl};
+use feast_registry_core::{Error, ErrorKind, Result};
 use object_store::path::Path;
 use object_store::{
     Attributes, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
     UpdateVersion,
 };
-use registry_core::config::{ObjectStoreConfig, RegistryUrl};
-use registry_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 
 use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, Turn, tag_of};

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use feast_registry_core::{Key, Kind, Object, wire};
 use indexmap::IndexMap;
 use prost::Message;
 use prost_types::Timestamp;
-use registry_core::{Key, Kind, Object, wire};
 
 use crate::extra::{self, Extra, LINEAGE, Table};
 

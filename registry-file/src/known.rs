@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use registry_core::config::SchemaMode;
-use registry_core::{Error, Result};
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::{Error, Result};
 
 use crate::document::Document;
 use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, Turn};

@@ -7,10 +7,10 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use registry_core::{Registry, RegistryOptions};
-//! use registry_file::FileBackend;
+//! use feast_registry_core::{Registry, RegistryOptions};
+//! use feast_registry_file::FileBackend;
 //!
-//! # async fn open() -> registry_core::Result<()> {
+//! # async fn open() -> feast_registry_core::Result<()> {
 //! # #[cfg(feature = "local")] {
 //! let backend = FileBackend::local("data/registry.db");
 //! let registry = Registry::open(Arc::new(backend), RegistryOptions::default()).await?;
@@ -37,8 +37,8 @@ mod writer;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use registry_core::config::SchemaMode;
-use registry_core::{Backend, Commit, Error, ErrorKind, Limits, Outcome, Query, Record, Result};
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::{Backend, Commit, Error, ErrorKind, Limits, Outcome, Query, Record, Result};
 
 use crate::known::File;
 use crate::writer::Writer;
@@ -72,8 +72,8 @@ impl FileBackend {
     /// `InvalidConfig` when the URL or a setting cannot be, or when the store is not compiled in.
     #[cfg(feature = "cloud")]
     pub fn in_object_store(
-        url: &registry_core::config::RegistryUrl,
-        config: &registry_core::config::ObjectStoreConfig,
+        url: &feast_registry_core::config::RegistryUrl,
+        config: &feast_registry_core::config::ObjectStoreConfig,
     ) -> Result<Self> {
         Ok(Self::on(cloud::CloudObject::open(url, config)?))
     }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry_core::{Error, ErrorKind, Result, wire};
+use feast_registry_core::{Error, ErrorKind, Result, wire};
 
 use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, Turn, tag_of};
 

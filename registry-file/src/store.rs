@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry_core::{Error, Result};
+use feast_registry_core::{Error, Result};
 
 /// Identifies a state of the object: as long as the store says that it is still so, the bytes are the same.
 pub(crate) type Tag = Arc<dyn AnyTag>;

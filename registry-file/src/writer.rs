@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use registry_core::{Commit, Error, ErrorKind, Outcome, Result};
+use feast_registry_core::{Commit, Error, ErrorKind, Outcome, Result};
 use tokio::sync::oneshot;
 
 use crate::document::Document;

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use registry_core::sql::{self, Dialect, Read, Statement};
-use registry_core::{Commit, Key, Record, Write};
+use feast_registry_core::{Commit, Key, Record, Write};
+use feast_registry_sql::{self as sql, Dialect, Read, Statement};
 
 use crate::error::{DATA_TOO_LONG, Failure, failure};
 use crate::schema;

@@ -1,9 +1,9 @@
 //! What MySQL says, as errors of the registry.
 
 use deadpool::managed::{PoolError, TimeoutType};
+use feast_registry_core::{Error, ErrorKind};
+pub(crate) use feast_registry_sql::Failure;
 use mysql_async::{DriverError, ServerError};
-pub(crate) use registry_core::sql::Failure;
-use registry_core::{Error, ErrorKind};
 
 /// A value is longer than its column, or a number does not fit.
 pub(crate) const DATA_TOO_LONG: [u16; 2] = [1406, 1264];

@@ -15,11 +15,11 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use registry_core::config::PoolConfig;
-//! use registry_core::{Registry, RegistryOptions};
-//! use registry_mysql::MySqlBackend;
+//! use feast_registry_core::config::PoolConfig;
+//! use feast_registry_core::{Registry, RegistryOptions};
+//! use feast_registry_mysql::MySqlBackend;
 //!
-//! # async fn open() -> registry_core::Result<()> {
+//! # async fn open() -> feast_registry_core::Result<()> {
 //! let url = "mysql://feast:secret@db/feast".parse()?;
 //! let backend = MySqlBackend::new(&url, &PoolConfig::default())?;
 //! let registry = Registry::open(Arc::new(backend), RegistryOptions::default()).await?;
@@ -41,9 +41,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
-use registry_core::sql::{self, Database, Dialect, Read, attempts};
-use registry_core::{Backend, Commit, Error, Limits, Outcome, Query, Record, Result};
+use feast_registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
+use feast_registry_core::{Backend, Commit, Error, Limits, Outcome, Query, Record, Result};
+use feast_registry_sql::{self as sql, Database, Dialect, Read, attempts};
 
 use crate::commit::Prepared;
 use crate::error::Failure;

@@ -5,9 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use feast_registry_core::config::RegistryUrl;
+use feast_registry_core::{Error, Result};
 use mysql_async::{ClientIdentity, Opts, OptsBuilder, SslOpts};
-use registry_core::config::RegistryUrl;
-use registry_core::{Error, Result};
 
 /// How long connecting may take, unless `connect_timeout` says otherwise: as with PyMySQL.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

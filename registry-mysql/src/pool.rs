@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, QueueMode, RecycleError, RecycleResult, Timeouts};
+use feast_registry_core::config::PoolConfig;
+use feast_registry_core::{Error, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, IoError};
-use registry_core::config::PoolConfig;
-use registry_core::{Error, Result};
 
 use crate::error::{Failure, failure, no_connection};
 use crate::options::{Options, Tls};

@@ -1,8 +1,8 @@
 //! Making, verifying, mending and removing the tables.
 
+use feast_registry_core::{Error, ErrorKind, Kind};
+use feast_registry_sql::{self as sql, ColumnType, Dialect, Statement, Table, Value};
 use mysql_async::FromValueError;
-use registry_core::sql::{self, ColumnType, Dialect, Statement, Table, Value};
-use registry_core::{Error, ErrorKind, Kind};
 
 use crate::error::Failure;
 use crate::session::{Session, column, plain, unreadable};
@@ -212,7 +212,7 @@ pub(crate) async fn too_long(session: &mut Session<'_>, table: &str, said: &str)
 }
 
 /// Two names that the database takes for one.
-pub(crate) fn lookalike(location: &str, asked: &registry_core::Key, found: &registry_core::Key) -> Error {
+pub(crate) fn lookalike(location: &str, asked: &feast_registry_core::Key, found: &feast_registry_core::Key) -> Error {
     Error::invalid(format!(
         "{location}: {asked} cannot be stored beside {found}: the table's collation takes the two names for one; \
          `feast-registry migrate` gives the tables one that tells them apart"

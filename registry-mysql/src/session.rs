@@ -7,10 +7,10 @@
 
 use std::fmt::Write as _;
 
+use feast_registry_core::{Error, Result};
+use feast_registry_sql::{self as sql, Statement, Value};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, FromValueError, Row, from_value_opt};
-use registry_core::sql::{self, Statement, Value};
-use registry_core::{Error, Result};
 
 use crate::error::{Failure, failure};
 
@@ -98,7 +98,7 @@ impl Session<'_> {
         self.run(statements).await.map_err(|(_, error)| failure(error, location))
     }
 
-    /// Runs the statements of a [`registry_core::sql::Read`], with others around them that return nothing to read.
+    /// Runs the statements of a [`feast_registry_sql::Read`], with others around them that return nothing to read.
     pub(crate) async fn rows(
         &mut self,
         before: Vec<Statement>,
@@ -183,7 +183,7 @@ pub(crate) fn column<T: mysql_async::prelude::FromValue>(row: &mut Row, index: u
     from_value_opt(row.take(index).unwrap_or(mysql_async::Value::NULL))
 }
 
-/// A row of a [`registry_core::sql::Read`].
+/// A row of a [`feast_registry_sql::Read`].
 fn row(mut row: Row) -> Result<sql::Row, FromValueError> {
     let row = &mut row;
     Ok(sql::Row {
@@ -202,7 +202,7 @@ fn row(mut row: Row) -> Result<sql::Row, FromValueError> {
 
 /// A row does not have what was selected.
 pub(crate) fn unreadable(location: &str, error: FromValueError) -> Error {
-    Error::new(registry_core::ErrorKind::Corrupt, format!("{location}: a row cannot be read ({error})"))
+    Error::new(feast_registry_core::ErrorKind::Corrupt, format!("{location}: a row cannot be read ({error})"))
         .with_source(error)
 }
 

@@ -1,8 +1,8 @@
 //! What PostgreSQL says, as errors of the registry.
 
 use deadpool::managed::{PoolError, TimeoutType};
-pub(crate) use registry_core::sql::Failure;
-use registry_core::{Error, ErrorKind};
+use feast_registry_core::{Error, ErrorKind};
+pub(crate) use feast_registry_sql::Failure;
 use tokio_postgres::error::SqlState;
 
 /// What an error of the driver means.

@@ -14,11 +14,11 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use registry_core::config::PoolConfig;
-//! use registry_core::{Registry, RegistryOptions};
-//! use registry_postgres::PostgresBackend;
+//! use feast_registry_core::config::PoolConfig;
+//! use feast_registry_core::{Registry, RegistryOptions};
+//! use feast_registry_postgres::PostgresBackend;
 //!
-//! # async fn open() -> registry_core::Result<()> {
+//! # async fn open() -> feast_registry_core::Result<()> {
 //! let url = "postgresql://feast:secret@db/feast?options=-csearch_path%3Dregistry".parse()?;
 //! let backend = PostgresBackend::new(&url, &PoolConfig::default())?;
 //! let registry = Registry::open(Arc::new(backend), RegistryOptions::default()).await?;
@@ -40,9 +40,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
-use registry_core::sql::{self, Database, Dialect, Read, attempts};
-use registry_core::{Backend, Commit, Limits, Outcome, Query, Record, Result};
+use feast_registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
+use feast_registry_core::{Backend, Commit, Limits, Outcome, Query, Record, Result};
+use feast_registry_sql::{self as sql, Database, Dialect, Read, attempts};
 
 use crate::error::Failure;
 use crate::options::Options;
@@ -223,13 +223,13 @@ impl Database for PostgresBackend {
 
 #[cfg(test)]
 mod tests {
-    use registry_core::sql::Statement;
+    use feast_registry_sql::Statement;
 
     use super::*;
 
     #[test]
     fn one_statement_needs_no_transaction() {
-        let queries = [Query::Keys(vec![registry_core::Key::project_object("p")])];
+        let queries = [Query::Keys(vec![feast_registry_core::Key::project_object("p")])];
         let Read { statements, .. } = &Read::new(Dialect::PostgreSql, &queries);
         let [Statement { text, values }] = statements.as_slice() else { panic!("{statements:?}") };
         assert!(text.ends_with("FROM projects WHERE project_name = $1 AND project_id = $2"), "{text}");

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use registry_core::sql::{Statement, Value, keys_of};
-use registry_core::{Commit, Key, Write};
+use feast_registry_core::{Commit, Key, Write};
+use feast_registry_sql::{Statement, Value, keys_of};
 
 /// The most keys that are locked one by one. PostgreSQL keeps all locks in a table of fixed size (some 6,400 by default);
 /// who has more to lock has the whole registry.
@@ -80,7 +80,7 @@ fn number(of: &str) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use registry_core::{Expected, Kind, Record};
+    use feast_registry_core::{Expected, Kind, Record};
 
     fn entity(name: &str) -> Key {
         Key::object(Kind::Entity, "p", name)

@@ -5,8 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use registry_core::config::RegistryUrl;
-use registry_core::{Error, Result};
+use feast_registry_core::config::RegistryUrl;
+use feast_registry_core::{Error, Result};
 use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslMode, TargetSessionAttrs};
 

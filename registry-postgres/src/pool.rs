@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, QueueMode, RecycleError, RecycleResult, Timeouts};
-use registry_core::Result;
-use registry_core::config::PoolConfig;
+use feast_registry_core::Result;
+use feast_registry_core::config::PoolConfig;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -77,7 +77,7 @@ impl Pool {
             })
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(|error| registry_core::Error::internal("no pool").with_source(error))?;
+            .map_err(|error| feast_registry_core::Error::internal("no pool").with_source(error))?;
         Ok(Self { pool, location, answer_timeout, echo: config.echo })
     }
 

@@ -1,7 +1,7 @@
 //! Making, verifying and removing the tables.
 
-use registry_core::sql::{self, Dialect, Statement, Value};
-use registry_core::{ErrorKind, Kind};
+use feast_registry_core::{ErrorKind, Kind};
+use feast_registry_sql::{self as sql, Dialect, Statement, Value};
 
 use crate::error::Failure;
 use crate::session::{Session, plain};

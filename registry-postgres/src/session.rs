@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 
-use registry_core::sql::{Row, Statement, Value};
+use feast_registry_sql::{Row, Statement, Value};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -89,7 +89,7 @@ impl Session<'_> {
         answers.into_iter().collect::<Result<_, _>>().map_err(|error| self.failure(error))
     }
 
-    /// Runs the statements of a [`registry_core::sql::Read`], with others around them that return nothing to read.
+    /// Runs the statements of a [`feast_registry_sql::Read`], with others around them that return nothing to read.
     pub(crate) async fn rows(
         &self,
         before: Vec<Statement>,
@@ -189,7 +189,7 @@ fn parameter(value: &Value) -> (Parameter<'_>, Type) {
     }
 }
 
-/// A row of a [`registry_core::sql::Read`].
+/// A row of a [`feast_registry_sql::Read`].
 fn row(row: &tokio_postgres::Row) -> Result<Row, tokio_postgres::Error> {
     Ok(Row {
         term: row.try_get(0)?,

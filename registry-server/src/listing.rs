@@ -5,9 +5,9 @@
 
 use std::cmp::Ordering;
 
+use feast_registry_core::proto::DESCRIPTORS;
+use feast_registry_core::{Feature, Object, Reference, Relation};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as FieldKind, MapKey, ReflectMessage, Value};
-use registry_core::proto::DESCRIPTORS;
-use registry_core::{Feature, Object, Reference, Relation};
 
 use crate::proto::{PaginationMetadata, PaginationParams, SortingParams};
 
@@ -226,7 +226,7 @@ fn key_text(key: &MapKey) -> String {
 
 #[cfg(test)]
 mod tests {
-    use registry_core::proto::core::{DataSource, FeatureView, FeatureViewMeta, FeatureViewSpec};
+    use feast_registry_core::proto::core::{DataSource, FeatureView, FeatureViewMeta, FeatureViewSpec};
 
     use super::*;
 

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use registry_core::proto::FILE_DESCRIPTOR_SET;
-use registry_core::{Error, ErrorKind, Registry, Result};
+use feast_registry_core::proto::FILE_DESCRIPTOR_SET;
+use feast_registry_core::{Error, ErrorKind, Registry, Result};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;

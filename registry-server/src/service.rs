@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use registry_core::proto::core::{
+use feast_registry_core::proto::core::{
     FeatureService, FeatureView, LabelView, OnDemandFeatureView, SavedDataset, StreamFeatureView,
 };
-use registry_core::{
+use feast_registry_core::{
     Encoded, Error, ErrorKind, FeastObject, Feature, Freshness, Kind, ListFilter, Object, ObjectType, Registry,
     Relation, Result, proto::core,
 };
@@ -425,7 +425,8 @@ fn feature_message(feature: Feature) -> crate::proto::Feature {
 }
 
 fn relation_message(relation: Relation) -> EntityRelation {
-    let end = |end: registry_core::Reference| EntityReference { r#type: end.object_type.to_string(), name: end.name };
+    let end =
+        |end: feast_registry_core::Reference| EntityReference { r#type: end.object_type.to_string(), name: end.name };
     EntityRelation { source: Some(end(relation.source)), target: Some(end(relation.target)) }
 }
 

@@ -5,7 +5,7 @@
 
 use std::error::Error as _;
 
-use registry_core::{Error, ErrorKind, Kind};
+use feast_registry_core::{Error, ErrorKind, Kind};
 use serde_json::json;
 use tonic::{Code, Status};
 

@@ -4,15 +4,15 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-use prost::Message;
-use prost_reflect::DynamicMessage;
-use registry::proto::DESCRIPTORS;
-use registry::proto::core::{
+use feast_registry::proto::DESCRIPTORS;
+use feast_registry::proto::core::{
     self, DataSource, Entity, EntitySpecV2, FeatureService, FeatureServiceSpec, FeatureSpecV2, FeatureTransformationV2,
     FeatureView, FeatureViewProjection, FeatureViewSpec, OnDemandFeatureView, OnDemandFeatureViewSpec, Permission,
     PermissionSpec, Project, ProjectSpec, UserDefinedFunctionV2, feature_transformation_v2::Transformation,
 };
-use registry::{FeastObject, Freshness, Kind, ListFilter, Object, Registry, RegistryConfig};
+use feast_registry::{FeastObject, Freshness, Kind, ListFilter, Object, Registry, RegistryConfig};
+use prost::Message;
+use prost_reflect::DynamicMessage;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
@@ -46,7 +46,7 @@ impl Fixture {
     }
 
     async fn open(&self) -> Registry {
-        registry::open(&RegistryConfig::new(self.url().parse().expect("a URL"))).await.expect("a registry")
+        feast_registry::open(&RegistryConfig::new(self.url().parse().expect("a URL"))).await.expect("a registry")
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use registry_core::{Error, ErrorKind};
+use feast_registry_core::{Error, ErrorKind};
 use rusqlite::ErrorCode;
 
 /// The registry's error for an error of SQLite at a location.

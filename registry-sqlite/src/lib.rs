@@ -8,10 +8,10 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use registry_core::{Registry, RegistryOptions};
-//! use registry_sqlite::SqliteBackend;
+//! use feast_registry_core::{Registry, RegistryOptions};
+//! use feast_registry_sqlite::SqliteBackend;
 //!
-//! # async fn open() -> registry_core::Result<()> {
+//! # async fn open() -> feast_registry_core::Result<()> {
 //! let backend = SqliteBackend::open("registry.db")?;
 //! let registry = Registry::open(Arc::new(backend), RegistryOptions::default()).await?;
 //! # Ok(())
@@ -30,8 +30,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use registry_core::config::SchemaMode;
-use registry_core::{Backend, Commit, Error, ErrorKind, Limits, Outcome, Query, Record, Result};
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::{Backend, Commit, Error, ErrorKind, Limits, Outcome, Query, Record, Result};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 

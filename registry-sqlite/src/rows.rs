@@ -1,13 +1,13 @@
 //! Running the statements that all SQL backends share, within whatever transaction the connection is in.
 
-use registry_core::sql::{self, Dialect, Read, Row, Statement, Value};
-use registry_core::{Commit, Outcome, Query, Record};
+use feast_registry_core::{Commit, Outcome, Query, Record};
+use feast_registry_sql::{self as sql, Dialect, Read, Row, Statement, Value};
 use rusqlite::{Connection, Result, params_from_iter};
 
 use crate::error::sqlite_error;
 
 /// Answers queries from one state of the database.
-pub(crate) fn read(connection: &Connection, queries: &[Query]) -> registry_core::Result<Vec<Vec<Record>>> {
+pub(crate) fn read(connection: &Connection, queries: &[Query]) -> feast_registry_core::Result<Vec<Vec<Record>>> {
     let answers = || {
         let read = Read::new(Dialect::Sqlite, queries);
         // One statement sees one state of its own accord; between BEGIN and COMMIT all do.

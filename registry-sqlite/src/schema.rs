@@ -1,8 +1,8 @@
 //! Making, verifying and removing the tables.
 
-use registry_core::config::SchemaMode;
-use registry_core::sql::{self, Dialect, Table};
-use registry_core::{Error, ErrorKind, Kind};
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::{Error, ErrorKind, Kind};
+use feast_registry_sql::{self as sql, Dialect, Table};
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
 
 /// Makes the tables that are missing, or says which are. If none is, nothing is locked.

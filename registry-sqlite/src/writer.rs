@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
-use registry_core::config::SchemaMode;
-use registry_core::{Commit, Error, ErrorKind, Outcome, Query, Record, Result};
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::{Commit, Error, ErrorKind, Outcome, Query, Record, Result};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
-use registry_core::config::{CacheMode, PoolConfig, RegistryConfig, RegistryUrl, SchemaMode};
-use registry_core::{Error, Result};
+use feast_registry_core::config::{CacheMode, PoolConfig, RegistryConfig, RegistryUrl, SchemaMode};
+use feast_registry_core::{Error, Result};
 
 mod block;
 mod env;
@@ -32,7 +32,7 @@ use yaml::Value;
 /// `sqlite:///` URL is relative to the folder that the process works in, as a rule of SQLAlchemy's.
 ///
 /// ```
-/// use registry::config::FeatureStoreConfig;
+/// use feast_registry::config::FeatureStoreConfig;
 ///
 /// let text = "
 /// project: driver_ranking
@@ -46,7 +46,7 @@ use yaml::Value;
 /// assert_eq!(config.project.as_deref(), Some("driver_ranking"));
 /// assert_eq!(config.registry.url.password(), Some("secret"));
 /// assert_eq!(config.registry.cache.ttl.as_secs(), 60);
-/// # Ok::<(), registry_core::Error>(())
+/// # Ok::<(), feast_registry_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeatureStoreConfig {
@@ -61,7 +61,7 @@ impl FeatureStoreConfig {
     ///
     /// # Errors
     ///
-    /// [`InvalidConfig`](registry_core::ErrorKind::InvalidConfig): the file cannot be read or not be understood. The
+    /// [`InvalidConfig`](feast_registry_core::ErrorKind::InvalidConfig): the file cannot be read or not be understood. The
     /// error names the file, the line and the setting, and what is accepted there. It never repeats a URL.
     pub fn load(path: &Path) -> Result<Self> {
         let unreadable = |why: &dyn Display| format!("{} cannot be read: {why}", path.display());

@@ -1,6 +1,6 @@
 //! A Feast feature registry, opened from Feast's own configuration.
 //!
-//! This crate puts [`registry_core`] and the storage backends together. Which backends are compiled in is a matter of
+//! This crate puts [`feast_registry_core`] and the storage backends together. Which backends are compiled in is a matter of
 //! its Cargo features:
 //!
 //! | feature | URLs | backend |
@@ -13,12 +13,12 @@
 //! | always | `memory://` | [`MemoryBackend`] |
 //!
 //! ```no_run
-//! # async fn example() -> registry::Result<()> {
-//! use registry::proto::core::FeatureView;
-//! use registry::{Freshness, RegistryConfig};
+//! # async fn example() -> feast_registry::Result<()> {
+//! use feast_registry::proto::core::FeatureView;
+//! use feast_registry::{Freshness, RegistryConfig};
 //!
 //! let config = RegistryConfig::new("sqlite:///registry.db".parse()?);
-//! let registry = registry::open(&config).await?;
+//! let registry = feast_registry::open(&config).await?;
 //! let view: FeatureView = registry.get_message("rides", "driver_stats", Freshness::Cached).await?;
 //! # Ok(())
 //! # }
@@ -32,18 +32,18 @@ pub mod config;
 
 use std::sync::Arc;
 
-pub use registry_core::config::{
+pub use feast_registry_core::config::{
     CacheConfig, CacheMode, ObjectStoreConfig, PoolConfig, RegistryConfig, RegistryUrl, SchemaMode,
 };
-pub use registry_core::*;
+pub use feast_registry_core::*;
 #[cfg(any(feature = "file", feature = "s3", feature = "gcs", feature = "azure"))]
-pub use registry_file::FileBackend;
+pub use feast_registry_file::FileBackend;
 #[cfg(feature = "mysql")]
-pub use registry_mysql::MySqlBackend;
+pub use feast_registry_mysql::MySqlBackend;
 #[cfg(feature = "postgres")]
-pub use registry_postgres::PostgresBackend;
+pub use feast_registry_postgres::PostgresBackend;
 #[cfg(feature = "sqlite")]
-pub use registry_sqlite::SqliteBackend;
+pub use feast_registry_sqlite::SqliteBackend;
 
 /// Opens the registry that a configuration names.
 ///

@@ -34,7 +34,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<()> {
     };
     // Each alone: built in one go, the server would get the features that the program which measures asks of their
     // common dependencies, and would not be the server that users have.
-    let server = build(project, "registry-server", "feast-registry")?;
+    let server = build(project, "feast-registry-server", "feast-registry")?;
     let benchmarks = build(project, "benchmarks", "benchmarks")?;
     let mut command = project.command(benchmarks);
     command.arg("--python").arg(python).arg("--server").arg(server);

@@ -42,11 +42,11 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     core.compile_fds(core_files)?;
 
     let mut service = tonic_prost_build::Config::new();
-    service.btree_map(["."]).bytes(["."]).extern_path(".feast.core", "::registry_core::proto::core");
+    service.btree_map(["."]).bytes(["."]).extern_path(".feast.core", "::feast_registry_core::proto::core");
     for message in ENCODED {
         service.extern_path(
             format!(".feast.core.{message}"),
-            format!("::registry_core::Encoded<::registry_core::proto::core::{message}>"),
+            format!("::feast_registry_core::Encoded<::feast_registry_core::proto::core::{message}>"),
         );
     }
     tonic_prost_build::configure()

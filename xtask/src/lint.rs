@@ -15,24 +15,33 @@ const CARGO_DENY: &str = "0.20.2";
 const CLOUD: [&str; 5] = ["object_store", "reqwest", "hyper", "rustls", "ring"];
 
 /// What a package, built with these flags and nothing else of the workspace, must not drag in.
-const KEPT_OUT: [(&str, &str, &[&str]); 8] = [
-    ("registry-core", "", &["rusqlite", "libsqlite3-sys", "tokio-postgres", "rustls", "tonic", "hyper", "mio"]),
-    // A local file needs no cloud, and neither does the facade as it comes.
-    ("registry-file", "", &CLOUD),
-    ("registry", "", &CLOUD),
-    ("registry-sqlite", "", &["tokio-postgres", "rustls", "tonic", "hyper"]),
+const KEPT_OUT: [(&str, &str, &[&str]); 9] = [
+    ("feast-registry-core", "", &["rusqlite", "libsqlite3-sys", "tokio-postgres", "rustls", "tonic", "hyper", "mio"]),
     (
-        "registry-mysql",
+        "feast-registry-sql",
+        "",
+        &["rusqlite", "libsqlite3-sys", "tokio-postgres", "mysql_async", "rustls", "tonic", "hyper"],
+    ),
+    // A local file needs no cloud, and neither does the facade as it comes.
+    ("feast-registry-file", "", &CLOUD),
+    ("feast-registry", "", &CLOUD),
+    ("feast-registry-sqlite", "", &["tokio-postgres", "rustls", "tonic", "hyper"]),
+    (
+        "feast-registry-mysql",
         "",
         &["rusqlite", "libsqlite3-sys", "tokio-postgres", "tonic", "hyper", "openssl-sys", "aws-lc-rs"],
     ),
-    ("registry-postgres", "", &["rusqlite", "libsqlite3-sys", "tonic", "hyper", "openssl-sys", "aws-lc-rs"]),
+    ("feast-registry-postgres", "", &["rusqlite", "libsqlite3-sys", "tonic", "hyper", "openssl-sys", "aws-lc-rs"]),
     (
-        "registry",
+        "feast-registry",
         "--no-default-features",
         &["rusqlite", "libsqlite3-sys", "tokio-postgres", "rustls", "tonic", "hyper"],
     ),
-    ("registry", "--no-default-features --features postgres", &["rusqlite", "libsqlite3-sys", "aws-lc-rs", "hyper"]),
+    (
+        "feast-registry",
+        "--no-default-features --features postgres",
+        &["rusqlite", "libsqlite3-sys", "aws-lc-rs", "hyper"],
+    ),
 ];
 
 pub(crate) fn run(project: &Project) -> Result<()> {
@@ -101,12 +110,11 @@ fn packages(project: &Project) -> Result<Vec<(String, bool)>> {
     let mut packages = Vec::new();
     for entry in fs::read_dir(&project.root).context("cannot list the workspace")? {
         let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        // A package's folder has its name, and is in the workspace's own folder.
-        if let Ok(manifest) = fs::read_to_string(entry.path().join("Cargo.toml"))
-            && name != "xtask"
-        {
-            packages.push((name, manifest.lines().any(|line| line.trim() == "[features]")));
+        // A package's folder is in the workspace's own folder.
+        let Ok(manifest) = fs::read_to_string(entry.path().join("Cargo.toml")) else { continue };
+        let name = manifest.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+        if let Some(name) = name.filter(|name| *name != "xtask") {
+            packages.push((name.to_owned(), manifest.lines().any(|line| line.trim() == "[features]")));
         }
     }
     packages.sort();

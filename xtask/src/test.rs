@@ -107,7 +107,7 @@ impl Plan {
 
 /// The binary as `cargo build` makes it for a user; the interop tests start this very one.
 fn build_server(project: &Project) -> Result<PathBuf> {
-    run_command(&mut project.cargo("build --package registry-server --bin feast-registry"))?;
+    run_command(&mut project.cargo("build --package feast-registry-server --bin feast-registry"))?;
     // Cargo puts it where it put us, whatever the target folder is.
     let server = env::current_exe()?.with_file_name(format!("feast-registry{}", env::consts::EXE_SUFFIX));
     ensure!(server.is_file(), "it was built, but it is not at {}", server.display());

@@ -1,7 +1,7 @@
 //! A commit is done if all that it expects is so, and otherwise leaves no trace.
 
 use bytes::Bytes;
-use registry_core::{Expected, Key, Kind, Outcome, Record, Write};
+use feast_registry_core::{Expected, Key, Kind, Outcome, Record, Write};
 
 use crate::handle::{Handle, assert_records, assert_unchanged, assert_value};
 use crate::run::Setup;
@@ -232,8 +232,8 @@ pub(crate) async fn commits_without_writes_or_expectations(setup: Setup) {
     assert_eq!(record.value, uuid(1), "the fact is the text that it was");
 }
 
-fn all_facts() -> registry_core::Query {
-    registry_core::Query::Metadata { project: None }
+fn all_facts() -> feast_registry_core::Query {
+    feast_registry_core::Query::Metadata { project: None }
 }
 
 pub(crate) async fn thousands_of_expectations_and_writes(setup: Setup) {

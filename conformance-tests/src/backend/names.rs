@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use registry_core::{Expected, Key, Kind, Outcome, Query, Record, Write};
+use feast_registry_core::{Expected, Key, Kind, Outcome, Query, Record, Write};
 
 use crate::handle::{Handle, assert_records, assert_unchanged, assert_value, not_of_project};
 use crate::run::Setup;

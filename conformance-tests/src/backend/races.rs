@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use registry_core::{Expected, Key, Kind, Outcome, Query, Record, Write};
+use feast_registry_core::{Expected, Key, Kind, Outcome, Query, Record, Write};
 
 use crate::handle::{Handle, assert_records, assert_value, or_fail};
 use crate::race::{RACERS, Rounds, joined, joined_all, race};

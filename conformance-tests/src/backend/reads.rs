@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use registry_core::{Key, Kind, Query, Record, Write};
+use feast_registry_core::{Key, Kind, Query, Record, Write};
 
 use crate::handle::{Handle, assert_records, assert_value};
 use crate::run::Setup;

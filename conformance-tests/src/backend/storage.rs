@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use registry_core::config::SchemaMode;
-use registry_core::{Backend, ErrorKind, Key, Kind, Query, Write};
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::{Backend, ErrorKind, Key, Kind, Query, Write};
 
 use crate::handle::{Handle, assert_records, assert_unchanged, chain, or_fail};
 use crate::race::{RACERS, race};

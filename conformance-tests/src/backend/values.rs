@@ -1,8 +1,8 @@
 //! Values come back as they were stored, to the byte.
 
 use bytes::Bytes;
-use registry_core::proto::core::FeatureViewVersionRecord;
-use registry_core::{Expected, Key, Kind, Outcome, Query, Record};
+use feast_registry_core::proto::core::FeatureViewVersionRecord;
+use feast_registry_core::{Expected, Key, Kind, Outcome, Query, Record};
 
 use crate::handle::{Handle, assert_records, assert_value};
 use crate::run::Setup;

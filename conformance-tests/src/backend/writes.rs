@@ -1,6 +1,6 @@
 //! What each write does, alone and after others of the same commit.
 
-use registry_core::{Key, Kind, Record, Write};
+use feast_registry_core::{Key, Kind, Record, Write};
 
 use crate::handle::{Everything, assert_unchanged, assert_value, not_of_project, of_project};
 use crate::run::Setup;

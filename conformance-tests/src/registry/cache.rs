@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use registry_core::config::{CacheConfig, CacheMode};
-use registry_core::{ErrorKind, Freshness, Kind, ListFilter, Object, Registry};
+use feast_registry_core::config::{CacheConfig, CacheMode};
+use feast_registry_core::{ErrorKind, Freshness, Kind, ListFilter, Object, Registry};
 
 use crate::handle::or_fail;
 use crate::race::{RACERS, Rounds, race};
@@ -46,7 +46,7 @@ pub(crate) async fn own_writes_show_at_once(setup: Setup) {
         assert_eq!(cached(&registry, "p", "driver").await, Some(note), "an entity that was just applied");
         let listed = registry.list(Kind::Entity, Some("p"), &ListFilter::default(), Freshness::Cached).await;
         assert_eq!(or_fail("a cached list", listed).len(), 1, "a list of what was just applied");
-        let materialized: registry_core::proto::core::FeatureView =
+        let materialized: feast_registry_core::proto::core::FeatureView =
             or_fail("a cached read", registry.get_message("p", "view", Freshness::Cached).await);
         let intervals = materialized.meta.unwrap_or_default().materialization_intervals.len();
         assert_eq!(intervals, round + 1, "the intervals of a view that was just materialized");

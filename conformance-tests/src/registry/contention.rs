@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use feast_registry_core::config::CacheConfig;
+use feast_registry_core::proto::core::{FeatureView, FeatureViewState, MaterializationInterval};
+use feast_registry_core::{ApplyOptions, ErrorKind, Freshness, Key, Kind, ListFilter, Object, Registry};
 use prost_types::Timestamp;
-use registry_core::config::CacheConfig;
-use registry_core::proto::core::{FeatureView, FeatureViewState, MaterializationInterval};
-use registry_core::{ApplyOptions, ErrorKind, Freshness, Key, Kind, ListFilter, Object, Registry};
 
 use crate::faulty::FaultyBackend;
 use crate::handle::{chain, or_fail};

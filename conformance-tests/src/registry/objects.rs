@@ -1,9 +1,9 @@
 //! Objects of all kinds through the registry.
 
 use bytes::Bytes;
-use registry_core::config::CacheConfig;
-use registry_core::proto::core::{FeatureService, FeatureServiceSpec, FeatureViewProjection};
-use registry_core::{ApplyOptions, ErrorKind, Freshness, INFRA_NAME, Kind, ListFilter, Object, Registry};
+use feast_registry_core::config::CacheConfig;
+use feast_registry_core::proto::core::{FeatureService, FeatureServiceSpec, FeatureViewProjection};
+use feast_registry_core::{ApplyOptions, ErrorKind, Freshness, INFRA_NAME, Kind, ListFilter, Object, Registry};
 
 use crate::handle::{assert_unchanged, chain, or_fail};
 use crate::run::Setup;

@@ -1,7 +1,7 @@
 //! Projects are made and deleted whole, and apart from each other.
 
 use bytes::Bytes;
-use registry_core::{ApplyOptions, ErrorKind, Freshness, Key, Kind, ListFilter, Object, Registry};
+use feast_registry_core::{ApplyOptions, ErrorKind, Freshness, Key, Kind, ListFilter, Object, Registry};
 
 use crate::handle::{assert_unchanged, chain, not_of_project, of_project, or_fail};
 use crate::race::{RACERS, Rounds, race};

@@ -1,9 +1,9 @@
 //! Fields of a newer Feast, which nothing here knows, are kept.
 
 use bytes::Bytes;
+use feast_registry_core::config::CacheConfig;
+use feast_registry_core::{Freshness, INFRA_NAME, Kind, ListFilter, Object, Registry};
 use prost::encoding::{WireType, encode_key};
-use registry_core::config::CacheConfig;
-use registry_core::{Freshness, INFRA_NAME, Kind, ListFilter, Object, Registry};
 
 use crate::handle::{or_fail, shown};
 use crate::run::Setup;

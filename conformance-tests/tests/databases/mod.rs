@@ -8,8 +8,8 @@ use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-use conformance_tests::Exception;
-use registry_core::config::{PoolConfig, RegistryUrl};
+use feast_registry_conformance::Exception;
+use feast_registry_core::config::{PoolConfig, RegistryUrl};
 
 /// Where a worker finds the storage.
 pub(crate) const STORAGE: &str = "CONFORMANCE_STORAGE";
@@ -33,7 +33,7 @@ pub(crate) fn exceptions(name: &str) -> Vec<Exception> {
         return Vec::new();
     }
     let reason = format!("this run does without {name} ({WITHOUT})");
-    let mut themes: Vec<&str> = conformance_tests::tests()
+    let mut themes: Vec<&str> = feast_registry_conformance::tests()
         .iter()
         .filter_map(|test| test.name.split_once("::"))
         .map(|(theme, _)| theme)

@@ -38,7 +38,7 @@ impl Database {
 
     /// Removes all tables of the registry.
     pub(crate) async fn remove_tables(&self) {
-        let tables: Vec<&str> = registry_core::sql::tables().iter().map(|table| table.name).collect();
+        let tables: Vec<&str> = feast_registry_sql::tables().iter().map(|table| table.name).collect();
         self.execute(&[&format!("DROP TABLE {}", tables.join(", "))]).await;
     }
 

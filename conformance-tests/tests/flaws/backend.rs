@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use prost::Message;
-use registry_core::config::SchemaMode;
-use registry_core::proto::core::{Entity, FeatureView, FeatureViewVersionRecord};
-use registry_core::{
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::proto::core::{Entity, FeatureView, FeatureViewVersionRecord};
+use feast_registry_core::{
     Backend, Commit, Error, ErrorKind, Expected, Key, Kind, Limits, Outcome, Query, Record, Result, Write,
 };
+use prost::Message;
 
 /// What is wrong with a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

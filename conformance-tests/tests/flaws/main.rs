@@ -7,7 +7,7 @@ mod storage;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use conformance_tests::{Factory, Test, tests};
+use feast_registry_conformance::{Factory, Test, tests};
 
 use crate::backend::Flaw;
 use crate::storage::{InFile, InMemory};
@@ -27,7 +27,7 @@ fn factory(flaw: Flaw, test: &str) -> Arc<dyn Factory> {
 
 #[test]
 fn without_a_flaw_every_test_passes() {
-    let report = runtime().block_on(conformance_tests::all(factory(Flaw::None, "")));
+    let report = runtime().block_on(feast_registry_conformance::all(factory(Flaw::None, "")));
     assert_eq!(report.passed.len() + report.excepted.len(), tests().len(), "every test is in the report:\n{report}");
     assert!(report.excepted.iter().all(|(name, _)| wants_file(name)), "nothing else is left out:\n{report}");
     for (name, _) in report.excepted {

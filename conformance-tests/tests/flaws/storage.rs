@@ -5,9 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use conformance_tests::{Exception, Factory, Storage, this_program, worker};
-use registry_core::{Backend, MemoryBackend, Result};
-use registry_sqlite::SqliteBackend;
+use feast_registry_conformance::{Exception, Factory, Storage, this_program, worker};
+use feast_registry_core::{Backend, MemoryBackend, Result};
+use feast_registry_sqlite::SqliteBackend;
 use tempfile::TempDir;
 
 use crate::backend::{Flaw, State, flawed};

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use conformance_tests::{Exception, Factory, Storage, this_program};
-use registry_core::{Backend, Result};
+use feast_registry_conformance::{Exception, Factory, Storage, this_program};
+use feast_registry_core::{Backend, Result};
 use tempfile::TempDir;
 
 /// Where a worker finds the file.
@@ -59,5 +59,5 @@ impl Storage for Folder {
 
 /// What the tests of several processes start. It has nothing to do in an ordinary run.
 pub(crate) fn worker(open: Open) {
-    conformance_tests::worker(async || open(env::var_os(FILE).expect("the file to open").into()));
+    feast_registry_conformance::worker(async || open(env::var_os(FILE).expect("the file to open").into()));
 }

@@ -13,15 +13,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use conformance_tests::{Exception, Factory, Storage, this_program};
+use feast_registry_conformance::{Exception, Factory, Storage, this_program};
+use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl};
+use feast_registry_core::{Backend, Result};
+use feast_registry_file::FileBackend;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use registry_core::config::{ObjectStoreConfig, RegistryUrl};
-use registry_core::{Backend, Result};
-use registry_file::FileBackend;
 
 /// Where a worker finds the object, and the settings of the store: lines of a name, `=` and a value.
 const URL: &str = "REGISTRY_URL";
@@ -176,7 +176,7 @@ impl Storage for Object {
 
 /// What a worker process does.
 pub(crate) fn work() {
-    conformance_tests::worker(async || {
+    feast_registry_conformance::worker(async || {
         let url = std::env::var(URL).expect("the object to open");
         let settings = std::env::var(SETTINGS).expect("the settings of the store");
         let settings = settings.lines().filter_map(|line| line.split_once('='));

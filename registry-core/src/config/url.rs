@@ -36,14 +36,14 @@ const SECRET_OPTIONS: [&str; 8] = ["pass", "pwd", "secret", "token", "key", "cre
 /// it. The same holds for the errors of parsing.
 ///
 /// ```
-/// use registry_core::config::RegistryUrl;
+/// use feast_registry_core::config::RegistryUrl;
 ///
 /// let url: RegistryUrl = "postgresql+psycopg://feast:p%40ss@[::1]:5432/features?sslmode=require".parse()?;
 /// assert_eq!((url.scheme(), url.driver()), ("postgresql", Some("psycopg")));
 /// assert_eq!((url.host(), url.port()), (Some("::1"), Some(5432)));
 /// assert_eq!((url.password(), url.database()), (Some("p@ss"), Some("features")));
 /// assert_eq!(url.to_string(), "postgresql+psycopg://feast:***@[::1]:5432/features?sslmode=require");
-/// # Ok::<(), registry_core::Error>(())
+/// # Ok::<(), feast_registry_core::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegistryUrl {

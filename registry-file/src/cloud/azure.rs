@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
+use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl};
+use feast_registry_core::{Error, Result};
 use object_store::Attributes;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use registry_core::config::{ObjectStoreConfig, RegistryUrl};
-use registry_core::{Error, Result};
 
 use super::settings::{Settings, is_plain};
 use super::{Place, key, retries, unusable};

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl};
+use feast_registry_core::{Error, Result};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::{Attributes, StaticCredentialProvider};
-use registry_core::config::{ObjectStoreConfig, RegistryUrl};
-use registry_core::{Error, Result};
 
 use super::settings::{Settings, is_plain};
 use super::{Place, key, retries, unusable};

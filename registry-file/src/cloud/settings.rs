@@ -1,6 +1,6 @@
 //! Settings of a store, which are named and found as its own tools do: in the environment.
 
-use registry_core::config::ObjectStoreConfig;
+use feast_registry_core::config::ObjectStoreConfig;
 
 /// The environment, and before it what the configuration says.
 pub(super) struct Settings<'a> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use registry_core::{Commit, Error, Expected, Key, Kind, Object, Outcome, Record, Result, Write};
+use feast_registry_core::{Commit, Error, Expected, Key, Kind, Object, Outcome, Record, Result, Write};
 
 use super::parse::version_key;
 use super::{Document, Entry, place};
@@ -140,7 +140,7 @@ fn replace(place: indexmap::map::Entry<'_, Arc<Key>, Entry>, entry: Entry) {
 
 fn check_key(key: &Key, value: &Bytes) -> Result<()> {
     let is_said = match key {
-        Key::Object { kind: Kind::Infra, name, .. } => name == registry_core::INFRA_NAME,
+        Key::Object { kind: Kind::Infra, name, .. } => name == feast_registry_core::INFRA_NAME,
         Key::Object { kind, project, name } => {
             let object = Object::new(*kind, value.clone());
             let is_of = if *kind == Kind::Project { project == name } else { object.project()? == *project };

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use feast_registry_core::{Error, ErrorKind, INFRA_NAME, Key, Kind, Object, Result, wire};
 use prost::Message;
-use registry_core::{Error, ErrorKind, INFRA_NAME, Key, Kind, Object, Result, wire};
 
 use super::{Document, Entry, Objects, Sorted, field, own_second, place};
 use crate::extra::{self, Extra, Table};

@@ -1,6 +1,6 @@
 //! Answering queries from memory.
 
-use registry_core::{Key, Query, Record};
+use feast_registry_core::{Key, Query, Record};
 
 use super::{Document, Entry};
 

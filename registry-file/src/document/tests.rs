@@ -1,13 +1,13 @@
 //! What stands in the file, and what becomes of what Feast writes there.
 
 use bytes::Bytes;
-use prost::Message;
-use prost_types::Timestamp;
-use registry_core::proto::core::{
+use feast_registry_core::proto::core::{
     Entity, EntityMeta, EntitySpecV2, Infra, InfraObject, Project, ProjectMetadata, ProjectSpec, Registry,
     ValidationReference,
 };
-use registry_core::{Commit, INFRA_NAME, Key, Kind, Outcome, Query, Record, Write};
+use feast_registry_core::{Commit, INFRA_NAME, Key, Kind, Outcome, Query, Record, Write};
+use prost::Message;
+use prost_types::Timestamp;
 
 use super::*;
 
@@ -93,8 +93,8 @@ fn the_second_of_a_write_is_kept_until_feast_changes_the_object() {
 
 #[test]
 fn user_metadata_goes_when_feast_deletes_the_view() {
-    let view = registry_core::proto::core::FeatureView {
-        spec: Some(registry_core::proto::core::FeatureViewSpec {
+    let view = feast_registry_core::proto::core::FeatureView {
+        spec: Some(feast_registry_core::proto::core::FeatureViewSpec {
             name: "v".to_owned(),
             project: "p".to_owned(),
             ..Default::default()

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 use clap::Args;
+use feast_registry::{Freshness, Kind, Lineage, ObjectType, Reference};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as FieldKind, ReflectMessage, Value};
 use prost_types::Timestamp;
-use registry::{Freshness, Kind, Lineage, ObjectType, Reference};
 
 use super::get::{Found, Which};
 use super::list::version;

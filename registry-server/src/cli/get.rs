@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
-use registry::{Freshness, Kind, Object};
+use feast_registry::{Freshness, Kind, Object};
 
 use super::location::{Location, Opened};
 use super::output::{self, Format};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use feast_registry::{Freshness, Kind, ListFilter, Object};
 use prost_reflect::{DynamicMessage, Value};
 use prost_types::Timestamp;
-use registry::{Freshness, Kind, ListFilter, Object};
 
 use super::location::{Location, Opened};
 use super::message::{self, Fields};

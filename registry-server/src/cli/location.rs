@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use registry::config::FeatureStoreConfig;
-use registry::{ErrorKind, Registry, RegistryConfig, RegistryUrl, SchemaMode};
+use feast_registry::config::FeatureStoreConfig;
+use feast_registry::{ErrorKind, Registry, RegistryConfig, RegistryUrl, SchemaMode};
 
 /// The registry when nothing says another.
 const DEFAULT_URL: &str = "sqlite:///registry.db";
@@ -63,7 +63,7 @@ impl Location {
     /// Opens the registry to look at it: no file and no table is made.
     pub(crate) async fn open(&self) -> Result<Opened> {
         let FeatureStoreConfig { project, registry: config } = self.read()?;
-        let registry = registry::open_read_only(&config).await.map_err(|error| match error.kind() {
+        let registry = feast_registry::open_read_only(&config).await.map_err(|error| match error.kind() {
             ErrorKind::SchemaMissing => anyhow::Error::new(error).context(format!(
                 "there is no registry in {}, or not all of it; `feast-registry serve` makes what is missing",
                 config.url
@@ -79,7 +79,7 @@ impl Location {
 impl Opened {
     /// Opens it again, to write to it, as its configuration says.
     pub(crate) async fn to_write(&self) -> Result<Registry> {
-        Ok(registry::open(&self.config).await?)
+        Ok(feast_registry::open(&self.config).await?)
     }
 
     /// Whether deleting the last project removes the storage too.

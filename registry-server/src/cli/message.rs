@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use anyhow::{Context, Result};
+use feast_registry::proto::DESCRIPTORS;
+use feast_registry::{Kind, Object};
 use prost_reflect::{
     DynamicMessage, FieldDescriptor, Kind as FieldKind, MapKey, MessageDescriptor, ReflectMessage, Value,
 };
 use prost_types::{Duration, Timestamp};
-use registry::proto::DESCRIPTORS;
-use registry::{Kind, Object};
 use serde_json::Value as Json;
 
 use super::text;
@@ -226,7 +226,7 @@ fn unknown_below(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use registry::proto::core::{
+    use feast_registry::proto::core::{
         DataSource, Entity, EntityMeta, EntitySpecV2, FeatureService, FeatureServiceSpec, LoggingConfig,
     };
 

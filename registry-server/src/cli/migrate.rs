@@ -28,7 +28,11 @@ pub(crate) struct Migrate {
 impl Migrate {
     pub(super) async fn run(self) -> Result<()> {
         let config = self.location.read()?.registry;
-        let lines = if self.dry_run { registry::problems(&config).await? } else { registry::migrate(&config).await? };
+        let lines = if self.dry_run {
+            feast_registry::problems(&config).await?
+        } else {
+            feast_registry::migrate(&config).await?
+        };
         if lines.is_empty() {
             output::note(&format!("There is nothing to migrate in {}.", config.url));
         }

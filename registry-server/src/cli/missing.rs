@@ -1,13 +1,13 @@
 //! What to say about a name that is not there: which one may have been meant.
 
 use anyhow::{Error, Result, anyhow};
-use registry::{ErrorKind, Freshness, Kind, ListFilter, Registry};
+use feast_registry::{ErrorKind, Freshness, Kind, ListFilter, Registry};
 
 use super::text;
 
 /// Adds to an error about a missing object what there is instead: that name as another kind, or a similar one.
 pub(super) async fn explain(
-    error: registry::Error,
+    error: feast_registry::Error,
     registry: &Registry,
     project: &str,
     kinds: &[Kind],

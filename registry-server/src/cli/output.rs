@@ -6,9 +6,9 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Row, Width};
+use feast_registry::Object;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_reflect::DynamicMessage;
-use registry::Object;
 use serde_json::Value as Json;
 
 use super::message::{self, Fields};

@@ -1,7 +1,7 @@
 //! Which project a command is about, and what is in a project.
 
 use anyhow::{Result, bail};
-use registry::{Freshness, Kind, ListFilter, Registry};
+use feast_registry::{Freshness, Kind, ListFilter, Registry};
 
 use super::location::Opened;
 use super::{missing, text};
@@ -37,7 +37,7 @@ pub(super) fn check(opened: &Opened, projects: &[String], project: &str) -> Resu
 /// The names of all projects.
 pub(super) async fn names(registry: &Registry) -> Result<Vec<String>> {
     let projects = registry.list(Kind::Project, None, &ListFilter::default(), Freshness::Stored).await?;
-    Ok(projects.iter().map(|project| project.name()).collect::<registry::Result<_>>()?)
+    Ok(projects.iter().map(|project| project.name()).collect::<feast_registry::Result<_>>()?)
 }
 
 /// How many objects of each kind a project has; kinds of which it has none are left out.

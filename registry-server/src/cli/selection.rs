@@ -1,7 +1,7 @@
 //! The argument KIND: which kinds of object a command is about.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use registry::{Error, Kind};
+use feast_registry::{Error, Kind};
 
 /// What a KIND stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

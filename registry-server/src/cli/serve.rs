@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use registry_server::{DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_PORT, ServeOptions};
+use feast_registry_server::{DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_PORT, ServeOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -39,7 +39,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_MESSAGE_SIZE)]
     max_message_size: usize,
 
-    /// What to log: error, warn, info, debug (a line per request) or trace; or a filter, as info,registry_core=debug.
+    /// What to log: error, warn, info, debug (a line per request) or trace; or a filter, as info,feast_registry_core=debug.
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
     log: String,
 }
@@ -58,7 +58,7 @@ impl Serve {
         // Signals are caught from before the start-up line on, so that whoever has read it may send one.
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be caught")?;
-        let registry = registry::open(&self.location.read()?.registry).await?;
+        let registry = feast_registry::open(&self.location.read()?.registry).await?;
         // An IPv6 address may have the brackets that it has in a URL.
         let address = (self.host.trim_matches(['[', ']']), self.port);
         let listener = TcpListener::bind(address).await.with_context(|| {
@@ -72,7 +72,7 @@ impl Serve {
             }
         };
         let options = ServeOptions { max_message_size: self.max_message_size };
-        registry_server::serve(registry, listener, options, stop).await?;
+        feast_registry_server::serve(registry, listener, options, stop).await?;
         tracing::info!("stopped");
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use registry::{Freshness, Kind};
+use feast_registry::{Freshness, Kind};
 
 use super::location::{Location, Opened};
 use super::{output, project, text};

@@ -74,7 +74,7 @@ fn span(nanos: i128) -> String {
 }
 
 /// A number of things: `1 entity`, `2 entities`.
-pub(super) fn count(number: usize, kind: registry::Kind) -> String {
+pub(super) fn count(number: usize, kind: feast_registry::Kind) -> String {
     let name = if number == 1 { kind.label().to_owned() } else { kind.plural().replace('_', " ") };
     format!("{number} {name}")
 }

@@ -37,7 +37,7 @@ pub struct RefreshRequest {
 pub struct UpdateInfraRequest {
     #[prost(message, optional, tag = "1")]
     pub infra: ::core::option::Option<
-        ::registry_core::Encoded<::registry_core::proto::core::Infra>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Infra>,
     >,
     #[prost(string, tag = "2")]
     pub project: ::prost::alloc::string::String,
@@ -62,14 +62,14 @@ pub struct ListProjectMetadataRequest {
 pub struct ListProjectMetadataResponse {
     #[prost(message, repeated, tag = "1")]
     pub project_metadata: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::ProjectMetadata>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::ProjectMetadata>,
     >,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ApplyMaterializationRequest {
     #[prost(message, optional, tag = "1")]
     pub feature_view: ::core::option::Option<
-        ::registry_core::Encoded<::registry_core::proto::core::FeatureView>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureView>,
     >,
     #[prost(string, tag = "2")]
     pub project: ::prost::alloc::string::String,
@@ -84,7 +84,7 @@ pub struct ApplyMaterializationRequest {
 pub struct ApplyEntityRequest {
     #[prost(message, optional, tag = "1")]
     pub entity: ::core::option::Option<
-        ::registry_core::Encoded<::registry_core::proto::core::Entity>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Entity>,
     >,
     #[prost(string, tag = "2")]
     pub project: ::prost::alloc::string::String,
@@ -120,7 +120,7 @@ pub struct ListEntitiesRequest {
 pub struct ListEntitiesResponse {
     #[prost(message, repeated, tag = "1")]
     pub entities: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::Entity>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Entity>,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -138,7 +138,7 @@ pub struct DeleteEntityRequest {
 pub struct ApplyDataSourceRequest {
     #[prost(message, optional, tag = "1")]
     pub data_source: ::core::option::Option<
-        ::registry_core::Encoded<::registry_core::proto::core::DataSource>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::DataSource>,
     >,
     #[prost(string, tag = "2")]
     pub project: ::prost::alloc::string::String,
@@ -174,7 +174,7 @@ pub struct ListDataSourcesRequest {
 pub struct ListDataSourcesResponse {
     #[prost(message, repeated, tag = "1")]
     pub data_sources: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::DataSource>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::DataSource>,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -204,17 +204,17 @@ pub mod apply_feature_view_request {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum BaseFeatureView {
         #[prost(message, tag = "1")]
-        FeatureView(::registry_core::Encoded<::registry_core::proto::core::FeatureView>),
+        FeatureView(::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureView>),
         #[prost(message, tag = "2")]
         OnDemandFeatureView(
-            ::registry_core::Encoded<::registry_core::proto::core::OnDemandFeatureView>,
+            ::feast_registry_core::Encoded<::feast_registry_core::proto::core::OnDemandFeatureView>,
         ),
         #[prost(message, tag = "3")]
         StreamFeatureView(
-            ::registry_core::Encoded<::registry_core::proto::core::StreamFeatureView>,
+            ::feast_registry_core::Encoded<::feast_registry_core::proto::core::StreamFeatureView>,
         ),
         #[prost(message, tag = "6")]
-        LabelView(::registry_core::Encoded<::registry_core::proto::core::LabelView>),
+        LabelView(::feast_registry_core::Encoded<::feast_registry_core::proto::core::LabelView>),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -246,7 +246,7 @@ pub struct ListFeatureViewsRequest {
 pub struct ListFeatureViewsResponse {
     #[prost(message, repeated, tag = "1")]
     pub feature_views: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::FeatureView>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureView>,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -270,17 +270,17 @@ pub mod any_feature_view {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum AnyFeatureView {
         #[prost(message, tag = "1")]
-        FeatureView(::registry_core::Encoded<::registry_core::proto::core::FeatureView>),
+        FeatureView(::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureView>),
         #[prost(message, tag = "2")]
         OnDemandFeatureView(
-            ::registry_core::Encoded<::registry_core::proto::core::OnDemandFeatureView>,
+            ::feast_registry_core::Encoded<::feast_registry_core::proto::core::OnDemandFeatureView>,
         ),
         #[prost(message, tag = "3")]
         StreamFeatureView(
-            ::registry_core::Encoded<::registry_core::proto::core::StreamFeatureView>,
+            ::feast_registry_core::Encoded<::feast_registry_core::proto::core::StreamFeatureView>,
         ),
         #[prost(message, tag = "4")]
-        LabelView(::registry_core::Encoded<::registry_core::proto::core::LabelView>),
+        LabelView(::feast_registry_core::Encoded<::feast_registry_core::proto::core::LabelView>),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -359,7 +359,7 @@ pub struct ListStreamFeatureViewsRequest {
 pub struct ListStreamFeatureViewsResponse {
     #[prost(message, repeated, tag = "1")]
     pub stream_feature_views: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::StreamFeatureView>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::StreamFeatureView>,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -393,7 +393,7 @@ pub struct ListOnDemandFeatureViewsRequest {
 pub struct ListOnDemandFeatureViewsResponse {
     #[prost(message, repeated, tag = "1")]
     pub on_demand_feature_views: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::OnDemandFeatureView>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::OnDemandFeatureView>,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -427,7 +427,7 @@ pub struct ListLabelViewsRequest {
 pub struct ListLabelViewsResponse {
     #[prost(message, repeated, tag = "1")]
     pub label_views: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::LabelView>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::LabelView>,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -436,7 +436,7 @@ pub struct ListLabelViewsResponse {
 pub struct ApplyFeatureServiceRequest {
     #[prost(message, optional, tag = "1")]
     pub feature_service: ::core::option::Option<
-        ::registry_core::Encoded<::registry_core::proto::core::FeatureService>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureService>,
     >,
     #[prost(string, tag = "2")]
     pub project: ::prost::alloc::string::String,
@@ -474,7 +474,7 @@ pub struct ListFeatureServicesRequest {
 pub struct ListFeatureServicesResponse {
     #[prost(message, repeated, tag = "1")]
     pub feature_services: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::FeatureService>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureService>,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -492,7 +492,7 @@ pub struct DeleteFeatureServiceRequest {
 pub struct ApplySavedDatasetRequest {
     #[prost(message, optional, tag = "1")]
     pub saved_dataset: ::core::option::Option<
-        ::registry_core::Encoded<::registry_core::proto::core::SavedDataset>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::SavedDataset>,
     >,
     #[prost(string, tag = "2")]
     pub project: ::prost::alloc::string::String,
@@ -532,7 +532,7 @@ pub struct ListSavedDatasetsRequest {
 pub struct ListSavedDatasetsResponse {
     #[prost(message, repeated, tag = "1")]
     pub saved_datasets: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::SavedDataset>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::SavedDataset>,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -652,7 +652,7 @@ pub struct ListDatasetJobsResponse {
 pub struct ApplyValidationReferenceRequest {
     #[prost(message, optional, tag = "1")]
     pub validation_reference: ::core::option::Option<
-        ::registry_core::Encoded<::registry_core::proto::core::ValidationReference>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::ValidationReference>,
     >,
     #[prost(string, tag = "2")]
     pub project: ::prost::alloc::string::String,
@@ -688,7 +688,7 @@ pub struct ListValidationReferencesRequest {
 pub struct ListValidationReferencesResponse {
     #[prost(message, repeated, tag = "1")]
     pub validation_references: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::ValidationReference>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::ValidationReference>,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -706,7 +706,7 @@ pub struct DeleteValidationReferenceRequest {
 pub struct ApplyPermissionRequest {
     #[prost(message, optional, tag = "1")]
     pub permission: ::core::option::Option<
-        ::registry_core::Encoded<::registry_core::proto::core::Permission>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Permission>,
     >,
     #[prost(string, tag = "2")]
     pub project: ::prost::alloc::string::String,
@@ -742,7 +742,7 @@ pub struct ListPermissionsRequest {
 pub struct ListPermissionsResponse {
     #[prost(message, repeated, tag = "1")]
     pub permissions: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::Permission>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Permission>,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -760,7 +760,7 @@ pub struct DeletePermissionRequest {
 pub struct ApplyProjectRequest {
     #[prost(message, optional, tag = "1")]
     pub project: ::core::option::Option<
-        ::registry_core::Encoded<::registry_core::proto::core::Project>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Project>,
     >,
     #[prost(bool, tag = "2")]
     pub commit: bool,
@@ -790,7 +790,7 @@ pub struct ListProjectsRequest {
 pub struct ListProjectsResponse {
     #[prost(message, repeated, tag = "1")]
     pub projects: ::prost::alloc::vec::Vec<
-        ::registry_core::Encoded<::registry_core::proto::core::Project>,
+        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Project>,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -1031,7 +1031,7 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetEntityRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::Entity>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Entity>,
             >,
             tonic::Status,
         > {
@@ -1129,7 +1129,7 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetDataSourceRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::DataSource>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::DataSource>,
             >,
             tonic::Status,
         > {
@@ -1307,7 +1307,7 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetFeatureViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::FeatureView>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureView>,
             >,
             tonic::Status,
         > {
@@ -1361,7 +1361,7 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetStreamFeatureViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::StreamFeatureView>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::StreamFeatureView>,
             >,
             tonic::Status,
         > {
@@ -1421,8 +1421,8 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetOnDemandFeatureViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<
-                    ::registry_core::proto::core::OnDemandFeatureView,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::OnDemandFeatureView,
                 >,
             >,
             tonic::Status,
@@ -1483,7 +1483,7 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetLabelViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::LabelView>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::LabelView>,
             >,
             tonic::Status,
         > {
@@ -1563,7 +1563,7 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetFeatureServiceRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::FeatureService>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureService>,
             >,
             tonic::Status,
         > {
@@ -1669,7 +1669,7 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetSavedDatasetRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::SavedDataset>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::SavedDataset>,
             >,
             tonic::Status,
         > {
@@ -1885,8 +1885,8 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetValidationReferenceRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<
-                    ::registry_core::proto::core::ValidationReference,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::ValidationReference,
                 >,
             >,
             tonic::Status,
@@ -1996,7 +1996,7 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetPermissionRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::Permission>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Permission>,
             >,
             tonic::Status,
         > {
@@ -2096,7 +2096,7 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetProjectRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::Project>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Project>,
             >,
             tonic::Status,
         > {
@@ -2247,7 +2247,7 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetInfraRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::Infra>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Infra>,
             >,
             tonic::Status,
         > {
@@ -2315,7 +2315,7 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<()>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::Registry>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Registry>,
             >,
             tonic::Status,
         > {
@@ -2465,7 +2465,7 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetEntityRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::Entity>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Entity>,
             >,
             tonic::Status,
         >;
@@ -2489,7 +2489,7 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetDataSourceRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::DataSource>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::DataSource>,
             >,
             tonic::Status,
         >;
@@ -2531,7 +2531,7 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetFeatureViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::FeatureView>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureView>,
             >,
             tonic::Status,
         >;
@@ -2547,7 +2547,7 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetStreamFeatureViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::StreamFeatureView>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::StreamFeatureView>,
             >,
             tonic::Status,
         >;
@@ -2563,8 +2563,8 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetOnDemandFeatureViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<
-                    ::registry_core::proto::core::OnDemandFeatureView,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::OnDemandFeatureView,
                 >,
             >,
             tonic::Status,
@@ -2581,7 +2581,7 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetLabelViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::LabelView>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::LabelView>,
             >,
             tonic::Status,
         >;
@@ -2601,7 +2601,7 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetFeatureServiceRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::FeatureService>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureService>,
             >,
             tonic::Status,
         >;
@@ -2625,7 +2625,7 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetSavedDatasetRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::SavedDataset>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::SavedDataset>,
             >,
             tonic::Status,
         >;
@@ -2677,8 +2677,8 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetValidationReferenceRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<
-                    ::registry_core::proto::core::ValidationReference,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::ValidationReference,
                 >,
             >,
             tonic::Status,
@@ -2703,7 +2703,7 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetPermissionRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::Permission>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Permission>,
             >,
             tonic::Status,
         >;
@@ -2727,7 +2727,7 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetProjectRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::Project>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Project>,
             >,
             tonic::Status,
         >;
@@ -2762,7 +2762,7 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetInfraRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::Infra>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Infra>,
             >,
             tonic::Status,
         >;
@@ -2779,7 +2779,7 @@ pub mod registry_server_server {
             request: tonic::Request<()>,
         ) -> std::result::Result<
             tonic::Response<
-                ::registry_core::Encoded<::registry_core::proto::core::Registry>,
+                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Registry>,
             >,
             tonic::Status,
         >;
@@ -2937,8 +2937,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetEntityRequest>
                     for GetEntitySvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::Entity,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::Entity,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -3120,8 +3120,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetDataSourceRequest>
                     for GetDataSourceSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::DataSource,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::DataSource,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -3447,8 +3447,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetFeatureViewRequest>
                     for GetFeatureViewSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::FeatureView,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::FeatureView,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -3541,8 +3541,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetStreamFeatureViewRequest>
                     for GetStreamFeatureViewSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::StreamFeatureView,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::StreamFeatureView,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -3641,8 +3641,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetOnDemandFeatureViewRequest>
                     for GetOnDemandFeatureViewSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::OnDemandFeatureView,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::OnDemandFeatureView,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -3743,8 +3743,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetLabelViewRequest>
                     for GetLabelViewSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::LabelView,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::LabelView,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -3885,8 +3885,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetFeatureServiceRequest>
                     for GetFeatureServiceSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::FeatureService,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::FeatureService,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -4077,8 +4077,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetSavedDatasetRequest>
                     for GetSavedDatasetSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::SavedDataset,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::SavedDataset,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -4461,8 +4461,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetValidationReferenceRequest>
                     for GetValidationReferenceSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::ValidationReference,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::ValidationReference,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -4661,8 +4661,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetPermissionRequest>
                     for GetPermissionSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::Permission,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::Permission,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -4845,8 +4845,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetProjectRequest>
                     for GetProjectSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::Project,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::Project,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -5125,8 +5125,8 @@ pub mod registry_server_server {
                         T: RegistryServer,
                     > tonic::server::UnaryService<super::GetInfraRequest>
                     for GetInfraSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::Infra,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::Infra,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -5255,8 +5255,8 @@ pub mod registry_server_server {
                     struct ProtoSvc<T: RegistryServer>(pub Arc<T>);
                     impl<T: RegistryServer> tonic::server::UnaryService<()>
                     for ProtoSvc<T> {
-                        type Response = ::registry_core::Encoded<
-                            ::registry_core::proto::core::Registry,
+                        type Response = ::feast_registry_core::Encoded<
+                            ::feast_registry_core::proto::core::Registry,
                         >;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,

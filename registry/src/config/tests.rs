@@ -1,5 +1,5 @@
-use registry_core::ErrorKind;
-use registry_core::config::{CacheConfig, ObjectStoreConfig};
+use feast_registry_core::ErrorKind;
+use feast_registry_core::config::{CacheConfig, ObjectStoreConfig};
 
 use super::*;
 

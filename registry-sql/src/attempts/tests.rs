@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::backend::{Expected, Limits, Write};
+use feast_registry_core::{Expected, Limits, Write};
 
 /// A registry in memory behind attempts that fail as scripted.
 struct Scripted {
-    memory: crate::MemoryBackend,
+    memory: feast_registry_core::MemoryBackend,
     /// What becomes of the next attempts to commit; after these, all succeed.
     commits: Mutex<VecDeque<Step>>,
     attempts: AtomicUsize,
@@ -32,7 +32,7 @@ enum Step {
 impl Scripted {
     fn new(commits: impl IntoIterator<Item = Step>) -> Self {
         Self {
-            memory: crate::MemoryBackend::default(),
+            memory: feast_registry_core::MemoryBackend::default(),
             commits: Mutex::new(commits.into_iter().collect()),
             attempts: AtomicUsize::new(0),
             is_missing: Mutex::new(false),

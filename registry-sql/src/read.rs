@@ -6,11 +6,11 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::Timestamp;
 
-use crate::backend::{Key, Query, Record};
-use crate::kind::Kind;
-use crate::proto::core::FeatureViewVersionRecord;
-use crate::sql::dialect::Builder;
-use crate::sql::{self, ColumnType, Dialect, PROJECT, Statement, UPDATED, USER_METADATA, Value};
+use crate::dialect::Builder;
+use crate::{self as sql, ColumnType, Dialect, PROJECT, Statement, UPDATED, USER_METADATA, Value};
+use feast_registry_core::Kind;
+use feast_registry_core::proto::core::FeatureViewVersionRecord;
+use feast_registry_core::{Key, Query, Record};
 
 /// The most selections that are put together in a statement; SQLite takes 500.
 const MAX_TERMS: usize = 100;
@@ -150,16 +150,16 @@ fn fitting(keys: &[&Key]) -> usize {
 }
 
 /// The keys that a commit writes one by one.
-pub(super) fn written(commit: &crate::Commit) -> impl Iterator<Item = &Key> {
+pub(crate) fn written(commit: &feast_registry_core::Commit) -> impl Iterator<Item = &Key> {
     commit.writes.iter().filter_map(|write| match write {
-        crate::Write::Put(record) => Some(&record.key),
-        crate::Write::Delete(key) => Some(key),
-        crate::Write::DeleteVersions { .. } | crate::Write::DeleteProject { .. } => None,
+        feast_registry_core::Write::Put(record) => Some(&record.key),
+        feast_registry_core::Write::Delete(key) => Some(key),
+        feast_registry_core::Write::DeleteVersions { .. } | feast_registry_core::Write::DeleteProject { .. } => None,
     })
 }
 
 /// The keys that a commit depends on or writes, each once, in their order.
-pub fn keys_of(commit: &crate::Commit) -> Vec<Key> {
+pub fn keys_of(commit: &feast_registry_core::Commit) -> Vec<Key> {
     let expected = commit.expectations.iter().map(|(key, _)| key);
     let mut keys: Vec<Key> = expected.chain(written(commit)).cloned().collect();
     keys.sort_unstable();
@@ -172,31 +172,36 @@ pub fn keys_of(commit: &crate::Commit) -> Vec<Key> {
 ///
 /// Left out are those that it expects to be absent and inserts: the database refuses that insertion if a row is there
 /// after all, and a locked gap would only stand in the way of others.
-pub fn keys_to_lock(commit: &crate::Commit) -> Vec<Key> {
+pub fn keys_to_lock(commit: &feast_registry_core::Commit) -> Vec<Key> {
     let absent: HashSet<&Key> = commit
         .expectations
         .iter()
-        .filter(|(key, expected)| *expected == crate::Expected::Absent && !matches!(key, Key::UserMetadata { .. }))
+        .filter(|(key, expected)| {
+            *expected == feast_registry_core::Expected::Absent && !matches!(key, Key::UserMetadata { .. })
+        })
         .map(|(key, _)| key)
         .collect();
     let mut inserted: HashSet<&Key> = HashSet::new();
     let mut deleted: HashSet<&Key> = HashSet::new();
     for write in &commit.writes {
         match write {
-            crate::Write::Put(record) if absent.contains(&record.key) && !deleted.contains(&record.key) => {
+            feast_registry_core::Write::Put(record)
+                if absent.contains(&record.key) && !deleted.contains(&record.key) =>
+            {
                 inserted.insert(&record.key);
             }
-            crate::Write::Put(_) => {}
-            crate::Write::Delete(key) => drop(deleted.insert(key)),
+            feast_registry_core::Write::Put(_) => {}
+            feast_registry_core::Write::Delete(key) => drop(deleted.insert(key)),
             // What is removed first is no longer in the way of an insertion.
-            crate::Write::DeleteVersions { .. } | crate::Write::DeleteProject { .. } => break,
+            feast_registry_core::Write::DeleteVersions { .. } | feast_registry_core::Write::DeleteProject { .. } => {
+                break;
+            }
         }
     }
     let of_projects = commit.writes.iter().filter_map(|write| match write {
-        crate::Write::DeleteVersions { project, .. } | crate::Write::DeleteProject { project } => {
-            Some(project.as_str())
-        }
-        crate::Write::Put(_) | crate::Write::Delete(_) => None,
+        feast_registry_core::Write::DeleteVersions { project, .. }
+        | feast_registry_core::Write::DeleteProject { project } => Some(project.as_str()),
+        feast_registry_core::Write::Put(_) | feast_registry_core::Write::Delete(_) => None,
     });
     let keys = keys_of(commit);
     let projects: BTreeSet<&str> = keys.iter().map(Key::project).chain(of_projects).collect();
@@ -215,20 +220,20 @@ fn source(key: &Key) -> Source {
 }
 
 /// The columns that find a key, with their values; see [`Builder::equals`] for the comparison.
-pub(super) struct Place<'a> {
-    pub(super) table: &'static str,
-    pub(super) texts: [(&'static str, &'a str); 2],
-    pub(super) number: Option<(&'static str, i32)>,
+pub(crate) struct Place<'a> {
+    pub(crate) table: &'static str,
+    pub(crate) texts: [(&'static str, &'a str); 2],
+    pub(crate) number: Option<(&'static str, i32)>,
 }
 
 /// The columns of the history and of the facts that are not those of every table.
-pub(super) const VIEW: &str = "feature_view_name";
-pub(super) const NUMBER: &str = "version_number";
-pub(super) const FACT: &str = "metadata_key";
-pub(super) const FACT_VALUE: &str = "metadata_value";
+pub(crate) const VIEW: &str = "feature_view_name";
+pub(crate) const NUMBER: &str = "version_number";
+pub(crate) const FACT: &str = "metadata_key";
+pub(crate) const FACT_VALUE: &str = "metadata_value";
 
 impl<'a> Place<'a> {
-    pub(super) fn of(key: &'a Key) -> Self {
+    pub(crate) fn of(key: &'a Key) -> Self {
         match key {
             Key::Object { kind, project, name } | Key::UserMetadata { kind, project, view: name } => {
                 let table = sql::object_table(*kind);
@@ -246,7 +251,7 @@ impl<'a> Place<'a> {
     }
 
     /// That a row is at this place.
-    pub(super) fn matches(&self, builder: &mut Builder) {
+    pub(crate) fn matches(&self, builder: &mut Builder) {
         for (index, (column, text)) in self.texts.into_iter().enumerate() {
             if index > 0 {
                 builder.push(" AND ");

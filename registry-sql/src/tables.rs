@@ -1,7 +1,7 @@
 //! The tables of Feast's SQL registry: names, columns, types, keys and indexes are its own.
 
-use crate::kind::Kind;
-use crate::sql::Dialect;
+use crate::Dialect;
+use feast_registry_core::Kind;
 
 /// The type of a column, to be spelled in the dialect of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use prost::Message;
 
-use crate::backend::{Commit, Expected, Key, Record, Write};
-use crate::error::{Error, ErrorKind, Result};
-use crate::kind::Kind;
-use crate::proto::core::FeatureViewVersionRecord;
-use crate::sql::dialect::Builder;
-use crate::sql::read::{FACT, FACT_VALUE, NUMBER, Place, VIEW};
-use crate::sql::{self, Dialect, PROJECT, Statement, UPDATED, USER_METADATA, Value};
+use crate::dialect::Builder;
+use crate::read::{FACT, FACT_VALUE, NUMBER, Place, VIEW};
+use crate::{self as sql, Dialect, PROJECT, Statement, UPDATED, USER_METADATA, Value};
+use feast_registry_core::Kind;
+use feast_registry_core::proto::core::FeatureViewVersionRecord;
+use feast_registry_core::{Commit, Expected, Key, Record, Write};
+use feast_registry_core::{Error, ErrorKind, Result};
 
 /// The statements that write a commit, in their order.
 ///

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-use crate::sql::ColumnType;
+use crate::ColumnType;
 
 /// The SQL of a kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,27 +40,27 @@ pub struct Statement {
 }
 
 /// A statement in the making.
-pub(super) struct Builder {
-    pub(super) dialect: Dialect,
-    pub(super) text: String,
+pub(crate) struct Builder {
+    pub(crate) dialect: Dialect,
+    pub(crate) text: String,
     /// Whether text is compared to the byte whatever the collation of the database.
-    pub(super) is_exact: bool,
+    pub(crate) is_exact: bool,
     /// How much text is bound.
-    pub(super) text_bytes: usize,
+    pub(crate) text_bytes: usize,
     values: Vec<Value>,
 }
 
 impl Builder {
-    pub(super) fn new(dialect: Dialect) -> Self {
+    pub(crate) fn new(dialect: Dialect) -> Self {
         Self { dialect, text: String::new(), is_exact: true, text_bytes: 0, values: Vec::new() }
     }
 
-    pub(super) fn push(&mut self, text: &str) {
+    pub(crate) fn push(&mut self, text: &str) {
         self.text.push_str(text);
     }
 
     /// Binds a value, and writes the sign of its parameter.
-    pub(super) fn bind(&mut self, value: Value) {
+    pub(crate) fn bind(&mut self, value: Value) {
         if let Value::Text(text) = &value {
             self.text_bytes += text.len();
         }
@@ -72,7 +72,7 @@ impl Builder {
     }
 
     /// Binds values, with commas between.
-    pub(super) fn bind_all(&mut self, values: impl IntoIterator<Item = Value>) {
+    pub(crate) fn bind_all(&mut self, values: impl IntoIterator<Item = Value>) {
         for (index, value) in values.into_iter().enumerate() {
             if index > 0 {
                 self.push(", ");
@@ -85,7 +85,7 @@ impl Builder {
     ///
     /// In MySQL, a table that Feast made takes `driver`, `Driver` and `dríver` for one: the first comparison is what
     /// finds the row by its index, the second is exact.
-    pub(super) fn equals(&mut self, column: &str, text: &str) {
+    pub(crate) fn equals(&mut self, column: &str, text: &str) {
         self.push(column);
         self.push(" = ");
         self.bind(Value::Text(text.to_owned()));
@@ -96,11 +96,11 @@ impl Builder {
         }
     }
 
-    pub(super) fn values(&self) -> usize {
+    pub(crate) fn values(&self) -> usize {
         self.values.len()
     }
 
-    pub(super) fn build(self) -> Statement {
+    pub(crate) fn build(self) -> Statement {
         Statement { text: self.text, values: self.values }
     }
 }
@@ -108,7 +108,7 @@ impl Builder {
 impl Dialect {
     /// A column of text, to be selected. In MySQL as bytes in UTF-8: columns of different collations could not meet in
     /// one `UNION`.
-    pub(super) fn text(self, column: &str) -> String {
+    pub(crate) fn text(self, column: &str) -> String {
         match self {
             Dialect::Sqlite | Dialect::PostgreSql => column.to_owned(),
             Dialect::MySql => format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY)"),
@@ -116,7 +116,7 @@ impl Dialect {
     }
 
     /// A column of text as bytes in UTF-8.
-    pub(super) fn text_as_bytes(self, column: &str) -> String {
+    pub(crate) fn text_as_bytes(self, column: &str) -> String {
         match self {
             Dialect::Sqlite => format!("CAST({column} AS BLOB)"),
             Dialect::PostgreSql => format!("convert_to({column}, 'UTF8')"),
@@ -125,7 +125,7 @@ impl Dialect {
     }
 
     /// NULL where a value of this type could stand.
-    pub(super) fn null(self, column_type: ColumnType) -> String {
+    pub(crate) fn null(self, column_type: ColumnType) -> String {
         match self {
             Dialect::Sqlite | Dialect::MySql => "NULL".to_owned(),
             Dialect::PostgreSql => format!("NULL::{}", self.column_type(column_type)),
@@ -133,7 +133,7 @@ impl Dialect {
     }
 
     /// A row's place in the order in which rows were inserted, where the database knows it.
-    pub(super) fn position(self) -> String {
+    pub(crate) fn position(self) -> String {
         match self {
             Dialect::Sqlite => "rowid".to_owned(),
             Dialect::PostgreSql | Dialect::MySql => self.null(ColumnType::BigInteger),
@@ -141,7 +141,7 @@ impl Dialect {
     }
 
     /// The type of a column, as SQLAlchemy spells it for Feast.
-    pub(super) fn column_type(self, column_type: ColumnType) -> String {
+    pub(crate) fn column_type(self, column_type: ColumnType) -> String {
         match (column_type, self) {
             (ColumnType::String(width), _) => format!("VARCHAR({width})"),
             (ColumnType::Text, _) => "TEXT".to_owned(),

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::Timestamp;
 
-use crate::backend::{Commit, Expected, Key, Record, Write};
-use crate::proto::core::FeatureViewVersionRecord;
-use crate::sql::dialect::Builder;
-use crate::sql::read::{FACT_VALUE, Place, written};
-use crate::sql::{self, Dialect, Statement, USER_METADATA, Value};
+use crate::dialect::Builder;
+use crate::read::{FACT_VALUE, Place, written};
+use crate::{self as sql, Dialect, Statement, USER_METADATA, Value};
+use feast_registry_core::proto::core::FeatureViewVersionRecord;
+use feast_registry_core::{Commit, Expected, Key, Record, Write};
 
 /// The most expectations that one statement checks.
 const MAX_CONDITIONS: usize = 50;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, Commit, Key, Outcome, Query, Record};
-use crate::config::SchemaMode;
-use crate::error::{Error, ErrorKind, Result};
-use crate::sql::{self, Fate};
+use crate::{self as sql, Fate};
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::{Backend, Commit, Key, Outcome, Query, Record};
+use feast_registry_core::{Error, ErrorKind, Result};
 
 /// How long a call goes on trying: against other transactions, and to learn what became of a commit.
 const RETRY_FOR: Duration = Duration::from_secs(30);
