@@ -62,7 +62,9 @@ pub struct ListProjectMetadataRequest {
 pub struct ListProjectMetadataResponse {
     #[prost(message, repeated, tag = "1")]
     pub project_metadata: ::prost::alloc::vec::Vec<
-        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::ProjectMetadata>,
+        ::feast_registry_core::Encoded<
+            ::feast_registry_core::proto::core::ProjectMetadata,
+        >,
     >,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -204,17 +206,27 @@ pub mod apply_feature_view_request {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum BaseFeatureView {
         #[prost(message, tag = "1")]
-        FeatureView(::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureView>),
+        FeatureView(
+            ::feast_registry_core::Encoded<
+                ::feast_registry_core::proto::core::FeatureView,
+            >,
+        ),
         #[prost(message, tag = "2")]
         OnDemandFeatureView(
-            ::feast_registry_core::Encoded<::feast_registry_core::proto::core::OnDemandFeatureView>,
+            ::feast_registry_core::Encoded<
+                ::feast_registry_core::proto::core::OnDemandFeatureView,
+            >,
         ),
         #[prost(message, tag = "3")]
         StreamFeatureView(
-            ::feast_registry_core::Encoded<::feast_registry_core::proto::core::StreamFeatureView>,
+            ::feast_registry_core::Encoded<
+                ::feast_registry_core::proto::core::StreamFeatureView,
+            >,
         ),
         #[prost(message, tag = "6")]
-        LabelView(::feast_registry_core::Encoded<::feast_registry_core::proto::core::LabelView>),
+        LabelView(
+            ::feast_registry_core::Encoded<::feast_registry_core::proto::core::LabelView>,
+        ),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -270,17 +282,27 @@ pub mod any_feature_view {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum AnyFeatureView {
         #[prost(message, tag = "1")]
-        FeatureView(::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureView>),
+        FeatureView(
+            ::feast_registry_core::Encoded<
+                ::feast_registry_core::proto::core::FeatureView,
+            >,
+        ),
         #[prost(message, tag = "2")]
         OnDemandFeatureView(
-            ::feast_registry_core::Encoded<::feast_registry_core::proto::core::OnDemandFeatureView>,
+            ::feast_registry_core::Encoded<
+                ::feast_registry_core::proto::core::OnDemandFeatureView,
+            >,
         ),
         #[prost(message, tag = "3")]
         StreamFeatureView(
-            ::feast_registry_core::Encoded<::feast_registry_core::proto::core::StreamFeatureView>,
+            ::feast_registry_core::Encoded<
+                ::feast_registry_core::proto::core::StreamFeatureView,
+            >,
         ),
         #[prost(message, tag = "4")]
-        LabelView(::feast_registry_core::Encoded<::feast_registry_core::proto::core::LabelView>),
+        LabelView(
+            ::feast_registry_core::Encoded<::feast_registry_core::proto::core::LabelView>,
+        ),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -359,7 +381,9 @@ pub struct ListStreamFeatureViewsRequest {
 pub struct ListStreamFeatureViewsResponse {
     #[prost(message, repeated, tag = "1")]
     pub stream_feature_views: ::prost::alloc::vec::Vec<
-        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::StreamFeatureView>,
+        ::feast_registry_core::Encoded<
+            ::feast_registry_core::proto::core::StreamFeatureView,
+        >,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -393,7 +417,9 @@ pub struct ListOnDemandFeatureViewsRequest {
 pub struct ListOnDemandFeatureViewsResponse {
     #[prost(message, repeated, tag = "1")]
     pub on_demand_feature_views: ::prost::alloc::vec::Vec<
-        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::OnDemandFeatureView>,
+        ::feast_registry_core::Encoded<
+            ::feast_registry_core::proto::core::OnDemandFeatureView,
+        >,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -436,7 +462,9 @@ pub struct ListLabelViewsResponse {
 pub struct ApplyFeatureServiceRequest {
     #[prost(message, optional, tag = "1")]
     pub feature_service: ::core::option::Option<
-        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureService>,
+        ::feast_registry_core::Encoded<
+            ::feast_registry_core::proto::core::FeatureService,
+        >,
     >,
     #[prost(string, tag = "2")]
     pub project: ::prost::alloc::string::String,
@@ -474,7 +502,9 @@ pub struct ListFeatureServicesRequest {
 pub struct ListFeatureServicesResponse {
     #[prost(message, repeated, tag = "1")]
     pub feature_services: ::prost::alloc::vec::Vec<
-        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureService>,
+        ::feast_registry_core::Encoded<
+            ::feast_registry_core::proto::core::FeatureService,
+        >,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -652,7 +682,9 @@ pub struct ListDatasetJobsResponse {
 pub struct ApplyValidationReferenceRequest {
     #[prost(message, optional, tag = "1")]
     pub validation_reference: ::core::option::Option<
-        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::ValidationReference>,
+        ::feast_registry_core::Encoded<
+            ::feast_registry_core::proto::core::ValidationReference,
+        >,
     >,
     #[prost(string, tag = "2")]
     pub project: ::prost::alloc::string::String,
@@ -688,7 +720,9 @@ pub struct ListValidationReferencesRequest {
 pub struct ListValidationReferencesResponse {
     #[prost(message, repeated, tag = "1")]
     pub validation_references: ::prost::alloc::vec::Vec<
-        ::feast_registry_core::Encoded<::feast_registry_core::proto::core::ValidationReference>,
+        ::feast_registry_core::Encoded<
+            ::feast_registry_core::proto::core::ValidationReference,
+        >,
     >,
     #[prost(message, optional, tag = "2")]
     pub pagination: ::core::option::Option<PaginationMetadata>,
@@ -1031,7 +1065,9 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetEntityRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Entity>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::Entity,
+                >,
             >,
             tonic::Status,
         > {
@@ -1129,7 +1165,9 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetDataSourceRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::DataSource>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::DataSource,
+                >,
             >,
             tonic::Status,
         > {
@@ -1307,7 +1345,9 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetFeatureViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureView>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::FeatureView,
+                >,
             >,
             tonic::Status,
         > {
@@ -1361,7 +1401,9 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetStreamFeatureViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::StreamFeatureView>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::StreamFeatureView,
+                >,
             >,
             tonic::Status,
         > {
@@ -1483,7 +1525,9 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetLabelViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::LabelView>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::LabelView,
+                >,
             >,
             tonic::Status,
         > {
@@ -1563,7 +1607,9 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetFeatureServiceRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureService>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::FeatureService,
+                >,
             >,
             tonic::Status,
         > {
@@ -1669,7 +1715,9 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetSavedDatasetRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::SavedDataset>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::SavedDataset,
+                >,
             >,
             tonic::Status,
         > {
@@ -1996,7 +2044,9 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetPermissionRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Permission>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::Permission,
+                >,
             >,
             tonic::Status,
         > {
@@ -2096,7 +2146,9 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<super::GetProjectRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Project>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::Project,
+                >,
             >,
             tonic::Status,
         > {
@@ -2315,7 +2367,9 @@ pub mod registry_server_client {
             request: impl tonic::IntoRequest<()>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Registry>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::Registry,
+                >,
             >,
             tonic::Status,
         > {
@@ -2465,7 +2519,9 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetEntityRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Entity>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::Entity,
+                >,
             >,
             tonic::Status,
         >;
@@ -2489,7 +2545,9 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetDataSourceRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::DataSource>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::DataSource,
+                >,
             >,
             tonic::Status,
         >;
@@ -2531,7 +2589,9 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetFeatureViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureView>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::FeatureView,
+                >,
             >,
             tonic::Status,
         >;
@@ -2547,7 +2607,9 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetStreamFeatureViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::StreamFeatureView>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::StreamFeatureView,
+                >,
             >,
             tonic::Status,
         >;
@@ -2581,7 +2643,9 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetLabelViewRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::LabelView>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::LabelView,
+                >,
             >,
             tonic::Status,
         >;
@@ -2601,7 +2665,9 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetFeatureServiceRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::FeatureService>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::FeatureService,
+                >,
             >,
             tonic::Status,
         >;
@@ -2625,7 +2691,9 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetSavedDatasetRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::SavedDataset>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::SavedDataset,
+                >,
             >,
             tonic::Status,
         >;
@@ -2703,7 +2771,9 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetPermissionRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Permission>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::Permission,
+                >,
             >,
             tonic::Status,
         >;
@@ -2727,7 +2797,9 @@ pub mod registry_server_server {
             request: tonic::Request<super::GetProjectRequest>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Project>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::Project,
+                >,
             >,
             tonic::Status,
         >;
@@ -2779,7 +2851,9 @@ pub mod registry_server_server {
             request: tonic::Request<()>,
         ) -> std::result::Result<
             tonic::Response<
-                ::feast_registry_core::Encoded<::feast_registry_core::proto::core::Registry>,
+                ::feast_registry_core::Encoded<
+                    ::feast_registry_core::proto::core::Registry,
+                >,
             >,
             tonic::Status,
         >;
