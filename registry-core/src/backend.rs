@@ -1,17 +1,24 @@
 //! The contract between the registry and what stores it. Whoever writes a backend implements [`Backend`], and proves it
 //! with the crate `conformance-tests`; [`crate::MemoryBackend`] is the one to read first.
 //!
-//! A backend keeps [`Record`]s under [`Key`]s and commits [`Commit`]s: all of it or nothing, and only if every
-//! expectation holds at that moment. It knows nothing of Feast's rules; those have been applied when a commit reaches
-//! it. That is etcd's compare-then-write, and what Apache Iceberg's catalogs call requirements and updates.
+//! A backend keeps [`Record`]s under [`Key`]s and commits [`Commit`]s: all of it or nothing, only if every expectation
+//! holds at that moment, and never twice. It knows nothing of Feast's rules; those have been applied when a commit
+//! reaches it. That is etcd's compare-then-write, and what Apache Iceberg's catalogs call requirements and updates.
+//!
+//! The structs here are `#[non_exhaustive]`, so that a field can be added. The enums that a backend has to act on ([`Key`],
+//! [`Query`], [`Expected`], [`Write`]) are not: a backend that passed over a variant it does not know would lose data
+//! without a word, so a new variant is to be a compiler error.
 
 use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use prost_types::Timestamp;
 
-use crate::config::SchemaMode;
+use crate::deadline::Deadline;
+use crate::environment::{Environment as _, System};
 use crate::error::Result;
+use crate::journal::{CommitId, JournalEntry, Revision};
 use crate::kind::Kind;
 
 /// The name under which a project's infrastructure is stored (Feast: `SqlRegistry.update_infra`).
@@ -19,6 +26,9 @@ pub const INFRA_NAME: &str = "infra_obj";
 
 /// Where something is stored. Two keys are the same only if every byte of their names is: `driver`, `Driver` and
 /// `dríver` are three names, on every backend.
+///
+/// A [`Registry`](crate::Registry) never asks to store anything under a name or a project that is empty, holds a NUL
+/// character, or is longer than [`Limits::name_chars`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// An object. A project is stored under its own name twice; an infra under [`INFRA_NAME`].
@@ -107,6 +117,7 @@ impl fmt::Display for Key {
 
 /// What is stored under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Record {
     /// Where it is stored.
     pub key: Key,
@@ -117,12 +128,20 @@ pub struct Record {
     pub updated: i64,
 }
 
+impl Record {
+    /// A record.
+    pub fn new(key: Key, value: impl Into<Bytes>, updated: i64) -> Self {
+        Self { key, value: value.into(), updated }
+    }
+}
+
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query {
     /// What is stored under exactly these keys, in their order; for a key that is not there, nothing.
     Keys(Vec<Key>),
-    /// The objects of a kind in a project, in the order that [`Limits::keeps_order`] says.
+    /// The objects of a kind in a project: in the order that [`Limits::keeps_order`] says, or with a `page` by project and
+    /// name, compared as bytes.
     Objects {
         /// The kind of object.
         kind: Kind,
@@ -130,6 +149,8 @@ pub enum Query {
         project: Option<String>,
         /// Only what was written in this second (since 1970, UTC) or later.
         updated_since: Option<i64>,
+        /// Only a part of the list; `None` for all of it.
+        page: Option<Page>,
     },
     /// The history of a view, oldest version first.
     Versions {
@@ -145,6 +166,35 @@ pub enum Query {
         /// The project; `None` for all of them.
         project: Option<String>,
     },
+}
+
+impl Query {
+    /// All objects of a kind in a project; `None` for all of them.
+    pub fn objects(kind: Kind, project: Option<&str>) -> Self {
+        Query::Objects { kind, project: project.map(str::to_owned), updated_since: None, page: None }
+    }
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Page {
+    /// Only what comes after the object of this project and name, whether that is still there or not.
+    pub after: Option<(String, String)>,
+    /// At most so many objects.
+    pub limit: usize,
+}
+
+impl Page {
+    /// The first objects of a list, at most so many.
+    pub fn first(limit: usize) -> Self {
+        Self { after: None, limit }
+    }
+
+    /// The objects that come after the one of this project and name, at most so many.
+    pub fn after(project: impl Into<String>, name: impl Into<String>, limit: usize) -> Self {
+        Self { after: Some((project.into(), name.into())), limit }
+    }
 }
 
 /// What must be true at the moment of a commit.
@@ -180,25 +230,75 @@ pub enum Write {
 }
 
 /// Changes, and what they rest on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Commit {
+    /// Its identity: a backend never does a commit of an identity again.
+    pub id: CommitId,
+    /// When it was made (UTC), in whole microseconds: for the journal.
+    pub at: Timestamp,
+    /// Who makes it, if that is known: for the journal.
+    pub author: Option<String>,
+    /// Why, if that was said: for the journal.
+    pub reason: Option<String>,
     /// What must be true. Each key occurs once.
     pub expectations: Vec<(Key, Expected)>,
     /// What is then changed, in this order.
     pub writes: Vec<Write>,
 }
 
+impl Commit {
+    /// A commit of a new identity, made now.
+    pub fn new(expectations: Vec<(Key, Expected)>, writes: Vec<Write>) -> Self {
+        Self { id: CommitId::random(), at: System.now(), author: None, reason: None, expectations, writes }
+    }
+
+    /// The same with another identity.
+    #[must_use]
+    pub fn with_id(mut self, id: CommitId) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// The same, made at another moment (UTC).
+    #[must_use]
+    pub fn with_time(mut self, at: Timestamp) -> Self {
+        self.at = at;
+        self
+    }
+
+    /// The same with what the journal is to say of who made it and why.
+    #[must_use]
+    pub fn with_origin(mut self, author: Option<String>, reason: Option<String>) -> Self {
+        self.author = author;
+        self.reason = reason;
+        self
+    }
+}
+
 /// What became of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
-    /// All expectations held and all is written.
-    Committed,
+    /// All expectations held and all is written, by this call or by an earlier one with the same commit.
+    Committed {
+        /// Where the journal has it; `None` where the storage has no journal ([`Limits::unkept`] then says so).
+        revision: Option<Revision>,
+    },
     /// An expectation did not hold; nothing is written.
     Conflict(Key),
 }
 
+impl Outcome {
+    /// Whether all is written.
+    pub fn is_committed(&self) -> bool {
+        matches!(self, Outcome::Committed { .. })
+    }
+}
+
 /// What a backend can hold, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// The longest name of a project or of an object, in characters; `None` where there is no limit.
     pub name_chars: Option<usize>,
@@ -207,37 +307,109 @@ pub struct Limits {
     /// The order of lists. `true`: that in which the objects were first stored. `false`, where the storage does not keep
     /// that: by project and name, compared as bytes.
     pub keeps_order: bool,
+    /// Which promises of the contract this storage cannot keep, each in a sentence with the reason and the remedy.
+    pub unkept: Vec<String>,
+}
+
+impl Limits {
+    /// A storage that holds objects of so many bytes under names of any length, keeps the order in which they were first
+    /// stored, and keeps every promise.
+    pub const fn new(value_bytes: usize) -> Self {
+        Self { name_chars: None, value_bytes, keeps_order: true, unkept: Vec::new() }
+    }
+
+    /// The same with names of at most so many characters.
+    #[must_use]
+    pub const fn with_name_chars(mut self, chars: usize) -> Self {
+        self.name_chars = Some(chars);
+        self
+    }
+
+    /// The same with lists by project and name.
+    #[must_use]
+    pub const fn without_order(mut self) -> Self {
+        self.keeps_order = false;
+        self
+    }
+
+    /// The same with promises that cannot be kept.
+    #[must_use]
+    pub fn with_unkept(mut self, promises: Vec<String>) -> Self {
+        self.unkept = promises;
+        self
+    }
 }
 
 /// A store for a registry.
 ///
-/// All methods may be called from many tasks at once. Errors have the kind [`crate::ErrorKind::Unavailable`] when the
-/// same call may succeed later, and say what the storage said.
+/// All methods may be called from many tasks at once, and at any time: before [`prepare`](Self::prepare), and after
+/// [`close`](Self::close), where they may fail with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). None may
+/// block the thread that polls it for longer than a look at memory takes; what waits for a disk or a lock does so on a
+/// thread of its own, and gives back what it holds (a connection, a permit) when *that* is done, not when the caller leaves.
+///
+/// # Deadlines
+/// Each call that may wait is given a [`Deadline`]. Once it is over, what has no effect yet ends with
+/// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), wherever it waits: in a queue, for a connection, for
+/// a lock, for an answer to a read. A commit that has been sent is seen through: the backend goes on to learn what became
+/// of it, for a moment beyond the deadline if need be, and says [`ErrorKind::UnknownOutcome`](crate::ErrorKind::UnknownOutcome)
+/// if it cannot.
+///
+/// # Errors
+/// [`ErrorKind::UnknownOutcome`](crate::ErrorKind::UnknownOutcome), which only [`commit`](Self::commit) has, means that the
+/// commit may have taken place or may yet. With any other error nothing was done, for certain, and nothing will be.
+/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded) say
+/// that the same call may succeed later. An error says what the storage said.
+///
+/// # Cancellation
+/// Any future may be dropped at any await. A read that is dropped has no effect. A commit that is dropped was done
+/// completely, is still done, or is not done at all; which of them, its caller does not learn, and the identity tells.
 #[async_trait]
-pub trait Backend: Send + Sync + 'static {
-    /// Where the data is, for people to read: a URL or a path, without secrets.
+pub trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// Where the data is, for people to read: a URL or a path, without secrets. Does not wait.
     fn location(&self) -> String;
 
-    /// What can be stored.
+    /// What can be stored, as far as is known: after [`prepare`](Self::prepare) it is final. Does not wait.
     fn limits(&self) -> Limits;
 
-    /// Makes the storage ready: creates what is missing, verifies that nothing is, or does neither. Several processes
-    /// may do this at once.
+    /// Makes the storage ready: creates what is missing, verifies that nothing is, or does neither, as the
+    /// [`SchemaMode`](crate::config::SchemaMode) says that the backend was made with. Several processes may do this at
+    /// once, and it may be done again.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::SchemaMissing`] from [`SchemaMode::Verify`] when something is missing.
-    async fn prepare(&self, mode: SchemaMode) -> Result<()>;
+    /// [`ErrorKind::SchemaMissing`](crate::ErrorKind::SchemaMissing) from
+    /// [`SchemaMode::Verify`](crate::config::SchemaMode::Verify) when something is missing.
+    async fn prepare(&self, deadline: &Deadline) -> Result<()>;
 
     /// Answers queries, all from one state of the storage: one answer for each, in their order. Sees every commit that
     /// was acknowledged before, by this process or another. Does not wait for writers.
-    async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>>;
+    async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>>;
 
     /// Commits atomically and serializably: the expectations hold at one moment, for keys that are absent too, and at
-    /// that moment everything is written. When this returns [`Outcome::Committed`], the writes are durable.
-    async fn commit(&self, commit: Commit) -> Result<Outcome>;
+    /// that moment everything is written, with an entry of the journal. When this returns [`Outcome::Committed`], the writes
+    /// are durable.
+    ///
+    /// A commit happens once. Whoever is not answered by the storage may give it the same commit again, and so may the
+    /// caller of this: a commit that has taken place is answered as it was the first time, whatever others have written
+    /// since, for as long as the journal keeps its identity ([`IDENTITY_KEPT_FOR`](crate::IDENTITY_KEPT_FOR) at the least).
+    /// That the expectations hold *again* proves nothing.
+    async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome>;
 
-    /// Removes the storage itself (tables, a file) if no project is left in it and [`SchemaMode::Auto`] prepared it;
-    /// returns whether it did. The backend stays usable: reads then find nothing, and the next commit prepares the storage
-    /// again.
-    async fn remove_if_empty(&self) -> Result<bool>;
+    /// The entries of the journal that come after a revision, or from the oldest that is kept, in order; at most `limit`.
+    /// After an empty answer there is nothing yet. What has been answered once never changes, and nothing new comes
+    /// before it. The journal outlives [`remove_if_empty`](Self::remove_if_empty) where the storage has a place for it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Compacted`](crate::ErrorKind::Compacted) when the journal no longer has, or never had, the revision `after`:
+    /// what came after it cannot be told, and the reader has to read everything anew.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the storage has no journal.
+    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>>;
+
+    /// Removes the storage itself (tables, a file) if no project is left in it and the backend was made with
+    /// [`SchemaMode::Auto`](crate::config::SchemaMode::Auto); returns whether it did. The backend stays usable: reads then
+    /// find nothing, and the next commit prepares the storage again.
+    async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool>;
+
+    /// Ends what the backend keeps open, after what has been sent is done. What a backend would do when it is dropped
+    /// anyway need not be done here, which is the default.
+    async fn close(&self) {}
 }

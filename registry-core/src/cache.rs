@@ -14,12 +14,16 @@ use tokio::sync::Mutex;
 
 use crate::backend::{Backend, Key, Query, Record, Write};
 use crate::config::{CacheConfig, CacheMode};
+use crate::deadline::Deadline;
 use crate::encoded::Object;
 use crate::error::Result;
 use crate::kind::Kind;
 
 /// How long cached reads leave a storage alone that did not answer.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a refresh may take.
+const READ_FOR: Duration = Duration::from_secs(30);
 
 /// The objects of one kind in one project, in the order in which they were first stored.
 type Objects = IndexMap<String, Entry>;
@@ -113,11 +117,10 @@ impl Cache {
 
     async fn refresh_alone(&self, backend: &dyn Backend) -> Result<()> {
         self.state_mut().committed_meanwhile = Some(Vec::new());
-        let mut queries: Vec<Query> =
-            Kind::ALL.into_iter().map(|kind| Query::Objects { kind, project: None, updated_since: None }).collect();
+        let mut queries: Vec<Query> = Kind::ALL.into_iter().map(|kind| Query::objects(kind, None)).collect();
         queries.push(Query::Metadata { project: None });
         let began = Instant::now();
-        let answers = backend.read(&queries).await;
+        let answers = backend.read(&queries, &Deadline::after(READ_FOR)).await;
         let mut state = self.state_mut();
         let meanwhile = state.committed_meanwhile.take().unwrap_or_default();
         let mut contents = Contents::default();

@@ -121,7 +121,7 @@ impl<'a> Draft<'a> {
     pub(crate) fn put(&mut self, key: Key, value: impl Into<Bytes>, now: &Timestamp) {
         let value = value.into();
         self.overlay.insert(key.clone(), Some(value.clone()));
-        self.writes.push(Write::Put(Record { key, value, updated: now.seconds }));
+        self.writes.push(Write::Put(Record::new(key, value, now.seconds)));
     }
 
     /// Stores a value where nothing may be stored yet.
@@ -160,6 +160,6 @@ impl<'a> Draft<'a> {
 
     /// The commit; one without writes need not be committed.
     pub(crate) fn into_commit(self) -> Commit {
-        Commit { expectations: self.expectations.into_iter().collect(), writes: self.writes }
+        Commit::new(self.expectations.into_iter().collect(), self.writes)
     }
 }

@@ -31,8 +31,16 @@ pub enum ErrorKind {
     InvalidConfig,
     /// Other writers changed the same objects, again and again, until the time for retries was over.
     Conflict,
-    /// The storage did not answer, or not in time.
+    /// The storage cannot be reached, or does not do what it was asked for now. Nothing was done.
     Unavailable,
+    /// So many calls are waiting already that this one was not let in. Nothing was done.
+    Overloaded,
+    /// The caller's deadline was over, or the caller was gone, before anything was done. Nothing was, and nothing will be.
+    DeadlineExceeded,
+    /// The storage did not say what became of a write: it may have been done, or may yet be.
+    UnknownOutcome,
+    /// The journal no longer has what came after a revision.
+    Compacted,
     /// Tables of the registry are missing and may not be created (`schema_mode`).
     SchemaMissing,
     /// The storage refuses to be written to.
@@ -106,9 +114,15 @@ impl Error {
         self.kind
     }
 
-    /// Whether the same call may succeed later without anything else being changed.
+    /// Whether the same call may succeed later without anything else being changed, and was certainly not done now.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Conflict | ErrorKind::Unavailable)
+        use ErrorKind::{Conflict, DeadlineExceeded, Overloaded, Unavailable};
+        matches!(self.kind, Conflict | Unavailable | Overloaded | DeadlineExceeded)
+    }
+
+    /// Whether a write that failed with this may have been done all the same, or may yet be.
+    pub fn is_outcome_unknown(&self) -> bool {
+        self.kind == ErrorKind::UnknownOutcome
     }
 }
 

@@ -32,10 +32,13 @@
 mod backend;
 mod cache;
 pub mod config;
+mod deadline;
 mod draft;
 mod encoded;
+mod environment;
 mod error;
 mod features;
+mod journal;
 mod kind;
 mod lineage;
 mod locks;
@@ -45,10 +48,17 @@ mod registry;
 mod rules;
 pub mod wire;
 
-pub use backend::{Backend, Commit, Expected, INFRA_NAME, Key, Limits, Outcome, Query, Record, Write};
+/// For implementing [`Backend`], whose methods are asynchronous.
+pub use async_trait::async_trait;
+pub use backend::{Backend, Commit, Expected, INFRA_NAME, Key, Limits, Outcome, Page, Query, Record, Write};
+/// The type of stored values.
+pub use bytes::Bytes;
+pub use deadline::{Caller, Deadline};
 pub use encoded::{Encoded, Object};
+pub use environment::{Environment, System};
 pub use error::{Error, ErrorKind, Result};
 pub use features::Feature;
+pub use journal::{Change, CommitId, IDENTITY_KEPT_FOR, Image, JournalEntry, Retention, Revision, Target};
 pub use kind::{FeastObject, Kind, Layout};
 pub use lineage::{Lineage, ObjectType, Reference, Relation};
 pub use memory::MemoryBackend;

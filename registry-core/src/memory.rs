@@ -1,13 +1,14 @@
 //! The registry in memory: for tests, and for backend authors to read first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, Commit, Expected, Key, Limits, Outcome, Query, Record, Write};
-use crate::config::SchemaMode;
-use crate::error::Result;
+use crate::backend::{Backend, Commit, Expected, Key, Limits, Outcome, Page, Query, Record, Write};
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{Change, CommitId, Image, JournalEntry, Retention, Revision, Target};
 use crate::kind::Kind;
 
 /// A backend that keeps everything in memory; nothing outlives it.
@@ -21,6 +22,10 @@ struct State {
     /// Each record with its place in the order in which keys were first stored.
     records: HashMap<Key, (u64, Record)>,
     stored_so_far: u64,
+    /// What has been committed, oldest first; the numbers of revisions are consecutive.
+    journal: VecDeque<JournalEntry>,
+    /// Where the journal has each commit that it has.
+    revisions: HashMap<CommitId, Revision>,
 }
 
 impl MemoryBackend {
@@ -43,32 +48,35 @@ impl Backend for MemoryBackend {
     }
 
     fn limits(&self) -> Limits {
-        Limits { name_chars: None, value_bytes: usize::MAX, keeps_order: true }
+        Limits::new(usize::MAX)
     }
 
-    async fn prepare(&self, _: SchemaMode) -> Result<()> {
+    async fn prepare(&self, _: &Deadline) -> Result<()> {
         Ok(())
     }
 
-    async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
+    async fn read(&self, queries: &[Query], _: &Deadline) -> Result<Vec<Vec<Record>>> {
         Ok(self.with_state(|state| queries.iter().map(|query| state.read(query)).collect()))
     }
 
-    async fn commit(&self, commit: Commit) -> Result<Outcome> {
-        Ok(self.with_state(|state| {
-            for (key, expected) in &commit.expectations {
-                if !state.is_as(key, expected) {
-                    return Outcome::Conflict(key.clone());
-                }
-            }
-            for write in commit.writes {
-                state.write(write);
-            }
-            Outcome::Committed
-        }))
+    async fn commit(&self, commit: Commit, _: &Deadline) -> Result<Outcome> {
+        Ok(self.with_state(|state| state.commit(commit)))
     }
 
-    async fn remove_if_empty(&self) -> Result<bool> {
+    async fn journal(&self, after: Option<Revision>, limit: usize, _: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.with_state(|state| {
+            let start = match after {
+                None => 0,
+                Some(after) => {
+                    let seen = state.journal.iter().position(|entry| entry.revision == after);
+                    seen.ok_or_else(|| compacted(after))? + 1
+                }
+            };
+            Ok(state.journal.iter().skip(start).take(limit).cloned().collect())
+        })
+    }
+
+    async fn remove_if_empty(&self, _: &Deadline) -> Result<bool> {
         Ok(self.with_state(|state| {
             let has_project = state.records.keys().any(|key| matches!(key, Key::Object { kind: Kind::Project, .. }));
             if !has_project {
@@ -77,6 +85,11 @@ impl Backend for MemoryBackend {
             !has_project
         }))
     }
+}
+
+/// The error of a reader of the journal whose place it does not have.
+fn compacted(after: Revision) -> Error {
+    Error::new(ErrorKind::Compacted, format!("the journal does not have revision {after}: read everything anew"))
 }
 
 impl State {
@@ -88,29 +101,91 @@ impl State {
         }
     }
 
-    fn write(&mut self, write: Write) {
+    /// Does a commit, unless it has been done or an expectation does not hold.
+    fn commit(&mut self, commit: Commit) -> Outcome {
+        if let Some(revision) = self.revisions.get(&commit.id) {
+            return Outcome::Committed { revision: Some(*revision) };
+        }
+        for (key, expected) in &commit.expectations {
+            if !self.is_as(key, expected) {
+                return Outcome::Conflict(key.clone());
+            }
+        }
+        let revision = Revision::new(self.journal.back().map_or(0, |last| last.revision.number()) + 1);
+        let mut entry = JournalEntry::new(revision, commit.id, commit.at);
+        (entry.author, entry.reason) = (commit.author, commit.reason);
+        for write in commit.writes {
+            let changes = self.write(write);
+            entry.changes.extend(changes);
+        }
+        self.note(entry);
+        Outcome::Committed { revision: Some(revision) }
+    }
+
+    /// Adds an entry to the journal, and removes those that need not be kept. The newest always is.
+    fn note(&mut self, entry: JournalEntry) {
+        let retention = Retention::default();
+        let (too_old, old_enough) = retention.bounds(&entry.at);
+        self.revisions.insert(entry.id, entry.revision);
+        self.journal.push_back(entry);
+        while self.journal.len() > 1
+            && let Some(oldest) = self.journal.front()
+            && (oldest.at.seconds < too_old
+                || (oldest.at.seconds < old_enough && self.journal.len() as u64 > retention.commits))
+        {
+            self.revisions.remove(&oldest.id);
+            self.journal.pop_front();
+        }
+    }
+
+    /// Writes, and says what that changed.
+    fn write(&mut self, write: Write) -> Vec<Change> {
         match write {
             Write::Put(record) => {
                 if let Key::UserMetadata { kind, project, view } = &record.key
                     && !self.records.contains_key(&Key::object(*kind, project, view))
                 {
-                    return;
+                    return Vec::new();
                 }
                 self.stored_so_far += 1;
-                let place = self.records.get(&record.key).map_or(self.stored_so_far, |(place, _)| *place);
-                self.records.insert(record.key.clone(), (place, record));
+                let (key, after) = (record.key.clone(), Image::Value(record.value.clone()));
+                let place = self.records.get(&key).map_or(self.stored_so_far, |(place, _)| *place);
+                let before = self.records.insert(key.clone(), (place, record));
+                vec![Change::of_key(key, before.map(|(_, before)| before.value).into(), after)]
             }
             Write::Delete(key) => {
-                self.records.remove(&key);
+                let mut keys = vec![key.clone()];
                 if let Key::Object { kind, project, name } = key {
-                    self.records.remove(&Key::UserMetadata { kind, project, view: name });
+                    keys.push(Key::UserMetadata { kind, project, view: name });
                 }
+                self.remove(keys)
             }
-            Write::DeleteVersions { project, view } => self.records.retain(
-                |key, _| !matches!(key, Key::Version { project: p, view: v, .. } if *p == project && *v == view),
-            ),
-            Write::DeleteProject { project } => self.records.retain(|key, _| key.project() != project),
+            Write::DeleteVersions { project, view } => {
+                let is_of =
+                    |key: &Key| matches!(key, Key::Version { project: p, view: v, .. } if *p == project && *v == view);
+                let removed = self.remove(self.keys(is_of));
+                [Change::removal(Target::Versions { project, view })].into_iter().chain(removed).collect()
+            }
+            Write::DeleteProject { project } => {
+                let removed = self.remove(self.keys(|key| key.project() == project));
+                [Change::removal(Target::Project { project })].into_iter().chain(removed).collect()
+            }
         }
+    }
+
+    /// The keys that are stored and of which `is_of` holds, in a fixed order.
+    fn keys(&self, is_of: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let mut keys: Vec<Key> = self.records.keys().filter(|key| is_of(key)).cloned().collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    fn remove(&mut self, keys: Vec<Key>) -> Vec<Change> {
+        let removed = keys.into_iter().filter_map(|key| {
+            let (_, before) = self.records.remove(&key)?;
+            Some(Change::of_key(key, Image::Value(before.value), Image::Absent))
+        });
+        removed.collect()
     }
 
     fn read(&self, query: &Query) -> Vec<Record> {
@@ -122,17 +197,32 @@ impl State {
             Key::Version { number, .. } => number as u64,
             _ => *place,
         });
-        if matches!(query, Query::Versions { latest_only: true, .. }) {
-            found.drain(..found.len().saturating_sub(1));
+        match query {
+            Query::Versions { latest_only: true, .. } => drop(found.drain(..found.len().saturating_sub(1))),
+            Query::Objects { page: Some(Page { after, limit }), .. } => {
+                found.sort_by(|(_, one), (_, other)| one.key.cmp(&other.key));
+                let after = after.as_ref().map(|(project, name)| (project.as_str(), name.as_str()));
+                found.retain(|(_, record)| after.is_none_or(|after| place_of(&record.key) > after));
+                found.truncate(*limit);
+            }
+            _ => {}
         }
         found.into_iter().map(|(_, record)| record.clone()).collect()
+    }
+}
+
+/// What a page goes on after.
+fn place_of(key: &Key) -> (&str, &str) {
+    match key {
+        Key::Object { project, name, .. } => (project, name),
+        other => (other.project(), ""),
     }
 }
 
 fn matches(query: &Query, record: &Record) -> bool {
     let is_of = |wanted: &Option<String>| wanted.as_deref().is_none_or(|project| project == record.key.project());
     match (query, &record.key) {
-        (Query::Objects { kind, project, updated_since }, Key::Object { kind: stored, .. }) => {
+        (Query::Objects { kind, project, updated_since, .. }, Key::Object { kind: stored, .. }) => {
             kind == stored && is_of(project) && updated_since.is_none_or(|since| record.updated >= since)
         }
         (Query::Versions { project, view, .. }, Key::Version { project: p, view: v, .. }) => project == p && view == v,

@@ -12,7 +12,8 @@ use prost_types::Timestamp;
 
 use crate::backend::{Backend, Commit, Key, Limits, Outcome, Query, Record, Write};
 use crate::cache::Cache;
-use crate::config::{CacheConfig, CacheMode, SchemaMode};
+use crate::config::{CacheConfig, CacheMode};
+use crate::deadline::Deadline;
 use crate::draft::{Context, Draft, Fetched};
 use crate::error::{Error, ErrorKind, Result};
 use crate::locks::{Locks, Reach};
@@ -28,8 +29,6 @@ const MAX_BACKOFF: Duration = Duration::from_millis(64);
 /// How a registry behaves, whatever stores it.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryOptions {
-    /// Whether the storage is created, verified or taken as it is.
-    pub schema_mode: SchemaMode,
     /// How cached reads are kept fresh.
     pub cache: CacheConfig,
     /// Removes Feast's old `feast_metadata` and writes none (Feast: `purge_feast_metadata`).
@@ -37,7 +36,7 @@ pub struct RegistryOptions {
     /// Objects of [`Registry::apply_later`] wait for a commit, as suits storages that are written whole. Else they are
     /// written at once.
     pub defers: bool,
-    /// Only reads: opening changes nothing and makes nothing (`schema_mode: auto` only verifies), and writes are refused.
+    /// Only reads: opening changes nothing, and writes are refused. The backend is to be one that makes nothing.
     pub read_only: bool,
 }
 
@@ -96,24 +95,23 @@ impl Registry {
     /// it back to what the replica has.
     ///
     /// # Errors
-    /// As [`open`](Self::open). A replica is verified if `schema_mode` is `verify`; nothing is made there.
+    /// As [`open`](Self::open). The replica is to be a backend that makes nothing.
     pub async fn open_with_replica(
         backend: Arc<dyn Backend>,
         replica: Option<Arc<dyn Backend>>,
         options: RegistryOptions,
     ) -> Result<Self> {
-        let only_verifies = options.read_only && options.schema_mode == SchemaMode::Auto;
-        backend.prepare(if only_verifies { SchemaMode::Verify } else { options.schema_mode }).await?;
+        let deadline = Deadline::after(RETRY_FOR);
+        backend.prepare(&deadline).await?;
         if let Some(replica) = &replica {
-            let verifies = options.schema_mode == SchemaMode::Verify;
-            replica.prepare(if verifies { SchemaMode::Verify } else { SchemaMode::Skip }).await?;
+            replica.prepare(&deadline).await?;
         }
         let limits = backend.limits();
         let inner = Inner {
+            cache: Cache::new(options.cache, limits.keeps_order),
             limits,
             backend,
             replica,
-            cache: Cache::new(options.cache, limits.keeps_order),
             locks: Locks::new(),
             keeps_metadata: !options.purge_feast_metadata,
             is_read_only: options.read_only,
@@ -145,7 +143,7 @@ impl Registry {
     /// Registries of Feast before 0.40 had no project objects; with `purge_feast_metadata`, their old form then goes.
     async fn adopt_old_projects(&self) -> Result<()> {
         let queries = rules::fetch_for_adoption();
-        let answers = match self.inner.backend.read(&queries).await {
+        let answers = match self.inner.backend.read(&queries, &Deadline::after(RETRY_FOR)).await {
             // With `schema_mode: skip` the tables may be made later: there is nothing old in those.
             Err(error) if error.kind() == ErrorKind::SchemaMissing => return Ok(()),
             answers => answers?,
@@ -213,8 +211,9 @@ impl Inner {
             .collect();
         let _places = self.locks.enter(&keys, reach).await;
         let began = Instant::now();
+        let deadline = Deadline::after(RETRY_FOR);
         for attempt in 0_u32.. {
-            let fetched = Fetched::new(queries, self.backend.read(queries).await?);
+            let fetched = Fetched::new(queries, self.backend.read(queries, &deadline).await?);
             let mut draft = Draft::new(&fetched);
             let mut ctx = Context { now: now(), new_uuid: &mut new_uuid, keeps_metadata: self.keeps_metadata };
             let value = rule(&mut draft, &mut ctx)?;
@@ -224,8 +223,8 @@ impl Inner {
             let commit = draft.into_commit();
             self.check_sizes(&commit)?;
             let writes = commit.writes.clone();
-            match self.backend.commit(commit).await? {
-                Outcome::Committed => {
+            match self.backend.commit(commit, &deadline).await? {
+                Outcome::Committed { .. } => {
                     self.cache.apply(writes);
                     return Ok(value);
                 }

@@ -8,13 +8,14 @@ use prost::Message;
 use prost_types::Timestamp;
 
 use crate::backend::{INFRA_NAME, Key, Query, Record};
+use crate::deadline::Deadline;
 use crate::encoded::{Encoded, Object};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{self, Feature};
 use crate::kind::{FeastObject, Kind};
 use crate::lineage::{self, Lineage};
 use crate::proto::core::{self, ProjectMetadata};
-use crate::registry::{Freshness, Registry, fact};
+use crate::registry::{Freshness, RETRY_FOR, Registry, fact};
 use crate::{rules, wire};
 
 /// Which objects a list has.
@@ -127,10 +128,11 @@ impl Registry {
                     kind: *kind,
                     project: project.map(str::to_owned),
                     updated_since: since,
+                    page: None,
                 };
                 let queries: Vec<Query> = kinds.iter().map(query).collect();
                 self.inner.settle().await;
-                let answers = self.inner.reads().read(&queries).await?;
+                let answers = self.inner.reads().read(&queries, &Deadline::after(RETRY_FOR)).await?;
                 answers.into_iter().flatten().filter_map(object_of).collect()
             }
         };
@@ -257,16 +259,16 @@ impl Registry {
     /// What the storage says.
     pub async fn ping(&self) -> Result<()> {
         let query = [Query::Keys(vec![Key::metadata("", Key::LAST_UPDATED)])];
-        self.inner.backend.read(&query).await?;
+        self.inner.backend.read(&query, &Deadline::after(RETRY_FOR)).await?;
         match &self.inner.replica {
-            Some(replica) => replica.read(&query).await.map(drop),
+            Some(replica) => replica.read(&query, &Deadline::after(RETRY_FOR)).await.map(drop),
             None => Ok(()),
         }
     }
 
     async fn read(&self, query: Query) -> Result<Vec<Record>> {
         self.inner.settle().await;
-        let answers = self.inner.reads().read(slice::from_ref(&query)).await?;
+        let answers = self.inner.reads().read(slice::from_ref(&query), &Deadline::after(RETRY_FOR)).await?;
         Ok(answers.into_iter().next().unwrap_or_default())
     }
 }

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use prost_types::Timestamp;
 
 use crate::backend::{Key, Query};
+use crate::deadline::Deadline;
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::{FeastObject, Kind};
 use crate::locks::Reach;
 use crate::proto::core;
-use crate::registry::{Inner, Registry};
+use crate::registry::{Inner, RETRY_FOR, Registry};
 use crate::rules::{self, ApplyOptions};
 
 impl Registry {
@@ -88,7 +89,7 @@ impl Registry {
         let name = project.to_owned();
         self.transact(queries, Reach::Projects, move |draft, _| rules::delete_project(draft, &name)).await?;
         // The project is gone, whatever becomes of the storage: an error here would have the caller try again.
-        if let Err(error) = self.inner.backend.remove_if_empty().await {
+        if let Err(error) = self.inner.backend.remove_if_empty(&Deadline::after(RETRY_FOR)).await {
             tracing::warn!(%error, "the storage of the registry could not be removed after its last project");
         }
         Ok(())

@@ -65,7 +65,7 @@ fn create(draft: &mut Draft<'_>, name: &str, created: &Timestamp, now: &Timestam
 
 /// What [`adopt`] needs to have read.
 pub(crate) fn fetch_for_adoption() -> Vec<Query> {
-    vec![Query::Metadata { project: None }, Query::Objects { kind: Kind::Project, project: None, updated_since: None }]
+    vec![Query::Metadata { project: None }, Query::objects(Kind::Project, None)]
 }
 
 /// Makes project objects for projects that only have an identity, as registries of older Feast versions do.

@@ -30,6 +30,7 @@ use super::meta::Meta;
 use super::versions::key as version_key;
 use super::*;
 use crate::backend::{Backend, Commit, Expected, INFRA_NAME, Key, Outcome, Query, Record, Write};
+use crate::deadline::Deadline;
 use crate::draft::{Context, Draft, Fetched};
 use crate::encoded::Object;
 use crate::error::{ErrorKind, Result};
@@ -45,6 +46,11 @@ const PROJECT: &str = "rides";
 const START: i64 = 1_700_000_000;
 /// Microseconds, since that is how fine the registry's clock is.
 const START_NANOS: i32 = 123_456_000;
+
+/// Memory does not let anybody wait.
+fn deadline() -> Deadline {
+    Deadline::after(std::time::Duration::from_secs(1))
+}
 
 /// One call of the registry.
 #[derive(Debug, Clone)]
@@ -102,7 +108,7 @@ struct Step {
 /// Reads what an operation asks for and lets it decide.
 fn decide(backend: &MemoryBackend, step: Step, project: &str, op: &Op) -> Result<Commit> {
     let queries = op.queries(project)?;
-    let answers = ready(backend.read(&queries))?;
+    let answers = ready(backend.read(&queries, &deadline()))?;
     let fetched = Fetched::new(&queries, answers);
     let mut draft = Draft::new(&fetched);
     let mut asked = 0;
@@ -157,8 +163,8 @@ impl World {
         self.steps += 1;
         self.now.seconds += 1;
         let commit = decide(&self.backend, step, project, op)?;
-        let outcome = ready(self.backend.commit(commit.clone()))?;
-        assert_eq!(outcome, Outcome::Committed, "{op:?}: nobody else writes here");
+        let outcome = ready(self.backend.commit(commit.clone(), &deadline()))?;
+        assert!(outcome.is_committed(), "{op:?}: nobody else writes here");
         Ok(commit)
     }
 
@@ -185,8 +191,8 @@ impl World {
 
     /// Stores bytes past all rules, as another program may.
     fn plant(&self, key: Key, value: impl Into<Bytes>) {
-        let put = Write::Put(Record { key, value: value.into(), updated: START });
-        ready(self.backend.commit(Commit { expectations: vec![], writes: vec![put] })).expect("memory does not fail");
+        let put = Write::Put(Record::new(key, value, START));
+        ready(self.backend.commit(Commit::new(vec![], vec![put]), &deadline())).expect("memory does not fail");
     }
 
     fn plant_object(&self, object: &Object) {
@@ -194,7 +200,7 @@ impl World {
     }
 
     fn read(&self, query: Query) -> Vec<Record> {
-        ready(self.backend.read(&[query])).expect("memory does not fail").remove(0)
+        ready(self.backend.read(&[query], &deadline())).expect("memory does not fail").remove(0)
     }
 
     fn value(&self, key: Key) -> Option<Bytes> {
@@ -233,13 +239,13 @@ impl World {
 
 fn dump(backend: &MemoryBackend, views: &[&str]) -> BTreeMap<Key, Bytes> {
     let mut queries = vec![Query::Metadata { project: None }];
-    queries.extend(Kind::ALL.map(|kind| Query::Objects { kind, project: None, updated_since: None }));
+    queries.extend(Kind::ALL.map(|kind| Query::objects(kind, None)));
     for view in views {
         queries.push(Query::Keys(Kind::VIEWS.map(|kind| user_metadata_key(kind, PROJECT, view)).to_vec()));
         let (project, view) = (PROJECT.to_owned(), (*view).to_owned());
         queries.push(Query::Versions { project, view, latest_only: false });
     }
-    let answers = ready(backend.read(&queries)).expect("memory does not fail");
+    let answers = ready(backend.read(&queries, &deadline())).expect("memory does not fail");
     answers.into_iter().flatten().map(|record| (record.key, record.value)).collect()
 }
 

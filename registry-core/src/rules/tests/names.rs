@@ -3,8 +3,8 @@
 use super::*;
 use crate::backend::Limits;
 
-const UNLIMITED: Limits = Limits { name_chars: None, value_bytes: usize::MAX, keeps_order: true };
-const AT_MOST_8: Limits = Limits { name_chars: Some(8), value_bytes: usize::MAX, keeps_order: true };
+const UNLIMITED: Limits = Limits::new(usize::MAX);
+const AT_MOST_8: Limits = Limits::new(usize::MAX).with_name_chars(8);
 
 fn named(kind: Kind, name: &str) -> Object {
     object(kind, json!({ "name": name }), json!({}))
@@ -70,7 +70,7 @@ fn a_name_may_be_as_long_as_the_registry_stores_and_no_longer() {
 
 #[test]
 fn the_answer_to_a_name_of_ten_thousand_characters_is_short() {
-    let limits = Limits { name_chars: Some(255), value_bytes: usize::MAX, keeps_order: true };
+    let limits = Limits::new(usize::MAX).with_name_chars(255);
     let error = check_names(&named(Kind::Entity, &"n".repeat(10_000)), PROJECT, &limits).expect_err("too long");
     assert!(error.to_string().len() < 200, "{error}");
 }
@@ -85,7 +85,7 @@ fn names_in_any_script_and_case_are_fine_and_different() {
         check_names(&driver, PROJECT, &UNLIMITED).expect("a name");
         world.apply(&driver).expect("applied");
     }
-    let all = world.read(Query::Objects { kind: Kind::Entity, project: Some(PROJECT.to_owned()), updated_since: None });
+    let all = world.read(Query::objects(Kind::Entity, Some(PROJECT)));
     assert_eq!(all.len(), names.len());
 }
 

@@ -138,8 +138,8 @@ fn the_note_of_the_last_change_does_not_go_back_when_two_writers_race() {
     let (first, second) = (apply("first"), apply("second"));
     let slow = decide(&world.backend, earlier, PROJECT, &first).expect("decided");
     let quick = decide(&world.backend, later, PROJECT, &second).expect("decided");
-    assert_eq!(ready(world.backend.commit(quick)).expect("memory does not fail"), Outcome::Committed);
-    if let Outcome::Conflict(_) = ready(world.backend.commit(slow)).expect("memory does not fail") {
+    assert!(ready(world.backend.commit(quick, &deadline())).expect("memory does not fail").is_committed());
+    if let Outcome::Conflict(_) = ready(world.backend.commit(slow, &deadline())).expect("memory does not fail") {
         world.now = earlier.now;
         world.run(&first).expect("decided again");
     }
@@ -185,7 +185,7 @@ fn projects_of_old_feasts_that_are_an_identity_only_are_adopted() {
 #[test]
 fn identities_and_projects_are_what_adoption_asks_for() {
     let world = World::with([thing(Kind::Project), thing(Kind::Entity)]);
-    let answers = ready(world.backend.read(&fetch_for_adoption())).expect("memory does not fail");
+    let answers = ready(world.backend.read(&fetch_for_adoption(), &deadline())).expect("memory does not fail");
     let keys: Vec<_> = answers.iter().flatten().map(|record| record.key.clone()).collect();
     assert!(keys.contains(&Key::metadata(PROJECT, Key::PROJECT_UUID)) && keys.contains(&Key::project_object(PROJECT)));
     assert!(!keys.contains(&key_of(&thing(Kind::Entity))));

@@ -367,7 +367,7 @@ proptest! {
 
     #[test]
     fn nothing_that_looks_at_an_object_panics_whatever_its_bytes((one, other, whole) in damages()) {
-        let limits = crate::backend::Limits { name_chars: Some(255), value_bytes: usize::MAX, keeps_order: true };
+        let limits = crate::backend::Limits::new(usize::MAX).with_name_chars(255);
         drop(check_names(&one, PROJECT, &limits));
         drop(fetch_for_apply(PROJECT, std::slice::from_ref(&one)));
         drop(Meta::of(&one));

@@ -109,8 +109,8 @@ impl<'a> Writer<'a> {
                 }
                 Err(error) => Err(error.kind()),
             },
-            Some(commit) => match ready(backend.commit(commit)).expect("memory does not fail") {
-                Outcome::Committed => Ok(()),
+            Some(commit) => match ready(backend.commit(commit, &deadline())).expect("memory does not fail") {
+                Outcome::Committed { .. } => Ok(()),
                 Outcome::Conflict(_) => {
                     conflicts.set(conflicts.get() + 1);
                     return None;
@@ -132,8 +132,8 @@ impl<'a> Writer<'a> {
 fn in_turn<'a>(backend: &MemoryBackend, tasks: impl IntoIterator<Item = (u64, &'a Task)>) -> Vec<Effect> {
     let mut run = |(seed, task): (u64, &Task)| {
         let answer = attempt(backend, seed, task).map_err(|error| error.kind()).map(|commit| {
-            let outcome = ready(backend.commit(commit)).expect("memory does not fail");
-            assert_eq!(outcome, Outcome::Committed, "nobody else writes here");
+            let outcome = ready(backend.commit(commit, &deadline())).expect("memory does not fail");
+            assert!(outcome.is_committed(), "nobody else writes here");
         });
         (seed, answer)
     };

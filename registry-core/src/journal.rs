@@ -1,0 +1,199 @@
+//! The journal: what each commit did, in commit order.
+//!
+//! A backend writes a commit and its journal entry in one transaction. The entry's identity is what makes a commit happen
+//! once: a backend that does not know what became of a commit looks for it there.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost_types::Timestamp;
+
+use crate::backend::Key;
+
+/// How long the identity of a commit is kept at the least, however much is committed in the meantime.
+pub const IDENTITY_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// A place in the journal. Revisions grow in commit order, but need not be consecutive: a reader who has seen a revision
+/// never later finds a new one below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(u64);
+
+impl Revision {
+    /// The revision of a number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The identity of a commit: no two commits have the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId([u8; 16]);
+
+impl CommitId {
+    /// A random identity.
+    pub fn random() -> Self {
+        Self(*uuid::Uuid::new_v4().as_bytes())
+    }
+
+    /// The identity of these bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes: what a storage keeps.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// As a UUID.
+impl fmt::Display for CommitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_bytes(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for CommitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What one commit did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JournalEntry {
+    /// Its place in the journal.
+    pub revision: Revision,
+    /// The identity of the commit.
+    pub id: CommitId,
+    /// When it was made (UTC), by the clock of the process that made it, in whole microseconds.
+    pub at: Timestamp,
+    /// Who made it, if that is known.
+    pub author: Option<String>,
+    /// Why, if that was said.
+    pub reason: Option<String>,
+    /// What it changed, in the order in which it did.
+    pub changes: Vec<Change>,
+}
+
+impl JournalEntry {
+    /// An entry of a commit without an author, a reason or changes.
+    pub fn new(revision: Revision, id: CommitId, at: Timestamp) -> Self {
+        Self { revision, id, at, author: None, reason: None, changes: Vec::new() }
+    }
+}
+
+/// One change of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// What was changed.
+    pub target: Target,
+    /// What was stored before; of more than a single key, always [`Image::NotKept`].
+    pub before: Image,
+    /// What is stored since; of more than a single key, always [`Image::Absent`].
+    pub after: Image,
+}
+
+impl Change {
+    /// A change of what is stored under one key.
+    pub fn of_key(key: Key, before: Image, after: Image) -> Self {
+        Self { target: Target::Key(key), before, after }
+    }
+
+    /// The removal of a history or a project. Where the storage keeps what was there before, a change of each key that was
+    /// removed follows.
+    pub fn removal(target: Target) -> Self {
+        Self { target, before: Image::NotKept, after: Image::Absent }
+    }
+}
+
+/// What a change is of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A single key.
+    Key(Key),
+    /// The whole history of a view.
+    Versions {
+        /// The project that the view is of.
+        project: String,
+        /// The view's name.
+        view: String,
+    },
+    /// All that has this project.
+    Project {
+        /// The project.
+        project: String,
+    },
+}
+
+impl Target {
+    /// The project that it is of.
+    pub fn project(&self) -> &str {
+        match self {
+            Target::Key(key) => key.project(),
+            Target::Versions { project, .. } | Target::Project { project } => project,
+        }
+    }
+}
+
+/// What is stored under a key at one side of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Image {
+    /// Nothing.
+    Absent,
+    /// These bytes.
+    Value(Bytes),
+    /// The storage does not keep what.
+    NotKept,
+}
+
+impl From<Option<Bytes>> for Image {
+    fn from(value: Option<Bytes>) -> Self {
+        value.map_or(Image::Absent, Image::Value)
+    }
+}
+
+/// How much of a journal is kept. What is beyond is removed now and then, without a writer waiting for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retention {
+    /// Entries that are older are removed. At least [`IDENTITY_KEPT_FOR`] counts.
+    pub age: Duration,
+    /// So many entries are kept at the most, and all that are younger than [`IDENTITY_KEPT_FOR`].
+    pub commits: u64,
+}
+
+impl Default for Retention {
+    /// 30 days and 100,000 commits.
+    fn default() -> Self {
+        Self { age: Duration::from_secs(30 * 24 * 3600), commits: 100_000 }
+    }
+}
+
+impl Retention {
+    /// What is kept at the most, by age and by number of commits.
+    pub fn new(age: Duration, commits: u64) -> Self {
+        Self { age: age.max(IDENTITY_KEPT_FOR), commits }
+    }
+
+    /// Before which second (since 1970, UTC) entries are removed, and before which those that are beyond the number of
+    /// [`commits`](Self::commits), as seen at `now`.
+    pub fn bounds(&self, now: &Timestamp) -> (i64, i64) {
+        let before = |age: Duration| now.seconds.saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        (before(self.age.max(IDENTITY_KEPT_FOR)), before(IDENTITY_KEPT_FOR))
+    }
+}
