@@ -38,8 +38,8 @@ pub struct Table {
     pub name: &'static str,
     /// Its columns, in order.
     pub columns: Vec<Column>,
-    /// The index on `project_id` that Feast gives each table.
-    pub index: &'static str,
+    /// Its index besides the primary key, and the column that this is on: `project_id` in all of Feast's tables.
+    pub index: (&'static str, &'static str),
 }
 
 /// Where the objects of a kind are.
@@ -61,6 +61,8 @@ pub const UPDATED: &str = "last_updated_timestamp";
 pub const USER_METADATA: &str = "user_metadata";
 /// The table of the versions of views.
 pub const VERSIONS: &str = "feature_view_version_history";
+/// The table of the journal, which is no table of Feast's.
+pub const JOURNAL: &str = "feast_registry_journal";
 /// The table of facts about projects.
 pub const METADATA: &str = "feast_metadata";
 
@@ -100,7 +102,7 @@ const fn optional(name: &'static str, column_type: ColumnType) -> Column {
 /// The width of names and projects.
 pub const NAME: ColumnType = ColumnType::String(255);
 
-/// Every table of the registry.
+/// Every table of Feast's registry; [`journal::table`](crate::journal::table) is ours.
 pub fn tables() -> Vec<Table> {
     let mut tables: Vec<Table> = Kind::ALL.into_iter().map(table_of).collect();
     tables.push(Table {
@@ -116,7 +118,7 @@ pub fn tables() -> Vec<Table> {
             optional("description", ColumnType::Text),
             required("version_id", ColumnType::String(36)),
         ],
-        index: "idx_fv_version_history_project_id",
+        index: ("idx_fv_version_history_project_id", PROJECT),
     });
     tables.push(Table {
         name: METADATA,
@@ -126,7 +128,7 @@ pub fn tables() -> Vec<Table> {
             required("metadata_value", ColumnType::Text),
             required(UPDATED, ColumnType::BigInteger),
         ],
-        index: "idx_feast_metadata_project_id",
+        index: ("idx_feast_metadata_project_id", PROJECT),
     });
     tables
 }
@@ -161,7 +163,7 @@ fn table_of(kind: Kind) -> Table {
         Kind::Permission => "idx_permissions_project_id",
         Kind::Infra => "idx_managed_infra_project_id",
     };
-    Table { name: table, columns, index }
+    Table { name: table, columns, index: (index, PROJECT) }
 }
 
 /// The statements that make a table as SQLAlchemy does for Feast, and its index, unless another process just did.
@@ -170,16 +172,16 @@ pub fn create_table(dialect: Dialect, table: &Table, options: &str) -> Vec<Strin
     let mut lines: Vec<String> = table.columns.iter().map(|column| column_line(dialect, column)).collect();
     let key: Vec<_> = table.columns.iter().filter(|column| column.is_key).map(|column| column.name).collect();
     lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
-    let Table { name, index, .. } = table;
+    let Table { name, index: (index, indexed), .. } = table;
     let create =
         |lines: &[String]| format!("CREATE TABLE IF NOT EXISTS {name} (\n\t{}\n){options}", lines.join(", \n\t"));
     match dialect {
         Dialect::Sqlite | Dialect::PostgreSql => {
-            vec![create(&lines), format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({PROJECT})")]
+            vec![create(&lines), format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({indexed})")]
         }
         // It has no IF NOT EXISTS for indexes.
         Dialect::MySql => {
-            lines.push(format!("KEY {index} ({PROJECT})"));
+            lines.push(format!("KEY {index} ({indexed})"));
             vec![create(&lines)]
         }
     }
