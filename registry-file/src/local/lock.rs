@@ -18,54 +18,87 @@ pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The pauses between two tries for the lock: at first as short as a write, then longer.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// How often a file that comes and goes is opened.
 const OPENINGS: usize = 10;
 
+/// What a try for the lock came to.
+enum Tried {
+    Locked(Arc<File>),
+    /// Another one has it.
+    Held,
+    /// Somebody has waited for longer, and tries again within this time.
+    Awaited(Duration),
+}
+
 impl LocalFile {
     /// Waits for the lock, until this moment at the latest. Whoever stops waiting leaves nothing behind: the lock is tried
-    /// for again and again instead of waited for in a thread, which nothing could end.
+    /// for again and again instead of waited for in a thread, which nothing could end. Proved by
+    /// `who_waits_for_the_lock_in_vain_leaves_nothing_behind`.
+    ///
+    /// Between two tries, one who writes all the time would be faster. So who waits says so: the length of the lock file
+    /// is the number of milliseconds between its tries, and whoever comes later makes room for that long, once. Proved by
+    /// `who_waits_for_the_lock_comes_before_who_has_just_had_it`.
     pub(super) async fn turn_until(&self, until: Instant) -> Result<Turn> {
         let began = Instant::now();
         let mut pause = FIRST_PAUSE;
+        let mut is_first = true;
         loop {
-            if let Some(lock) = self.blocking(Self::try_lock).await?? {
-                return Ok(Some(Box::new(lock)));
-            }
+            let makes_room = is_first && Instant::now() < until;
+            let wait = match self.blocking(move |this| this.try_lock(makes_room, pause)).await?? {
+                Tried::Locked(lock) => return Ok(Some(Box::new(lock))),
+                Tried::Held => pause,
+                Tried::Awaited(wait) => wait,
+            };
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let (path, seconds) = (self.path.display(), began.elapsed().as_secs_f32());
                 let text = format!("another process has held the lock of the registry file {path} for {seconds:.0} s");
                 return Err(Error::new(ErrorKind::Unavailable, format!("{text}; nothing is written; try again")));
             }
-            tokio::time::sleep(pause.min(left)).await;
-            pause = (pause + pause / 8).min(LONGEST_PAUSE);
+            tokio::time::sleep(wait.min(left)).await;
+            if !is_first {
+                pause = (pause + pause / 8).min(LONGEST_PAUSE);
+            }
+            is_first = false;
         }
     }
 
-    /// `None` while another one has it.
-    fn try_lock(&self) -> Result<Option<Arc<File>>> {
+    fn try_lock(&self, makes_room: bool, pause: Duration) -> Result<Tried> {
         self.make_folder()?;
         let target = self.target()?;
         let path = beside(&target, ".lock");
-        let lock = self.open_lock(&path, &target)?;
+        let (lock, metadata) = self.open_lock(&path, &target)?;
+        let is_plain = is_plain(&metadata);
+        if makes_room && is_plain && metadata.len() > 0 {
+            return Ok(Tried::Awaited(2 * Duration::from_millis(metadata.len())));
+        }
+        // Where the file cannot be written, to wait without saying so is all there is.
+        let say = |milliseconds| {
+            if is_plain && metadata.len() != milliseconds {
+                let _ = lock.set_len(milliseconds);
+            }
+        };
         match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
+            Ok(()) => say(0),
+            Err(TryLockError::WouldBlock) => {
+                say(pause.as_millis() as u64);
+                return Ok(Tried::Held);
+            }
             Err(TryLockError::Error(error)) => return Err(self.error("locked", error)),
         }
         if !has_name(&lock, &path) {
             // Somebody has removed it: the next one would lock another file.
-            return Ok(None);
+            return Ok(Tried::Held);
         }
         self.make_durable(&target)?;
         let lock = Arc::new(lock);
         *locked(&self.shared.lock) = Arc::downgrade(&lock);
-        Ok(Some(lock))
+        Ok(Tried::Locked(lock))
     }
 
-    fn open_lock(&self, path: &Path, target: &Path) -> Result<File> {
+    fn open_lock(&self, path: &Path, target: &Path) -> Result<(File, fs::Metadata)> {
         let failed = |error| {
             let (lock, registry) = (path.display(), self.path.display());
             match fs::symlink_metadata(path) {
@@ -80,9 +113,7 @@ impl LocalFile {
         if !metadata.is_file() {
             return Err(failed(io::Error::other("not a file")));
         }
-        // A file that has another name too, or holds anything, may be somebody's own, put here to be changed.
-        if access::has_one_name(&metadata)
-            && metadata.len() == 0
+        if is_plain(&metadata)
             && let Ok(registry) = fs::metadata(target)
         {
             // The lock file of another user is for him to change.
@@ -91,8 +122,14 @@ impl LocalFile {
                 return Err(failed(error));
             }
         }
-        Ok(lock)
+        Ok((lock, metadata))
     }
+}
+
+/// Whether a lock file is no more than that. One that has another name too, or holds something, may be somebody's own, put
+/// here to be changed.
+fn is_plain(lock: &fs::Metadata) -> bool {
+    access::has_one_name(lock) && u128::from(lock.len()) <= LONGEST_PAUSE.as_millis()
 }
 
 /// Opens the lock file, and says whether it was made.

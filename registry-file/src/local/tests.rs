@@ -91,6 +91,10 @@ fn a_change_is_seen_where_the_time_and_the_size_stay_the_same() {
             file.swap(Some(&tag), ours(3)).await
         });
         assert!(matches!(swapped, Ok(Swapped::Changed)), "{when}: {swapped:?}");
+        // As a file system would have it that keeps no finer times than the second.
+        let (_, same) = file.open().expect("a look").expect("a file");
+        assert!(file.is_in(&State::new(same.clone(), &feasts(2))).expect("a look"), "{when}");
+        assert!(!file.is_in(&State::new(same, &feasts(1))).expect("a look"), "{when}: not told apart");
     }
 }
 
@@ -153,6 +157,24 @@ fn nothing_is_acknowledged_until_the_folder_is_synced() {
 }
 
 #[test]
+fn a_sync_that_fails_for_a_moment_is_tried_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let sync = move |_: &File| match counted.fetch_add(1, Ordering::SeqCst) {
+        1..=3 => Err(io::Error::other("EIO")),
+        _ => Ok(()),
+    };
+    let file = LocalFile::with(folder.path().join("registry.db"), sync);
+    let swapped = run(async {
+        let _turn = file.turn().await.expect("the lock");
+        file.swap(None, ours(1)).await
+    });
+    assert!(matches!(swapped, Ok(Swapped::Done(_))), "{swapped:?}");
+    assert_eq!(calls.load(Ordering::SeqCst), 5);
+}
+
+#[test]
 fn a_commit_is_acknowledged_after_a_sync_that_succeeds() {
     let folder = tempfile::tempdir().expect("a folder");
     let calls = Arc::new(AtomicUsize::new(0));
@@ -188,7 +210,45 @@ fn who_waits_for_the_lock_in_vain_leaves_nothing_behind() {
         }
         assert!(threads() < before + 20, "{before} threads have become {}", threads());
         drop(other);
-        file.turn_until(Instant::now()).await.expect("nobody holds the lock now");
+        // A try of one who left may be under way.
+        file.turn_until(Instant::now() + HOUR).await.expect("nobody holds the lock now");
+        assert!(threads() < before + 20);
+    });
+}
+
+#[test]
+fn who_waits_for_the_lock_comes_before_who_has_just_had_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = || LocalFile::new(folder.path().join("registry.db"));
+    let (busy, patient) = (file(), file());
+    run(async {
+        let mut came_first = 0;
+        for _ in 0..20 {
+            let turn = busy.turn().await.expect("the lock");
+            let has_had_it = Arc::new(AtomicBool::new(false));
+            let (waiter, says) = (patient.clone(), Arc::clone(&has_had_it));
+            let waiting = tokio::spawn(async move {
+                let turn = waiter.turn().await.expect("the lock, in time");
+                says.store(true, Ordering::SeqCst);
+                drop(turn);
+            });
+            while fs::metadata(folder.path().join(".registry.db.lock")).expect("the lock file").len() == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // Timers of one runtime go off together: so that the waiter is not at it in this very moment.
+            std::thread::sleep(Duration::from_micros(400));
+            drop(turn);
+            drop(busy.turn().await.expect("the lock"));
+            came_first += usize::from(has_had_it.load(Ordering::SeqCst));
+            waiting.await.expect("the waiter");
+        }
+        assert!(came_first >= 10, "who waited came first only {came_first} times of 20");
+        // One who gave up is waited for once, and no longer.
+        let turn = busy.turn().await.expect("the lock");
+        patient.turn_until(Instant::now() + Duration::from_millis(3)).await.expect_err("the lock is held");
+        drop(turn);
+        drop(busy.turn().await.expect("the lock"));
+        assert_eq!(fs::metadata(folder.path().join(".registry.db.lock")).expect("the lock file").len(), 0);
     });
 }
 
