@@ -63,6 +63,14 @@ pub(crate) struct Failure {
     pub(crate) is_in_doubt: bool,
 }
 
+impl Failure {
+    /// Nothing was written, nor will be.
+    #[cfg(feature = "local")]
+    pub(crate) fn certain(error: Error) -> Self {
+        Self { error, is_in_doubt: false }
+    }
+}
+
 /// The right to write, as long as it lives.
 pub(crate) type Turn = Option<Box<dyn Any + Send + Sync>>;
 
