@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
 use crate::proto::DESCRIPTORS;
 use crate::proto::core::{OnDemandFeatureView, StreamFeatureView, feature_transformation_v2::Transformation};
-use crate::rules::versions::Version;
+use crate::rules::pin::Version;
 
 /// How closely definitions are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

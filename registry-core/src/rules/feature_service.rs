@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
 use crate::proto::core::{DataSource, FeatureService, FeatureSpecV2, FeatureViewProjection, data_source::SourceType};
 use crate::proto::types::value_type::Enum as ValueType;
-use crate::rules::versions;
+use crate::rules::pin;
 use crate::wire;
 
 /// The field of `FeatureServiceSpec` that holds the projections.
@@ -175,7 +175,7 @@ impl Source {
             other => other,
         };
         let batch_source = batch_source.map(|bytes| Ok((decode::<DataSource>(&bytes)?, bytes))).transpose()?;
-        Ok(Self { kind: view.kind, features, batch_source, pinned: versions::pinned(view)? })
+        Ok(Self { kind: view.kind, features, batch_source, pinned: pin::pinned(view)? })
     }
 
     fn has(&self, feature: &FeatureSpecV2) -> bool {

@@ -14,64 +14,21 @@ use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
 use crate::proto::core::FeatureViewVersionRecord;
-use crate::rules::apply::{ApplyOptions, replace, replacement};
 use crate::rules::definition::{self, Closeness};
+use crate::rules::pin::{key, pinned, version_field};
+use crate::rules::replace::{replace, replacement};
 use crate::wire;
 
-/// The version that a view asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Version {
-    /// Whatever comes next.
-    Latest,
-    /// This one.
-    Pinned(i32),
-}
-
-impl Version {
-    /// Reads `latest`, `vN` or `versionN`, in any case; empty is `latest`.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        let lower = text.to_lowercase();
-        if lower.is_empty() || lower == "latest" {
-            return Ok(Version::Latest);
-        }
-        let digits = lower.strip_prefix("version").or_else(|| lower.strip_prefix('v'));
-        digits
-            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|digits| digits.parse().ok())
-            .map(Version::Pinned)
-            .ok_or_else(|| {
-                Error::invalid(format!("`{text}` is not a version: it is `latest`, or as `v2` or `version2`"))
-            })
-    }
-}
-
-/// The field of a view's spec that says which version it asks for; label views have none.
-fn version_field(kind: Kind) -> Option<u32> {
-    match kind {
-        Kind::FeatureView => Some(18),
-        Kind::StreamFeatureView => Some(21),
-        Kind::OnDemandFeatureView => Some(17),
-        _ => None,
-    }
+/// How objects are applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// Records a view whose schema changed as a new version and leaves the active one as it is (Feast: `no_promote`).
+    pub no_promote: bool,
 }
 
 /// The field of a view's spec that lists its entities; on demand views need none.
 fn entities_field(kind: Kind) -> Option<u32> {
     (kind != Kind::OnDemandFeatureView).then_some(3)
-}
-
-/// The version that a view pins, if it does.
-pub(crate) fn pinned(view: &Object) -> Result<Option<i32>> {
-    let Some(field) = version_field(view.kind) else { return Ok(None) };
-    match Version::parse(wire::text(&view.spec()?, field)?)? {
-        Version::Latest => Ok(None),
-        Version::Pinned(number) => Ok(Some(number)),
-    }
-}
-
-/// Where a version is stored.
-pub(crate) fn key(project: &str, view: &str, number: i32) -> Key {
-    Key::Version { project: project.to_owned(), view: view.to_owned(), number }
 }
 
 /// Applies a view of any of the four kinds.

@@ -27,7 +27,7 @@ use serde_json::{Value as Json, json};
 
 use super::definition::{self, Closeness};
 use super::meta::Meta;
-use super::versions::key as version_key;
+use super::pin::key as version_key;
 use super::*;
 use crate::backend::{Backend, Commit, Expected, INFRA_NAME, Key, Outcome, Query, Record, Write};
 use crate::draft::{Context, Draft, Fetched};

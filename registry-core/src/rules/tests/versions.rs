@@ -1,7 +1,7 @@
 //! The history of views: every new view is version 0, each change of its schema adds one.
 
 use super::*;
-use crate::rules::versions::{Version, pinned};
+use crate::rules::pin::{Version, pinned};
 
 /// The kinds of view that know their version number and can ask for a version.
 const NUMBERED: [Kind; 3] = [Kind::FeatureView, Kind::StreamFeatureView, Kind::OnDemandFeatureView];
