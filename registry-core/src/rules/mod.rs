@@ -6,6 +6,7 @@
 mod apply;
 mod definition;
 mod delete;
+mod depth;
 mod feature_service;
 mod materialization;
 mod meta;

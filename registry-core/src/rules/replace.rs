@@ -6,6 +6,7 @@ use crate::encoded::Object;
 use crate::error::{Error, Result};
 use crate::kind::Kind;
 use crate::rules::definition::{self, Closeness};
+use crate::rules::depth::check_depth;
 use crate::rules::meta::Meta;
 
 /// The name that an object is stored under.
@@ -61,5 +62,6 @@ pub(crate) fn replacement(
         None => false,
     };
     let object = meta.put_into(&placed)?;
+    check_depth(&object, project)?;
     Ok((stored, object, is_same))
 }

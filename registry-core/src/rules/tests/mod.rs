@@ -6,6 +6,7 @@
 mod apply;
 mod arbitrary;
 mod delete;
+mod depth;
 mod feature_service;
 mod materialization;
 mod names;
