@@ -22,16 +22,23 @@ impl Version {
         if lower.is_empty() || lower == "latest" {
             return Ok(Version::Latest);
         }
-        let digits = lower.strip_prefix("version").or_else(|| lower.strip_prefix('v'));
-        digits
-            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|digits| digits.parse().ok())
-            .map(Version::Pinned)
+        let digits = lower
+            .strip_prefix("version")
+            .or_else(|| lower.strip_prefix('v'))
+            .filter(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
             .ok_or_else(|| {
                 Error::invalid(format!("`{text}` is not a version: it is `latest`, or as `v2` or `version2`"))
-            })
+            })?;
+        // All that can be wrong with digits is that there are too many.
+        digits.parse().map(Version::Pinned).map_err(|_| {
+            Error::invalid(format!("there is no version `{text}`: the highest that can be made is v{HIGHEST_NEW_PIN}"))
+        })
     }
 }
+
+/// The highest version that a view may ask for which is not in its history yet. Each change of the schema adds one to the
+/// highest number that was ever given, so one near the end of `i32` would leave no room for the next changes.
+pub(crate) const HIGHEST_NEW_PIN: i32 = 1_000_000_000;
 
 /// The field of a view's spec that says which version it asks for; label views have none.
 pub(crate) fn version_field(kind: Kind) -> Option<u32> {

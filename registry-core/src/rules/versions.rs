@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
 use crate::proto::core::FeatureViewVersionRecord;
 use crate::rules::definition::{self, Closeness};
-use crate::rules::pin::{key, pinned, version_field};
+use crate::rules::pin::{HIGHEST_NEW_PIN, key, pinned, version_field};
 use crate::rules::replace::{replace, replacement};
 use crate::wire;
 
@@ -76,7 +76,7 @@ fn apply_latest(
     let latest = draft.latest_version(project, name)?;
     let Some(active) = draft.object(view.kind, project, name)? else {
         // A history may have outlived its view, if Feast deleted it; its numbers are not given twice.
-        let number = latest.map_or(0, |latest| latest + 1);
+        let number = latest.map_or(Ok(0), |latest| next(view.kind, project, name, latest))?;
         let stored = replace(draft, ctx, project, view, Some(number))?;
         record(draft, ctx, project, name, number, &stored);
         return Ok(());
@@ -86,7 +86,7 @@ fn apply_latest(
         return Ok(());
     }
     let number = match latest {
-        Some(latest) => latest + 1,
+        Some(latest) => next(view.kind, project, name, latest)?,
         None => {
             record(draft, ctx, project, name, 0, &active);
             1
@@ -104,6 +104,20 @@ fn apply_latest(
     Ok(())
 }
 
+/// The number of the version that follows the latest one.
+///
+/// # Errors
+/// `InvalidArgument` when there is none: an older registry let views ask for any number that an `i32` can be.
+fn next(kind: Kind, project: &str, name: &str, latest: i32) -> Result<i32> {
+    latest.checked_add(1).ok_or_else(|| {
+        Error::invalid(format!(
+            "the history of `{name}` of project `{project}` has v{latest}, and no number follows that: have the {kind} ask \
+             for a version that is free, as `v{HIGHEST_NEW_PIN}`, or delete it and apply it again, which begins its history \
+             anew"
+        ))
+    })
+}
+
 fn apply_pinned(
     draft: &mut Draft<'_>,
     ctx: &mut Context<'_>,
@@ -113,6 +127,13 @@ fn apply_pinned(
     number: i32,
 ) -> Result<()> {
     let Some(version) = draft.get(&key(project, name, number))? else {
+        if number > HIGHEST_NEW_PIN {
+            return Err(Error::invalid(format!(
+                "{} `{name}` of project `{project}` asks for v{number}, which is not in its history; the highest version \
+                 that can be made is v{HIGHEST_NEW_PIN}, so that later changes find a number",
+                view.kind
+            )));
+        }
         let stored = replace(draft, ctx, project, view, Some(number))?;
         record(draft, ctx, project, name, number, &stored);
         return Ok(());
