@@ -172,17 +172,26 @@ impl Object {
 
     /// Whether the object has every one of these tags (Feast: `utils.has_all_tags`).
     pub fn has_tags<'a>(&self, tags: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<bool> {
-        let mut tags = tags.into_iter().peekable();
-        if tags.peek().is_none() {
+        let mut wanted: Vec<(&str, &str)> =
+            tags.into_iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        if wanted.is_empty() {
             return Ok(true);
         }
         let Some(field) = self.kind.layout().tags else { return Ok(false) };
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.windows(2).any(|two| two[0].0 == two[1].0) {
+            return Ok(false);
+        }
         let spec = self.spec()?;
-        let present = wire::string_map(&spec, field)?;
-        Ok(tags.all(|(key, value)| {
-            let stored = present.iter().rev().find(|(present, _)| present == key);
-            stored.is_some_and(|(_, stored)| stored == value)
-        }))
+        let mut is_there = vec![false; wanted.len()];
+        // Of a key that is there twice, the later value counts.
+        for (key, value) in wire::string_map(&spec, field)? {
+            if let Ok(index) = wanted.binary_search_by_key(&key, |(key, _)| key) {
+                is_there[index] = wanted[index].1 == value;
+            }
+        }
+        Ok(is_there.into_iter().all(|is_there| is_there))
     }
 
     /// When the object was made (UTC); `None` when the message does not say.
@@ -264,6 +273,8 @@ impl<T: FeastObject> From<&T> for Object {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::proto::core::{Entity, EntitySpecV2};
 
@@ -305,5 +316,46 @@ mod tests {
         };
         assert!(has(&[]) && has(&[("team", "a")]) && has(&[("team", "a"), ("tier", "1")]));
         assert!(!has(&[("team", "b")]) && !has(&[("team", "a"), ("owner", "")]));
+    }
+    /// As this was before it had an index: every wanted tag against every tag of the object.
+    fn has_tags_by_search(present: &[(String, String)], wanted: &[(String, String)]) -> bool {
+        wanted.iter().all(|(key, value)| {
+            present.iter().rev().find(|(present, _)| present == key).is_some_and(|(_, stored)| stored == value)
+        })
+    }
+
+    /// An entity whose tags are encoded one after the other, also those of a key that was there before.
+    fn tagged(tags: &[(String, String)]) -> Object {
+        let mut spec = Vec::new();
+        for (key, value) in tags {
+            let mut entry = Vec::new();
+            wire::put(&mut entry, 1, key.as_bytes());
+            wire::put(&mut entry, 2, value.as_bytes());
+            wire::put(&mut spec, 8, &entry);
+        }
+        let mut bytes = Vec::new();
+        wire::put(&mut bytes, 1, &spec);
+        Object::new(Kind::Entity, bytes)
+    }
+
+    proptest! {
+        #[test]
+        fn tags_are_found_as_by_a_search_from_the_back(
+            present in prop::collection::vec(("[a-e]?", "[xy]?"), 0..8),
+            wanted in prop::collection::vec(("[a-e]?", "[xy]?"), 0..4),
+        ) {
+            let found = tagged(&present).has_tags(wanted.iter().map(|(key, value)| (key, value))).expect("well-formed");
+            prop_assert_eq!(found, has_tags_by_search(&present, &wanted));
+        }
+    }
+
+    /// 60,000 tags against 60,000 are more than three billion comparisons.
+    #[test]
+    fn very_many_tags_cost_their_number() {
+        let tags: Vec<_> = (0..60_000).map(|i| (format!("k{i}"), i.to_string())).collect();
+        let object = tagged(&tags);
+        assert!(object.has_tags(tags.iter().rev().map(|(key, value)| (key, value))).expect("well-formed"));
+        let other = ("k7".to_owned(), "8".to_owned());
+        assert!(!object.has_tags(tags.iter().skip(8).chain([&other]).map(|(key, value)| (key, value))).expect("tags"));
     }
 }

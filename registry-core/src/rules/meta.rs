@@ -2,6 +2,8 @@
 //!
 //! It is read and written field by field, so that what a newer Feast keeps there stays.
 
+use std::collections::HashSet;
+
 use prost::Message;
 use prost_types::Timestamp;
 
@@ -78,9 +80,9 @@ impl Meta {
             merged.state = stored.state;
         }
         let known = incoming.kind.layout().known_meta_fields;
-        let is_new = |number: u32| number > known && merged.others.iter().all(|(present, _)| *present != number);
-        let kept: Vec<_> = stored.others.into_iter().filter(|(number, _)| is_new(*number)).collect();
-        merged.others.extend(kept);
+        let brought: HashSet<u32> = merged.others.iter().map(|(number, _)| *number).collect();
+        let is_kept = |number: u32| number > known && !brought.contains(&number);
+        merged.others.extend(stored.others.into_iter().filter(|(number, _)| is_kept(*number)));
         Ok(merged)
     }
 
@@ -150,12 +152,10 @@ fn union(stored: Vec<Vec<u8>>, incoming: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
     if incoming.is_empty() {
         return Ok(stored);
     }
-    let mut known: Vec<_> = stored.iter().map(|interval| decode(interval)).collect::<Result<_>>()?;
+    let mut known: HashSet<_> = stored.iter().map(|interval| decode(interval)).collect::<Result<_>>()?;
     let mut all = stored;
     for interval in incoming {
-        let decoded = decode(&interval)?;
-        if !known.contains(&decoded) {
-            known.push(decoded);
+        if known.insert(decode(&interval)?) {
             all.push(interval);
         }
     }
