@@ -155,12 +155,42 @@ impl Object {
         if T::KIND != self.kind {
             return Err(Error::internal(format!("a {} was to be decoded as a {}", self.kind, T::KIND)));
         }
-        T::decode(self.bytes.clone()).map_err(|error| {
-            Error::new(ErrorKind::Corrupt, format!("a serialized {} cannot be decoded", self.kind)).with_source(error)
-        })
+        T::decode(self.bytes.clone()).map_err(|error| self.undecodable(error))
+    }
+
+    /// Checks that the bytes are a message of the kind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when they are not.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.kind.check(&self.bytes).map_err(|error| self.undecodable(error))
+    }
+
+    /// That the object cannot be decoded: which one it is, as far as its bytes say, and why.
+    fn undecodable(&self, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+        let mut object = format!("{}", self.kind);
+        for (label, field) in [("", self.kind.layout().name), ("of project ", self.kind.layout().project)] {
+            if let Some(text) = field.and_then(|field| self.legible_text(field)) {
+                object += &format!(" {label}`{text}`");
+            }
+        }
+        Error::new(ErrorKind::Corrupt, format!("the {object} cannot be decoded: {source}")).with_source(source)
+    }
+
+    /// A string field of the spec, from bytes that are damaged elsewhere.
+    fn legible_text(&self, number: u32) -> Option<&str> {
+        let within = |message, number: u32| {
+            let fields = wire::fields(message).map_while(Result::ok);
+            fields.filter(|field| field.number == number).last().map(|field| field.content)
+        };
+        let spec = self.kind.layout().spec.map_or(Some(&self.bytes[..]), |spec| within(&self.bytes, spec))?;
+        std::str::from_utf8(within(spec, number)?).ok().filter(|text| !text.is_empty())
     }
 
     /// The object's name; empty when it has none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`], as from every method that reads the bytes, when they are not an encoded message.
     pub fn name(&self) -> Result<String> {
         self.spec_text(self.kind.layout().name)
     }
@@ -183,10 +213,10 @@ impl Object {
         if wanted.windows(2).any(|two| two[0].0 == two[1].0) {
             return Ok(false);
         }
-        let spec = self.spec()?;
+        let spec = self.spec().map_err(|error| self.undecodable(error))?;
         let mut is_there = vec![false; wanted.len()];
         // Of a key that is there twice, the later value counts.
-        for (key, value) in wire::string_map(&spec, field)? {
+        for (key, value) in wire::string_map(&spec, field).map_err(|error| self.undecodable(error))? {
             if let Ok(index) = wanted.binary_search_by_key(&key, |(key, _)| key) {
                 is_there[index] = wanted[index].1 == value;
             }
@@ -239,16 +269,15 @@ impl Object {
 
     fn spec_text(&self, field: Option<u32>) -> Result<String> {
         let Some(field) = field else { return Ok(String::new()) };
-        Ok(wire::text(&self.spec()?, field)?.to_owned())
+        let text = self.spec().and_then(|spec| Ok(wire::text(&spec, field)?.to_owned()));
+        text.map_err(|error| self.undecodable(error))
     }
 
     fn timestamp(&self, field: u32) -> Result<Option<Timestamp>> {
-        let meta = self.meta()?;
-        let Some(bytes) = wire::sub_message(&meta, field)? else { return Ok(None) };
-        let timestamp = Timestamp::decode(&*bytes).map_err(|error| {
-            Error::new(ErrorKind::Corrupt, "a stored timestamp cannot be decoded").with_source(error)
-        })?;
-        Ok(Some(timestamp))
+        let encoded = self.meta().and_then(|meta| Ok(wire::sub_message(&meta, field)?.map(Cow::into_owned)));
+        let encoded = encoded.map_err(|error| self.undecodable(error))?;
+        let decoded = encoded.map(|encoded| Timestamp::decode(&*encoded)).transpose();
+        decoded.map_err(|error| self.undecodable(error))
     }
 }
 

@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn lineage_that_would_fill_the_memory_is_refused_before_it_does() {
-        const MANY: usize = 2000;
+        const MANY: usize = 200;
         let features = (0..MANY).map(|i| core::FeatureSpecV2 { name: format!("f{i}"), ..Default::default() });
         let view = FeatureViewSpec { name: "stats".into(), features: features.collect(), ..Default::default() };
         let projection = FeatureViewProjection { feature_view_name: "stats".into(), ..Default::default() };

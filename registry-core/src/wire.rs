@@ -33,6 +33,11 @@ impl<'a> Field<'a> {
         self.raw.first().is_some_and(|key| key & 7 == WireType::LengthDelimited as u8)
     }
 
+    /// Whether it holds a number as a varint.
+    pub(crate) fn is_varint(&self) -> bool {
+        self.raw.first().is_some_and(|key| key & 7 == WireType::Varint as u8)
+    }
+
     /// The fields within a group; `None` for the other wire types.
     pub(crate) fn group(&self) -> Option<&'a [u8]> {
         let mut rest = self.raw;

@@ -15,6 +15,7 @@ use crate::kind::Kind;
 use crate::proto::core::{DataSource, FeatureService, FeatureSpecV2, FeatureViewProjection, data_source::SourceType};
 use crate::proto::types::value_type::Enum as ValueType;
 use crate::rules::pin;
+use crate::rules::stored::readable;
 use crate::wire;
 
 /// The field of `FeatureServiceSpec` that holds the projections.
@@ -177,7 +178,7 @@ fn fields_of(kind: Kind) -> (u32, Option<u32>) {
 impl Source {
     fn find(draft: &mut Draft<'_>, project: &str, name: &str) -> Result<Option<Self>> {
         for kind in Kind::VIEWS {
-            if let Some(view) = draft.object(kind, project, name)? {
+            if let Some(view) = readable(draft, kind, project, name)? {
                 return Ok(Some(Self::of(&view)?));
             }
         }

@@ -14,6 +14,7 @@ mod names;
 mod pin;
 mod project;
 mod replace;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod user_metadata;

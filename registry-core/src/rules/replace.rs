@@ -44,8 +44,16 @@ pub(crate) fn replacement(
     incoming: &Object,
     version: Option<i32>,
 ) -> Result<(Option<Object>, Object, bool)> {
-    let stored = draft.object(incoming.kind, project, &stored_name(incoming)?)?;
-    let mut meta = Meta::merged(stored.as_ref(), incoming, &ctx.now)?;
+    let name = stored_name(incoming)?;
+    let (stored, kept) = match draft.object(incoming.kind, project, &name)? {
+        None => (None, None),
+        Some(stored) => match stored.check().and_then(|()| Meta::of(&stored)) {
+            Ok(meta) => (Some(stored), Some(meta)),
+            Err(error) => (None, Some(salvage(&stored, project, &name, &error))),
+        },
+    };
+    let has_changed_meta = |meta: &Meta| kept.as_ref().map_or(Ok(true), |kept| Ok::<_, Error>(!meta.is_same(kept)?));
+    let mut meta = Meta::merged(kept.clone(), incoming, &ctx.now)?;
     if let Some(version) = version {
         meta.current_version_number =
             u64::try_from(version).map_err(|_| Error::internal("version numbers are not negative"))?;
@@ -57,11 +65,26 @@ pub(crate) fn replacement(
     let is_same = match &stored {
         Some(stored) => {
             let has_meta = incoming.kind.layout().meta.is_some();
-            (!has_meta || meta.is_same(&Meta::of(stored)?)?) && definition::is_same(stored, incoming, Closeness::Exact)?
+            (!has_meta || !has_changed_meta(&meta)?) && definition::is_same(stored, incoming, Closeness::Exact)?
         }
         None => false,
     };
     let object = meta.put_into(&placed)?;
     check_depth(&object, project)?;
     Ok((stored, object, is_same))
+}
+
+/// What the registry kept about an object that cannot be decoded, as far as it can be read. The apply replaces all else.
+fn salvage(stored: &Object, project: &str, name: &str, error: &Error) -> Meta {
+    let meta = Meta::salvaged(stored);
+    tracing::warn!(
+        kind = stored.kind.label(),
+        project,
+        name,
+        %error,
+        materialization_intervals = meta.intervals.len(),
+        is_creation_known = meta.created_timestamp.is_some(),
+        "what was stored cannot be decoded and is replaced; of what the registry kept about it, this much could be read"
+    );
+    meta
 }

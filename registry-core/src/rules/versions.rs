@@ -17,6 +17,7 @@ use crate::proto::core::FeatureViewVersionRecord;
 use crate::rules::definition::{self, Closeness};
 use crate::rules::pin::{HIGHEST_NEW_PIN, key, pinned, version_field};
 use crate::rules::replace::{replace, replacement};
+use crate::rules::stored::unreadable;
 use crate::wire;
 
 /// How objects are applied.
@@ -74,7 +75,8 @@ fn apply_latest(
     options: ApplyOptions,
 ) -> Result<()> {
     let latest = draft.latest_version(project, name)?;
-    let Some(active) = draft.object(view.kind, project, name)? else {
+    // An active view that cannot be decoded is replaced as if there were none.
+    let Some(active) = draft.object(view.kind, project, name)?.filter(|active| active.check().is_ok()) else {
         // A history may have outlived its view, if Feast deleted it; its numbers are not given twice.
         let number = latest.map_or(Ok(0), |latest| next(view.kind, project, name, latest))?;
         let stored = replace(draft, ctx, project, view, Some(number))?;
@@ -138,7 +140,7 @@ fn apply_pinned(
         record(draft, ctx, project, name, number, &stored);
         return Ok(());
     };
-    if let Some(active) = draft.object(view.kind, project, name)?
+    if let Some(active) = draft.object(view.kind, project, name)?.filter(|active| active.check().is_ok())
         && !definition::is_same(&active, view, Closeness::Pinning)?
     {
         return Err(Error::new(
@@ -150,7 +152,8 @@ fn apply_pinned(
             ),
         ));
     }
-    let restored = restore(view, name, number, &version)?;
+    let restored =
+        restore(view, name, number, &version).map_err(|error| unreadable(&key(project, name, number), error))?;
     replace(draft, ctx, project, &restored, Some(number))?;
     Ok(())
 }
@@ -166,6 +169,7 @@ fn restore(view: &Object, name: &str, number: i32, version: &Bytes) -> Result<Ob
         )));
     }
     let recorded = Object::new(view.kind, record.feature_view_proto).with_meta(&view.meta()?)?;
+    recorded.check()?;
     match version_field(view.kind) {
         Some(field) => recorded.with_spec_text(field, wire::text(&view.spec()?, field)?),
         None => Ok(recorded),
@@ -192,11 +196,13 @@ fn record(draft: &mut Draft<'_>, ctx: &mut Context<'_>, project: &str, name: &st
 fn is_recorded(draft: &mut Draft<'_>, project: &str, name: &str, latest: Option<i32>, view: &Object) -> Result<bool> {
     let Some(latest) = latest else { return Ok(false) };
     let Some(version) = draft.get(&key(project, name, latest))? else { return Ok(false) };
-    let record = decode_record(&version)?;
-    if Kind::from_version_type(&record.feature_view_type) != Some(view.kind) {
+    // A version that cannot be decoded is another one.
+    let Ok(record) = decode_record(&version) else { return Ok(false) };
+    let recorded = Object::new(view.kind, record.feature_view_proto);
+    if Kind::from_version_type(&record.feature_view_type) != Some(view.kind) || recorded.check().is_err() {
         return Ok(false);
     }
-    Ok(!definition::schema_changed(&Object::new(view.kind, record.feature_view_proto), view)?)
+    Ok(!definition::schema_changed(&recorded, view)?)
 }
 
 /// Reads a record of the history.

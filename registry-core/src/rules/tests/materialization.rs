@@ -230,9 +230,9 @@ fn a_stored_interval_that_cannot_be_read_is_said_to_be_corrupt() {
         let mut world = World::with([trips(kind)]);
         let broken = edit_meta(&world.stored(&trips(kind)), |meta| meta.extend([0x1a, 0x01, 0xff]));
         world.plant_object(&broken);
-        assert_refused(unmaterialize(&mut world, interval_of(1)), ErrorKind::Corrupt, &["interval"]);
-        let applied = world.apply(&materialized(&trips(kind), &[1], CREATED));
-        assert_refused(applied, ErrorKind::Corrupt, &["decoded"]);
+        let words = [kind.label(), "`trips`", PROJECT, "decoded", "apply it again"];
+        assert_refused(unmaterialize(&mut world, interval_of(1)), ErrorKind::Corrupt, &words);
+        assert_refused(materialize(&mut world, interval_of(1)), ErrorKind::Corrupt, &words);
         assert_eq!(world.stored(&trips(kind)), broken, "{kind}");
     }
 }

@@ -13,6 +13,7 @@ mod names;
 mod project;
 mod properties;
 mod simulation;
+mod stored;
 mod versions;
 mod views;
 
