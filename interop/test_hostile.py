@@ -19,6 +19,7 @@ from feast.protos.feast.core.FeatureView_pb2 import FeatureView
 from feast.protos.feast.core.OnDemandFeatureView_pb2 import OnDemandFeatureView
 from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.protos.feast.registry import RegistryServer_pb2 as api
+from feast.protos.feast.types.Value_pb2 import ValueType
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 
@@ -107,7 +108,7 @@ def test_types_of_features_that_somebody_stored(inner_type: str, ours: harness.S
     """A tag says of what type the elements of a feature are, and may say anything."""
     made = kinds.FEATURE_VIEW.proto("v")
     feature = made.spec.features.add(name="nested")
-    feature.value_type = 36  # VALUE_LIST
+    feature.value_type = ValueType.VALUE_LIST
     feature.tags["feast:nested_inner_type"] = inner_type
     ask(ours, *kinds.FEATURE_VIEW.apply(made, project)).ok()
     listed = ask(ours, "ListFeatures", api.ListFeaturesRequest(project=project)).ok()
