@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use feast_registry_core::{Backend, Commit, Error, Expected, Key, Kind, Outcome, Query, Record, Result, Write};
+use feast_registry_core::{
+    Backend, Commit, Deadline, Error, Expected, Key, Kind, Outcome, Query, Record, Result, Write,
+};
 
 /// The value, or a failure of the test that says what was attempted and the whole chain of causes.
 #[track_caller]
@@ -25,6 +28,20 @@ pub(crate) fn chain(error: &Error) -> String {
     text
 }
 
+/// The deadline of calls that are to be answered: longer than any of them takes.
+pub(crate) fn patience() -> Deadline {
+    Deadline::after(Duration::from_secs(60))
+}
+
+/// What became of a commit, for tests that do not ask where the journal has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// All is written.
+    Committed,
+    /// What was expected of this key did not hold; nothing is written.
+    Conflict(Key),
+}
+
 /// Everything that is stored, by key.
 pub(crate) type Everything = BTreeMap<Key, Record>;
 
@@ -35,7 +52,7 @@ pub(crate) struct Handle(pub(crate) Arc<dyn Backend>);
 impl Handle {
     /// The answers to queries.
     pub(crate) async fn read(&self, queries: &[Query]) -> Vec<Vec<Record>> {
-        let answers = or_fail("a read", self.0.read(queries).await);
+        let answers = or_fail("a read", self.0.read(queries, &patience()).await);
         assert_eq!(answers.len(), queries.len(), "a read of {} queries has as many answers", queries.len());
         answers
     }
@@ -56,7 +73,7 @@ impl Handle {
 
     /// The objects of a kind in a project, or in all.
     pub(crate) async fn objects(&self, kind: Kind, project: Option<&str>) -> Vec<Record> {
-        self.ask(Query::Objects { kind, project: project.map(str::to_owned), updated_since: None }).await
+        self.ask(Query::objects(kind, project)).await
     }
 
     /// What is expected of a list, in the order that the backend's lists have; it comes in that of first storing.
@@ -74,14 +91,23 @@ impl Handle {
     }
 
     /// Commits, and says what became of it.
-    pub(crate) async fn commit(&self, expectations: Vec<(Key, Expected)>, writes: Vec<Write>) -> Outcome {
-        or_fail("a commit", self.0.commit(Commit { expectations, writes }).await)
+    pub(crate) async fn commit(&self, expectations: Vec<(Key, Expected)>, writes: Vec<Write>) -> Verdict {
+        match self.send(Commit::new(expectations, writes)).await {
+            Outcome::Committed { .. } => Verdict::Committed,
+            Outcome::Conflict(key) => Verdict::Conflict(key),
+            other => panic!("an outcome that this suite does not know: {other:?}"),
+        }
+    }
+
+    /// Gives the storage this very commit, whether or not it has had it before.
+    pub(crate) async fn send(&self, commit: Commit) -> Outcome {
+        or_fail("a commit", self.0.commit(commit, &patience()).await)
     }
 
     /// Writes without expectations.
     pub(crate) async fn write(&self, writes: Vec<Write>) {
         let outcome = self.commit(Vec::new(), writes).await;
-        assert_eq!(outcome, Outcome::Committed, "a commit that expects nothing is committed");
+        assert_eq!(outcome, Verdict::Committed, "a commit that expects nothing is committed");
     }
 
     /// Stores records, whatever was there.
@@ -92,8 +118,7 @@ impl Handle {
     /// Everything that is stored. The history of a view that is not there cannot be found; `histories` (project and view)
     /// are looked at besides.
     pub(crate) async fn everything(&self, histories: &[(&str, &str)]) -> Everything {
-        let mut queries: Vec<Query> =
-            Kind::ALL.map(|kind| Query::Objects { kind, project: None, updated_since: None }).into();
+        let mut queries: Vec<Query> = Kind::ALL.map(|kind| Query::objects(kind, None)).into();
         queries.push(Query::Metadata { project: None });
         let mut records: Vec<Record> = self.read(&queries).await.into_iter().flatten().collect();
         let mut queries = Vec::new();

@@ -5,7 +5,7 @@ use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use feast_registry_core::config::PoolConfig;
+use feast_registry_core::config::{PoolConfig, SchemaMode};
 use feast_registry_core::proto::core::{Entity, EntitySpecV2, FeatureView, FeatureViewSpec};
 use feast_registry_core::{Backend, Freshness, Registry, RegistryOptions};
 use feast_registry_postgres::PostgresBackend;
@@ -163,7 +163,7 @@ mod postgres {
 
     fn backend(url: &str, serializable: bool) -> Arc<dyn Backend> {
         let pool = PoolConfig { serializable, ..databases::pool() };
-        Arc::new(PostgresBackend::new(&url.parse().expect("a URL"), &pool).expect("a backend"))
+        Arc::new(PostgresBackend::new(&url.parse().expect("a URL"), &pool, SchemaMode::Auto).expect("a backend"))
     }
 
     async fn run(serializable: bool) {
@@ -203,7 +203,9 @@ mod mysql {
     use super::*;
 
     fn backend(url: &str) -> Arc<dyn Backend> {
-        Arc::new(MySqlBackend::new(&url.parse().expect("a URL"), &databases::pool()).expect("a backend"))
+        Arc::new(
+            MySqlBackend::new(&url.parse().expect("a URL"), &databases::pool(), SchemaMode::Auto).expect("a backend"),
+        )
     }
 
     async fn run(service: &'static str) {

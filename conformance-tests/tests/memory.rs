@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests};
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, MemoryBackend, Result};
 
 struct Memory;
@@ -28,7 +29,7 @@ struct InMemory(Arc<MemoryBackend>);
 #[async_trait]
 impl Storage for InMemory {
     /// What holds the data is the backend itself here, so a second handle is the same one.
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
+    async fn open(&self, _: SchemaMode) -> Result<Arc<dyn Backend>> {
         Ok(Arc::clone(&self.0) as Arc<dyn Backend>)
     }
 

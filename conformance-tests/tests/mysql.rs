@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests, this_program};
-use feast_registry_core::config::RegistryUrl;
+use feast_registry_core::config::{RegistryUrl, SchemaMode};
 use feast_registry_core::{Backend, Result};
 use feast_registry_mysql::MySqlBackend;
 
@@ -30,15 +30,15 @@ impl Factory for Server {
 
 struct Own(databases::mysql::Database);
 
-fn open(url: &str) -> Result<Arc<dyn Backend>> {
+fn open(url: &str, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
     let url: RegistryUrl = url.parse()?;
-    Ok(Arc::new(MySqlBackend::new(&url, &databases::pool())?))
+    Ok(Arc::new(MySqlBackend::new(&url, &databases::pool(), mode)?))
 }
 
 #[async_trait]
 impl Storage for Own {
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
-        open(&self.0.url)
+    async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
+        open(&self.0.url, mode)
     }
 
     fn worker(&self) -> Option<Command> {
@@ -55,7 +55,7 @@ impl Storage for Own {
 /// What the tests of several processes start. It has nothing to do in an ordinary run.
 #[test]
 fn worker() {
-    feast_registry_conformance::worker(async || open(&env::var(STORAGE).expect("the URL to open")));
+    feast_registry_conformance::worker(async || open(&env::var(STORAGE).expect("the URL to open"), SchemaMode::Auto));
 }
 
 mod mariadb {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests};
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, Result};
 use feast_registry_sqlite::SqliteBackend;
 
 mod folder;
 
-fn open(file: PathBuf) -> Result<Arc<dyn Backend>> {
-    Ok(Arc::new(SqliteBackend::open(file)?))
+fn open(file: PathBuf, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(SqliteBackend::open(file, mode)?))
 }
 
 conformance_tests!(folder::InFolder(open));
@@ -47,7 +48,7 @@ mod in_memory {
 
     #[async_trait]
     impl Storage for Database {
-        async fn open(&self) -> Result<Arc<dyn Backend>> {
+        async fn open(&self, _: SchemaMode) -> Result<Arc<dyn Backend>> {
             Ok(Arc::clone(&self.0) as Arc<dyn Backend>)
         }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use feast_registry_conformance::{Exception, Factory, Storage, this_program, worker};
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, MemoryBackend, Result};
 use feast_registry_sqlite::SqliteBackend;
 use tempfile::TempDir;
@@ -35,10 +36,10 @@ struct Memory {
 
 #[async_trait]
 impl Storage for Memory {
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
+    async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
         let is_alone = self.flaw == Flaw::DiesWithItsHandle;
         let inner = if is_alone { Arc::new(MemoryBackend::new()) } else { Arc::clone(&self.inner) };
-        Ok(flawed(inner, self.flaw, Arc::clone(&self.state)))
+        Ok(flawed(inner, self.flaw, mode, Arc::clone(&self.state)))
     }
 
     fn worker(&self) -> Option<Command> {
@@ -73,8 +74,8 @@ const FLAW: &str = "FLAW";
 
 #[async_trait]
 impl Storage for File {
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
-        Ok(Arc::new(SqliteBackend::open(self.folder.path().join("registry.db"))?))
+    async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::new(SqliteBackend::open(self.folder.path().join("registry.db"), mode)?))
     }
 
     fn worker(&self) -> Option<Command> {
@@ -91,6 +92,7 @@ pub(crate) fn work(flaws: impl IntoIterator<Item = Flaw>) {
     worker(async || {
         let (file, name) = (env::var_os(FILE).unwrap_or_default(), env::var(FLAW).unwrap_or_default());
         let flaw = flaws.into_iter().find(|flaw| format!("{flaw:?}") == name).unwrap_or(Flaw::None);
-        Ok(flawed(Arc::new(SqliteBackend::open(file)?), flaw, Arc::default()))
+        let inner = Arc::new(SqliteBackend::open(file, SchemaMode::Auto)?);
+        Ok(flawed(inner, flaw, SchemaMode::Auto, Arc::default()))
     });
 }
