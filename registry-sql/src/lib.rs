@@ -9,12 +9,14 @@
 //!   after reading, or within the database;
 //! - [`journal`] is what tells whether a commit took place whose answer was lost;
 //! - [`create_table`] makes a [`Table`] as Feast's own does;
+//! - [`pool`] keeps connections, and ends those whose answer nobody waits for;
 //! - [`attempts`] are what a backend over a database server does around its statements.
 
 pub mod attempts;
 mod check;
 mod dialect;
 pub mod journal;
+pub mod pool;
 mod read;
 mod state;
 mod tables;

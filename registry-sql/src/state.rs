@@ -85,6 +85,6 @@ impl JournalState {
 
     /// Notes a commit; whether it is time to prune.
     pub(crate) fn is_pruning_due(&self) -> bool {
-        self.is_kept() && self.commits.fetch_add(1, Ordering::Relaxed) % PRUNE_EVERY == 0
+        self.is_kept() && self.commits.fetch_add(1, Ordering::Relaxed).is_multiple_of(PRUNE_EVERY)
     }
 }
