@@ -5,7 +5,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, Result};
+
+use crate::link::Link;
 
 /// Makes storages for the tests of one backend.
 ///
@@ -23,14 +26,21 @@ pub trait Factory: Send + Sync + 'static {
 /// One storage: a database, a folder, a bucket.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
-    /// A new handle on this storage, with no state in common with earlier ones: two of them stand for two processes. It
-    /// is not prepared yet.
-    async fn open(&self) -> Result<Arc<dyn Backend>>;
+    /// A new handle on this storage, made with this mode, with no state in common with earlier ones: two of them stand for
+    /// two processes. It is not prepared yet.
+    async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>>;
 
-    /// The start of a command line that opens this very storage in another OS process and there calls
-    /// [`worker`](crate::worker). `None` if no other process can; the factory then lists the theme `processes` among
+    /// The start of a command line that opens this very storage in another OS process, with [`SchemaMode::Auto`], and there
+    /// calls [`worker`](crate::worker). `None` if no other process can; the factory then lists the theme `processes` among
     /// its exceptions.
     fn worker(&self) -> Option<Command>;
+
+    /// A new handle on this storage, as [`open`](Self::open) makes one, and the power to interrupt the way from it to the
+    /// storage: through a proxy, for one. `None`, which is the default, where there is no such way (a file of this machine)
+    /// or no such power; the factory then lists the theme `network` among its exceptions.
+    async fn open_with_link(&self, _mode: SchemaMode) -> Result<Option<(Arc<dyn Backend>, Arc<dyn Link>)>> {
+        Ok(None)
+    }
 
     /// Removes the storage. Called when the test is over, whether it passed or not.
     async fn remove(&self);

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use feast_registry_core::config::SchemaMode;
-use feast_registry_core::{Backend, Commit, Error, ErrorKind, Key, Limits, Outcome, Query, Record, Result, Write};
+use feast_registry_core::{
+    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, Key, Limits, Outcome, Query, Record, Result, Revision,
+    Write,
+};
 use tokio::sync::Semaphore;
 
 /// The calls of a [`Backend`] that can go wrong.
@@ -19,6 +21,8 @@ pub enum Operation {
     Read,
     /// [`Backend::commit`].
     Commit,
+    /// [`Backend::journal`].
+    Journal,
     /// [`Backend::remove_if_empty`].
     RemoveIfEmpty,
 }
@@ -92,23 +96,27 @@ pub struct Calls {
     pub conflicts: usize,
 }
 
-/// Wraps any backend, counts the calls, and lets them go wrong as it is told.
+/// Wraps any backend, counts the calls, and lets them go wrong as it is told. What waits ends with the deadline of its call,
+/// as in any backend.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use feast_registry_conformance::{Fault, FaultyBackend, Operation};
-/// use feast_registry_core::{Backend, Commit, ErrorKind, MemoryBackend};
+/// use std::time::Duration;
+/// use feast_registry_core::{Backend, Commit, Deadline, ErrorKind, MemoryBackend};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let backend = FaultyBackend::new(Arc::new(MemoryBackend::new()));
-/// backend.inject(Operation::Commit, Fault::FailAfter(ErrorKind::Unavailable), 1);
-/// let lost = backend.commit(Commit::default()).await.unwrap_err();
-/// assert!(lost.is_retryable());
-/// assert!(backend.commit(Commit::default()).await.is_ok());
+/// let (commit, deadline) = (Commit::new(Vec::new(), Vec::new()), Deadline::after(Duration::from_secs(5)));
+/// backend.inject(Operation::Commit, Fault::FailAfter(ErrorKind::UnknownOutcome), 1);
+/// let lost = backend.commit(commit.clone(), &deadline).await.unwrap_err();
+/// assert!(lost.is_outcome_unknown());
+/// assert!(backend.commit(commit, &deadline).await.is_ok());
 /// assert_eq!(backend.calls().commits, 2);
 /// # }
 /// ```
+#[derive(Debug)]
 pub struct FaultyBackend {
     inner: Arc<dyn Backend>,
     limits: Option<Limits>,
@@ -117,7 +125,7 @@ pub struct FaultyBackend {
     counters: Counters,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Counters {
     reads: AtomicUsize,
     commits: AtomicUsize,
@@ -178,30 +186,39 @@ impl FaultyBackend {
     }
 
     /// What happens before a call; returns what is to happen after it.
-    async fn before(&self, operation: Operation) -> Result<Option<Fault>> {
+    async fn before(&self, operation: Operation, deadline: &Deadline) -> Result<Option<Fault>> {
         match self.next_fault(operation) {
             Some(Fault::FailBefore(kind)) => return Err(injected(operation, kind)),
-            Some(Fault::DelayBefore(delay)) => tokio::time::sleep(delay).await,
-            Some(Fault::HoldBefore(gate)) => gate.pass().await,
+            Some(Fault::DelayBefore(delay)) => deadline.wait_for("a storage", tokio::time::sleep(delay)).await?,
+            Some(Fault::HoldBefore(gate)) => deadline.wait_for("a gate", gate.pass()).await?,
             later => return Ok(later),
         }
         Ok(None)
     }
 
-    async fn around<T>(&self, operation: Operation, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let later = self.before(operation).await?;
-        after(operation, later, call.await).await
+    async fn around<T>(
+        &self,
+        operation: Operation,
+        deadline: &Deadline,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let later = self.before(operation, deadline).await?;
+        after(operation, deadline, later, call.await).await
     }
 }
 
-async fn after<T>(operation: Operation, fault: Option<Fault>, answer: Result<T>) -> Result<T> {
-    match fault {
+async fn after<T>(operation: Operation, deadline: &Deadline, fault: Option<Fault>, answer: Result<T>) -> Result<T> {
+    let waited = match fault {
         Some(Fault::FailAfter(kind)) => return Err(injected(operation, kind)),
-        Some(Fault::DelayAfter(delay)) => tokio::time::sleep(delay).await,
-        Some(Fault::HoldAfter(gate)) => gate.pass().await,
-        _ => {}
+        Some(Fault::DelayAfter(delay)) => deadline.wait_for("an answer", tokio::time::sleep(delay)).await,
+        Some(Fault::HoldAfter(gate)) => deadline.wait_for("an answer", gate.pass()).await,
+        _ => Ok(()),
+    };
+    match waited {
+        Err(_) if operation == Operation::Commit => Err(injected(operation, ErrorKind::UnknownOutcome)),
+        Err(exceeded) => Err(exceeded),
+        Ok(()) => answer,
     }
-    answer
 }
 
 fn injected(operation: Operation, kind: ErrorKind) -> Error {
@@ -226,34 +243,42 @@ impl Backend for FaultyBackend {
     }
 
     fn limits(&self) -> Limits {
-        self.limits.unwrap_or_else(|| self.inner.limits())
+        self.limits.clone().unwrap_or_else(|| self.inner.limits())
     }
 
-    async fn prepare(&self, mode: SchemaMode) -> Result<()> {
-        self.around(Operation::Prepare, self.inner.prepare(mode)).await
+    async fn prepare(&self, deadline: &Deadline) -> Result<()> {
+        self.around(Operation::Prepare, deadline, self.inner.prepare(deadline)).await
     }
 
-    async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
+    async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
         self.counters.reads.fetch_add(1, Ordering::SeqCst);
-        self.around(Operation::Read, self.inner.read(queries)).await
+        self.around(Operation::Read, deadline, self.inner.read(queries, deadline)).await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<Outcome> {
+    async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
         self.counters.commits.fetch_add(1, Ordering::SeqCst);
-        let later = self.before(Operation::Commit).await?;
+        let later = self.before(Operation::Commit, deadline).await?;
         if matches!(later, Some(Fault::Conflict)) {
             return Ok(Outcome::Conflict(any_key(&commit)));
         }
-        let answer = self.inner.commit(commit).await;
+        let answer = self.inner.commit(commit, deadline).await;
         match &answer {
-            Ok(Outcome::Committed) => self.counters.committed.fetch_add(1, Ordering::SeqCst),
+            Ok(Outcome::Committed { .. }) => self.counters.committed.fetch_add(1, Ordering::SeqCst),
             Ok(Outcome::Conflict(_)) => self.counters.conflicts.fetch_add(1, Ordering::SeqCst),
-            Err(_) => 0,
+            _ => 0,
         };
-        after(Operation::Commit, later, answer).await
+        after(Operation::Commit, deadline, later, answer).await
     }
 
-    async fn remove_if_empty(&self) -> Result<bool> {
-        self.around(Operation::RemoveIfEmpty, self.inner.remove_if_empty()).await
+    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.around(Operation::Journal, deadline, self.inner.journal(after, limit, deadline)).await
+    }
+
+    async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
+        self.around(Operation::RemoveIfEmpty, deadline, self.inner.remove_if_empty(deadline)).await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
     }
 }

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use feast_registry_core::{Backend, Commit, Error, Expected, Key, Kind, Outcome, Query, Record, Result, Write};
+use feast_registry_core::{
+    Backend, Commit, CommitId, Deadline, Error, ErrorKind, Expected, JournalEntry, Key, Kind, Outcome, Query, Record,
+    Result, Revision, Write,
+};
 
 /// The value, or a failure of the test that says what was attempted and the whole chain of causes.
 #[track_caller]
@@ -25,6 +29,20 @@ pub(crate) fn chain(error: &Error) -> String {
     text
 }
 
+/// The deadline of calls that are to be answered: longer than any of them takes.
+pub(crate) fn patience() -> Deadline {
+    Deadline::after(Duration::from_secs(60))
+}
+
+/// What became of a commit, for tests that do not ask where the journal has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// All is written.
+    Committed,
+    /// What was expected of this key did not hold; nothing is written.
+    Conflict(Key),
+}
+
 /// Everything that is stored, by key.
 pub(crate) type Everything = BTreeMap<Key, Record>;
 
@@ -35,7 +53,7 @@ pub(crate) struct Handle(pub(crate) Arc<dyn Backend>);
 impl Handle {
     /// The answers to queries.
     pub(crate) async fn read(&self, queries: &[Query]) -> Vec<Vec<Record>> {
-        let answers = or_fail("a read", self.0.read(queries).await);
+        let answers = or_fail("a read", self.0.read(queries, &patience()).await);
         assert_eq!(answers.len(), queries.len(), "a read of {} queries has as many answers", queries.len());
         answers
     }
@@ -56,7 +74,7 @@ impl Handle {
 
     /// The objects of a kind in a project, or in all.
     pub(crate) async fn objects(&self, kind: Kind, project: Option<&str>) -> Vec<Record> {
-        self.ask(Query::Objects { kind, project: project.map(str::to_owned), updated_since: None }).await
+        self.ask(Query::objects(kind, project)).await
     }
 
     /// What is expected of a list, in the order that the backend's lists have; it comes in that of first storing.
@@ -74,14 +92,54 @@ impl Handle {
     }
 
     /// Commits, and says what became of it.
-    pub(crate) async fn commit(&self, expectations: Vec<(Key, Expected)>, writes: Vec<Write>) -> Outcome {
-        or_fail("a commit", self.0.commit(Commit { expectations, writes }).await)
+    pub(crate) async fn commit(&self, expectations: Vec<(Key, Expected)>, writes: Vec<Write>) -> Verdict {
+        match self.send(Commit::new(expectations, writes)).await {
+            Outcome::Committed { .. } => Verdict::Committed,
+            Outcome::Conflict(key) => Verdict::Conflict(key),
+            other => panic!("an outcome that this suite does not know: {other:?}"),
+        }
+    }
+
+    /// Gives the storage this very commit, whether or not it has had it before.
+    pub(crate) async fn send(&self, commit: Commit) -> Outcome {
+        or_fail("a commit", self.0.commit(commit, &patience()).await)
+    }
+
+    /// The entries of the journal that come after a revision, at most so many.
+    pub(crate) async fn journal(&self, after: Option<Revision>, limit: usize) -> Vec<JournalEntry> {
+        let entries = or_fail("a look at the journal", self.0.journal(after, limit, &patience()).await);
+        assert!(entries.len() <= limit, "{} entries of the journal, where {limit} were asked for", entries.len());
+        entries
+    }
+
+    /// The whole journal.
+    pub(crate) async fn whole_journal(&self) -> Vec<JournalEntry> {
+        let mut journal: Vec<JournalEntry> = Vec::new();
+        loop {
+            let more = self.journal(journal.last().map(|entry| entry.revision), 1000).await;
+            if more.is_empty() {
+                return journal;
+            }
+            journal.extend(more);
+        }
+    }
+
+    /// How often the journal has a commit; `None` where the storage has no journal, as it has to say.
+    pub(crate) async fn times_in_journal(&self, id: CommitId) -> Option<usize> {
+        match self.0.journal(None, 1, &patience()).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                let unkept = self.0.limits().unkept;
+                assert!(!unkept.is_empty(), "a storage without a journal says so in `Limits::unkept`");
+                None
+            }
+            _ => Some(self.whole_journal().await.iter().filter(|entry| entry.id == id).count()),
+        }
     }
 
     /// Writes without expectations.
     pub(crate) async fn write(&self, writes: Vec<Write>) {
         let outcome = self.commit(Vec::new(), writes).await;
-        assert_eq!(outcome, Outcome::Committed, "a commit that expects nothing is committed");
+        assert_eq!(outcome, Verdict::Committed, "a commit that expects nothing is committed");
     }
 
     /// Stores records, whatever was there.
@@ -92,8 +150,7 @@ impl Handle {
     /// Everything that is stored. The history of a view that is not there cannot be found; `histories` (project and view)
     /// are looked at besides.
     pub(crate) async fn everything(&self, histories: &[(&str, &str)]) -> Everything {
-        let mut queries: Vec<Query> =
-            Kind::ALL.map(|kind| Query::Objects { kind, project: None, updated_since: None }).into();
+        let mut queries: Vec<Query> = Kind::ALL.map(|kind| Query::objects(kind, None)).into();
         queries.push(Query::Metadata { project: None });
         let mut records: Vec<Record> = self.read(&queries).await.into_iter().flatten().collect();
         let mut queries = Vec::new();

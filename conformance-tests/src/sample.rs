@@ -34,7 +34,8 @@ pub(crate) fn object(kind: Kind, project: &str, name: &str, filler: impl AsRef<[
 /// An object with a filler. Its message says the name, the project and the time that its key and record say.
 pub(crate) fn object_at(kind: Kind, project: &str, name: &str, filler: impl AsRef<[u8]>, updated: i64) -> Record {
     let key = key(kind, project, name);
-    Record { value: message(kind, key.project(), name, filler, updated), key, updated }
+    let value = message(kind, key.project(), name, filler, updated);
+    Record::new(key, value, updated)
 }
 
 /// The message of an object, with a filler.
@@ -110,11 +111,8 @@ pub(crate) fn version(project: &str, view: &str, number: i32, body: impl AsRef<[
 
 /// The record of a version.
 pub(crate) fn version_of(version: FeatureViewVersionRecord) -> Record {
-    Record {
-        key: version_key(&version.project_id, &version.feature_view_name, version.version_number),
-        updated: version.created_timestamp.map_or(AT, |created| created.seconds),
-        value: version.encode_to_vec().into(),
-    }
+    let key = version_key(&version.project_id, &version.feature_view_name, version.version_number);
+    Record::new(key, version.encode_to_vec(), version.created_timestamp.map_or(AT, |created| created.seconds))
 }
 
 /// Text of the form of a UUID.
@@ -129,18 +127,17 @@ pub(crate) fn user_metadata_key(kind: Kind, project: &str, view: &str) -> Key {
 
 /// User metadata of a view.
 pub(crate) fn user_metadata(kind: Kind, project: &str, view: &str, bytes: impl AsRef<[u8]>) -> Record {
-    let value = Bytes::copy_from_slice(bytes.as_ref());
-    Record { key: user_metadata_key(kind, project, view), value, updated: AT }
+    Record::new(user_metadata_key(kind, project, view), Bytes::copy_from_slice(bytes.as_ref()), AT)
 }
 
 /// The fact that is a project's identity.
 pub(crate) fn identity(project: &str, number: i32) -> Record {
-    Record { key: Key::metadata(project, Key::PROJECT_UUID), value: uuid(number).into(), updated: AT }
+    Record::new(Key::metadata(project, Key::PROJECT_UUID), uuid(number), AT)
 }
 
 /// The fact that says when a project was last changed.
 pub(crate) fn last_updated(project: &str, seconds: i64) -> Record {
-    Record { key: Key::metadata(project, Key::LAST_UPDATED), value: seconds.to_string().into(), updated: AT }
+    Record::new(Key::metadata(project, Key::LAST_UPDATED), seconds.to_string(), AT)
 }
 
 /// The view that a whole project has of a kind.

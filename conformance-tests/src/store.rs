@@ -8,7 +8,7 @@ use feast_registry_core::{Backend, Registry, RegistryOptions};
 
 use crate::factory::Storage;
 use crate::faulty::FaultyBackend;
-use crate::handle::{Handle, or_fail};
+use crate::handle::{Handle, or_fail, patience};
 
 /// One storage of a test's own.
 #[derive(Clone)]
@@ -21,15 +21,20 @@ impl Store {
         Self { storage }
     }
 
-    /// A backend of its own on the storage, not prepared.
+    /// A backend of its own on the storage, which makes what is missing when it is prepared.
     pub(crate) async fn backend(&self) -> Arc<dyn Backend> {
-        or_fail("opening a new handle on the storage", self.storage.open().await)
+        self.backend_in(SchemaMode::Auto).await
+    }
+
+    /// A backend of its own on the storage, not prepared.
+    pub(crate) async fn backend_in(&self, mode: SchemaMode) -> Arc<dyn Backend> {
+        or_fail("opening a new handle on the storage", self.storage.open(mode).await)
     }
 
     /// A handle on the storage, prepared.
     pub(crate) async fn handle(&self) -> Handle {
         let backend = self.backend().await;
-        or_fail("preparing the storage (auto)", backend.prepare(SchemaMode::Auto).await);
+        or_fail("preparing the storage (auto)", backend.prepare(&patience()).await);
         Handle(backend)
     }
 

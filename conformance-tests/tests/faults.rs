@@ -355,7 +355,7 @@ async fn the_cache_ends_as_the_storage_whatever_order_answers_come_in() {
 
 #[tokio::test]
 async fn what_is_beyond_the_limits_is_refused_before_it_reaches_the_storage() {
-    let limits = Limits { name_chars: Some(10), value_bytes: 1000, keeps_order: true };
+    let limits = Limits::new(1000).with_name_chars(10);
     let (registry, backend) =
         registry_with(FOREVER, FaultyBackend::new(Arc::new(MemoryBackend::new())).with_limits(limits)).await;
     registry.apply("p", entity("\u{1f697}".repeat(10).as_str(), "")).await.expect("ten characters, forty bytes");

@@ -5,7 +5,7 @@ use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use feast_registry_core::config::PoolConfig;
+use feast_registry_core::config::{PoolConfig, SchemaMode};
 use feast_registry_core::proto::core::{Entity, EntitySpecV2, FeatureView, FeatureViewSpec};
 use feast_registry_core::{Backend, Freshness, Registry, RegistryOptions};
 use feast_registry_postgres::PostgresBackend;
@@ -13,10 +13,8 @@ use prost_types::Timestamp;
 
 #[path = "databases/mod.rs"]
 mod databases;
-#[path = "databases/proxy.rs"]
-mod proxy;
 
-use proxy::Proxy;
+use databases::proxy::Proxy;
 
 const PROJECT: &str = "rides";
 const VIEW: &str = "driver_stats";
@@ -163,7 +161,7 @@ mod postgres {
 
     fn backend(url: &str, serializable: bool) -> Arc<dyn Backend> {
         let pool = PoolConfig { serializable, ..databases::pool() };
-        Arc::new(PostgresBackend::new(&url.parse().expect("a URL"), &pool).expect("a backend"))
+        Arc::new(PostgresBackend::new(&url.parse().expect("a URL"), &pool, SchemaMode::Auto).expect("a backend"))
     }
 
     async fn run(serializable: bool) {
@@ -203,7 +201,9 @@ mod mysql {
     use super::*;
 
     fn backend(url: &str) -> Arc<dyn Backend> {
-        Arc::new(MySqlBackend::new(&url.parse().expect("a URL"), &databases::pool()).expect("a backend"))
+        Arc::new(
+            MySqlBackend::new(&url.parse().expect("a URL"), &databases::pool(), SchemaMode::Auto).expect("a backend"),
+        )
     }
 
     async fn run(service: &'static str) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests};
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, MemoryBackend, Result};
 
 struct Memory;
@@ -18,6 +19,7 @@ impl Factory for Memory {
     fn exceptions(&self) -> Vec<Exception> {
         vec![
             Exception::new("processes", "memory is one process's own: no other can open it, and nothing outlives it"),
+            Exception::new("network", "nothing lies between memory and who uses it"),
             Exception::new("storage::only_auto_removes", "no mode makes memory, so none of them keeps what is in it"),
         ]
     }
@@ -28,7 +30,7 @@ struct InMemory(Arc<MemoryBackend>);
 #[async_trait]
 impl Storage for InMemory {
     /// What holds the data is the backend itself here, so a second handle is the same one.
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
+    async fn open(&self, _: SchemaMode) -> Result<Arc<dyn Backend>> {
         Ok(Arc::clone(&self.0) as Arc<dyn Backend>)
     }
 

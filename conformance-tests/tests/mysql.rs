@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests, this_program};
-use feast_registry_core::config::RegistryUrl;
+use feast_registry_conformance::{Exception, Factory, Link, Storage, conformance_tests, this_program};
+use feast_registry_core::config::{RegistryUrl, SchemaMode};
 use feast_registry_core::{Backend, Result};
 use feast_registry_mysql::MySqlBackend;
 
@@ -30,15 +30,20 @@ impl Factory for Server {
 
 struct Own(databases::mysql::Database);
 
-fn open(url: &str) -> Result<Arc<dyn Backend>> {
+fn open(url: &str, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
     let url: RegistryUrl = url.parse()?;
-    Ok(Arc::new(MySqlBackend::new(&url, &databases::pool())?))
+    Ok(Arc::new(MySqlBackend::new(&url, &databases::pool(), mode)?))
 }
 
 #[async_trait]
 impl Storage for Own {
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
-        open(&self.0.url)
+    async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
+        open(&self.0.url, mode)
+    }
+
+    async fn open_with_link(&self, mode: SchemaMode) -> Result<Option<(Arc<dyn Backend>, Arc<dyn Link>)>> {
+        let (proxy, url) = databases::through_proxy(&self.0.url).await;
+        Ok(Some((open(&url, mode)?, Arc::new(proxy))))
     }
 
     fn worker(&self) -> Option<Command> {
@@ -55,7 +60,7 @@ impl Storage for Own {
 /// What the tests of several processes start. It has nothing to do in an ordinary run.
 #[test]
 fn worker() {
-    feast_registry_conformance::worker(async || open(&env::var(STORAGE).expect("the URL to open")));
+    feast_registry_conformance::worker(async || open(&env::var(STORAGE).expect("the URL to open"), SchemaMode::Auto));
 }
 
 mod mariadb {

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests, this_program};
-use feast_registry_core::config::{PoolConfig, RegistryUrl};
+use feast_registry_conformance::{Exception, Factory, Link, Storage, conformance_tests, this_program};
+use feast_registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
 use feast_registry_core::{Backend, Result};
 use feast_registry_postgres::PostgresBackend;
 
@@ -57,16 +57,21 @@ struct Place {
     serializable: bool,
 }
 
-fn open(url: &str, serializable: bool) -> Result<Arc<dyn Backend>> {
+fn open(url: &str, serializable: bool, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
     let url: RegistryUrl = url.parse()?;
     let pool = PoolConfig { serializable, ..databases::pool() };
-    Ok(Arc::new(PostgresBackend::new(&url, &pool)?))
+    Ok(Arc::new(PostgresBackend::new(&url, &pool, mode)?))
 }
 
 #[async_trait]
 impl Storage for Place {
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
-        open(&self.url, self.serializable)
+    async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
+        open(&self.url, self.serializable, mode)
+    }
+
+    async fn open_with_link(&self, mode: SchemaMode) -> Result<Option<(Arc<dyn Backend>, Arc<dyn Link>)>> {
+        let (proxy, url) = databases::through_proxy(&self.url).await;
+        Ok(Some((open(&url, self.serializable, mode)?, Arc::new(proxy))))
     }
 
     fn worker(&self) -> Option<Command> {
@@ -87,7 +92,7 @@ conformance_tests!(Postgres { service: "POSTGRES", serializable: false });
 fn worker() {
     feast_registry_conformance::worker(async || {
         let serializable = env::var(SERIALIZABLE).is_ok_and(|value| value == "true");
-        open(&env::var(STORAGE).expect("the URL to open"), serializable)
+        open(&env::var(STORAGE).expect("the URL to open"), serializable, SchemaMode::Auto)
     });
 }
 

@@ -1,11 +1,12 @@
 //! A registry whose reads go to a replica that lags behind.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::{FeatureView, FeatureViewSpec};
 use feast_registry_core::{
-    Backend, Commit, ErrorKind, Freshness, Kind, ListFilter, MemoryBackend, Query, Registry, RegistryOptions, Write,
+    Backend, Commit, Deadline, ErrorKind, Freshness, Kind, ListFilter, MemoryBackend, Query, Registry, RegistryOptions,
+    Write,
 };
 use prost_types::Timestamp;
 
@@ -22,10 +23,11 @@ fn intervals(view: &FeatureView) -> usize {
 
 /// Brings the replica up to date, which here happens only when it is asked for.
 async fn replicate(primary: &MemoryBackend, replica: &MemoryBackend) {
-    let queries = Kind::ALL.map(|kind| Query::Objects { kind, project: None, updated_since: None });
-    let records = primary.read(&queries).await.expect("a read").into_iter().flatten();
+    let deadline = Deadline::after(Duration::from_secs(10));
+    let queries = Kind::ALL.map(|kind| Query::objects(kind, None));
+    let records = primary.read(&queries, &deadline).await.expect("a read").into_iter().flatten();
     let writes = records.map(Write::Put).collect();
-    replica.commit(Commit { expectations: Vec::new(), writes }).await.expect("a commit");
+    replica.commit(Commit::new(Vec::new(), writes), &deadline).await.expect("a commit");
 }
 
 #[tokio::test]
@@ -34,7 +36,7 @@ async fn reads_go_to_the_replica_and_decisions_to_the_primary() {
     let registry = Registry::open_with_replica(
         Arc::clone(&primary) as Arc<dyn Backend>,
         Some(Arc::clone(&replica) as Arc<dyn Backend>),
-        RegistryOptions { schema_mode: SchemaMode::Auto, ..Default::default() },
+        RegistryOptions::default(),
     )
     .await
     .expect("a registry");

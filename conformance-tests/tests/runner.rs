@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use feast_registry_conformance::{Exception, Factory, Storage, all, tests};
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, ErrorKind, MemoryBackend, Result};
 
 /// Makes storages in memory and counts them.
@@ -39,7 +40,7 @@ impl Factory for Counting {
 
 #[async_trait]
 impl Storage for Counted {
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
+    async fn open(&self, _: SchemaMode) -> Result<Arc<dyn Backend>> {
         if self.is_broken {
             return Err(feast_registry_core::Error::new(ErrorKind::Unavailable, "nobody answers"));
         }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests};
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, Result};
 use feast_registry_sqlite::SqliteBackend;
 
 mod folder;
 
-fn open(file: PathBuf) -> Result<Arc<dyn Backend>> {
-    Ok(Arc::new(SqliteBackend::open(file)?))
+fn open(file: PathBuf, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(SqliteBackend::open(file, mode)?))
 }
 
 conformance_tests!(folder::InFolder(open));
@@ -37,6 +38,7 @@ mod in_memory {
         fn exceptions(&self) -> Vec<Exception> {
             vec![
                 Exception::new("processes", "a database in memory is one process's own, and nothing outlives it"),
+                Exception::new("network", "nothing lies between memory and who uses it"),
                 Exception::new("storage::only_auto_removes", "its one handle is prepared anew by every mode that asks"),
                 Exception::new("storage::verify_creates_nothing", "the same"),
             ]
@@ -47,7 +49,7 @@ mod in_memory {
 
     #[async_trait]
     impl Storage for Database {
-        async fn open(&self) -> Result<Arc<dyn Backend>> {
+        async fn open(&self, _: SchemaMode) -> Result<Arc<dyn Backend>> {
             Ok(Arc::clone(&self.0) as Arc<dyn Backend>)
         }
 

@@ -1,9 +1,9 @@
 //! A commit is done if all that it expects is so, and otherwise leaves no trace.
 
 use bytes::Bytes;
-use feast_registry_core::{Expected, Key, Kind, Outcome, Record, Write};
+use feast_registry_core::{Expected, Key, Kind, Record, Write};
 
-use crate::handle::{Handle, assert_records, assert_unchanged, assert_value};
+use crate::handle::{Handle, Verdict, assert_records, assert_unchanged, assert_value};
 use crate::run::Setup;
 use crate::sample::{AT, identity, key, last_updated, object, object_at, user_metadata, uuid, version, whole_project};
 
@@ -58,7 +58,7 @@ async fn expect(handle: &Handle, stored: Option<&Record>, of: &Key, expected: Ex
     let state = if stored.is_some() { "present" } else { "absent" };
     let property = format!("{of:?} is {state} and a commit expects that it is {expected:?}");
     let outcome = handle.commit(vec![(of.clone(), expected)], vec![Write::Put(marker.clone())]).await;
-    let right = if holds { Outcome::Committed } else { Outcome::Conflict(of.clone()) };
+    let right = if holds { Verdict::Committed } else { Verdict::Conflict(of.clone()) };
     assert_eq!(outcome, right, "{property}");
     let found = handle.get(&marker.key).await;
     assert_eq!(found.is_some(), holds, "{property}: whether the commit's write is there");
@@ -125,7 +125,7 @@ pub(crate) async fn values_are_compared_to_the_last_byte(setup: Setup) {
 }
 
 /// Writes of every sort to what `whole_project("p", …)` and `("q", …)` have.
-fn writes_of_every_sort() -> Vec<Write> {
+pub(crate) fn writes_of_every_sort() -> Vec<Write> {
     let view = crate::sample::view_name(Kind::StreamFeatureView);
     let mut writes: Vec<Write> = whole_project("p", "changed").into_iter().map(Write::Put).collect();
     writes.extend(whole_project("new", "new").into_iter().map(Write::Put));
@@ -164,14 +164,14 @@ pub(crate) async fn a_failed_expectation_leaves_no_trace(setup: Setup) {
             expectations.insert(place, (key.clone(), expected.clone()));
             let property = format!("expectation {place} of {} fails ({key:?} is {expected:?})", expectations.len());
             let outcome = handle.commit(expectations, writes_of_every_sort()).await;
-            assert_eq!(outcome, Outcome::Conflict(key.clone()), "{property}");
+            assert_eq!(outcome, Verdict::Conflict(key.clone()), "{property}");
             for handle in [&handle, &other] {
                 assert_unchanged(&property, &before, &handle.everything(&[("new", "feature_views")]).await);
             }
         }
     }
     // The same with a good end: a commit that is refused leaves nothing that would refuse the next.
-    assert_eq!(handle.commit(good, writes_of_every_sort()).await, Outcome::Committed, "all expectations hold");
+    assert_eq!(handle.commit(good, writes_of_every_sort()).await, Verdict::Committed, "all expectations hold");
     let after = other.everything(&[]).await;
     assert!(after.keys().all(|key| key.project() != "q"), "the accepted commit is done whole: project `q` is deleted");
     let entity = key(Kind::Entity, "new", "entities");
@@ -186,27 +186,27 @@ pub(crate) async fn expectations_are_about_the_state_before_the_writes(setup: Se
     let put = |record: &Record| Write::Put(record.clone());
     let delete = || Write::Delete(key.clone());
     let steps = [
-        ("a creator expects absence", Expected::Absent, vec![put(&one)], Outcome::Committed, Some(&one)),
-        ("a second creator", Expected::Absent, vec![put(&two)], Outcome::Conflict(key.clone()), Some(&one)),
-        ("a change expects the old value", is(&one), vec![put(&two)], Outcome::Committed, Some(&two)),
-        ("a change expects the new value", is(&one), vec![put(&one)], Outcome::Conflict(key.clone()), Some(&two)),
+        ("a creator expects absence", Expected::Absent, vec![put(&one)], Verdict::Committed, Some(&one)),
+        ("a second creator", Expected::Absent, vec![put(&two)], Verdict::Conflict(key.clone()), Some(&one)),
+        ("a change expects the old value", is(&one), vec![put(&two)], Verdict::Committed, Some(&two)),
+        ("a change expects the new value", is(&one), vec![put(&one)], Verdict::Conflict(key.clone()), Some(&two)),
         (
             "deletion before creation",
             Expected::Absent,
             vec![delete(), put(&one)],
-            Outcome::Conflict(key.clone()),
+            Verdict::Conflict(key.clone()),
             Some(&two),
         ),
-        ("deletion expects presence", Expected::Present, vec![delete()], Outcome::Committed, None),
-        ("a second deletion", Expected::Present, vec![delete()], Outcome::Conflict(key.clone()), None),
+        ("deletion expects presence", Expected::Present, vec![delete()], Verdict::Committed, None),
+        ("a second deletion", Expected::Present, vec![delete()], Verdict::Conflict(key.clone()), None),
         (
             "creation before deletion",
             Expected::Present,
             vec![put(&one), delete()],
-            Outcome::Conflict(key.clone()),
+            Verdict::Conflict(key.clone()),
             None,
         ),
-        ("creation and deletion", Expected::Absent, vec![put(&one), delete()], Outcome::Committed, None),
+        ("creation and deletion", Expected::Absent, vec![put(&one), delete()], Verdict::Committed, None),
     ];
     for (property, expected, writes, outcome, stored) in steps {
         assert_eq!(handle.commit(vec![(key.clone(), expected)], writes).await, outcome, "{property}");
@@ -217,13 +217,13 @@ pub(crate) async fn expectations_are_about_the_state_before_the_writes(setup: Se
 pub(crate) async fn commits_without_writes_or_expectations(setup: Setup) {
     let handle = setup.store().await.handle().await;
     let record = identity("p", 1);
-    assert_eq!(handle.commit(Vec::new(), Vec::new()).await, Outcome::Committed, "a commit of nothing");
+    assert_eq!(handle.commit(Vec::new(), Vec::new()).await, Verdict::Committed, "a commit of nothing");
     let absent = vec![(record.key.clone(), Expected::Absent)];
-    assert_eq!(handle.commit(absent.clone(), Vec::new()).await, Outcome::Committed, "an expectation alone, that holds");
+    assert_eq!(handle.commit(absent.clone(), Vec::new()).await, Verdict::Committed, "an expectation alone, that holds");
     handle.put([record.clone()]).await;
     let outcome = handle.commit(absent, Vec::new()).await;
-    assert_eq!(outcome, Outcome::Conflict(record.key.clone()), "an expectation alone, that does not hold");
-    assert_eq!(handle.commit(Vec::new(), Vec::new()).await, Outcome::Committed, "a commit of nothing");
+    assert_eq!(outcome, Verdict::Conflict(record.key.clone()), "an expectation alone, that does not hold");
+    assert_eq!(handle.commit(Vec::new(), Vec::new()).await, Verdict::Committed, "a commit of nothing");
     assert_records(
         "commits without writes write nothing",
         std::slice::from_ref(&record),
@@ -252,16 +252,16 @@ pub(crate) async fn thousands_of_expectations_and_writes(setup: Setup) {
     let writes: Vec<Write> = records.iter().cloned().map(Write::Put).collect();
     // A whole repository is applied in one commit.
     let outcome = handle.commit(records.iter().map(absent).collect(), writes.clone()).await;
-    assert_eq!(outcome, Outcome::Committed, "a commit of {} writes", writes.len());
+    assert_eq!(outcome, Verdict::Committed, "a commit of {} writes", writes.len());
     let views = other.objects(Kind::FeatureView, Some("p")).await;
     let expected = handle.in_order(records.iter().step_by(3).cloned().collect(), |record: &Record| record.key.clone());
     assert_records("all views of a large commit, in their order", &expected, &views);
     let mut expectations: Vec<(Key, Expected)> = records.iter().map(is).collect();
-    assert_eq!(handle.commit(expectations.clone(), writes.clone()).await, Outcome::Committed, "3,000 values expected");
+    assert_eq!(handle.commit(expectations.clone(), writes.clone()).await, Verdict::Committed, "3,000 values expected");
     let last = expectations.last_mut().expect("there are many");
     last.1 = Expected::Absent;
     let key = last.0.clone();
     let deletion = vec![Write::DeleteProject { project: "p".to_owned() }];
-    assert_eq!(handle.commit(expectations, deletion).await, Outcome::Conflict(key), "the last of 3,000 does not hold");
+    assert_eq!(handle.commit(expectations, deletion).await, Verdict::Conflict(key), "the last of 3,000 does not hold");
     assert_eq!(other.objects(Kind::FeatureView, None).await.len(), MANY as usize, "and nothing is deleted");
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use feast_registry_core::{Expected, Key, Kind, Outcome, Query, Record, Write};
+use feast_registry_core::{Expected, Key, Kind, Query, Record, Write};
 
-use crate::handle::{Handle, assert_records, assert_unchanged, assert_value, not_of_project};
+use crate::handle::{Handle, Verdict, assert_records, assert_unchanged, assert_value, not_of_project};
 use crate::run::Setup;
 use crate::sample::{
     LOOKALIKES, identity, key, last_updated, object, user_metadata, user_metadata_key, version, version_key,
@@ -17,9 +17,9 @@ async fn are_told_apart(handle: &Handle, stored: &BTreeMap<Key, Bytes>) {
     for (key, value) in stored {
         assert_value("names that look alike are different", key, Some(value), handle.get(key).await.as_deref());
         let outcome = handle.commit(vec![(key.clone(), Expected::Absent)], Vec::new()).await;
-        assert_eq!(outcome, Outcome::Conflict(key.clone()), "what is stored is not absent");
+        assert_eq!(outcome, Verdict::Conflict(key.clone()), "what is stored is not absent");
         let outcome = handle.commit(vec![(key.clone(), Expected::Value(value.clone()))], Vec::new()).await;
-        assert_eq!(outcome, Outcome::Committed, "what is stored under {key:?} has its value");
+        assert_eq!(outcome, Verdict::Committed, "what is stored under {key:?} has its value");
     }
     let (deleted, kept): (Vec<_>, Vec<_>) = stored.iter().enumerate().partition(|(index, _)| index % 2 == 0);
     for (_, (key, _)) in &deleted {
@@ -28,7 +28,7 @@ async fn are_told_apart(handle: &Handle, stored: &BTreeMap<Key, Bytes>) {
     for (_, (key, _)) in deleted {
         assert_value("a deleted name is gone", key, None, handle.get(key).await.as_deref());
         let outcome = handle.commit(vec![(key.clone(), Expected::Absent)], Vec::new()).await;
-        assert_eq!(outcome, Outcome::Committed, "a deleted name is absent, though others look like it");
+        assert_eq!(outcome, Verdict::Committed, "a deleted name is absent, though others look like it");
     }
     for (_, (key, value)) in kept {
         let property = "a deletion leaves names that look alike";
@@ -46,7 +46,7 @@ pub(crate) async fn objects_with_names_that_look_alike(setup: Setup) {
     for (index, record) in stored.iter().enumerate() {
         let creation = vec![(record.key.clone(), Expected::Absent)];
         let outcome = handle.commit(creation, vec![Write::Put(record.clone())]).await;
-        assert_eq!(outcome, Outcome::Committed, "no earlier name is taken for name {index}, {:?}", record.key);
+        assert_eq!(outcome, Verdict::Committed, "no earlier name is taken for name {index}, {:?}", record.key);
     }
     let listed = handle.in_order(stored.clone(), |record| record.key.clone());
     assert_records("a list of names that look alike", &listed, &handle.objects(Kind::Entity, Some("p")).await);
@@ -94,7 +94,7 @@ pub(crate) async fn projects_with_names_that_look_alike(setup: Setup) {
         ];
         let creation = records.iter().map(|record| (record.key.clone(), Expected::Absent)).collect();
         let outcome = handle.commit(creation, records.iter().cloned().map(Write::Put).collect()).await;
-        assert_eq!(outcome, Outcome::Committed, "no earlier project is taken for {project:?}");
+        assert_eq!(outcome, Verdict::Committed, "no earlier project is taken for {project:?}");
     }
     for project in LOOKALIKES {
         let expected = [object(Kind::Entity, project, "driver", project)];

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use feast_registry_core::{Expected, Key, Kind, Outcome, Query, Record, Write};
+use feast_registry_core::{Expected, Key, Kind, Query, Record, Write};
 
-use crate::handle::{Handle, assert_records, assert_value, or_fail};
+use crate::handle::{Handle, Verdict, assert_records, assert_value, or_fail, patience};
 use crate::race::{RACERS, Rounds, joined, joined_all, race};
 use crate::run::Setup;
-use crate::sample::{AT, filler, identity, last_updated, object, refilled, version};
+use crate::sample::{AT, filler, identity, last_updated, object, refilled, user_metadata, user_metadata_key, version};
 
 /// A record under each sort of key, of its own in every round.
 fn records(round: usize, note: impl std::fmt::Display) -> [Record; 4] {
@@ -19,7 +19,7 @@ fn records(round: usize, note: impl std::fmt::Display) -> [Record; 4] {
         object(Kind::FeatureView, &project, "view", &note),
         object(Kind::Project, &project, &project, &note),
         version(&project, "view", 1, &note),
-        Record { value: note.into(), ..identity(&project, 1) },
+        Record::new(identity(&project, 1).key, note, AT),
     ]
 }
 
@@ -38,10 +38,10 @@ pub(crate) async fn one_creator_wins(setup: Setup) {
         rounds.saw(raced);
         let key = records(round, "")[sort].key.clone();
         let (won, lost): (Vec<_>, Vec<_>) =
-            outcomes.iter().enumerate().partition(|(_, outcome)| **outcome == Outcome::Committed);
+            outcomes.iter().enumerate().partition(|(_, outcome)| **outcome == Verdict::Committed);
         assert_eq!(won.len(), 1, "of {RACERS} creators of {key:?}, exactly one wins; the outcomes were {outcomes:?}");
         for (racer, outcome) in lost {
-            assert_eq!(*outcome, Outcome::Conflict(key.clone()), "what loser {racer} of {key:?} is told");
+            assert_eq!(*outcome, Verdict::Conflict(key.clone()), "what loser {racer} of {key:?} is told");
         }
         let value = records(round, format_args!("racer {}", won[0].0))[sort].value.clone();
         for handle in &handles {
@@ -65,7 +65,7 @@ pub(crate) async fn one_deleter_wins(setup: Setup) {
         });
         let (outcomes, raced) = race(racers).await;
         rounds.saw(raced);
-        let won = outcomes.iter().filter(|outcome| **outcome == Outcome::Committed).count();
+        let won = outcomes.iter().filter(|outcome| **outcome == Verdict::Committed).count();
         assert_eq!(
             won, 1,
             "of {RACERS} deleters of {:?}, exactly one wins; the outcomes were {outcomes:?}",
@@ -101,10 +101,10 @@ pub(crate) async fn no_increment_is_lost(setup: Setup) {
                     let value = handle.get(&key).await.expect("the counter is never deleted");
                     tokio::task::yield_now().await;
                     let next = refilled(&value, (count_of(&value) + 1).to_string());
-                    let write = Write::Put(Record { key: key.clone(), value: next, updated: AT });
+                    let write = Write::Put(Record::new(key.clone(), next, AT));
                     match handle.commit(vec![(key.clone(), Expected::Value(value))], vec![write]).await {
-                        Outcome::Committed => done += 1,
-                        Outcome::Conflict(of) => {
+                        Verdict::Committed => done += 1,
+                        Verdict::Conflict(of) => {
                             assert_eq!(of, key, "the key of a conflict");
                             conflicts.fetch_add(1, Ordering::SeqCst);
                         }
@@ -134,7 +134,7 @@ async fn only_one_of_two(handles: &[Handle], commits: [Rival; 2]) -> bool {
         async move { handle.commit(expectations, writes).await }
     });
     let (outcomes, raced) = race(racers).await;
-    let done = outcomes.iter().filter(|outcome| **outcome == Outcome::Committed).count();
+    let done = outcomes.iter().filter(|outcome| **outcome == Verdict::Committed).count();
     assert_eq!(
         done, 1,
         "write skew: two commits, each expecting what the other changes, are done one after the other or not at all, so \
@@ -222,8 +222,8 @@ pub(crate) async fn nothing_is_left_in_a_deleted_project(setup: Setup) {
         });
         let (outcomes, raced) = race(racers).await;
         rounds.saw(raced);
-        assert_eq!(outcomes[round % RACERS], Outcome::Committed, "the deletion of a project that is there");
-        written += outcomes.iter().filter(|outcome| **outcome == Outcome::Committed).count() - 1;
+        assert_eq!(outcomes[round % RACERS], Verdict::Committed, "the deletion of a project that is there");
+        written += outcomes.iter().filter(|outcome| **outcome == Verdict::Committed).count() - 1;
         let views: Vec<String> = (0..RACERS).map(|racer| format!("view {racer}")).collect();
         let histories: Vec<(&str, &str)> = views.iter().map(|view| (name.as_str(), view.as_str())).collect();
         let left = handles[1].everything(&histories).await;
@@ -251,8 +251,10 @@ pub(crate) async fn a_removal_of_the_storage_loses_no_commit(setup: Setup) {
                     // Most remove; what two of them write must not be removed with the rest; one only reads.
                     match racer {
                         0..=4 => {
-                            let outcome =
-                                or_fail("remove_if_empty while others write", handle.0.remove_if_empty().await);
+                            let outcome = or_fail(
+                                "remove_if_empty while others write",
+                                handle.0.remove_if_empty(&patience()).await,
+                            );
                             removed.fetch_add(usize::from(outcome), Ordering::SeqCst);
                         }
                         5 => {
@@ -298,10 +300,7 @@ pub(crate) async fn a_read_is_one_snapshot(setup: Setup) {
         vec![
             Write::Put(object(Kind::Entity, "p", "a", &note)),
             Write::Put(object(Kind::LabelView, "q", "b", &note)),
-            Write::Put(Record {
-                value: note.clone().into(),
-                ..crate::sample::user_metadata(Kind::LabelView, "q", "b", "")
-            }),
+            Write::Put(user_metadata(Kind::LabelView, "q", "b", &note)),
             Write::DeleteVersions { project: "q".to_owned(), view: "b".to_owned() },
             Write::Put(version("q", "b", count as i32, "")),
             Write::Put(last_updated("p", count as i64)),
@@ -311,12 +310,12 @@ pub(crate) async fn a_read_is_one_snapshot(setup: Setup) {
     };
     let queries = [
         Query::Keys(vec![Key::object(Kind::Entity, "p", "a"), Key::metadata("q", Key::LAST_UPDATED)]),
-        Query::Objects { kind: Kind::Entity, project: None, updated_since: None },
+        Query::objects(Kind::Entity, None),
         Query::Versions { project: "q".to_owned(), view: "b".to_owned(), latest_only: false },
         Query::Metadata { project: Some("p".to_owned()) },
         Query::Keys(vec![
             Key::object(Kind::LabelView, "q", "b"),
-            crate::sample::user_metadata_key(Kind::LabelView, "q", "b"),
+            user_metadata_key(Kind::LabelView, "q", "b"),
             Key::object(Kind::Entity, "q", "a"),
         ]),
     ];

@@ -139,13 +139,13 @@ pub(crate) async fn updated_since_includes_its_second(setup: Setup) {
         for (project, expected) in [(Some("p"), expected("p")), (Some("q"), expected("q")), (None, all)] {
             let project = project.map(str::to_owned);
             let property = format!("what was written in second {since} or later, in project {project:?}");
-            let query = Query::Objects { kind: Kind::FeatureView, project, updated_since: Some(since) };
+            let query = Query::Objects { kind: Kind::FeatureView, project, updated_since: Some(since), page: None };
             assert_eq!(names(&handle.ask(query).await), expected, "{property}");
         }
     }
     // What is written again is as young as its last write.
     handle.put([object_at(Kind::FeatureView, "p", "early", "", AT + 7)]).await;
-    let query = Query::Objects { kind: Kind::FeatureView, project: None, updated_since: Some(AT + 7) };
+    let query = Query::Objects { kind: Kind::FeatureView, project: None, updated_since: Some(AT + 7), page: None };
     let found = names(&handle.ask(query).await);
     assert_eq!(found, ["p/early", "p/far", "q/far"], "what was written again counts by its last write");
 }
@@ -155,8 +155,9 @@ pub(crate) async fn the_second_of_writing_is_kept(setup: Setup) {
     for (round, time) in [AT, AT + 1, 0, 253_402_300_799].into_iter().enumerate() {
         let mut records: Vec<Record> =
             Kind::ALL.map(|kind| object_at(kind, "p", "p", format!("round {round}"), time)).into();
-        records.push(Record { updated: time, ..identity("p", round as i32) });
-        records.push(Record { updated: time, ..last_updated("p", time) });
+        for fact in [identity("p", round as i32), last_updated("p", time)] {
+            records.push(Record::new(fact.key, fact.value, time));
+        }
         handle.put(records.clone()).await;
         let found = handle.ask(Query::Keys(records.iter().map(|record| record.key.clone()).collect())).await;
         let times: Vec<(&Key, i64)> = found.iter().map(|record| (&record.key, record.updated)).collect();
@@ -236,13 +237,13 @@ pub(crate) async fn every_query_has_its_answer(setup: Setup) {
     let entity = object(Kind::Entity, "p", &crate::sample::view_name(Kind::Entity), "note");
     let queries = [
         Query::Keys(Vec::new()),
-        Query::Objects { kind: Kind::Entity, project: Some("p".to_owned()), updated_since: None },
+        Query::objects(Kind::Entity, Some("p")),
         Query::Keys(vec![Key::object(Kind::Entity, "p", "absent")]),
         Query::Versions { project: "p".to_owned(), view: view.clone(), latest_only: true },
-        Query::Objects { kind: Kind::Entity, project: Some("p".to_owned()), updated_since: Some(AT + 1) },
+        Query::Objects { kind: Kind::Entity, project: Some("p".to_owned()), updated_since: Some(AT + 1), page: None },
         Query::Keys(vec![user_metadata(Kind::LabelView, "p", &view, "").key, entity.key.clone()]),
         // The same query twice has its answer twice.
-        Query::Objects { kind: Kind::Entity, project: Some("p".to_owned()), updated_since: None },
+        Query::objects(Kind::Entity, Some("p")),
     ];
     let expected = [
         Vec::new(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, ErrorKind, Key, Kind, Query, Write};
 
-use crate::handle::{Handle, assert_records, assert_unchanged, chain, or_fail};
+use crate::handle::{Handle, assert_records, assert_unchanged, chain, or_fail, patience};
 use crate::race::{RACERS, race};
 use crate::run::Setup;
 use crate::sample::{object, whole_project};
@@ -16,9 +16,9 @@ pub(crate) async fn preparing_again_keeps_everything(setup: Setup) {
     handle.put(whole_project("p", "note")).await;
     let before = handle.everything(&[]).await;
     for mode in [SchemaMode::Auto, SchemaMode::Verify, SchemaMode::Skip, SchemaMode::Auto] {
-        let other = Handle(store.backend().await);
+        let other = Handle(store.backend_in(mode).await);
         for handle in [&handle, &other] {
-            or_fail(&format!("preparing again ({mode})"), handle.0.prepare(mode).await);
+            or_fail(&format!("preparing again ({mode})"), handle.0.prepare(&patience()).await);
             assert_unchanged(&format!("preparing again ({mode})"), &before, &handle.everything(&[]).await);
         }
         let entity = object(Kind::Entity, "p", "entities", "note");
@@ -35,7 +35,7 @@ pub(crate) async fn many_prepare_at_once(setup: Setup) {
             backends.push(store.backend().await);
         }
         let racers = backends.iter().cloned().enumerate().map(|(index, backend)| async move {
-            or_fail("preparing an empty storage while others do", backend.prepare(SchemaMode::Auto).await);
+            or_fail("preparing an empty storage while others do", backend.prepare(&patience()).await);
             // Whoever is ready writes, while others may still be at it.
             Handle(backend).put(whole_project(&format!("p{index}"), "note")).await;
         });
@@ -50,7 +50,7 @@ pub(crate) async fn many_prepare_at_once(setup: Setup) {
 
 pub(crate) async fn verify_creates_nothing(setup: Setup) {
     let store = setup.store().await;
-    let verify = async || store.backend().await.prepare(SchemaMode::Verify).await;
+    let verify = async || store.backend_in(SchemaMode::Verify).await.prepare(&patience()).await;
     // A storage that needs nothing made may be ready at once; one that does must say so, each time, and make nothing.
     let first = verify().await;
     let second = verify().await;
@@ -67,14 +67,14 @@ pub(crate) async fn verify_creates_nothing(setup: Setup) {
     assert_eq!(first.is_ok(), second.is_ok(), "verifying a new storage twice finds the same");
     store.handle().await.put(whole_project("p", "note")).await;
     or_fail("verifying a storage that another handle made", verify().await);
-    let verified = store.backend().await;
-    or_fail("verifying a storage that another handle made", verified.prepare(SchemaMode::Verify).await);
+    let verified = store.backend_in(SchemaMode::Verify).await;
+    or_fail("verifying a storage that another handle made", verified.prepare(&patience()).await);
     let found = Handle(verified).objects(Kind::Entity, Some("p")).await;
     assert_eq!(found.len(), 1, "a handle that only verified reads what is there");
 }
 
 async fn remove(backend: &Arc<dyn Backend>) -> bool {
-    or_fail("remove_if_empty", backend.remove_if_empty().await)
+    or_fail("remove_if_empty", backend.remove_if_empty(&patience()).await)
 }
 
 pub(crate) async fn only_a_storage_without_projects_is_removed(setup: Setup) {
@@ -128,7 +128,7 @@ pub(crate) async fn a_removed_storage_is_usable(setup: Setup) {
 pub(crate) async fn reading_a_removed_storage_makes_nothing(setup: Setup) {
     let store = setup.store().await;
     // How a storage is found of which nothing has been made yet.
-    let is_ready = async || store.backend().await.prepare(SchemaMode::Verify).await.is_ok();
+    let is_ready = async || store.backend_in(SchemaMode::Verify).await.prepare(&patience()).await.is_ok();
     let at_first = is_ready().await;
     let handles = store.handles(2).await;
     let records = whole_project("p", "note");
@@ -147,10 +147,11 @@ pub(crate) async fn only_auto_removes(setup: Setup) {
     let store = setup.store().await;
     drop(store.handle().await);
     for mode in [SchemaMode::Verify, SchemaMode::Skip] {
-        let backend = store.backend().await;
-        or_fail(&format!("preparing ({mode}) what another handle made"), backend.prepare(mode).await);
+        let backend = store.backend_in(mode).await;
+        or_fail(&format!("preparing ({mode}) what another handle made"), backend.prepare(&patience()).await);
         assert!(!remove(&backend).await, "a storage that was opened with `{mode}` belongs to somebody else and stays");
-        or_fail("verifying the storage that was not removed", backend.prepare(SchemaMode::Verify).await);
+        let verify = store.backend_in(SchemaMode::Verify).await;
+        or_fail("verifying the storage that was not removed", verify.prepare(&patience()).await);
     }
 }
 

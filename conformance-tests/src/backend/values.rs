@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use feast_registry_core::proto::core::FeatureViewVersionRecord;
-use feast_registry_core::{Expected, Key, Kind, Outcome, Query, Record};
+use feast_registry_core::{Expected, Key, Kind, Query, Record};
 
-use crate::handle::{Handle, assert_records, assert_value};
+use crate::handle::{Handle, Verdict, assert_records, assert_value};
 use crate::run::Setup;
 use crate::sample::{
     AT, at, filler, identity, key, last_updated, message, object, user_metadata, uuid, version_of, whole_project,
@@ -17,7 +17,7 @@ async fn comes_back(handle: &Handle, property: &str, record: &Record) {
         handle.put([record.clone()]).await;
         assert_value(property, key, Some(&record.value), handle.get(key).await.as_deref());
         let outcome = handle.commit(vec![(key.clone(), Expected::Value(record.value.clone()))], Vec::new()).await;
-        assert_eq!(outcome, Outcome::Committed, "{property}: {key:?} has the value that was just stored");
+        assert_eq!(outcome, Verdict::Committed, "{property}: {key:?} has the value that was just stored");
     }
 }
 
@@ -41,7 +41,7 @@ pub(crate) async fn every_byte_comes_back(setup: Setup) {
     // A message may have its fields in any order and a field more than once; nothing may tidy it up.
     let mut odd = message(Kind::Entity, "p", "name", "late", AT).to_vec();
     odd.extend_from_slice(&message(Kind::Entity, "p", "name", "", AT));
-    let record = Record { key: key(Kind::Entity, "p", "name"), value: odd.into(), updated: AT };
+    let record = Record::new(key(Kind::Entity, "p", "name"), odd, AT);
     comes_back(&handle, "a message that no library would write like this", &record).await;
 }
 
@@ -49,7 +49,7 @@ pub(crate) async fn empty_values_are_values(setup: Setup) {
     let handle = setup.store().await.handle().await;
     let property = "an empty value is there, and is not the absence of one";
     handle.put(whole_project("p", "note")).await;
-    let mut records = vec![Record { key: key(Kind::Infra, "p", ""), value: Bytes::new(), updated: AT }];
+    let mut records = vec![Record::new(key(Kind::Infra, "p", ""), Bytes::new(), AT)];
     records.extend(Kind::VIEWS.map(|kind| user_metadata(kind, "p", &crate::sample::view_name(kind), "")));
     for record in &records {
         comes_back(&handle, property, record).await;
@@ -57,7 +57,7 @@ pub(crate) async fn empty_values_are_values(setup: Setup) {
             [(Expected::Present, true), (Expected::Absent, false), (Expected::Value(Bytes::from_static(b"\0")), false)]
         {
             let outcome = handle.commit(vec![(record.key.clone(), expected.clone())], Vec::new()).await;
-            assert_eq!(outcome == Outcome::Committed, holds, "{property}: {:?} is {expected:?}", record.key);
+            assert_eq!(outcome == Verdict::Committed, holds, "{property}: {:?} is {expected:?}", record.key);
         }
     }
 }

@@ -6,12 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::{Entity, FeatureView, FeatureViewVersionRecord};
 use feast_registry_core::{
-    Backend, Commit, Error, ErrorKind, Expected, Key, Kind, Limits, Outcome, Query, Record, Result, Write,
+    Backend, Commit, Deadline, Error, ErrorKind, Expected, JournalEntry, Key, Kind, Limits, Outcome, Query, Record,
+    Result, Revision, Write,
 };
 use prost::Message;
+
+use crate::promises::{self, Promises};
 
 /// What is wrong with a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,42 +71,77 @@ pub(crate) enum Flaw {
     RemovesForAnybody,
     IsGoneOnceRemoved,
     DiesWithItsHandle,
+    // Identities.
+    ForgetsIdentities,
+    RemembersSixteen,
+    ForgetsWhenRemoved,
+    NotesIdentitiesLate,
+    RemembersRefusals,
+    // The journal.
+    JournalsRefusals,
+    JournalsLate,
+    JournalsNoRemovals,
+    ForgetsOrigins,
+    RoundsTimes,
+    ForgetsWhatWasBefore,
+    ForgetsTheJournalWhenRemoved,
+    JournalRepeatsTheLast,
+    NeverCompacts,
+    NumbersEarly,
+    NumbersByHandle,
+    // Deadlines and callers who leave.
+    IgnoresDeadlines,
+    DoesItLater,
+    SaysExceededWhenDone,
+    LeaksPermits,
+    TornByDrops,
+    LocksWhilePreparing,
+    // The way to the storage.
+    GuessesFromExpectations,
+    TakesLostForDone,
+    TakesSilenceForNotDone,
+    HangsWithItsServer,
+    KeepsDeadSessions,
+    // Pages.
+    PagesIgnoreCase,
+    PagesIncludeTheirStart,
+    PagesLoseTheirPlace,
+    PagesCountTooMuch,
 }
 
 /// A handle on a storage.
+#[derive(Debug)]
 struct Handle {
     flaw: Flaw,
     inner: Arc<dyn Backend>,
+    mode: SchemaMode,
     storage: Arc<State>,
-    /// Whether this handle was prepared to make the storage.
-    makes: AtomicBool,
     seen: Mutex<HashMap<Key, Option<Record>>>,
 }
 
 /// What the handles on a storage share.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct State {
     /// Whether it has been made, as tables are.
     exists: AtomicBool,
     was_removed: AtomicBool,
     prepared: AtomicUsize,
     commits: AtomicUsize,
+    promises: Arc<promises::State>,
 }
 
 impl Handle {
     async fn find(&self, key: &Key) -> Result<Option<Record>> {
-        Ok(self.inner.read(&[Query::Keys(vec![key.clone()])]).await?.remove(0).pop())
+        Ok(self.inner.read(&[Query::Keys(vec![key.clone()])], &patience()).await?.remove(0).pop())
     }
 
     async fn done(&self, expectations: Vec<(Key, Expected)>, writes: Vec<Write>) -> Result<Outcome> {
-        self.inner.commit(Commit { expectations, writes }).await
+        self.inner.commit(Commit::new(expectations, writes), &patience()).await
     }
 
     async fn empty(&self) -> Result<()> {
         for kind in Kind::ALL {
-            for record in
-                self.inner.read(&[Query::Objects { kind, project: None, updated_since: None }]).await?.remove(0)
-            {
+            for record in self.inner.read(&[Query::objects(kind, None)], &patience()).await?.remove(0) {
                 self.done(Vec::new(), vec![Write::DeleteProject { project: record.key.project().to_owned() }]).await?;
             }
         }
@@ -145,11 +184,12 @@ impl Handle {
                 }
                 Query::Keys(keys)
             }
-            Query::Objects { kind, project, updated_since } => Query::Objects {
+            Query::Objects { kind, project, updated_since, page } => Query::Objects {
                 kind: *kind,
                 project: project.as_ref().map(name).filter(|_| self.flaw != Flaw::MixesProjects),
                 updated_since: updated_since
                     .map(|since| if self.flaw == Flaw::SinceIsExclusive { since.saturating_add(1) } else { since }),
+                page: page.clone(),
             },
             Query::Versions { project, view, latest_only } => Query::Versions {
                 project: name(project),
@@ -211,21 +251,21 @@ impl Handle {
                         && self.find(&Key::object(*kind, project, view)).await?.is_none()
                     {
                         let view = Key::object(*kind, project, view);
-                        changed.push(Write::Put(Record { key: view, value: Default::default(), updated: 0 }));
+                        changed.push(Write::Put(Record::new(view, Bytes::new(), 0)));
                     }
                     let updated = if flaw == Flaw::ForgetsTheSecond { 0 } else { record.updated };
-                    changed.push(Write::Put(Record { key, value: self.value(&record).into(), updated }));
+                    changed.push(Write::Put(Record::new(key, self.value(&record), updated)));
                 }
                 (Flaw::KeepsMetadata, Write::Delete(key)) if self.attached(&key).await?.is_some() => {
                     // The row goes, and what was attached is found by the next one of its name.
                     let attached = self.attached(&key).await?;
-                    changed.push(Write::Put(Record { key: key.clone(), value: Default::default(), updated: 0 }));
+                    changed.push(Write::Put(Record::new(key.clone(), Bytes::new(), 0)));
                     changed.extend(attached.map(Write::Put));
                 }
                 (_, Write::Delete(key)) => changed.push(Write::Delete(self.key(&key))),
                 (Flaw::DeletesProjectsByPrefix, Write::DeleteProject { project }) => {
-                    let query = Query::Objects { kind: Kind::Project, project: None, updated_since: None };
-                    for record in self.inner.read(&[query]).await?.remove(0) {
+                    let query = Query::objects(Kind::Project, None);
+                    for record in self.inner.read(&[query], &patience()).await?.remove(0) {
                         let found = record.key.project();
                         if found.starts_with(&project) {
                             changed.push(Write::DeleteProject { project: found.to_owned() });
@@ -234,9 +274,8 @@ impl Handle {
                     changed.push(Write::DeleteProject { project });
                 }
                 (Flaw::DeletesHistoriesByProject, Write::DeleteVersions { project, .. }) => {
-                    let query =
-                        Query::Objects { kind: Kind::FeatureView, project: Some(project.clone()), updated_since: None };
-                    for record in self.inner.read(&[query]).await?.remove(0) {
+                    let query = Query::objects(Kind::FeatureView, Some(&project));
+                    for record in self.inner.read(&[query], &patience()).await?.remove(0) {
                         if let Key::Object { name, .. } = record.key {
                             changed.push(Write::DeleteVersions { project: project.clone(), view: name });
                         }
@@ -268,8 +307,13 @@ fn metadata_key(view: &Key) -> Option<Key> {
     }
 }
 
+/// The deadline of what a flawed backend does by itself.
+pub(crate) fn patience() -> Deadline {
+    Deadline::after(Duration::from_secs(60))
+}
+
 /// Long enough for others to come between.
-fn dawdle() {
+pub(crate) fn dawdle() {
     std::thread::sleep(Duration::from_micros(100));
 }
 
@@ -283,25 +327,24 @@ impl Backend for Handle {
         self.inner.limits()
     }
 
-    async fn prepare(&self, mode: SchemaMode) -> Result<()> {
+    async fn prepare(&self, deadline: &Deadline) -> Result<()> {
         if self.flaw == Flaw::PreparingEmpties {
             self.empty().await?;
         }
         if self.flaw == Flaw::PreparingTwiceFails && self.storage.prepared.fetch_add(1, Ordering::SeqCst) > 0 {
             return Err(Error::internal("the table exists already"));
         }
-        self.makes.store(mode == SchemaMode::Auto, Ordering::SeqCst);
         let existed = self.storage.exists.load(Ordering::SeqCst);
-        if mode == SchemaMode::Auto || self.flaw == Flaw::VerifyingMakes {
+        if self.mode == SchemaMode::Auto || self.flaw == Flaw::VerifyingMakes {
             self.storage.exists.store(true, Ordering::SeqCst);
         }
-        if mode == SchemaMode::Verify && !existed {
+        if self.mode == SchemaMode::Verify && !existed {
             return Err(Error::new(ErrorKind::SchemaMissing, "there are no tables"));
         }
-        self.inner.prepare(mode).await
+        self.inner.prepare(deadline).await
     }
 
-    async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
+    async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
         if self.flaw == Flaw::IsGoneOnceRemoved && self.storage.was_removed.load(Ordering::SeqCst) {
             return Err(Error::internal("there is no such table"));
         }
@@ -312,11 +355,11 @@ impl Backend for Handle {
         let mut answers = Vec::new();
         if self.flaw == Flaw::ReadsOneByOne {
             for query in &queries {
-                answers.extend(self.inner.read(std::slice::from_ref(query)).await?);
+                answers.extend(self.inner.read(std::slice::from_ref(query), deadline).await?);
                 dawdle();
             }
         } else {
-            answers = self.inner.read(&queries).await?;
+            answers = self.inner.read(&queries, deadline).await?;
         }
         for (query, answer) in queries.iter().zip(&mut answers) {
             match (self.flaw, query) {
@@ -339,7 +382,7 @@ impl Backend for Handle {
         Ok(answers)
     }
 
-    async fn commit(&self, commit: Commit) -> Result<Outcome> {
+    async fn commit(&self, mut commit: Commit, deadline: &Deadline) -> Result<Outcome> {
         let number = self.storage.commits.fetch_add(1, Ordering::SeqCst);
         self.storage.exists.store(true, Ordering::SeqCst);
         self.seen.lock().expect("not poisoned").clear();
@@ -348,76 +391,80 @@ impl Backend for Handle {
         if self.flaw == Flaw::RefusesCommitsOfNothing && is_empty || self.flaw == Flaw::LimitsKeys && is_large {
             return Err(Error::internal("too few or too many parameters"));
         }
-        let mut expectations: Vec<_> =
-            commit.expectations.iter().map(|(key, expected)| (self.key(key), expected.clone())).collect();
-        let writes = self.writes(commit.writes).await?;
+        for (key, _) in &mut commit.expectations {
+            *key = self.key(key);
+        }
+        commit.writes = self.writes(commit.writes).await?;
+        let expectations = commit.expectations.clone();
         match self.flaw {
             Flaw::AnswersBeforeItWrites => {
                 let inner = Arc::clone(&self.inner);
+                commit.expectations.clear();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(20)).await;
-                    inner.commit(Commit { expectations: Vec::new(), writes }).await
+                    inner.commit(commit, &patience()).await
                 });
-                Ok(Outcome::Committed)
+                return Ok(Outcome::Committed { revision: None });
             }
-            Flaw::LosesEveryTenth if number % 10 == 9 => self.done(expectations, Vec::new()).await,
+            Flaw::LosesEveryTenth if number % 10 == 9 => commit.writes.clear(),
             Flaw::ChecksThenWrites => {
                 let checked = self.done(expectations, Vec::new()).await?;
                 dawdle();
-                if checked == Outcome::Committed { self.done(Vec::new(), writes).await } else { Ok(checked) }
+                if !checked.is_committed() {
+                    return Ok(checked);
+                }
+                commit.expectations.clear();
             }
             Flaw::WritesOneByOne => {
                 let checked = self.done(expectations, Vec::new()).await?;
-                if checked != Outcome::Committed {
+                if !checked.is_committed() {
                     return Ok(checked);
                 }
-                for write in writes {
+                for write in commit.writes {
                     self.done(Vec::new(), vec![write]).await?;
                     dawdle();
                 }
-                Ok(checked)
+                return Ok(checked);
             }
             Flaw::WritesThenChecks => {
-                let (last, others) = match expectations.split_last() {
-                    Some((last, others)) => (vec![last.clone()], others.to_vec()),
-                    None => (Vec::new(), Vec::new()),
-                };
-                let checked = self.done(last, Vec::new()).await?;
-                if checked != Outcome::Committed {
+                let last = commit.expectations.pop();
+                let checked = self.done(last.into_iter().collect(), Vec::new()).await?;
+                if !checked.is_committed() {
                     return Ok(checked);
                 }
-                self.done(Vec::new(), writes).await?;
-                self.done(others, Vec::new()).await
+                self.done(Vec::new(), std::mem::take(&mut commit.writes)).await?;
             }
-            Flaw::ForgetsAbsence => {
-                expectations.retain(|(_, expected)| *expected != Expected::Absent);
-                self.done(expectations, writes).await
-            }
+            Flaw::ForgetsAbsence => commit.expectations.retain(|(_, expected)| *expected != Expected::Absent),
             Flaw::TakesPresenceForValue => {
-                for (_, expected) in &mut expectations {
+                for (_, expected) in &mut commit.expectations {
                     if matches!(expected, Expected::Value(_)) {
                         *expected = Expected::Present;
                     }
                 }
-                self.done(expectations, writes).await
             }
-            Flaw::NamesAnotherKey => Ok(match self.done(expectations, writes).await? {
-                Outcome::Conflict(_) => Outcome::Conflict(Key::project_object("another")),
-                outcome => outcome,
-            }),
-            _ => self.done(expectations, writes).await,
+            _ => {}
+        }
+        match self.inner.commit(commit, deadline).await? {
+            Outcome::Conflict(_) if self.flaw == Flaw::NamesAnotherKey => {
+                Ok(Outcome::Conflict(Key::project_object("another")))
+            }
+            outcome => Ok(outcome),
         }
     }
 
-    async fn remove_if_empty(&self) -> Result<bool> {
+    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.inner.journal(after, limit, deadline).await
+    }
+
+    async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         match self.flaw {
             Flaw::RemovesAlways => return self.empty().await.map(|()| true),
             Flaw::RemovesNever => return Ok(false),
             Flaw::RemovesForAnybody => {}
-            _ if !self.makes.load(Ordering::SeqCst) => return Ok(false),
+            _ if self.mode != SchemaMode::Auto => return Ok(false),
             _ => {}
         }
-        let is_removed = self.inner.remove_if_empty().await?;
+        let is_removed = self.inner.remove_if_empty(deadline).await?;
         if is_removed {
             self.storage.exists.store(false, Ordering::SeqCst);
             self.storage.was_removed.store(true, Ordering::SeqCst);
@@ -427,7 +474,7 @@ impl Backend for Handle {
 }
 
 /// A handle with a flaw around one that has none.
-pub(crate) fn flawed(inner: Arc<dyn Backend>, flaw: Flaw, storage: Arc<State>) -> Arc<dyn Backend> {
-    let (makes, seen) = Default::default();
-    Arc::new(Handle { flaw, inner, storage, makes, seen })
+pub(crate) fn flawed(inner: Arc<dyn Backend>, flaw: Flaw, mode: SchemaMode, storage: Arc<State>) -> Arc<dyn Backend> {
+    let inner = Promises::around(inner, flaw, Arc::clone(&storage.promises));
+    Arc::new(Handle { flaw, inner, mode, storage, seen: Mutex::default() })
 }

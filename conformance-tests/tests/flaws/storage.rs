@@ -5,12 +5,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Storage, this_program, worker};
+use feast_registry_conformance::{Exception, Factory, Link, Storage, this_program, worker};
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, MemoryBackend, Result};
 use feast_registry_sqlite::SqliteBackend;
 use tempfile::TempDir;
 
 use crate::backend::{Flaw, State, flawed};
+use crate::link::{Linked, Way};
 
 /// Makes storages in memory, with a flaw.
 pub(crate) struct InMemory(pub(crate) Flaw);
@@ -35,10 +37,16 @@ struct Memory {
 
 #[async_trait]
 impl Storage for Memory {
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
+    async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
         let is_alone = self.flaw == Flaw::DiesWithItsHandle;
         let inner = if is_alone { Arc::new(MemoryBackend::new()) } else { Arc::clone(&self.inner) };
-        Ok(flawed(inner, self.flaw, Arc::clone(&self.state)))
+        Ok(flawed(inner, self.flaw, mode, Arc::clone(&self.state)))
+    }
+
+    async fn open_with_link(&self, mode: SchemaMode) -> Result<Option<(Arc<dyn Backend>, Arc<dyn Link>)>> {
+        let way = Arc::new(Way::default());
+        let flawed = flawed(Arc::clone(&self.inner), self.flaw, mode, Arc::clone(&self.state));
+        Ok(Some((Arc::new(Linked::new(flawed, self.flaw, Arc::clone(&way))), way)))
     }
 
     fn worker(&self) -> Option<Command> {
@@ -73,8 +81,8 @@ const FLAW: &str = "FLAW";
 
 #[async_trait]
 impl Storage for File {
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
-        Ok(Arc::new(SqliteBackend::open(self.folder.path().join("registry.db"))?))
+    async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::new(SqliteBackend::open(self.folder.path().join("registry.db"), mode)?))
     }
 
     fn worker(&self) -> Option<Command> {
@@ -91,6 +99,7 @@ pub(crate) fn work(flaws: impl IntoIterator<Item = Flaw>) {
     worker(async || {
         let (file, name) = (env::var_os(FILE).unwrap_or_default(), env::var(FLAW).unwrap_or_default());
         let flaw = flaws.into_iter().find(|flaw| format!("{flaw:?}") == name).unwrap_or(Flaw::None);
-        Ok(flawed(Arc::new(SqliteBackend::open(file)?), flaw, Arc::default()))
+        let inner = Arc::new(SqliteBackend::open(file, SchemaMode::Auto)?);
+        Ok(flawed(inner, flaw, SchemaMode::Auto, Arc::default()))
     });
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use feast_registry_conformance::{Exception, Factory, Storage, this_program};
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, Result};
 use tempfile::TempDir;
 
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 const FILE: &str = "CONFORMANCE_FILE";
 
 /// What opens the file.
-type Open = fn(PathBuf) -> Result<Arc<dyn Backend>>;
+type Open = fn(PathBuf, SchemaMode) -> Result<Arc<dyn Backend>>;
 
 /// Makes folders for a backend that keeps one file.
 pub(crate) struct InFolder(pub(crate) Open);
@@ -26,7 +27,7 @@ impl Factory for InFolder {
     }
 
     fn exceptions(&self) -> Vec<Exception> {
-        Vec::new()
+        vec![Exception::new("network", "a file of this machine: no answer to a system call is lost on its way")]
     }
 }
 
@@ -44,8 +45,8 @@ impl Folder {
 
 #[async_trait]
 impl Storage for Folder {
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
-        (self.open)(self.file())
+    async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
+        (self.open)(self.file(), mode)
     }
 
     fn worker(&self) -> Option<Command> {
@@ -59,5 +60,7 @@ impl Storage for Folder {
 
 /// What the tests of several processes start. It has nothing to do in an ordinary run.
 pub(crate) fn worker(open: Open) {
-    feast_registry_conformance::worker(async || open(env::var_os(FILE).expect("the file to open").into()));
+    feast_registry_conformance::worker(async || {
+        open(env::var_os(FILE).expect("the file to open").into(), SchemaMode::Auto)
+    });
 }
