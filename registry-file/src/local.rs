@@ -17,9 +17,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use feast_registry_core::{Error, ErrorKind, Result, wire};
+use feast_registry_core::{Deadline, Error, ErrorKind, Result, wire};
 
-use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, Turn, tag_of};
+use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, WriteLock, tag_of};
 
 /// File systems keep times in steps of up to 10 ms: what was changed so recently may change again without showing it.
 const SETTLED: Duration = Duration::from_millis(20);
@@ -164,11 +164,11 @@ impl LocalFile {
         let began = Instant::now();
         loop {
             if self.metadata()?.is_none() {
-                return Ok(Loaded::Absent);
+                return Ok(Loaded::Absent(None));
             }
             let (bytes, before, after) = match self.read() {
                 Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Absent),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Absent(None)),
                 Err(error) => return Err(unreadable(self, error)),
             };
             let head = head_of(&bytes);
@@ -314,7 +314,7 @@ impl Store for LocalFile {
     }
 
     /// Every file system can do what is needed here.
-    async fn check(&self) -> Result<()> {
+    async fn check(&self, _: &Deadline) -> Result<()> {
         Ok(())
     }
 
@@ -322,7 +322,7 @@ impl Store for LocalFile {
         true
     }
 
-    async fn turn(&self) -> Result<Turn> {
+    async fn lock(&self, _: &Deadline) -> Result<WriteLock> {
         let lock = self.blocking(|this| this.make_folder().and_then(|()| this.lock_file())).await??;
         let lock = match lock.try_lock() {
             Ok(()) => lock,
@@ -349,7 +349,7 @@ impl Store for LocalFile {
         Ok(Some(Box::new(lock)))
     }
 
-    async fn load(&self, known: Option<&Tag>) -> Result<Loaded> {
+    async fn load(&self, known: Option<&Tag>, _: &Deadline) -> Result<Loaded> {
         let known = known.and_then(tag_of::<State>).cloned();
         // One look, which takes some microseconds, is less than to have it done elsewhere.
         if let Some(state) = &known
@@ -360,13 +360,13 @@ impl Store for LocalFile {
         self.blocking(move |this| this.load_now(known.as_ref())).await?
     }
 
-    async fn swap(&self, expected: Option<&Tag>, bytes: Bytes) -> Result<Swapped, Failure> {
+    async fn swap(&self, expected: Option<&Tag>, bytes: Bytes, _: &Deadline) -> Result<Swapped, Failure> {
         let expected = expected.and_then(tag_of::<State>).cloned();
         let swapped = self.blocking(move |this| this.swap_now(expected.as_ref(), &bytes)).await;
         swapped.map_err(|error| Failure { error, is_in_doubt: true })?
     }
 
-    async fn remove(&self, expected: &Tag) -> Result<Removal> {
+    async fn remove(&self, expected: &Tag, _: Bytes) -> Result<Removal> {
         let Some(expected) = tag_of::<State>(expected).cloned() else { return Ok(Removal::Changed) };
         self.blocking(move |this| this.remove_now(&expected)).await?
     }
