@@ -269,9 +269,8 @@ impl Store for CloudObject {
 
     /// What is given up in the middle may be done, or may still be: that is for whoever looks to find out.
     async fn swap(&self, expected: Option<&Tag>, bytes: Bytes, deadline: &Deadline) -> Result<Swapped, Failure> {
-        let certain = |error| Failure { error, is_in_doubt: false };
         let condition = self.condition(expected.and_then(tag_of).cloned());
-        let condition = deadline.wait_for(ANSWER, condition).await.flatten().map_err(certain)?;
+        let condition = deadline.wait_for(ANSWER, condition).await.flatten().map_err(Failure::certain)?;
         let Some(mode) = condition else { return Ok(Swapped::Changed) };
         let put = deadline.wait_for(ANSWER, self.put(&self.place.path, mode, bytes)).await;
         match put.map_err(|error| Failure { error, is_in_doubt: true })? {

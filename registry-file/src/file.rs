@@ -137,10 +137,6 @@ impl File {
         self.store.swap(expected, bytes, deadline).await
     }
 
-    pub(crate) async fn make_durable(&self) -> Result<()> {
-        self.store.make_durable().await
-    }
-
     pub(crate) async fn remove(&self, expected: &Tag, left: Bytes) -> Result<Removal> {
         self.store.remove(expected, left).await
     }

@@ -66,6 +66,13 @@ pub(crate) struct Failure {
     pub(crate) is_in_doubt: bool,
 }
 
+impl Failure {
+    /// Nothing was written, nor will be.
+    pub(crate) fn certain(error: Error) -> Self {
+        Self { error, is_in_doubt: false }
+    }
+}
+
 /// The right to write, as long as it lives.
 pub(crate) type WriteLock = Option<Box<dyn Any + Send + Sync>>;
 
@@ -88,23 +95,21 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// Whether a lock keeps other processes out. Where it does not, [`Self::swap`] finds them out.
     fn keeps_others_out(&self) -> bool;
 
-    /// Waits for the right to write.
+    /// Waits for the right to write. What is there when it returns survives a crash, whoever wrote it: what is decided from it
+    /// may be acknowledged. Whoever stops waiting leaves nothing behind.
     async fn lock(&self, deadline: &Deadline) -> Result<WriteLock>;
 
     /// Reads the object unless it is in the state that is known.
     async fn load(&self, known: Option<&Tag>, deadline: &Deadline) -> Result<Loaded>;
 
     /// Replaces the object if it is still in the expected state (`None`: if there is none). The whole object is replaced or
-    /// nothing; it is durable when this returns. A store that can neither give up a write nor leave it to itself sees it
-    /// through, beyond the deadline if need be.
+    /// nothing; it is durable when this returns. If it is written and perhaps not durable, that is a failure that is in doubt, and
+    /// nobody has the lock before it is. Where a lock keeps others out, it must be held; the write holds on to it to its end,
+    /// beyond the deadline if need be.
     async fn swap(&self, expected: Option<&Tag>, bytes: Bytes, deadline: &Deadline) -> Result<Swapped, Failure>;
 
-    /// Makes durable what was found to be written by a swap that failed in doubt.
-    async fn make_durable(&self) -> Result<()> {
-        Ok(())
-    }
-
-    /// Removes the object if it is still in the expected state, and keeps `left` for whoever finds that there is none.
-    /// Sees it through, whatever the deadline of those who wait for it.
+    /// Removes the object if it is still in the expected state, and keeps `left` for whoever finds that there is none; that is
+    /// durable when this returns. An error may leave it removed. It is seen through: nobody who waits for it has to be told
+    /// what became of a commit.
     async fn remove(&self, expected: &Tag, left: Bytes) -> Result<Removal>;
 }

@@ -361,7 +361,7 @@ impl Shared {
             Some(known) => (known, false),
             None => (self.look(deadline).await?, true),
         };
-        if let Some(answers) = self.resolve(&snapshot, batch, sent).await? {
+        if let Some(answers) = self.resolve(&snapshot, batch, sent)? {
             return Ok(Attempted::Done(self.count(answers)));
         }
         if sent.is_empty() {
@@ -403,7 +403,7 @@ impl Shared {
     ///
     /// # Errors
     /// `UnknownOutcome` when that can no longer be told.
-    async fn resolve(
+    fn resolve(
         &self,
         snapshot: &Snapshot,
         batch: &[Job],
@@ -412,8 +412,6 @@ impl Shared {
         let journal = snapshot.journal();
         let tells = |sent: &Sent| journal.tells_of(&self.id, sent.number, &sent.base.journal());
         if let Some(index) = sent.iter().position(|sent| tells(sent) == Told::Done) {
-            // It was seen to be there, which is not to say that it outlives a crash.
-            self.file.make_durable().await?;
             self.counters.recovered.fetch_add(1, Ordering::Relaxed);
             return Ok(Some(sent.swap_remove(index).answers));
         }
