@@ -4,12 +4,14 @@
 //! once: a backend that does not know what became of a commit looks for it there.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost_types::Timestamp;
 
 use crate::backend::Key;
+use crate::error::{Error, Result};
 
 /// How long the identity of a commit is kept at the least, however much is committed in the meantime.
 pub const IDENTITY_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -62,6 +64,20 @@ impl CommitId {
 impl fmt::Display for CommitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         uuid::Uuid::from_bytes(self.0).fmt(f)
+    }
+}
+
+impl FromStr for CommitId {
+    type Err = Error;
+
+    /// Reads a UUID.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the text is none.
+    fn from_str(text: &str) -> Result<Self> {
+        let id = uuid::Uuid::from_str(text)
+            .map_err(|error| Error::invalid(format!("`{text}` is no identity of a commit")).with_source(error))?;
+        Ok(Self(id.into_bytes()))
     }
 }
 

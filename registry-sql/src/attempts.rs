@@ -1,32 +1,43 @@
 //! What a backend over a database server does besides its statements: trying again when another transaction was in the
 //! way, finding out what became of a commit whose answer was lost, making tables that are missing. It is the same for all
 //! of them, so it stands here; a [`Database`] makes single attempts.
+//!
+//! A commit whose answer was lost is simply sent again: the journal's primary key lets its identity in once, and the second
+//! attempt waits for a transaction of the first that is still under way. When there is no time left for that, a fence takes
+//! the identity, so that what is then said of the commit stays true.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-
-use crate::{self as sql, Fate};
 use feast_registry_core::config::SchemaMode;
-use feast_registry_core::{Backend, Commit, Key, Outcome, Query, Record};
-use feast_registry_core::{Error, ErrorKind, Result};
+use feast_registry_core::{
+    Backend, Commit, CommitId, Deadline, Error, ErrorKind, JournalEntry, Key, Outcome, Query, Record, Result, Revision,
+};
 
-/// How long a call goes on trying: against other transactions, and to learn what became of a commit.
-const RETRY_FOR: Duration = Duration::from_secs(30);
+use crate::state::JournalState;
+use crate::{self as sql, JOURNAL};
+
+/// How long to go on beyond its deadline to learn what became of a commit.
+const SETTLE_FOR: Duration = Duration::from_secs(5);
 /// The longest pause between two tries.
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
-/// How often a read is tried when its connection fails: one that was idle may have died long ago.
-const READ_TRIES: u32 = 3;
+/// How often a call is tried when its connection fails: one that was idle may have died long ago.
+const CONNECTION_TRIES: u32 = 3;
 
 /// Why an attempt failed, as far as it matters for what is done next.
 #[derive(Debug)]
 pub enum Failure {
     /// The connection is gone, or the server did not answer in time: it is not known what it did.
     Lost(Error),
+    /// There is no connection, or the session cannot do this any more, as after a failover; nothing was done. Another one
+    /// may serve.
+    Unusable(Error),
     /// Something was in the way, as another transaction, and nothing was done: the same may succeed.
     Serialization(Error),
     /// A row is there that was expected to be absent, or what was expected is not so. Nothing was done.
     Unexpected(Error),
+    /// The journal has the identity of this commit: it has taken place, or was fenced off.
+    Repeated(Error),
     /// All else, which trying again does not help. Nothing was done.
     Final(Error),
 }
@@ -44,7 +55,7 @@ impl Failure {
 
     /// The server did not take a connection in time.
     pub fn not_connected(location: &str) -> Self {
-        Failure::Lost(Error::new(
+        Failure::Unusable(Error::new(
             ErrorKind::Unavailable,
             format!(
                 "{location}: the database did not take a connection within the time that connect_timeout allows; try again"
@@ -64,8 +75,10 @@ impl Failure {
     pub fn into_error(self) -> Error {
         match self {
             Failure::Lost(error)
+            | Failure::Unusable(error)
             | Failure::Serialization(error)
             | Failure::Unexpected(error)
+            | Failure::Repeated(error)
             | Failure::Final(error) => error,
         }
     }
@@ -76,62 +89,111 @@ impl Failure {
     }
 }
 
-/// A database server, and single attempts at what a backend does.
-#[async_trait]
-pub trait Database: Backend {
-    /// Whether tables that are missing may be made: whether [`SchemaMode::Auto`] prepared this.
-    fn may_make_tables(&self) -> bool;
-
-    /// Answers queries, all from one state of the database.
-    async fn try_read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>, Failure>;
-
-    /// Commits. With `makes_tables`, makes tables that are missing before, in such a way that the commit finds them.
-    ///
-    /// [`Failure::Lost`] is for commits that may have taken place. One whose connection was lost before it was told to
-    /// write is a [`Failure::Serialization`].
-    async fn try_commit(&self, commit: &Commit, makes_tables: bool) -> Result<Outcome, Failure>;
-
-    /// What is stored under the keys of a commit, once no other commit is at work on them.
-    async fn look_up(&self, commit: &Commit) -> Result<Vec<Record>, Failure>;
-
-    /// The names of the tables that are missing.
-    async fn missing_tables(&self) -> Result<Vec<&'static str>, Failure>;
-
-    /// Makes the tables that are missing.
-    async fn make_tables(&self) -> Result<(), Failure>;
-
-    /// Removes the tables if no project is left; returns whether it did.
-    async fn try_remove(&self) -> Result<bool, Failure>;
+/// What the journal says of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It has taken place.
+    Committed(Revision),
+    /// It has not, and never will.
+    Fenced,
 }
 
-/// [`Backend::prepare`], for a database that remembers the mode itself.
+/// A database server, and single attempts at what a backend does.
+///
+/// What waits (for a connection, for a lock, for an answer) does so until the deadline at the most. When a deadline is over
+/// before anything was sent, the failure is [`Failure::Final`] with [`ErrorKind::DeadlineExceeded`].
+#[async_trait]
+pub trait Database: Backend {
+    /// The mode that this was made with.
+    fn schema_mode(&self) -> SchemaMode;
+
+    /// Whether there is a journal.
+    fn journal_state(&self) -> &JournalState;
+
+    /// Answers queries, all from one state of the database.
+    async fn try_read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>, Failure>;
+
+    /// Commits, with its journal if there is one. With `makes_tables`, makes tables that are missing before, in such a way
+    /// that the commit finds them.
+    ///
+    /// [`Failure::Lost`] is for commits that may have taken place or may yet. One whose connection was lost before it was
+    /// told to write is a [`Failure::Serialization`]. A commit that the journal has is a [`Failure::Repeated`], or a commit.
+    async fn try_commit(&self, commit: &Commit, makes_tables: bool, deadline: &Deadline) -> Result<Outcome, Failure>;
+
+    /// What the journal has of a commit ([`sql::journal::find`]).
+    async fn try_find(&self, id: CommitId, deadline: &Deadline) -> Result<Option<Found>, Failure>;
+
+    /// Takes the identity of a commit ([`sql::journal::fence`]); [`Failure::Repeated`] if the journal has it.
+    async fn try_fence(&self, commit: &Commit, deadline: &Deadline) -> Result<(), Failure>;
+
+    /// Reads the journal ([`sql::journal::read`]); [`ErrorKind::Compacted`] if it does not have `after`.
+    async fn try_journal(
+        &self,
+        after: Option<Revision>,
+        limit: usize,
+        deadline: &Deadline,
+    ) -> Result<Vec<JournalEntry>, Failure>;
+
+    /// Removes what the journal need not keep ([`sql::journal::prune`]), in a task of its own. What fails is tried again with
+    /// the next.
+    fn prune_in_background(&self);
+
+    /// The names of the tables that are missing, Feast's and the journal's.
+    async fn missing_tables(&self, deadline: &Deadline) -> Result<Vec<&'static str>, Failure>;
+
+    /// Makes the tables that are missing.
+    async fn make_tables(&self, deadline: &Deadline) -> Result<(), Failure>;
+
+    /// Removes Feast's tables if no project is left; returns whether it did.
+    async fn try_remove(&self, deadline: &Deadline) -> Result<bool, Failure>;
+}
+
+/// Whether tables that are missing may be made.
+fn may_make_tables(database: &impl Database) -> bool {
+    database.schema_mode() == SchemaMode::Auto
+}
+
+/// Of the tables that are missing, Feast's.
+fn of_feast(missing: &[&'static str]) -> Vec<&'static str> {
+    missing.iter().copied().filter(|table| *table != JOURNAL).collect()
+}
+
+/// [`Backend::prepare`].
 ///
 /// # Errors
 /// See [`Backend::prepare`].
-pub async fn prepare(database: &impl Database, mode: SchemaMode) -> Result<()> {
+pub async fn prepare(database: &impl Database, deadline: &Deadline) -> Result<()> {
+    let mode = database.schema_mode();
     if mode == SchemaMode::Skip {
         return Ok(());
     }
-    let deadline = Instant::now() + RETRY_FOR;
     for attempt in 0.. {
-        let missing = database.missing_tables().await.map_err(Failure::into_error)?;
+        let missing = database.missing_tables(deadline).await.map_err(Failure::into_error)?;
         if missing.is_empty() {
+            database.journal_state().is_there();
             return Ok(());
         }
+        let of_feast = of_feast(&missing);
         if mode == SchemaMode::Verify {
+            if of_feast.is_empty() {
+                database.journal_state().is_missing(&database.location(), "schema_mode is `verify`");
+                return Ok(());
+            }
             return Err(Error::new(
                 ErrorKind::SchemaMissing,
                 format!(
                     "{}: the registry lacks the tables {}; open it with schema_mode `auto` to create them",
                     database.location(),
-                    missing.join(", ")
+                    of_feast.join(", ")
                 ),
             ));
         }
-        match database.make_tables().await {
+        match database.make_tables(deadline).await {
             // Another process, Feast's own registry perhaps, is making them too.
-            Err(Failure::Serialization(_) | Failure::Unexpected(_)) if Instant::now() < deadline => {
-                pause(attempt).await;
+            Err(Failure::Serialization(_) | Failure::Unexpected(_)) if !deadline.is_over() => pause(attempt).await,
+            Err(Failure::Final(error)) if of_feast.is_empty() && error.kind() == ErrorKind::ReadOnly => {
+                database.journal_state().is_missing(&database.location(), &error.to_string());
+                return Ok(());
             }
             made => made.map_err(Failure::into_error)?,
         }
@@ -143,32 +205,32 @@ pub async fn prepare(database: &impl Database, mode: SchemaMode) -> Result<()> {
 ///
 /// # Errors
 /// See [`Backend::read`].
-pub async fn read(database: &impl Database, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
-    let deadline = Instant::now() + RETRY_FOR;
+pub async fn read(database: &impl Database, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
     for attempt in 0.. {
-        match database.try_read(queries).await {
+        match database.try_read(queries, deadline).await {
             Ok(answers) => return Ok(answers),
-            Err(failure) if failure.is_missing_table() && database.may_make_tables() => {
+            Err(failure) if failure.is_missing_table() && may_make_tables(database) => {
                 // The tables are gone because the last project is: then there is nothing, and nothing is made for a
                 // reader. Or another process is just making them again.
-                let missing = database.missing_tables().await.map_err(Failure::into_error)?;
+                let missing = of_feast(&database.missing_tables(deadline).await.map_err(Failure::into_error)?);
                 if missing.len() == sql::tables().len() {
                     return Ok(vec![Vec::new(); queries.len()]);
                 }
                 if !missing.is_empty() {
-                    prepare(database, SchemaMode::Auto).await?;
+                    prepare(database, deadline).await?;
                 }
-                if Instant::now() > deadline {
+                if deadline.is_over() {
                     return Err(failure.into_error());
                 }
+                pause(attempt).await;
             }
-            Err(Failure::Lost(error)) => {
-                if attempt + 1 >= READ_TRIES || Instant::now() > deadline {
+            Err(Failure::Lost(error) | Failure::Unusable(error)) => {
+                if attempt + 1 >= CONNECTION_TRIES || deadline.is_over() {
                     return Err(error);
                 }
                 pause(attempt).await;
             }
-            Err(Failure::Serialization(_)) if Instant::now() < deadline => pause(attempt).await,
+            Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt).await,
             Err(failure) => return Err(failure.into_error()),
         }
     }
@@ -179,103 +241,217 @@ pub async fn read(database: &impl Database, queries: &[Query]) -> Result<Vec<Vec
 ///
 /// # Errors
 /// See [`Backend::commit`].
-pub async fn commit(database: &impl Database, commit: Commit) -> Result<Outcome> {
-    let deadline = Instant::now() + RETRY_FOR;
-    let mut makes_tables = false;
-    // The error of the last attempt that may have taken place.
+pub async fn commit(database: &impl Database, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
+    let outcome = attempt_all(database, &commit, deadline).await;
+    if outcome.as_ref().is_ok_and(Outcome::is_committed) && database.journal_state().is_pruning_due() {
+        database.prune_in_background();
+    }
+    outcome
+}
+
+async fn attempt_all(database: &impl Database, commit: &Commit, deadline: &Deadline) -> Result<Outcome> {
     let mut lost = None;
+    let result = attempt_until_answered(database, commit, deadline, &mut lost).await;
+    match (result, lost) {
+        (Ok(outcome), _) if outcome.is_committed() => Ok(outcome),
+        // Whatever was said of the last attempt, one before it may yet take place, unless it is fenced off.
+        (result, Some(lost)) if !result.as_ref().is_err_and(Error::is_outcome_unknown) => {
+            settle(database, commit, Some(lost), result).await
+        }
+        (result, _) => result,
+    }
+}
+
+/// Tries until an answer is had that is no reason to try again. `lost` is then the error of the last attempt that may have
+/// taken place, or may yet.
+async fn attempt_until_answered(
+    database: &impl Database,
+    commit: &Commit,
+    deadline: &Deadline,
+    lost: &mut Option<Error>,
+) -> Result<Outcome> {
+    let mut makes_tables = false;
+    let mut without_connection = 0;
     for attempt in 0.. {
-        let failure = match database.try_commit(&commit, makes_tables).await {
-            Ok(Outcome::Committed) => return Ok(Outcome::Committed),
-            Ok(Outcome::Conflict(key)) => {
-                // What is there instead may be this very commit, when the server had it longer than we waited.
-                return match &lost {
-                    Some(error) if fate(database, &commit, error, deadline).await? == Fate::Committed => {
-                        Ok(Outcome::Committed)
-                    }
-                    _ => Ok(Outcome::Conflict(key)),
-                };
-            }
+        let failure = match database.try_commit(commit, makes_tables, deadline).await {
+            Ok(outcome) => return Ok(outcome),
             Err(failure) => failure,
         };
-        let is_late = Instant::now() > deadline;
+        let is_late = deadline.is_over();
         match failure {
-            Failure::Unexpected(error) => {
-                if let Some(error) = &lost
-                    && fate(database, &commit, error, deadline).await? == Fate::Committed
-                {
-                    return Ok(Outcome::Committed);
-                }
-                match conflict(database, &commit).await? {
-                    Some(key) => return Ok(Outcome::Conflict(key)),
-                    None if is_late => return Err(error),
-                    // It holds again, or what others were making too was a table.
-                    None => pause(attempt).await,
-                }
+            Failure::Repeated(_) => {
+                let fenced = was_fenced(database, lost.as_ref().map(ToString::to_string));
+                return settle(database, commit, lost.take(), Err(fenced)).await;
             }
-            Failure::Lost(error) if is_late => return Err(unknown_fate(database, &error)),
+            Failure::Unexpected(error) => match conflict(database, commit, deadline).await? {
+                Some(key) => return Ok(Outcome::Conflict(key)),
+                // It holds again, or what others were making too was a table.
+                None if is_late => return Err(error),
+                None => pause(attempt).await,
+            },
             Failure::Lost(error) => {
-                tracing::warn!(%error, "the answer to a commit was lost; looking up what became of it");
-                match fate(database, &commit, &error, deadline).await? {
-                    Fate::Committed => return Ok(Outcome::Committed),
-                    Fate::NotCommitted => pause(attempt).await,
-                    Fate::Unknown => return Err(unknown_fate(database, &error)),
+                if !database.journal_state().is_kept() {
+                    return Err(unknown_outcome(database, &error.to_string()));
                 }
-                lost = Some(error);
+                tracing::warn!(%error, commit = %commit.id, "the answer to a commit was lost; looking what became of it");
+                let said = error.to_string();
+                *lost = Some(error);
+                if is_late {
+                    return Err(was_fenced(database, Some(said)));
+                }
+                pause(attempt).await;
             }
-            Failure::Serialization(error) if is_late => return Err(error),
-            Failure::Serialization(_) => pause(attempt).await,
-            // The tables may be gone because the last project is. They are made again together with what is written, so
-            // that another process is unlikely to remove them in between; if it does, this is tried again.
-            failure if failure.is_missing_table() && database.may_make_tables() && !is_late => makes_tables = true,
+            Failure::Serialization(_) if !is_late => pause(attempt).await,
+            Failure::Unusable(error) => {
+                without_connection += 1;
+                if is_late || (lost.is_none() && without_connection >= CONNECTION_TRIES) {
+                    return Err(error);
+                }
+                pause(attempt).await;
+            }
+            failure if failure.is_missing_table() && !is_late => match without_table(database, deadline).await? {
+                // The tables may be gone because the last project is. They are made again together with what is written,
+                // so that another process is unlikely to remove them in between; if it does, this is tried again.
+                Remedy::MakeTables if attempt < 100 => makes_tables = true,
+                // Without its identity it could be done twice.
+                Remedy::DoWithoutJournal if lost.is_none() => {}
+                _ => return Err(failure.into_error()),
+            },
+            Failure::Final(error)
+                if makes_tables && error.kind() == ErrorKind::ReadOnly && database.journal_state().is_kept() =>
+            {
+                let missing = database.missing_tables(deadline).await.map_err(Failure::into_error)?;
+                if missing != [JOURNAL] || lost.is_some() {
+                    return Err(error);
+                }
+                database.journal_state().is_missing(&database.location(), &error.to_string());
+                makes_tables = false;
+            }
             failure => return Err(failure.into_error()),
         }
     }
     Err(Error::internal("a commit ran out of attempts"))
 }
 
+/// What helps a commit that met a table that is not there.
+enum Remedy {
+    MakeTables,
+    DoWithoutJournal,
+    None,
+}
+
+async fn without_table(database: &impl Database, deadline: &Deadline) -> Result<Remedy> {
+    if may_make_tables(database) {
+        return Ok(Remedy::MakeTables);
+    }
+    let missing = database.missing_tables(deadline).await.map_err(Failure::into_error)?;
+    if missing != [JOURNAL] {
+        return Ok(Remedy::None);
+    }
+    database.journal_state().is_missing(&database.location(), "schema_mode does not let it be made");
+    Ok(Remedy::DoWithoutJournal)
+}
+
+/// Learns what became of a commit that may have taken place, or may yet; one that has not, no longer can, and `otherwise`
+/// is what is said of it.
+async fn settle(
+    database: &impl Database,
+    commit: &Commit,
+    lost: Option<Error>,
+    otherwise: Result<Outcome>,
+) -> Result<Outcome> {
+    let deadline = Deadline::after(SETTLE_FOR);
+    let unknown = || {
+        let said = lost.as_ref().map_or_else(|| "it was given up before".to_owned(), ToString::to_string);
+        unknown_outcome(database, &said)
+    };
+    for attempt in 0.. {
+        let fenced = match database.try_fence(commit, &deadline).await {
+            Err(Failure::Repeated(_)) => database.try_find(commit.id, &deadline).await,
+            fenced => fenced.map(|()| Some(Found::Fenced)),
+        };
+        match fenced {
+            Ok(Some(Found::Committed(revision))) => return Ok(Outcome::Committed { revision: Some(revision) }),
+            Ok(Some(Found::Fenced)) => return otherwise,
+            // It was there just now: somebody emptied the journal.
+            Ok(None) => {}
+            Err(Failure::Lost(_) | Failure::Unusable(_) | Failure::Serialization(_)) if !deadline.is_over() => {}
+            Err(_) => return Err(unknown()),
+        }
+        if deadline.is_over() {
+            return Err(unknown());
+        }
+        pause(attempt).await;
+    }
+    Err(Error::internal("a commit could not be settled"))
+}
+
+/// The error of a commit that may have been under way, and can no longer take place.
+fn was_fenced(database: &impl Database, lost: Option<String>) -> Error {
+    let text = format!("{}: a write was lost on its way and was not done; try again", database.location());
+    let error = Error::new(ErrorKind::Unavailable, text);
+    match lost {
+        Some(lost) => error.with_source(lost),
+        None => error,
+    }
+}
+
+/// [`Backend::journal`].
+///
+/// # Errors
+/// See [`Backend::journal`].
+pub async fn journal(
+    database: &impl Database,
+    after: Option<Revision>,
+    limit: usize,
+    deadline: &Deadline,
+) -> Result<Vec<JournalEntry>> {
+    for attempt in 0.. {
+        if !database.journal_state().is_kept() {
+            return Err(Error::new(ErrorKind::Unsupported, format!("{} has no journal", database.location())));
+        }
+        match database.try_journal(after, limit, deadline).await {
+            Ok(entries) => return Ok(entries),
+            Err(failure) if failure.is_missing_table() => {
+                return match after {
+                    None => Ok(Vec::new()),
+                    Some(after) => Err(sql::journal::compacted(&database.location(), after)),
+                };
+            }
+            Err(Failure::Lost(_) | Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => {
+                pause(attempt).await;
+            }
+            Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt).await,
+            Err(failure) => return Err(failure.into_error()),
+        }
+    }
+    Err(Error::internal("a read of the journal ran out of attempts"))
+}
+
 /// [`Backend::remove_if_empty`].
 ///
 /// # Errors
 /// See [`Backend::remove_if_empty`].
-pub async fn remove_if_empty(database: &impl Database) -> Result<bool> {
-    if !database.may_make_tables() {
+pub async fn remove_if_empty(database: &impl Database, deadline: &Deadline) -> Result<bool> {
+    if !may_make_tables(database) {
         return Ok(false);
     }
-    let deadline = Instant::now() + RETRY_FOR;
     for attempt in 0.. {
-        match database.try_remove().await {
+        match database.try_remove(deadline).await {
             Ok(removed) => return Ok(removed),
             // Another process was faster.
             Err(failure) if failure.is_missing_table() => return Ok(true),
-            Err(Failure::Serialization(_)) if Instant::now() < deadline => pause(attempt).await,
+            Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt).await,
             Err(failure) => return Err(failure.into_error()),
         }
     }
     Err(Error::internal("a removal ran out of attempts"))
 }
 
-/// Learns what became of a commit whose answer was lost.
-async fn fate(database: &impl Database, commit: &Commit, lost: &Error, deadline: Instant) -> Result<Fate> {
-    let mut attempt = 0;
-    loop {
-        match database.look_up(commit).await {
-            Ok(found) => return Ok(sql::fate(commit, &found)),
-            // Without tables nothing is stored.
-            Err(failure) if failure.is_missing_table() => return Ok(sql::fate(commit, &[])),
-            Err(Failure::Lost(_) | Failure::Serialization(_)) if Instant::now() < deadline => {
-                pause(attempt).await;
-                attempt += 1;
-            }
-            Err(_) => return Err(unknown_fate(database, lost)),
-        }
-    }
-}
-
 /// The key of an expectation that does not hold, if there still is one.
-async fn conflict(database: &impl Database, commit: &Commit) -> Result<Option<Key>> {
+async fn conflict(database: &impl Database, commit: &Commit, deadline: &Deadline) -> Result<Option<Key>> {
     let keys = commit.expectations.iter().map(|(key, _)| key.clone()).collect();
-    let found = match read(database, &[Query::Keys(keys)]).await {
+    let found = match read(database, &[Query::Keys(keys)], deadline).await {
         Ok(mut answers) => answers.remove(0),
         Err(error) if error.kind() == ErrorKind::SchemaMissing => Vec::new(),
         Err(error) => return Err(error),
@@ -283,11 +459,12 @@ async fn conflict(database: &impl Database, commit: &Commit) -> Result<Option<Ke
     Ok(sql::conflict(&commit.expectations, &found))
 }
 
-fn unknown_fate(database: &impl Database, lost: &Error) -> Error {
+fn unknown_outcome(database: &impl Database, lost: &str) -> Error {
     Error::new(
-        ErrorKind::Unavailable,
+        ErrorKind::UnknownOutcome,
         format!(
-            "{}: the answer to a write was lost, and it is not known whether it was stored; look, and try again ({lost})",
+            "{}: the answer to a write was lost, and it is not known whether it was stored or yet will be; look before you \
+             try again ({lost})",
             database.location()
         ),
     )

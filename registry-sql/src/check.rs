@@ -1,4 +1,4 @@
-//! Whether what a commit expects is so: found out after reading, within the database, or afterwards.
+//! Whether what a commit expects is so: found out after reading, or within the database.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use crate::dialect::Builder;
 use crate::read::{FACT_VALUE, Place, written};
 use crate::{self as sql, Dialect, Statement, USER_METADATA, Value};
 use feast_registry_core::proto::core::FeatureViewVersionRecord;
-use feast_registry_core::{Commit, Expected, Key, Record, Write};
+use feast_registry_core::{Commit, Expected, Key, Record};
 
 /// The most expectations that one statement checks.
 const MAX_CONDITIONS: usize = 50;
@@ -24,46 +24,6 @@ pub fn conflict(expectations: &[(Key, Expected)], found: &[Record]) -> Option<Ke
         _ => false,
     };
     expectations.iter().find(|expectation| !is_so(expectation)).map(|(key, _)| key.clone())
-}
-
-/// What became of a commit whose answer was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// Everything that it wrote is there.
-    Committed,
-    /// Everything is as it expected it to be before.
-    NotCommitted,
-    /// Neither: others have written since, and it cannot be told whether on top of it or in its place.
-    Unknown,
-}
-
-/// Tells from what is now stored under the keys of a commit ([`sql::keys_of`]) whether it took place.
-pub fn fate(commit: &Commit, found: &[Record]) -> Fate {
-    let mut written: HashMap<Key, Option<&Bytes>> = HashMap::new();
-    for write in &commit.writes {
-        match write {
-            Write::Put(record) => {
-                written.insert(record.key.clone(), Some(&record.value));
-            }
-            Write::Delete(key) => {
-                written.insert(key.clone(), None);
-            }
-            Write::DeleteProject { project } => {
-                written.insert(Key::project_object(project), None);
-                let of_project = commit.expectations.iter().filter(|(key, _)| key.project() == project);
-                written.extend(of_project.map(|(key, _)| (key.clone(), None)));
-            }
-            Write::DeleteVersions { .. } => {}
-        }
-    }
-    let stored: HashMap<&Key, &Bytes> = found.iter().map(|record| (&record.key, &record.value)).collect();
-    if !written.is_empty() && written.iter().all(|(key, value)| stored.get(key).copied() == *value) {
-        Fate::Committed
-    } else if conflict(&commit.expectations, found).is_none() {
-        Fate::NotCommitted
-    } else {
-        Fate::Unknown
-    }
 }
 
 /// Statements that fail with a division by zero unless everything is as a commit expects, so that they can be sent

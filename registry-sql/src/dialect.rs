@@ -28,6 +28,8 @@ pub enum Value {
     Integer(i32),
     /// A 64-bit integer.
     BigInteger(i64),
+    /// NULL, where text could stand.
+    NoText,
 }
 
 /// A statement with the values of its parameters, in order.
@@ -96,6 +98,18 @@ impl Builder {
         }
     }
 
+    /// Binds text to be compared with a column of [`Dialect::as_sorted`].
+    pub(crate) fn bind_sorted(&mut self, text: &str) {
+        let value = Value::Text(text.to_owned());
+        if self.dialect == Dialect::MySql {
+            self.push("CAST(");
+            self.bind(value);
+            self.push(" AS BINARY)");
+        } else {
+            self.bind(value);
+        }
+    }
+
     pub(crate) fn values(&self) -> usize {
         self.values.len()
     }
@@ -112,6 +126,14 @@ impl Dialect {
         match self {
             Dialect::Sqlite | Dialect::PostgreSql => column.to_owned(),
             Dialect::MySql => format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY)"),
+        }
+    }
+
+    /// A column of text, to be sorted by its bytes whatever the collation of the database.
+    pub(crate) fn as_sorted(self, column: &str) -> String {
+        match self {
+            Dialect::Sqlite | Dialect::MySql => self.text(column),
+            Dialect::PostgreSql => format!("{column} COLLATE \"C\""),
         }
     }
 

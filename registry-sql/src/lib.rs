@@ -7,23 +7,29 @@
 //! - [`Read`] answers queries, mostly in one statement, which sees one state of the database of its own accord;
 //! - [`writes`] is what a commit changes, [`conflict`] and [`checks`] are two ways to hold it against what it expects:
 //!   after reading, or within the database;
-//! - [`fate`] tells from what is stored whether a commit whose answer was lost took place;
+//! - [`journal`] is what tells whether a commit took place whose answer was lost;
 //! - [`create_table`] makes a [`Table`] as Feast's own does;
+//! - [`pool`] keeps connections, and ends those whose answer nobody waits for;
 //! - [`attempts`] are what a backend over a database server does around its statements.
 
 pub mod attempts;
 mod check;
 mod dialect;
+pub mod journal;
+pub mod pool;
 mod read;
+mod state;
 mod tables;
 mod write;
 
-pub use attempts::{Database, Failure};
-pub use check::{Fate, checks, conflict, fate};
+pub use attempts::{Database, Failure, Found};
+pub use check::{checks, conflict};
 pub use dialect::{Dialect, Statement, Value};
 pub use read::{Read, Row, keys_of, keys_to_lock};
+pub use state::JournalState;
 pub use tables::{
-    Column, ColumnType, METADATA, NAME, ObjectTable, PROJECT, Table, UPDATED, USER_METADATA, VERSIONS, create_table,
-    object_table, tables,
+    Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, ObjectTable, PROJECT, Table, UPDATED, USER_METADATA, VERSIONS,
+    create_table, object_table, tables,
 };
+pub(crate) use write::decode_version;
 pub use write::{writes, writes_beside};

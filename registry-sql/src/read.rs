@@ -8,9 +8,8 @@ use prost_types::Timestamp;
 
 use crate::dialect::Builder;
 use crate::{self as sql, ColumnType, Dialect, PROJECT, Statement, UPDATED, USER_METADATA, Value};
-use feast_registry_core::Kind;
 use feast_registry_core::proto::core::FeatureViewVersionRecord;
-use feast_registry_core::{Key, Query, Record};
+use feast_registry_core::{Key, Kind, Page, Query, Record};
 
 /// The most selections that are put together in a statement; SQLite takes 500.
 const MAX_TERMS: usize = 100;
@@ -77,11 +76,12 @@ impl Read {
         for (index, query) in queries.iter().enumerate() {
             match query {
                 Query::Keys(of_query) => of_query.iter().for_each(|key| keys.entry(source(key)).or_default().push(key)),
-                Query::Objects { kind, project, updated_since } => {
-                    plan.list(Source::Objects(*kind), index, project.as_deref(), *updated_since);
+                Query::Objects { kind, project, updated_since, page } => {
+                    let project = project.as_deref();
+                    plan.list(Source::Objects(*kind), index, project, *updated_since, page.as_ref());
                 }
                 Query::Versions { project, view, latest_only } => plan.versions(index, project, view, *latest_only),
-                Query::Metadata { project } => plan.list(Source::Metadata, index, project.as_deref(), None),
+                Query::Metadata { project } => plan.list(Source::Metadata, index, project.as_deref(), None, None),
             }
         }
         for (source, keys) in keys {
@@ -119,6 +119,10 @@ impl Read {
         }
         let answer = |(query, mut list): (&Query, Vec<(Option<i64>, Record)>)| match query {
             Query::Keys(keys) => keys.iter().filter_map(|key| found.get(key)).cloned().collect(),
+            Query::Objects { page: Some(_), .. } => {
+                list.sort_by(|(_, one), (_, other)| one.key.cmp(&other.key));
+                list.into_iter().map(|(_, record)| record).collect()
+            }
             _ => {
                 list.sort_by(|one, other| one.0.cmp(&other.0).then_with(|| one.1.key.cmp(&other.1.key)));
                 list.into_iter().map(|(_, record)| record).collect()
@@ -219,10 +223,10 @@ fn source(key: &Key) -> Source {
     }
 }
 
-/// The columns that find a key, with their values; see [`Builder::equals`] for the comparison.
+/// The columns that find a key, or several, with their values; see [`Builder::equals`] for the comparison.
 pub(crate) struct Place<'a> {
     pub(crate) table: &'static str,
-    pub(crate) texts: [(&'static str, &'a str); 2],
+    pub(crate) texts: Vec<(&'static str, &'a str)>,
     pub(crate) number: Option<(&'static str, i32)>,
 }
 
@@ -237,22 +241,32 @@ impl<'a> Place<'a> {
         match key {
             Key::Object { kind, project, name } | Key::UserMetadata { kind, project, view: name } => {
                 let table = sql::object_table(*kind);
-                Self { table: table.table, texts: [(table.name, name), (PROJECT, project)], number: None }
+                Self { table: table.table, texts: vec![(table.name, name), (PROJECT, project)], number: None }
             }
             Key::Version { project, view, number } => Self {
                 table: sql::VERSIONS,
-                texts: [(VIEW, view), (PROJECT, project)],
+                texts: vec![(VIEW, view), (PROJECT, project)],
                 number: Some((NUMBER, *number)),
             },
             Key::Metadata { project, name } => {
-                Self { table: sql::METADATA, texts: [(PROJECT, project), (FACT, name)], number: None }
+                Self { table: sql::METADATA, texts: vec![(PROJECT, project), (FACT, name)], number: None }
             }
         }
     }
 
+    /// The whole history of a view.
+    pub(crate) fn of_history(project: &'a str, view: &'a str) -> Self {
+        Self { table: sql::VERSIONS, texts: vec![(VIEW, view), (PROJECT, project)], number: None }
+    }
+
+    /// All that a table has of a project.
+    pub(crate) fn of_project(table: &'static str, project: &'a str) -> Self {
+        Self { table, texts: vec![(PROJECT, project)], number: None }
+    }
+
     /// That a row is at this place.
     pub(crate) fn matches(&self, builder: &mut Builder) {
-        for (index, (column, text)) in self.texts.into_iter().enumerate() {
+        for (index, (column, text)) in self.texts.iter().enumerate() {
             if index > 0 {
                 builder.push(" AND ");
             }
@@ -264,8 +278,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn values(&self) -> impl Iterator<Item = Value> + use<'a> {
-        let texts = self.texts.into_iter().map(|(_, text)| Value::Text(text.to_owned()));
+    fn values(&self) -> impl Iterator<Item = Value> {
+        let texts = self.texts.iter().map(|(_, text)| Value::Text((*text).to_owned()));
         texts.chain(self.number.map(|(_, number)| Value::Integer(number)))
     }
 
@@ -300,6 +314,24 @@ impl Plan {
 
     /// Adds a selection. `condition` writes what comes after `FROM table`.
     fn term(&mut self, source: Source, query: Option<usize>, condition: impl FnOnce(&mut Builder)) {
+        // With a lock of its own a selection needs brackets; SQLite has them nowhere.
+        let (open, close) = if self.lock.is_empty() { ("", "") } else { ("(", ")") };
+        self.selection(source, query, open, close, condition);
+    }
+
+    /// Adds a selection with an order and a limit of its own, which no database takes within a `UNION` as it is.
+    fn page(&mut self, source: Source, query: usize, condition: impl FnOnce(&mut Builder)) {
+        self.selection(source, Some(query), "SELECT * FROM (", ") AS page", condition);
+    }
+
+    fn selection(
+        &mut self,
+        source: Source,
+        query: Option<usize>,
+        open: &str,
+        close: &str,
+        condition: impl FnOnce(&mut Builder),
+    ) {
         let is_full = self.builder.values() >= MAX_VALUES / 2 || self.builder.text_bytes >= MAX_TEXT;
         if self.terms_in_builder == MAX_TERMS || is_full {
             self.end_statement();
@@ -307,8 +339,6 @@ impl Plan {
         if self.terms_in_builder > 0 {
             self.builder.push(" UNION ALL ");
         }
-        // With a lock of its own, or an order, a selection needs brackets; SQLite has them nowhere.
-        let (open, close) = if self.lock.is_empty() { ("", "") } else { ("(", ")") };
         self.builder.push(open);
         let select = select(self.dialect, self.terms.len(), source);
         self.builder.push(&select);
@@ -341,8 +371,16 @@ impl Plan {
         });
     }
 
-    fn list(&mut self, source: Source, query: usize, project: Option<&str>, updated_since: Option<i64>) {
-        self.term(source, Some(query), |builder| {
+    fn list(
+        &mut self,
+        source: Source,
+        query: usize,
+        project: Option<&str>,
+        updated_since: Option<i64>,
+        page: Option<&Page>,
+    ) {
+        let dialect = self.dialect;
+        let condition = |builder: &mut Builder| {
             let mut link = " WHERE ";
             if let Some(project) = project {
                 builder.push(link);
@@ -352,8 +390,23 @@ impl Plan {
             if let Some(since) = updated_since {
                 builder.push(&format!("{link}{UPDATED} >= "));
                 builder.bind(Value::BigInteger(since));
+                link = " AND ";
             }
-        });
+            let (Some(page), Source::Objects(kind)) = (page, source) else { return };
+            let (project, name) = (dialect.as_sorted(PROJECT), dialect.as_sorted(sql::object_table(kind).name));
+            if let Some((after_project, after_name)) = &page.after {
+                builder.push(&format!("{link}({project} > "));
+                builder.bind_sorted(after_project);
+                builder.push(&format!(" OR {project} = "));
+                builder.bind_sorted(after_project);
+                builder.push(&format!(" AND {name} > "));
+                builder.bind_sorted(after_name);
+                builder.push(")");
+            }
+            builder.push(&format!(" ORDER BY {project}, {name} LIMIT "));
+            builder.bind(Value::BigInteger(i64::try_from(page.limit).unwrap_or(i64::MAX)));
+        };
+        if page.is_some() { self.page(source, query, condition) } else { self.term(source, Some(query), condition) }
     }
 
     fn versions(&mut self, query: usize, project: &str, view: &str, latest_only: bool) {
@@ -422,8 +475,8 @@ fn select(dialect: Dialect, term: usize, source: Source) -> String {
     };
     let [view_type, description, version_id] = rest.unwrap_or([no_text.clone(), no_text.clone(), no_text]);
     format!(
-        "SELECT {term}, {project}, {name}, {number}, {value}, {updated}, {position}, {view_type}, {description}, \
-         {version_id} FROM {table}",
+        "SELECT {term} AS c0, {project} AS c1, {name} AS c2, {number} AS c3, {value} AS c4, {updated} AS c5, \
+         {position} AS c6, {view_type} AS c7, {description} AS c8, {version_id} AS c9 FROM {table}",
         project = text(PROJECT),
         name = text(name),
     )
@@ -432,9 +485,9 @@ fn select(dialect: Dialect, term: usize, source: Source) -> String {
 fn record(source: Source, row: Row) -> Record {
     let Row { project, name, value, updated, .. } = row;
     match source {
-        Source::Objects(kind) => Record { key: Key::Object { kind, project, name }, value, updated },
-        Source::UserMetadata(kind) => Record { key: Key::UserMetadata { kind, project, view: name }, value, updated },
-        Source::Metadata => Record { key: Key::Metadata { project, name }, value, updated },
+        Source::Objects(kind) => Record::new(Key::Object { kind, project, name }, value, updated),
+        Source::UserMetadata(kind) => Record::new(Key::UserMetadata { kind, project, view: name }, value, updated),
+        Source::Metadata => Record::new(Key::Metadata { project, name }, value, updated),
         Source::Versions => {
             let number = row.number.unwrap_or_default();
             let version = FeatureViewVersionRecord {
@@ -448,7 +501,7 @@ fn record(source: Source, row: Row) -> Record {
                 version_id: row.version_id.unwrap_or_default(),
             };
             let key = Key::Version { project, view: name, number };
-            Record { key, value: version.encode_to_vec().into(), updated }
+            Record::new(key, version.encode_to_vec(), updated)
         }
     }
 }

@@ -38,8 +38,8 @@ pub struct Table {
     pub name: &'static str,
     /// Its columns, in order.
     pub columns: Vec<Column>,
-    /// The index on `project_id` that Feast gives each table.
-    pub index: &'static str,
+    /// Its index besides the primary key, and the column that this is on: `project_id` in all of Feast's tables.
+    pub index: Option<(&'static str, &'static str)>,
 }
 
 /// Where the objects of a kind are.
@@ -61,6 +61,10 @@ pub const UPDATED: &str = "last_updated_timestamp";
 pub const USER_METADATA: &str = "user_metadata";
 /// The table of the versions of views.
 pub const VERSIONS: &str = "feature_view_version_history";
+/// The table of the journal, which is no table of Feast's.
+pub const JOURNAL: &str = "feast_registry_journal";
+/// The table of one row that says which revision the journal was given last, in databases that need one.
+pub const JOURNAL_HEAD: &str = "feast_registry_journal_head";
 /// The table of facts about projects.
 pub const METADATA: &str = "feast_metadata";
 
@@ -100,7 +104,7 @@ const fn optional(name: &'static str, column_type: ColumnType) -> Column {
 /// The width of names and projects.
 pub const NAME: ColumnType = ColumnType::String(255);
 
-/// Every table of the registry.
+/// Every table of Feast's registry; those of [`journal::tables`](crate::journal::tables) are ours.
 pub fn tables() -> Vec<Table> {
     let mut tables: Vec<Table> = Kind::ALL.into_iter().map(table_of).collect();
     tables.push(Table {
@@ -116,7 +120,7 @@ pub fn tables() -> Vec<Table> {
             optional("description", ColumnType::Text),
             required("version_id", ColumnType::String(36)),
         ],
-        index: "idx_fv_version_history_project_id",
+        index: Some(("idx_fv_version_history_project_id", PROJECT)),
     });
     tables.push(Table {
         name: METADATA,
@@ -126,7 +130,7 @@ pub fn tables() -> Vec<Table> {
             required("metadata_value", ColumnType::Text),
             required(UPDATED, ColumnType::BigInteger),
         ],
-        index: "idx_feast_metadata_project_id",
+        index: Some(("idx_feast_metadata_project_id", PROJECT)),
     });
     tables
 }
@@ -161,7 +165,7 @@ fn table_of(kind: Kind) -> Table {
         Kind::Permission => "idx_permissions_project_id",
         Kind::Infra => "idx_managed_infra_project_id",
     };
-    Table { name: table, columns, index }
+    Table { name: table, columns, index: Some((index, PROJECT)) }
 }
 
 /// The statements that make a table as SQLAlchemy does for Feast, and its index, unless another process just did.
@@ -175,11 +179,13 @@ pub fn create_table(dialect: Dialect, table: &Table, options: &str) -> Vec<Strin
         |lines: &[String]| format!("CREATE TABLE IF NOT EXISTS {name} (\n\t{}\n){options}", lines.join(", \n\t"));
     match dialect {
         Dialect::Sqlite | Dialect::PostgreSql => {
-            vec![create(&lines), format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({PROJECT})")]
+            let create_index =
+                |(index, indexed): (&str, &str)| format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({indexed})");
+            [create(&lines)].into_iter().chain(index.map(create_index)).collect()
         }
         // It has no IF NOT EXISTS for indexes.
         Dialect::MySql => {
-            lines.push(format!("KEY {index} ({PROJECT})"));
+            lines.extend(index.map(|(index, indexed)| format!("KEY {index} ({indexed})")));
             vec![create(&lines)]
         }
     }

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use prost::Message;
 
 use crate::dialect::Builder;
 use crate::read::{FACT, FACT_VALUE, NUMBER, Place, VIEW};
-use crate::{self as sql, Dialect, PROJECT, Statement, UPDATED, USER_METADATA, Value};
+use crate::{self as sql, Dialect, PROJECT, Statement, Table, UPDATED, USER_METADATA, Value};
 use feast_registry_core::Kind;
 use feast_registry_core::proto::core::FeatureViewVersionRecord;
 use feast_registry_core::{Commit, Expected, Key, Record, Write};
@@ -31,21 +32,40 @@ pub fn writes(dialect: Dialect, commit: &Commit) -> Result<Vec<Statement>> {
 pub fn writes_beside(dialect: Dialect, commit: &Commit, mut absent: HashSet<&Key>) -> Result<Vec<Statement>> {
     let mut statements = Vec::new();
     for write in &commit.writes {
-        match write {
-            Write::Put(record) => statements.push(put(dialect, record, absent.remove(&record.key))?),
-            Write::Delete(key) => statements.push(delete(dialect, key)),
-            Write::DeleteVersions { project, view } => {
-                statements.push(delete_where(dialect, sql::VERSIONS, &[(VIEW, view), (PROJECT, project)]));
-            }
-            Write::DeleteProject { project } => statements
-                .extend(sql::tables().iter().map(|table| delete_where(dialect, table.name, &[(PROJECT, project)]))),
-        }
+        statements.extend(write_one(dialect, write, &mut absent)?);
     }
     Ok(statements)
 }
 
+/// The statements of one write of a commit, by one who knows what is absent. What is written is not absent any more.
+///
+/// # Errors
+/// `Corrupt` when the value of a version is no record of a version.
+pub(crate) fn write_one(dialect: Dialect, write: &Write, absent: &mut HashSet<&Key>) -> Result<Vec<Statement>> {
+    Ok(match write {
+        Write::Put(record) => vec![put(dialect, record, absent.remove(&record.key))?],
+        Write::Delete(key) => vec![delete(dialect, key)],
+        Write::DeleteVersions { project, view } => {
+            vec![delete_where(dialect, Place::of_history(project, view))]
+        }
+        Write::DeleteProject { project } => {
+            let delete = |table: &Table| delete_where(dialect, Place::of_project(table.name, project));
+            sql::tables().iter().map(delete).collect()
+        }
+    })
+}
+
+/// The record of a version.
+///
+/// # Errors
+/// `Corrupt` when the value is none.
+pub(crate) fn decode_version(key: &Key, value: &Bytes) -> Result<FeatureViewVersionRecord> {
+    FeatureViewVersionRecord::decode(value.clone())
+        .map_err(|error| Error::new(ErrorKind::Corrupt, format!("{key} is no record of a version")).with_source(error))
+}
+
 fn put(dialect: Dialect, record: &Record, is_new: bool) -> Result<Statement> {
-    let Record { key, value, updated } = record;
+    let Record { key, value, updated, .. } = record;
     let updated = Value::BigInteger(*updated);
     let text = |text: &str| Value::Text(text.to_owned());
     Ok(match key {
@@ -68,9 +88,7 @@ fn put(dialect: Dialect, record: &Record, is_new: bool) -> Result<Statement> {
             at(builder, key)
         }
         Key::Version { project, view, number } => {
-            let version = FeatureViewVersionRecord::decode(value.clone()).map_err(|error| {
-                Error::new(ErrorKind::Corrupt, format!("{key} is no record of a version")).with_source(error)
-            })?;
+            let version = decode_version(key, value)?;
             let row = vec![
                 (VIEW, text(view)),
                 (PROJECT, text(project)),
@@ -134,13 +152,10 @@ fn delete(dialect: Dialect, key: &Key) -> Statement {
     at(builder, key)
 }
 
-fn delete_where(dialect: Dialect, table: &str, columns: &[(&str, &str)]) -> Statement {
+fn delete_where(dialect: Dialect, place: Place<'_>) -> Statement {
     let mut builder = Builder::new(dialect);
-    builder.push(&format!("DELETE FROM {table}"));
-    for (index, (column, text)) in columns.iter().enumerate() {
-        builder.push(if index == 0 { " WHERE " } else { " AND " });
-        builder.equals(column, text);
-    }
+    builder.push(&format!("DELETE FROM {} WHERE ", place.table));
+    place.matches(&mut builder);
     builder.build()
 }
 

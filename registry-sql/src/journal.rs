@@ -1,0 +1,652 @@
+//! The journal as a table: one row for each change, written in the transaction of its commit.
+//!
+//! The first row of a commit (`change_number` 0) holds its identity. The primary key lets no second commit of that identity
+//! in, whatever became of the first; that is what makes a commit happen once. Where the fate of a commit must be known and
+//! its transaction may still be under way, a row of [`fence`] takes the identity for itself: from then on the commit can no
+//! longer take place.
+
+use std::collections::HashSet;
+
+use feast_registry_core::{
+    Change, Commit, CommitId, Error, ErrorKind, Image, JournalEntry, Key, Kind, Result, Retention, Revision, Target,
+    Write,
+};
+use prost::Message;
+use prost_types::Timestamp;
+
+use crate::attempts::Found;
+use crate::dialect::Builder;
+use crate::read::{FACT_VALUE, NUMBER, Place, VIEW};
+use crate::tables::{Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS};
+use crate::write::write_one;
+use crate::{self as sql, Dialect, Statement, Value};
+
+/// Room for the changes of one write among the numbers of a commit's changes.
+const NUMBERS_PER_WRITE: i64 = 1 << 36;
+/// The same for what one write removes from one table.
+const NUMBERS_PER_TABLE: i64 = 1 << 31;
+
+/// The target of a row that is no change: of a commit that changed nothing, or that only has its identity here.
+const NOTHING: &str = "nothing";
+/// The target of a row that keeps a commit from taking place.
+const FENCE: &str = "fence";
+const VERSION: &str = "version";
+const FACT: &str = "metadata";
+const ALL_VERSIONS: &str = "all_versions";
+const WHOLE_PROJECT: &str = "whole_project";
+/// Before the plural of a kind of view.
+const OF_USER: &str = "user_metadata:";
+
+/// Where revisions come from, as the database writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revisions {
+    /// An expression that has the same value in all statements of a transaction, and a higher one in each later transaction
+    /// that could have met it.
+    Expression(&'static str),
+    /// This number, which is known since nobody else is writing.
+    Number(i64),
+}
+
+impl Revisions {
+    /// None yet: it comes with [`take_revision`], in the same transaction.
+    pub const LATER: Self = Self::Number(0);
+}
+
+const fn column(name: &'static str, column_type: ColumnType, is_key: bool, is_nullable: bool) -> Column {
+    Column { name, column_type, is_key, is_nullable }
+}
+
+/// The table of the journal. Feast knows nothing of it, and it is not removed with Feast's tables: it says what became of
+/// the last commits, the removal of the last project among them.
+pub fn table() -> Table {
+    let optional = |name, column_type| column(name, column_type, false, true);
+    let required = |name, column_type| column(name, column_type, false, false);
+    Table {
+        name: JOURNAL,
+        columns: vec![
+            column("commit_id", ColumnType::String(36), true, false),
+            column("change_number", ColumnType::BigInteger, true, false),
+            required("revision", ColumnType::BigInteger),
+            // Microseconds since 1970 (UTC).
+            required("committed_at", ColumnType::BigInteger),
+            optional("author", ColumnType::Text),
+            optional("reason", ColumnType::Text),
+            required("target", ColumnType::String(50)),
+            optional(PROJECT, NAME),
+            optional("name", NAME),
+            optional("number", ColumnType::Integer),
+            optional("value_before", ColumnType::Bytes),
+            optional("value_after", ColumnType::Bytes),
+            // What a version has besides its view.
+            optional("version_type", ColumnType::String(50)),
+            optional("version_created", ColumnType::BigInteger),
+            optional("version_description", ColumnType::Text),
+            optional("version_id", ColumnType::String(36)),
+        ],
+        index: Some(("idx_feast_registry_journal_revision", "revision")),
+    }
+}
+
+/// The tables of the journal: [`table`], and in MySQL the row that revisions come from ([`take_revision`]).
+pub fn tables(dialect: Dialect) -> Vec<Table> {
+    let head = Table {
+        name: JOURNAL_HEAD,
+        columns: vec![
+            column("id", ColumnType::Integer, true, false),
+            column("revision", ColumnType::BigInteger, false, false),
+        ],
+        index: None,
+    };
+    let has_head = dialect == Dialect::MySql;
+    [table()].into_iter().chain(has_head.then_some(head)).collect()
+}
+
+/// The statement that makes the row of [`JOURNAL_HEAD`], unless it is there. It goes on from the journal's last revision.
+pub fn make_head() -> Statement {
+    let text = format!(
+        "INSERT INTO {JOURNAL_HEAD} (id, revision) SELECT 1, COALESCE(MAX(revision), 0) FROM {JOURNAL} \
+         HAVING NOT EXISTS (SELECT 1 FROM {JOURNAL_HEAD} WHERE id = 1)"
+    );
+    Statement { text, values: Vec::new() }
+}
+
+/// The statements that give the rows of a commit, which were written with [`Revisions::LATER`], their revision; the last
+/// one returns it. They come last before `COMMIT`: from the first of them on, the row that they lock orders all commits, and
+/// since nothing that follows waits for another lock, no commit waits longer for it than the others take to commit.
+///
+/// The second one fails, because a revision is not NULL, if there is no row to take it from ([`make_head`]).
+pub fn take_revision(dialect: Dialect, id: CommitId) -> Vec<Statement> {
+    let of_commit = |text: String| {
+        let mut builder = Builder::new(dialect);
+        builder.push(&text);
+        builder.equals("commit_id", &id.to_string());
+        builder
+    };
+    let mut returned = of_commit(format!("SELECT revision FROM {JOURNAL} WHERE "));
+    returned.push(" AND change_number = 0");
+    vec![
+        Statement {
+            text: format!("UPDATE {JOURNAL_HEAD} SET revision = revision + 1 WHERE id = 1"),
+            values: Vec::new(),
+        },
+        of_commit(format!(
+            "UPDATE {JOURNAL} SET revision = (SELECT revision FROM {JOURNAL_HEAD} WHERE id = 1) WHERE "
+        ))
+        .build(),
+        returned.build(),
+    ]
+}
+
+/// The columns that every row fills.
+const HEAD: &str = "commit_id, change_number, revision, committed_at, author, reason, target, project_id, name, number";
+const IMAGES: &str = "value_before, value_after";
+/// The columns that rows of versions fill besides.
+const VERSION_COLUMNS: &str = ", version_type, version_created, version_description, version_id";
+
+/// The statements that write a commit together with its journal, in their order. The first one inserts the commit's identity:
+/// it fails with a violation of the journal's primary key if the commit has taken place, or was fenced off.
+///
+/// `absent` are keys of which nothing is stored, see [`sql::writes_beside`].
+///
+/// # Errors
+/// `Corrupt` when the value of a version is no record of a version.
+pub fn journaled_writes(
+    dialect: Dialect,
+    commit: &Commit,
+    mut absent: HashSet<&Key>,
+    revisions: Revisions,
+) -> Result<Vec<Statement>> {
+    let rows = Rows { dialect, commit, revisions };
+    let mut statements = Vec::with_capacity(2 * commit.writes.len() + 1);
+    match commit.writes.first() {
+        // The row of the first change is always written, so it holds the identity as well.
+        Some(Write::Put(record)) if !matches!(record.key, Key::UserMetadata { .. }) => {}
+        _ => statements.push(rows.scope(0, NOTHING, None, None)),
+    }
+    for (index, write) in commit.writes.iter().enumerate() {
+        let number = index as i64 * NUMBERS_PER_WRITE + i64::from(!statements.is_empty());
+        match write {
+            Write::Put(record) => statements.push(rows.put(number, &record.key, &record.value)?),
+            Write::Delete(key) => {
+                statements.push(rows.removed_key(number, key));
+                if let Key::Object { kind, project, name } = key
+                    && kind.is_view()
+                {
+                    let attached = Key::UserMetadata { kind: *kind, project: project.clone(), view: name.clone() };
+                    statements.push(rows.removed_key(number + 1, &attached));
+                }
+            }
+            Write::DeleteVersions { project, view } => {
+                statements.push(rows.scope(number, ALL_VERSIONS, Some(project), Some(view)));
+                statements.push(rows.removed(number, 0, Place::of_history(project, view), Stored::Versions));
+            }
+            Write::DeleteProject { project } => {
+                statements.push(rows.scope(number, WHOLE_PROJECT, Some(project), None));
+                let removed = all_stored().enumerate().map(|(table, stored)| {
+                    rows.removed(number, table as i64, Place::of_project(stored.table(), project), stored)
+                });
+                statements.extend(removed);
+            }
+        }
+        statements.extend(write_one(dialect, write, &mut absent)?);
+    }
+    Ok(statements)
+}
+
+/// What the rows of a table are that are removed together.
+#[derive(Clone, Copy)]
+enum Stored {
+    Object(Kind),
+    UserMetadata(Kind),
+    Versions,
+    Fact,
+}
+
+/// All that a project may have.
+fn all_stored() -> impl Iterator<Item = Stored> {
+    let objects = Kind::ALL.into_iter().map(Stored::Object);
+    let user_metadata = Kind::VIEWS.into_iter().map(Stored::UserMetadata);
+    objects.chain(user_metadata).chain([Stored::Versions, Stored::Fact])
+}
+
+impl Stored {
+    fn table(self) -> &'static str {
+        match self {
+            Stored::Object(kind) | Stored::UserMetadata(kind) => sql::object_table(kind).table,
+            Stored::Versions => VERSIONS,
+            Stored::Fact => METADATA,
+        }
+    }
+
+    fn of(key: &Key) -> Self {
+        match key {
+            Key::Object { kind, .. } => Stored::Object(*kind),
+            Key::UserMetadata { kind, .. } => Stored::UserMetadata(*kind),
+            Key::Version { .. } => Stored::Versions,
+            Key::Metadata { .. } => Stored::Fact,
+        }
+    }
+
+    fn target(self) -> String {
+        match self {
+            Stored::Object(kind) => kind.plural().to_owned(),
+            Stored::UserMetadata(kind) => format!("{OF_USER}{}", kind.plural()),
+            Stored::Versions => VERSION.to_owned(),
+            Stored::Fact => FACT.to_owned(),
+        }
+    }
+
+    /// The columns of its name, its number and its value.
+    fn columns(self, dialect: Dialect) -> (&'static str, String, String) {
+        let no_number = dialect.null(ColumnType::Integer);
+        match self {
+            Stored::Object(kind) => {
+                let table = sql::object_table(kind);
+                (table.name, no_number, table.proto.to_owned())
+            }
+            Stored::UserMetadata(kind) => (sql::object_table(kind).name, no_number, USER_METADATA.to_owned()),
+            Stored::Versions => (VIEW, NUMBER.to_owned(), "feature_view_proto".to_owned()),
+            Stored::Fact => (crate::read::FACT, no_number, dialect.text_as_bytes(FACT_VALUE)),
+        }
+    }
+}
+
+/// The rows of a commit.
+struct Rows<'a> {
+    dialect: Dialect,
+    commit: &'a Commit,
+    revisions: Revisions,
+}
+
+impl Rows<'_> {
+    /// `INSERT INTO … (…) `, with room for the columns beyond those of every row.
+    fn insert(&self, more: &str) -> Builder {
+        let mut builder = Builder::new(self.dialect);
+        builder.push(&format!("INSERT INTO {JOURNAL} ({HEAD}, {IMAGES}{more}) "));
+        builder
+    }
+
+    /// The values of the columns up to `reason`. `number` is a literal or an expression.
+    fn head(&self, builder: &mut Builder, number: impl FnOnce(&mut Builder)) {
+        let Commit { id, at, author, reason, .. } = self.commit;
+        builder.bind(Value::Text(id.to_string()));
+        builder.push(", ");
+        number(builder);
+        builder.push(", ");
+        match self.revisions {
+            Revisions::Expression(expression) => builder.push(expression),
+            Revisions::Number(number) => builder.bind(Value::BigInteger(number)),
+        }
+        builder.push(", ");
+        builder.bind_all([Value::BigInteger(micros(at)), text(author.as_deref()), text(reason.as_deref())]);
+    }
+
+    /// A row without images.
+    fn scope(&self, number: i64, target: &str, project: Option<&str>, name: Option<&str>) -> Statement {
+        let mut builder = self.insert("");
+        builder.push("VALUES (");
+        self.head(&mut builder, |builder| builder.bind(Value::BigInteger(number)));
+        builder.push(", ");
+        builder.bind_all([Value::Text(target.to_owned()), text(project), text(name)]);
+        builder.push(", NULL, NULL, NULL)");
+        builder.build()
+    }
+
+    /// The row of a value that is put.
+    fn put(&self, number: i64, key: &Key, value: &bytes::Bytes) -> Result<Statement> {
+        let stored = Stored::of(key);
+        let place = Place::of(key);
+        let (_, _, column) = stored.columns(self.dialect);
+        let version = match key {
+            Key::Version { .. } => Some(sql::decode_version(key, value)?),
+            _ => None,
+        };
+        let mut builder = self.insert(if version.is_some() { VERSION_COLUMNS } else { "" });
+        let only_where_view_is = matches!(key, Key::UserMetadata { .. });
+        builder.push(if only_where_view_is { "SELECT " } else { "VALUES (" });
+        self.head(&mut builder, |builder| builder.bind(Value::BigInteger(number)));
+        builder.push(", ");
+        builder.bind(Value::Text(stored.target()));
+        builder.push(", ");
+        self.name(&mut builder, key);
+        builder.push(", ");
+        if only_where_view_is {
+            builder.push(&column);
+        } else {
+            builder.push(&format!("(SELECT {column} FROM {} WHERE ", place.table));
+            place.matches(&mut builder);
+            builder.push(")");
+        }
+        builder.push(", ");
+        match version {
+            None => builder.bind(Value::Bytes(value.clone())),
+            Some(version) => {
+                let seconds = version.created_timestamp.unwrap_or_default().seconds;
+                builder.bind_all([
+                    Value::Bytes(version.feature_view_proto),
+                    Value::Text(version.feature_view_type),
+                    Value::BigInteger(seconds),
+                    Value::Text(version.description),
+                    Value::Text(version.version_id),
+                ]);
+            }
+        }
+        if only_where_view_is {
+            builder.push(&format!(" FROM {} WHERE ", place.table));
+            place.matches(&mut builder);
+        } else {
+            builder.push(")");
+        }
+        Ok(builder.build())
+    }
+
+    /// The columns `project_id`, `name` and `number` of a key.
+    fn name(&self, builder: &mut Builder, key: &Key) {
+        let (name, number) = match key {
+            Key::Object { name, .. } | Key::Metadata { name, .. } => (name, None),
+            Key::UserMetadata { view, .. } => (view, None),
+            Key::Version { view, number, .. } => (view, Some(*number)),
+        };
+        builder.bind_all([Value::Text(key.project().to_owned()), Value::Text(name.clone())]);
+        match number {
+            Some(number) => {
+                builder.push(", ");
+                builder.bind(Value::Integer(number));
+            }
+            None => builder.push(&format!(", {}", self.dialect.null(ColumnType::Integer))),
+        }
+    }
+
+    /// The row of a key that is removed, if anything is stored there.
+    fn removed_key(&self, number: i64, key: &Key) -> Statement {
+        self.select_removed(Place::of(key), Stored::of(key), |builder| builder.bind(Value::BigInteger(number)))
+    }
+
+    /// The rows of all that is removed from a table, the `table`th of its write.
+    fn removed(&self, number: i64, table: i64, place: Place<'_>, stored: Stored) -> Statement {
+        let first = number + 1 + table * NUMBERS_PER_TABLE;
+        let (name, order, _) = stored.columns(self.dialect);
+        let order = if matches!(stored, Stored::Versions) { format!("{name}, {order}") } else { name.to_owned() };
+        self.select_removed(place, stored, |builder| {
+            builder.bind(Value::BigInteger(first));
+            builder.push(&format!(" + row_number() OVER (ORDER BY {order})"));
+        })
+    }
+
+    fn select_removed(&self, place: Place<'_>, stored: Stored, number: impl FnOnce(&mut Builder)) -> Statement {
+        let is_version = matches!(stored, Stored::Versions);
+        let mut builder = self.insert(if is_version { VERSION_COLUMNS } else { "" });
+        builder.push("SELECT ");
+        self.head(&mut builder, number);
+        builder.push(", ");
+        builder.bind(Value::Text(stored.target()));
+        let (name, row_number, value) = stored.columns(self.dialect);
+        let no_bytes = self.dialect.null(ColumnType::Bytes);
+        builder.push(&format!(", {PROJECT}, {name}, {row_number}, {value}, {no_bytes}"));
+        if is_version {
+            builder.push(", feature_view_type, created_timestamp, description, version_id");
+        }
+        builder.push(&format!(" FROM {} WHERE ", place.table));
+        place.matches(&mut builder);
+        if let Stored::UserMetadata(_) = stored {
+            builder.push(&format!(" AND {USER_METADATA} IS NOT NULL"));
+        }
+        builder.build()
+    }
+}
+
+/// The statement that finds a commit in the journal: a row with its revision and its target, or none.
+pub fn find(dialect: Dialect, id: CommitId) -> Statement {
+    let mut builder = Builder::new(dialect);
+    builder.push(&format!("SELECT revision, {} FROM {JOURNAL} WHERE change_number = 0 AND ", dialect.text("target")));
+    builder.equals("commit_id", &id.to_string());
+    builder.build()
+}
+
+/// What a row of [`find`] says.
+pub fn found(revision: i64, target: &str) -> Found {
+    if target == FENCE { Found::Fenced } else { Found::Committed(Revision::new(revision as u64)) }
+}
+
+/// The error of a reader of the journal whose place it does not have.
+pub fn compacted(location: &str, after: Revision) -> Error {
+    let text = format!("{location}: the journal does not have revision {after}; read everything anew");
+    Error::new(ErrorKind::Compacted, text)
+}
+
+/// The statement that takes the identity of a commit, so that it can no longer take place. It fails with a violation of the
+/// journal's primary key if the commit has taken place, and waits while its transaction is under way.
+pub fn fence(dialect: Dialect, commit: &Commit, revisions: Revisions) -> Statement {
+    Rows { dialect, commit, revisions }.scope(0, FENCE, None, None)
+}
+
+/// The statements that read the journal: the first has a row if the revision `after` is in it (it is left out where there
+/// is none), the second the rows of at most `limit` commits, in order. `seen_by_all` is a condition on the column
+/// `revision`, for databases in which a lower one may still be committed.
+pub fn read(
+    dialect: Dialect,
+    after: Option<Revision>,
+    limit: usize,
+    seen_by_all: Option<&str>,
+) -> (Option<Statement>, Statement) {
+    let number = |revision: Revision| Value::BigInteger(i64::try_from(revision.number()).unwrap_or(i64::MAX));
+    let known = after.map(|after| {
+        let mut builder = Builder::new(dialect);
+        builder.push(&format!("SELECT revision FROM {JOURNAL} WHERE target <> '{FENCE}' AND revision = "));
+        builder.bind(number(after));
+        builder.push(" LIMIT 1");
+        builder.build()
+    });
+    let seen = seen_by_all.map(|condition| format!(" AND {condition}")).unwrap_or_default();
+    let mut builder = Builder::new(dialect);
+    let text = |column: &str| dialect.text(column);
+    builder.push(&format!(
+        "SELECT revision, {id}, change_number, committed_at, {author}, {reason}, {target}, {project}, {name}, number, \
+         {IMAGES}, {version_type}, version_created, {description}, {version_id} FROM {JOURNAL} \
+         WHERE target <> '{FENCE}' AND revision IN (SELECT revision FROM (SELECT DISTINCT revision FROM {JOURNAL} \
+         WHERE target <> '{FENCE}'{seen} AND revision > ",
+        id = text("commit_id"),
+        author = text("author"),
+        reason = text("reason"),
+        target = text("target"),
+        project = text(PROJECT),
+        name = text("name"),
+        version_type = text("version_type"),
+        description = text("version_description"),
+        version_id = text("version_id"),
+    ));
+    // Revisions are not negative.
+    builder.bind(after.map_or(Value::BigInteger(-1), number));
+    builder.push(" ORDER BY revision LIMIT ");
+    builder.bind(Value::BigInteger(i64::try_from(limit).unwrap_or(i64::MAX)));
+    builder.push(") AS page) ORDER BY revision, change_number");
+    (known, builder.build())
+}
+
+/// A row of [`read`], in the order of its columns. Text is UTF-8; in MySQL all text comes as bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "they are the columns of `table`")]
+pub struct JournalRow {
+    pub revision: i64,
+    pub commit_id: String,
+    pub change_number: i64,
+    pub committed_at: i64,
+    pub author: Option<String>,
+    pub reason: Option<String>,
+    pub target: String,
+    pub project: Option<String>,
+    pub name: Option<String>,
+    pub number: Option<i32>,
+    pub value_before: Option<bytes::Bytes>,
+    pub value_after: Option<bytes::Bytes>,
+    pub version_type: Option<String>,
+    pub version_created: Option<i64>,
+    pub version_description: Option<String>,
+    pub version_id: Option<String>,
+}
+
+/// The entries that rows of [`read`] are.
+///
+/// # Errors
+/// `Corrupt` when a row is none of a journal.
+pub fn entries(rows: Vec<JournalRow>) -> Result<Vec<JournalEntry>> {
+    let mut entries: Vec<JournalEntry> = Vec::new();
+    for row in rows {
+        let revision = Revision::new(row.revision as u64);
+        let is_new = entries.last().is_none_or(|entry| entry.revision != revision);
+        if is_new {
+            let id = row.commit_id.parse().map_err(|error: Error| unreadable(revision).with_source(error))?;
+            let mut entry = JournalEntry::new(revision, id, timestamp(row.committed_at));
+            (entry.author, entry.reason) = (row.author.clone(), row.reason.clone());
+            entries.push(entry);
+        }
+        if let (Some(entry), Some(change)) = (entries.last_mut(), change(row, revision)?) {
+            entry.changes.push(change);
+        }
+    }
+    Ok(entries)
+}
+
+fn change(row: JournalRow, revision: Revision) -> Result<Option<Change>> {
+    let JournalRow { target, project, name, number, value_before, value_after, .. } = row;
+    let of_version = (row.version_type, row.version_created, row.version_description, row.version_id);
+    let (project, name) = (project.unwrap_or_default(), name.unwrap_or_default());
+    let kind =
+        |plural: &str| Kind::ALL.into_iter().find(|kind| kind.plural() == plural).ok_or_else(|| unreadable(revision));
+    let key = match target.as_str() {
+        NOTHING => return Ok(None),
+        ALL_VERSIONS => return Ok(Some(Change::removal(Target::Versions { project, view: name }))),
+        WHOLE_PROJECT => return Ok(Some(Change::removal(Target::Project { project }))),
+        VERSION => Key::Version { project, view: name, number: number.ok_or_else(|| unreadable(revision))? },
+        FACT => Key::Metadata { project, name },
+        target => match target.strip_prefix(OF_USER) {
+            Some(plural) => Key::UserMetadata { kind: kind(plural)?, project, view: name },
+            None => Key::Object { kind: kind(target)?, project, name },
+        },
+    };
+    let image = |value: Option<bytes::Bytes>| match (value, &key) {
+        (Some(proto), Key::Version { project, view, number }) => {
+            let (view_type, created, description, version_id) = of_version.clone();
+            let record = feast_registry_core::proto::core::FeatureViewVersionRecord {
+                feature_view_name: view.clone(),
+                project_id: project.clone(),
+                version_number: *number,
+                feature_view_type: view_type.unwrap_or_default(),
+                feature_view_proto: proto,
+                created_timestamp: Some(Timestamp { seconds: created.unwrap_or_default(), nanos: 0 }),
+                description: description.unwrap_or_default(),
+                version_id: version_id.unwrap_or_default(),
+            };
+            Image::Value(record.encode_to_vec().into())
+        }
+        (value, _) => value.into(),
+    };
+    let (before, after) = (image(value_before), image(value_after));
+    Ok(Some(Change::of_key(key, before, after)))
+}
+
+fn unreadable(revision: Revision) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("revision {revision} of the table {JOURNAL} is no entry of a journal"))
+}
+
+/// The statement that removes what need not be kept: of the oldest commits, a few hundred at once, so that nobody waits for it
+/// for long. The newest commit always stays.
+///
+/// MySQL is to find them first ([`prunable`]) and [`remove`] them then: it would lock all that such a statement looks at.
+pub fn prune(dialect: Dialect, retention: Retention, now: &Timestamp) -> Statement {
+    let mut builder = Builder::new(dialect);
+    builder.push(&format!("DELETE FROM {JOURNAL} WHERE revision IN ("));
+    select_prunable(&mut builder, retention, now);
+    builder.push(")");
+    builder.build()
+}
+
+/// The statement that finds what [`prune`] removes: a row for each revision.
+pub fn prunable(dialect: Dialect, retention: Retention, now: &Timestamp) -> Statement {
+    let mut builder = Builder::new(dialect);
+    select_prunable(&mut builder, retention, now);
+    builder.build()
+}
+
+/// The statement that removes commits, of which there is at least one, by their revisions.
+pub fn remove(dialect: Dialect, revisions: impl IntoIterator<Item = i64>) -> Statement {
+    let mut builder = Builder::new(dialect);
+    builder.push(&format!("DELETE FROM {JOURNAL} WHERE revision IN ("));
+    builder.bind_all(revisions.into_iter().map(Value::BigInteger));
+    builder.push(")");
+    builder.build()
+}
+
+fn select_prunable(builder: &mut Builder, retention: Retention, now: &Timestamp) {
+    const AT_ONCE: i64 = 500;
+    let (too_old, old_enough) = retention.bounds(now);
+    builder.push(&format!(
+        "SELECT DISTINCT revision FROM (SELECT revision, committed_at FROM {JOURNAL} ORDER BY revision LIMIT {AT_ONCE}) \
+         AS oldest WHERE (committed_at < "
+    ));
+    builder.bind(Value::BigInteger(too_old.saturating_mul(1_000_000)));
+    builder.push(" OR (committed_at < ");
+    builder.bind(Value::BigInteger(old_enough.saturating_mul(1_000_000)));
+    builder.push(&format!(
+        " AND revision <= (SELECT revision FROM (SELECT revision FROM {JOURNAL} WHERE change_number = 0 \
+         ORDER BY revision DESC LIMIT 1 OFFSET "
+    ));
+    builder.bind(Value::BigInteger(i64::try_from(retention.commits).unwrap_or(i64::MAX)));
+    builder.push(&format!(
+        ") AS beyond))) AND revision < (SELECT newest FROM (SELECT max(revision) AS newest FROM {JOURNAL}) AS last)"
+    ));
+}
+
+fn text(text: Option<&str>) -> Value {
+    text.map_or(Value::NoText, |text| Value::Text(text.to_owned()))
+}
+
+/// Microseconds since 1970 (UTC).
+fn micros(at: &Timestamp) -> i64 {
+    at.seconds.saturating_mul(1_000_000).saturating_add(i64::from(at.nanos / 1000))
+}
+
+fn timestamp(micros: i64) -> Timestamp {
+    Timestamp { seconds: micros.div_euclid(1_000_000), nanos: (micros.rem_euclid(1_000_000) * 1000) as i32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use feast_registry_core::{Expected, Record};
+
+    use super::*;
+
+    fn entity() -> Key {
+        Key::object(Kind::Entity, "p", "driver")
+    }
+
+    #[test]
+    fn one_object_is_one_row_which_is_the_identity_too() {
+        let commit =
+            Commit::new(vec![(entity(), Expected::Absent)], vec![Write::Put(Record::new(entity(), &b"new"[..], 7))]);
+        let statements =
+            journaled_writes(Dialect::PostgreSql, &commit, HashSet::new(), Revisions::Expression("txid_current()"))
+                .expect("statements");
+        let [row, write] = statements.as_slice() else { panic!("{statements:?}") };
+        assert!(row.text.starts_with("INSERT INTO feast_registry_journal"), "{}", row.text);
+        assert!(row.values.contains(&Value::BigInteger(0)) && row.values.contains(&Value::Text(commit.id.to_string())));
+        assert!(write.text.starts_with("INSERT INTO entities"), "{}", write.text);
+    }
+
+    #[test]
+    fn a_commit_without_rows_of_its_own_still_has_an_identity() {
+        for writes in [vec![], vec![Write::Delete(entity())], vec![Write::DeleteProject { project: "p".to_owned() }]] {
+            let commit = Commit::new(vec![], writes);
+            let statements = journaled_writes(Dialect::Sqlite, &commit, HashSet::new(), Revisions::Number(3));
+            let first = statements.expect("statements").remove(0);
+            assert!(first.values.contains(&Value::Text(NOTHING.to_owned())), "{first:?}");
+        }
+    }
+
+    #[test]
+    fn times_before_1970_come_back() {
+        for at in [Timestamp { seconds: -2, nanos: 999_999_000 }, Timestamp { seconds: 1_700_000_000, nanos: 1000 }] {
+            assert_eq!(timestamp(micros(&at)), at);
+        }
+    }
+}

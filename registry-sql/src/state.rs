@@ -1,0 +1,90 @@
+//! Whether a database has a journal, and when it is next to be pruned.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use feast_registry_core::Retention;
+
+use crate::{Dialect, JOURNAL, create_table, journal};
+
+/// How many commits of a process are between two prunings, each of which removes more than so many.
+const PRUNE_EVERY: u64 = 256;
+
+/// Whether there is a journal, as far as is known: there is until it was looked for in vain.
+#[derive(Debug)]
+pub struct JournalState {
+    dialect: Dialect,
+    retention: Retention,
+    /// Why there is none.
+    missing: Mutex<Option<String>>,
+    commits: AtomicU64,
+}
+
+impl JournalState {
+    /// A journal that has not been looked for.
+    pub fn new(dialect: Dialect) -> Self {
+        Self { dialect, retention: Retention::default(), missing: Mutex::default(), commits: AtomicU64::new(0) }
+    }
+
+    /// How much is kept.
+    pub fn retention(&self) -> Retention {
+        self.retention
+    }
+
+    /// Keeps so much.
+    pub fn set_retention(&mut self, retention: Retention) {
+        self.retention = retention;
+    }
+
+    fn missing(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether commits are written with a journal.
+    pub fn is_kept(&self) -> bool {
+        self.missing().is_none()
+    }
+
+    /// The table was found.
+    pub fn is_there(&self) {
+        *self.missing() = None;
+    }
+
+    /// The table is missing and cannot be made, and why. Says so in the log, with what to do about it.
+    pub fn is_missing(&self, location: &str, why: &str) {
+        let mut missing = self.missing();
+        if missing.is_none() {
+            let statements = self.definition();
+            tracing::warn!(
+                location,
+                "there is no table {JOURNAL}, and it cannot be made ({why}): a write whose answer is lost has an unknown \
+                 outcome, and there is no journal. Make it and open the registry again: {statements}"
+            );
+            *missing = Some(format!(
+                "commits happen once and are in a journal: the table {JOURNAL} is missing and cannot be made ({why}); make it \
+                 and open the registry again: {statements}"
+            ));
+        }
+    }
+
+    /// The promises that cannot be kept, for [`Limits::unkept`](feast_registry_core::Limits::unkept).
+    pub fn unkept(&self) -> Vec<String> {
+        self.missing().iter().cloned().collect()
+    }
+
+    /// The statements that make the table, as a person runs them.
+    fn definition(&self) -> String {
+        let tables = journal::tables(self.dialect);
+        let statements: Vec<_> = tables.iter().flat_map(|table| create_table(self.dialect, table, "")).collect();
+        statements
+            .iter()
+            .map(|statement| format!("{};", statement.replace(['\n', '\t'], " ")))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    /// Notes a commit; whether it is time to prune.
+    pub(crate) fn is_pruning_due(&self) -> bool {
+        self.is_kept() && self.commits.fetch_add(1, Ordering::Relaxed).is_multiple_of(PRUNE_EVERY)
+    }
+}
