@@ -75,6 +75,7 @@ mod list;
 mod processes;
 mod race;
 mod registry;
+mod replay;
 mod run;
 mod sample;
 mod store;

@@ -63,6 +63,14 @@ pub(crate) struct Failure {
     pub(crate) is_in_doubt: bool,
 }
 
+impl Failure {
+    /// Nothing was written, nor will be.
+    #[cfg(feature = "local")]
+    pub(crate) fn certain(error: Error) -> Self {
+        Self { error, is_in_doubt: false }
+    }
+}
+
 /// The right to write, as long as it lives.
 pub(crate) type Turn = Option<Box<dyn Any + Send + Sync>>;
 
@@ -78,16 +86,19 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Whether a turn keeps other processes out. Where it does not, [`Self::swap`] finds them out.
     fn keeps_others_out(&self) -> bool;
 
-    /// Waits for the right to write.
+    /// Waits for the right to write. What is there when it returns survives a crash, whoever wrote it: what is decided from it
+    /// may be acknowledged. Whoever stops waiting leaves nothing behind.
     async fn turn(&self) -> Result<Turn>;
 
     /// Reads the object unless it is in the state that is known.
     async fn load(&self, known: Option<&Tag>) -> Result<Loaded>;
 
     /// Replaces the object if it is still in the expected state (`None`: if there is none). The whole object is replaced or
-    /// nothing; it is durable when this returns.
+    /// nothing; it is durable when this returns. If it is written and perhaps not durable, that is a failure that is in doubt, and
+    /// no turn comes before it is. Where a turn keeps others out, one must be held; the write holds on to it to its end.
     async fn swap(&self, expected: Option<&Tag>, bytes: Bytes) -> Result<Swapped, Failure>;
 
-    /// Removes the object if it is still in the expected state.
+    /// Removes the object if it is still in the expected state; that is durable when this returns. An error may leave it
+    /// removed.
     async fn remove(&self, expected: &Tag) -> Result<Removal>;
 }

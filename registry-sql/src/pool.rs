@@ -22,7 +22,10 @@ use crate::Failure;
 
 /// How many connections a pool without a limit may open; the database has a limit of its own.
 const UNLIMITED: usize = 10_000;
-/// How long to wait for the answer to a write beyond its deadline, after the server was asked to stop.
+/// How long to wait for the answer to a write beyond its deadline before the server is asked to stop. It has been told how
+/// long to wait for locks, which is a little longer than the deadline, so that it mostly says so of its own accord.
+const GIVES_UP_WITHIN: Duration = Duration::from_millis(150);
+/// How long to wait for the answer to a write after the server was asked to stop.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// How long the end of a connection may take; a place in the pool is held as long.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
@@ -297,25 +300,37 @@ impl<C: Connector> Pool<C> {
         let stop = self.connector.stop(slot);
         let limit = deadline.at_most(time);
         let began = Instant::now();
+        let mut was_asked_to_stop = false;
         let answer = {
             let mut call = pin!(call(slot));
-            tokio::select! {
+            let in_time = tokio::select! {
                 biased;
                 answer = &mut call => Some(answer),
-                () = limit.over() => {
-                    let answer_after_all = async {
-                        let mut stop = pin!(stop);
+                () = limit.over() => None,
+            };
+            let of_its_own = match in_time {
+                None if is_write => tokio::time::timeout(GIVES_UP_WITHIN, &mut call).await.ok(),
+                in_time => in_time,
+            };
+            match of_its_own {
+                None if is_write => {
+                    was_asked_to_stop = true;
+                    let when_stopped = async {
                         tokio::select! {
                             biased;
                             answer = &mut call => answer,
-                            () = &mut stop => call.as_mut().await,
+                            () = stop => call.as_mut().await,
                         }
                     };
-                    if is_write { tokio::time::timeout(ANSWERS_WITHIN, answer_after_all).await.ok() } else { None }
+                    tokio::time::timeout(ANSWERS_WITHIN, when_stopped).await.ok()
                 }
+                answered => answered,
             }
         };
         let outcome = match answer {
+            Some(Err(Failure::Final(error))) if error.kind() == ErrorKind::Unavailable && deadline.is_over() => {
+                Err(Failure::Final(deadline.exceeded("another transaction").with_source(error)))
+            }
             Some(answer) => answer,
             None if !is_write && deadline.is_over() => {
                 return Err(Failure::Final(deadline.exceeded("the answer of the database")));
@@ -338,6 +353,8 @@ impl<C: Connector> Pool<C> {
                     return Err(Failure::Final(failure.into_error()));
                 }
             }
+            // The request to stop may be late, and would meet another call.
+            _ if was_asked_to_stop => lease.state = State::Useless,
             _ => lease.state = State::Idle,
         }
         outcome

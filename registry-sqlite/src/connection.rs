@@ -2,17 +2,14 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use feast_registry_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::error::sqlite_error;
+use crate::error::Problem;
 
-/// How long to wait for another process's lock. Writers of a registry hold it for milliseconds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Prepared statements that a connection keeps: a few for each of the 14 tables.
+/// Prepared statements that a connection keeps: a few for each of the tables.
 const STATEMENTS: usize = 128;
 
 /// Where a registry is.
@@ -40,38 +37,40 @@ impl fmt::Display for Location {
     }
 }
 
-/// The connection that writes, and makes the file if there is none.
+/// The connection that writes, and makes the file if there is none. It does not wait for locks: see
+/// [`Session`](crate::session::Session).
 pub(crate) fn open_writer(location: &Location) -> Result<Connection> {
-    let connection = open(location, OpenFlags::SQLITE_OPEN_CREATE)?;
-    // What is committed is on the disk before it is acknowledged, also if the power fails.
-    connection.pragma_update(None, "synchronous", "FULL").map_err(|error| sqlite_error(error, location))?;
-    Ok(connection)
-}
-
-/// A connection that only reads.
-pub(crate) fn open_reader(location: &Location) -> Result<Connection> {
-    let connection = open(location, OpenFlags::empty())?;
-    connection.pragma_update(None, "query_only", "ON").map_err(|error| sqlite_error(error, location))?;
-    Ok(connection)
-}
-
-fn open(location: &Location, flags: OpenFlags) -> Result<Connection> {
-    let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let opened = match location {
-        Location::Memory => Connection::open_in_memory_with_flags(flags | OpenFlags::SQLITE_OPEN_CREATE),
-        Location::File(path) => {
-            check_path(path)?;
-            Connection::open_with_flags(path, flags)
-        }
+    check_path(location)?;
+    let open = || {
+        let connection = open(location, OpenFlags::SQLITE_OPEN_CREATE)?;
+        // What is committed is on the disk before it is acknowledged, also if the power fails.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        Ok(connection)
     };
-    let connection = opened.map_err(|error| sqlite_error(error, location))?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| sqlite_error(error, location))?;
+    open().map_err(|error| Problem::of(error, location).into())
+}
+
+/// A connection that only reads. It does not wait for locks unless told to.
+pub(crate) fn open_reader(location: &Location) -> rusqlite::Result<Connection> {
+    let connection = open(location, OpenFlags::empty())?;
+    connection.pragma_update(None, "query_only", "ON")?;
+    Ok(connection)
+}
+
+fn open(location: &Location, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = match location {
+        Location::Memory => Connection::open_in_memory_with_flags(flags | OpenFlags::SQLITE_OPEN_CREATE),
+        Location::File(path) => Connection::open_with_flags(path, flags),
+    }?;
+    connection.busy_timeout(Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }
 
 /// SQLite says «unable to open database file» to all of these.
-fn check_path(path: &Path) -> Result<()> {
+fn check_path(location: &Location) -> Result<()> {
+    let Location::File(path) = location else { return Ok(()) };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
         return Err(Error::config(format!(
@@ -86,24 +85,14 @@ fn check_path(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts the file into WAL mode, once for all its users. SQLite does not wait for locks when it does that, so this does.
-pub(crate) fn use_wal(connection: &Connection, location: &Location) -> Result<()> {
-    let deadline = Instant::now() + BUSY_TIMEOUT;
-    loop {
-        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)) {
-            Ok(mode) if mode == "wal" => return Ok(()),
-            Ok(mode) => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!("{location} stays in journal mode `{mode}`: its file system does not support SQLite's WAL"),
-                ));
-            }
-            Err(error) if is_busy(&error) && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-            Err(error) => return Err(sqlite_error(error, location)),
-        }
+/// Puts the file into WAL mode, once for all its users.
+pub(crate) fn use_wal(connection: &Connection, location: &Location) -> Result<(), Problem> {
+    match connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)) {
+        Ok(mode) if mode == "wal" => Ok(()),
+        Ok(mode) => Err(Problem::new(
+            ErrorKind::Unsupported,
+            format!("{location} stays in journal mode `{mode}`: its file system does not support SQLite's WAL"),
+        )),
+        Err(error) => Err(Problem::of(error, location)),
     }
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
 }

@@ -1,29 +1,183 @@
-//! What SQLite says, as errors of the registry.
+//! What SQLite says, as failures of an attempt.
 
 use std::fmt;
+use std::sync::Arc;
 
 use feast_registry_core::{Error, ErrorKind};
-use rusqlite::ErrorCode;
+use feast_registry_sql::{Failure, JOURNAL};
+use rusqlite::{ErrorCode, ffi};
 
-/// The registry's error for an error of SQLite at a location.
-pub(crate) fn sqlite_error(error: rusqlite::Error, location: impl fmt::Display) -> Error {
-    let (kind, meaning) = match error.sqlite_error_code() {
+/// Why something failed. It can be cloned, because all commits that share a transaction fail with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    kind: ErrorKind,
+    text: String,
+    effect: Effect,
+    source: Option<Arc<rusqlite::Error>>,
+}
+
+/// What a failure says of the transaction that it met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// One statement had no effect; the transaction can go on without it.
+    StatementFailed,
+    /// A row is there that was not expected.
+    RowExists,
+    /// The journal has the identity of the commit.
+    Repeated,
+    /// Another connection has the lock.
+    Busy,
+    /// The transaction cannot go on. Nothing of it was done.
+    TransactionFailed,
+    /// The transaction may have been committed.
+    Unknown,
+}
+
+impl Problem {
+    /// A failure of the whole transaction, of which nothing was done.
+    pub(crate) fn new(kind: ErrorKind, text: String) -> Self {
+        Self { kind, text, effect: Effect::TransactionFailed, source: None }
+    }
+
+    /// What a statement other than `COMMIT` failed with.
+    pub(crate) fn of(error: rusqlite::Error, location: impl fmt::Display) -> Self {
+        let (kind, effect, meaning) = classify(&error);
+        Self { kind, effect, text: format!("{location}: {meaning} ({error})"), source: Some(Arc::new(error)) }
+    }
+
+    /// What `COMMIT` failed with.
+    ///
+    /// In WAL mode it appends pages to the `-wal` file, of which the last one makes them count, and syncs that file. When a
+    /// write fails, the last page is not there. When the sync fails, all pages are in the file and may reach the disk: this
+    /// connection rolls back and writes over them, but if the process ends before it does, whoever opens the file next finds a
+    /// transaction that was committed.
+    pub(crate) fn of_commit(error: rusqlite::Error, location: impl fmt::Display) -> Self {
+        let is_certain = match error.sqlite_error() {
+            Some(ffi::Error { code: ErrorCode::DiskFull | ErrorCode::DatabaseBusy, .. }) => true,
+            Some(ffi::Error { extended_code, .. }) => *extended_code == ffi::SQLITE_IOERR_WRITE,
+            None => false,
+        };
+        let problem = Self::of(error, location);
+        if is_certain { Self { effect: Effect::TransactionFailed, ..problem } } else { problem.unknown() }
+    }
+
+    /// The same when it is not known whether the transaction was committed.
+    pub(crate) fn unknown(self) -> Self {
+        Self { effect: Effect::Unknown, ..self }
+    }
+
+    /// Whether another connection has the lock that was asked for.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.effect == Effect::Busy
+    }
+
+    /// Whether the journal has the identity of the commit.
+    pub(crate) fn is_repeated(&self) -> bool {
+        self.effect == Effect::Repeated
+    }
+
+    /// Whether it only concerns the statement that failed, so that other commits of the same transaction may succeed.
+    pub(crate) fn is_of_one_commit(&self) -> bool {
+        matches!(self.effect, Effect::StatementFailed | Effect::RowExists | Effect::Repeated)
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        let error = Error::new(problem.kind, problem.text);
+        match problem.source {
+            Some(source) => error.with_source(source),
+            None => error,
+        }
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        match problem.effect {
+            Effect::RowExists => Failure::Unexpected(problem.into()),
+            Effect::Repeated => Failure::Repeated(problem.into()),
+            Effect::Unknown => Failure::Lost(problem.into()),
+            Effect::Busy | Effect::StatementFailed | Effect::TransactionFailed => Failure::Final(problem.into()),
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    /// An error of one commit.
+    fn from(error: Error) -> Self {
+        Self { kind: error.kind(), text: error.to_string(), effect: Effect::StatementFailed, source: None }
+    }
+}
+
+fn classify(error: &rusqlite::Error) -> (ErrorKind, Effect, &'static str) {
+    use Effect::{Busy, Repeated, RowExists, StatementFailed, TransactionFailed};
+    use ErrorKind::{Corrupt, DeadlineExceeded, Internal, InvalidArgument, ReadOnly, SchemaMissing, Unavailable};
+    match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            (ErrorKind::Unavailable, "another process held the write lock for too long; try again")
+            (Unavailable, Busy, "another process holds its lock; try again")
         }
-        Some(ErrorCode::DiskFull) => (ErrorKind::Unavailable, "the disk is full; make room and try again"),
-        Some(ErrorCode::ReadOnly) => (ErrorKind::ReadOnly, "the file or its folder cannot be written to"),
-        Some(ErrorCode::CannotOpen) => {
-            (ErrorKind::Unavailable, "the file cannot be opened; look at its permissions and those of its folder")
+        Some(ErrorCode::DiskFull) => (Unavailable, TransactionFailed, "the disk is full; make room and try again"),
+        Some(ErrorCode::ReadOnly) => (ReadOnly, TransactionFailed, "the file or its folder cannot be written to"),
+        Some(ErrorCode::CannotOpen) => (
+            Unavailable,
+            TransactionFailed,
+            "the file cannot be opened; look at its permissions, those of its folder, and the limit of open files",
+        ),
+        Some(ErrorCode::NotADatabase) => (Corrupt, TransactionFailed, "the file is not a SQLite database"),
+        Some(ErrorCode::DatabaseCorrupt) => (Corrupt, StatementFailed, "the file is damaged"),
+        Some(ErrorCode::SystemIoFailure) => (
+            Unavailable,
+            TransactionFailed,
+            "the disk failed to read or write, or the file has reached a limit of its size (`ulimit -f`)",
+        ),
+        Some(ErrorCode::OutOfMemory) => (Unavailable, TransactionFailed, "there is no memory for it; try again"),
+        Some(ErrorCode::OperationInterrupted) => {
+            (DeadlineExceeded, TransactionFailed, "it was given up, because nobody waited for it any more")
         }
-        Some(ErrorCode::NotADatabase) => (ErrorKind::Corrupt, "the file is not a SQLite database"),
-        Some(ErrorCode::DatabaseCorrupt) => (ErrorKind::Corrupt, "the file is damaged"),
-        Some(ErrorCode::SystemIoFailure) => (ErrorKind::Unavailable, "the disk failed to read or write"),
+        Some(ErrorCode::TooBig) => (InvalidArgument, StatementFailed, "it is larger than SQLite can store"),
+        Some(ErrorCode::ConstraintViolation) if error.to_string().contains(JOURNAL) => {
+            (Internal, Repeated, "the journal has this commit already")
+        }
+        Some(ErrorCode::ConstraintViolation) => (Internal, RowExists, "a row is there that was expected to be absent"),
         _ if error.to_string().contains("no such table") => (
-            ErrorKind::SchemaMissing,
+            SchemaMissing,
+            StatementFailed,
             "tables of the registry are missing; open it with schema_mode `auto` to create them",
         ),
-        _ => (ErrorKind::Internal, "SQLite failed"),
-    };
-    Error::new(kind, format!("{location}: {meaning} ({error})")).with_source(error)
+        _ => (Internal, StatementFailed, "SQLite failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_commit(code: i32) -> Failure {
+        Problem::of_commit(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None), "registry.db").into()
+    }
+
+    #[test]
+    fn only_a_commit_that_was_written_and_not_synced_is_unknown() {
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR, ffi::SQLITE_IOERR_SHMMAP] {
+            assert!(matches!(of_commit(code), Failure::Lost(_)), "{code}");
+        }
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_BUSY] {
+            let Failure::Final(error) = of_commit(code) else { panic!("{code}") };
+            assert!(error.is_retryable(), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_ails_the_disk_or_the_lock_is_no_matter_of_one_commit() {
+        let of = |code| Problem::of(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None), "registry.db");
+        for code in
+            [ffi::SQLITE_BUSY, ffi::SQLITE_FULL, ffi::SQLITE_IOERR_READ, ffi::SQLITE_READONLY, ffi::SQLITE_NOMEM]
+        {
+            assert!(!of(code).is_of_one_commit(), "{code}");
+        }
+        for code in [ffi::SQLITE_TOOBIG, ffi::SQLITE_CONSTRAINT_PRIMARYKEY] {
+            assert!(of(code).is_of_one_commit(), "{code}");
+        }
+    }
 }

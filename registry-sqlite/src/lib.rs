@@ -6,13 +6,17 @@
 //! are waiting into one transaction: many writers share one sync of the disk. Between processes SQLite's write lock
 //! decides; it is taken before anything is checked (`BEGIN IMMEDIATE`), which is what makes commits serializable.
 //!
+//! A file that is removed, or over which another is moved, while it is open is neither read nor written any more: that would be
+//! lost. The error says so.
+//!
 //! ```no_run
 //! use std::sync::Arc;
+//! use feast_registry_core::config::SchemaMode;
 //! use feast_registry_core::{Registry, RegistryOptions};
 //! use feast_registry_sqlite::SqliteBackend;
 //!
 //! # async fn open() -> feast_registry_core::Result<()> {
-//! let backend = SqliteBackend::open("registry.db")?;
+//! let backend = SqliteBackend::open("registry.db", SchemaMode::Auto)?;
 //! let registry = Registry::open(Arc::new(backend), RegistryOptions::default()).await?;
 //! # Ok(())
 //! # }
@@ -21,56 +25,58 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod database;
 mod error;
+mod files;
+mod queue;
+mod readers;
 mod rows;
 mod schema;
+mod session;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
-use feast_registry_core::{Backend, Commit, Error, ErrorKind, Limits, Outcome, Query, Record, Result};
-use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use feast_registry_core::{
+    Backend, Commit, Deadline, JournalEntry, Limits, Outcome, Query, Record, Result, Retention, Revision,
+};
+use feast_registry_sql::{Dialect, JournalState, attempts};
 
 use crate::connection::Location;
+use crate::files::Files;
+use crate::readers::Readers;
+use crate::session::Session;
 use crate::writer::Writer;
 
-/// How many connections read at the same time; more readers wait.
-const READERS: usize = 16;
-
-/// How often a read is tried while other processes remove the tables and make them again.
-const READ_TRIES: usize = 10;
-
-/// SQLite's own limit for one value (`SQLITE_MAX_LENGTH`), less some room for the rest of the row.
-const VALUE_BYTES: usize = 999_000_000;
+/// SQLite's own limit for one row (`SQLITE_MAX_LENGTH`) is a billion bytes; a row of the journal has a value as it was and
+/// as it is.
+const VALUE_BYTES: usize = 499_000_000;
 
 /// A registry in a SQLite file.
+///
+/// Dropping it, as [`Backend::close`], ends what has begun and waits for it; what still waits for the lock of another process
+/// waits no longer than its caller does.
 #[derive(Debug)]
 pub struct SqliteBackend {
+    location: Location,
+    mode: SchemaMode,
+    journal: JournalState,
     readers: Arc<Readers>,
     writer: Writer,
 }
 
-/// Connections for reading; a registry in memory has none, since another connection would see another database.
-#[derive(Debug)]
-struct Readers {
-    location: Location,
-    idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
-}
-
 impl SqliteBackend {
-    /// Opens a file, or makes it. Its tables are made by [`Backend::prepare`].
+    /// Opens a file, or makes it. Its tables are made by [`Backend::prepare`], if `mode` says so.
     ///
     /// A relative path is taken from the working folder, as SQLAlchemy does.
     ///
     /// # Errors
     /// When the file cannot be opened or made, or is not a SQLite database.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::at(Location::file(path.as_ref()))
+    pub fn open(path: impl AsRef<Path>, mode: SchemaMode) -> Result<Self> {
+        Self::at(Location::file(path.as_ref()), mode)
     }
 
     /// A registry in memory, gone when it is dropped.
@@ -78,79 +84,70 @@ impl SqliteBackend {
     /// # Errors
     /// When SQLite has no memory for it.
     pub fn in_memory() -> Result<Self> {
-        Self::at(Location::Memory)
+        Self::at(Location::Memory, SchemaMode::Auto)
     }
 
-    fn at(location: Location) -> Result<Self> {
-        let writer = Writer::start(&location)?;
-        let readers = Readers { location, idle: Mutex::default(), permits: Semaphore::new(READERS) };
-        Ok(Self { readers: Arc::new(readers), writer })
+    /// The same with a journal of another size.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.journal.set_retention(retention);
+        self
     }
 
-    async fn read_once(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
-        if self.readers.location == Location::Memory {
-            return self.writer.read(queries.to_vec()).await;
-        }
-        let readers = Arc::clone(&self.readers);
-        let queries = queries.to_vec();
-        let _permit = self.readers.permits.acquire().await.map_err(|_| Error::internal("the readers are closed"))?;
-        let task = tokio::task::spawn_blocking(move || readers.read(&queries));
-        task.await.map_err(|error| Error::internal("a read of the registry was aborted").with_source(error))?
+    fn at(location: Location, mode: SchemaMode) -> Result<Self> {
+        let connection = connection::open_writer(&location)?;
+        let files = Files::of(&connection, &location)?.map(Arc::new);
+        let session = Session::new(connection, location.clone(), files.clone());
+        Ok(Self {
+            mode,
+            journal: JournalState::new(Dialect::Sqlite),
+            readers: Arc::new(Readers::new(location.clone(), files)),
+            writer: Writer::start(session, location.to_string())?,
+            location,
+        })
     }
 }
 
-impl Readers {
-    fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => connection::open_reader(&self.location)?,
-        };
-        let answers = rows::read(&connection, queries)?;
-        // A connection that failed is not used again.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        Ok(answers)
+impl Drop for SqliteBackend {
+    /// The thread that writes closes its connection last, so that it is the one that tidies up.
+    fn drop(&mut self) {
+        self.readers.close();
     }
 }
 
 #[async_trait]
 impl Backend for SqliteBackend {
     fn location(&self) -> String {
-        self.readers.location.to_string()
+        self.location.to_string()
     }
 
     /// SQLite does not hold columns to their width, and neither does Feast on it.
     fn limits(&self) -> Limits {
-        Limits { name_chars: None, value_bytes: VALUE_BYTES, keeps_order: true }
+        Limits::new(VALUE_BYTES).with_unkept(self.journal.unkept())
     }
 
-    async fn prepare(&self, mode: SchemaMode) -> Result<()> {
-        self.writer.prepare(mode).await
+    async fn prepare(&self, deadline: &Deadline) -> Result<()> {
+        attempts::prepare(self, deadline).await
     }
 
-    async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
-        let mut answers = self.read_once(queries).await;
-        for _ in 0..READ_TRIES {
-            match &answers {
-                Err(error) if error.kind() == ErrorKind::SchemaMissing && self.writer.makes_tables() => {}
-                _ => break,
-            }
-            // The tables are gone because the last project is: then there is nothing, and nothing is made for a reader.
-            if self.writer.is_empty().await? {
-                return Ok(vec![Vec::new(); queries.len()]);
-            }
-            // Some are missing, or another process has just made them again.
-            self.writer.prepare(SchemaMode::Auto).await?;
-            answers = self.read_once(queries).await;
-        }
-        answers
+    async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
+        attempts::read(self, queries, deadline).await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<Outcome> {
-        self.writer.commit(commit).await
+    async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
+        attempts::commit(self, commit, deadline).await
     }
 
-    async fn remove_if_empty(&self) -> Result<bool> {
-        self.writer.remove_if_empty().await
+    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        attempts::journal(self, after, limit, deadline).await
+    }
+
+    async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
+        attempts::remove_if_empty(self, deadline).await
+    }
+
+    async fn close(&self) {
+        self.readers.close();
+        self.writer.close().await;
     }
 }

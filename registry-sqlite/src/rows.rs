@@ -1,57 +1,169 @@
 //! Running the statements that all SQL backends share, within whatever transaction the connection is in.
 
-use feast_registry_core::{Commit, Outcome, Query, Record};
-use feast_registry_sql::{self as sql, Dialect, Read, Row, Statement, Value};
-use rusqlite::{Connection, Result, params_from_iter};
+use std::collections::HashSet;
+use std::ops::{Deref, DerefMut};
 
-use crate::error::sqlite_error;
+use feast_registry_core::{
+    Commit, CommitId, Environment as _, Error, Expected, Key, Outcome, Query, Record, Retention, Revision, System,
+};
+use feast_registry_sql::journal::{self, JournalRow, Revisions};
+use feast_registry_sql::{self as sql, Dialect, Found, JOURNAL, Read, Row, Statement, Value};
+use rusqlite::{CachedStatement, Connection, Result, params_from_iter};
+
+/// Statements with more values are not kept prepared: they are lists of keys, of which nearly every length is another
+/// statement, and of a size that grows with it.
+const MAX_CACHED_VALUES: usize = 32;
 
 /// Answers queries from one state of the database.
-pub(crate) fn read(connection: &Connection, queries: &[Query]) -> feast_registry_core::Result<Vec<Vec<Record>>> {
-    let answers = || {
-        let read = Read::new(Dialect::Sqlite, queries);
-        // One statement sees one state of its own accord; between BEGIN and COMMIT all do.
-        let is_transaction = read.statements.len() > 1;
-        if is_transaction {
-            connection.execute_batch("BEGIN")?;
-        }
-        let rows = rows(connection, &read.statements);
-        if is_transaction {
-            connection.execute_batch(if rows.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-        }
-        Ok(read.answers(queries, rows?))
+pub(crate) fn read(connection: &Connection, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
+    let read = Read::new(Dialect::Sqlite, queries);
+    // One statement sees one state of its own accord.
+    let rows = if read.statements.len() > 1 {
+        at_once(connection, || rows(connection, &read.statements))?
+    } else {
+        rows(connection, &read.statements)?
     };
-    answers()
-        .map_err(|error| sqlite_error(error, connection.path().filter(|path| !path.is_empty()).unwrap_or(":memory:")))
+    Ok(read.answers(queries, rows))
 }
 
-/// Checks and writes a commit. An error leaves the transaction to be rolled back.
-pub(crate) fn commit(connection: &Connection, commit: &Commit) -> Result<Outcome> {
+/// Reads entries of the journal; `None` if it does not have the revision `after`.
+pub(crate) fn read_journal(
+    connection: &Connection,
+    after: Option<Revision>,
+    limit: usize,
+) -> Result<Option<Vec<JournalRow>>> {
+    let (known, read) = journal::read(Dialect::Sqlite, after, limit, None);
+    at_once(connection, || {
+        if let Some(known) = known
+            && !prepared(connection, &known)?.exists(params(&known))?
+        {
+            return Ok(None);
+        }
+        let mut statement = prepared(connection, &read)?;
+        let rows = statement.query_map(params(&read), journal_row)?;
+        rows.collect::<Result<_>>().map(Some)
+    })
+}
+
+/// Runs statements that only read, all on one state of the database.
+fn at_once<T>(connection: &Connection, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    connection.execute_batch("BEGIN")?;
+    let done = run();
+    connection.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+    done
+}
+
+/// The key of an expectation of a commit that does not hold.
+pub(crate) fn conflict(connection: &Connection, commit: &Commit) -> Result<Option<Key>> {
     let keys = commit.expectations.iter().map(|(key, _)| key.clone()).collect();
     let queries = [Query::Keys(keys)];
     let read = Read::new(Dialect::Sqlite, &queries);
     let found = read.answers(&queries, rows(connection, &read.statements)?).remove(0);
-    if let Some(key) = sql::conflict(&commit.expectations, &found) {
-        return Ok(Outcome::Conflict(key));
+    Ok(sql::conflict(&commit.expectations, &found))
+}
+
+/// The statements that write a commit whose expectations hold, with its journal if that has a `revision`.
+///
+/// # Errors
+/// `Corrupt` when the value of a version is no record of a version.
+pub(crate) fn writes(commit: &Commit, revision: Option<i64>) -> Result<Vec<Statement>, Error> {
+    let absent: HashSet<&Key> =
+        commit.expectations.iter().filter(|(_, expected)| *expected == Expected::Absent).map(|(key, _)| key).collect();
+    match revision {
+        Some(revision) => journal::journaled_writes(Dialect::Sqlite, commit, absent, Revisions::Number(revision)),
+        None => sql::writes_beside(Dialect::Sqlite, commit, absent),
     }
-    let writes = sql::writes(Dialect::Sqlite, commit)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    for Statement { text, values } in &writes {
-        connection.prepare_cached(text)?.execute(params_from_iter(values.iter().map(parameter)))?;
-    }
-    Ok(Outcome::Committed)
+}
+
+/// Runs statements that write.
+pub(crate) fn execute(connection: &Connection, statements: &[Statement]) -> Result<()> {
+    statements.iter().try_for_each(|statement| prepared(connection, statement)?.execute(params(statement)).map(drop))
+}
+
+/// The outcome that a commit has had, if the journal has it and it was not fenced off.
+pub(crate) fn find(connection: &Connection, id: CommitId) -> Result<Option<Found>> {
+    let find = journal::find(Dialect::Sqlite, id);
+    let mut statement = prepared(connection, &find)?;
+    let mut found =
+        statement.query_map(params(&find), |row| Ok(journal::found(row.get(0)?, &row.get::<_, String>(1)?)))?;
+    found.next().transpose()
+}
+
+/// [`find`] as an outcome.
+pub(crate) fn outcome(connection: &Connection, id: CommitId) -> Result<Option<Outcome>> {
+    Ok(match find(connection, id)? {
+        Some(Found::Committed(revision)) => Some(Outcome::Committed { revision: Some(revision) }),
+        Some(Found::Fenced) | None => None,
+    })
+}
+
+/// Takes the identity of a commit for good.
+pub(crate) fn fence(connection: &Connection, commit: &Commit) -> Result<()> {
+    let revision = Revisions::Number(next_revision(connection)?);
+    execute(connection, &[journal::fence(Dialect::Sqlite, commit, revision)])
+}
+
+/// The revision of the next commit. It is read in each transaction, since other processes write too.
+pub(crate) fn next_revision(connection: &Connection) -> Result<i64> {
+    let newest = connection
+        .prepare_cached(&format!("SELECT max(revision) FROM {JOURNAL}"))?
+        .query_row((), |row| row.get::<_, Option<i64>>(0))?;
+    Ok(newest.map_or(1, |newest| newest.saturating_add(1)))
+}
+
+/// Removes some of what the journal need not keep; returns how many rows.
+pub(crate) fn prune(connection: &Connection, retention: Retention) -> Result<usize> {
+    let prune = journal::prune(Dialect::Sqlite, retention, &System.now());
+    prepared(connection, &prune)?.execute(params(&prune))
 }
 
 fn rows(connection: &Connection, statements: &[Statement]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for Statement { text, values } in statements {
-        let mut statement = connection.prepare_cached(text)?;
-        let found = statement.query_map(params_from_iter(values.iter().map(parameter)), row)?;
-        for row in found {
+    for statement in statements {
+        let mut prepared = prepared(connection, statement)?;
+        for row in prepared.query_map(params(statement), row)? {
             rows.push(row?);
         }
     }
     Ok(rows)
+}
+
+/// A statement that goes back to the cache of its connection, if it is one that comes again.
+enum Prepared<'a> {
+    Kept(CachedStatement<'a>),
+    Once(rusqlite::Statement<'a>),
+}
+
+fn prepared<'a>(connection: &'a Connection, statement: &Statement) -> Result<Prepared<'a>> {
+    Ok(if statement.values.len() <= MAX_CACHED_VALUES {
+        Prepared::Kept(connection.prepare_cached(&statement.text)?)
+    } else {
+        Prepared::Once(connection.prepare(&statement.text)?)
+    })
+}
+
+impl<'a> Deref for Prepared<'a> {
+    type Target = rusqlite::Statement<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Prepared::Kept(statement) => statement,
+            Prepared::Once(statement) => statement,
+        }
+    }
+}
+
+impl DerefMut for Prepared<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match self {
+            Prepared::Kept(statement) => statement,
+            Prepared::Once(statement) => statement,
+        }
+    }
+}
+
+fn params(statement: &Statement) -> impl rusqlite::Params {
+    params_from_iter(statement.values.iter().map(parameter))
 }
 
 fn parameter(value: &Value) -> rusqlite::types::ToSqlOutput<'_> {
@@ -61,6 +173,7 @@ fn parameter(value: &Value) -> rusqlite::types::ToSqlOutput<'_> {
         Value::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
         Value::Integer(number) => ToSqlOutput::Owned(Owned::from(*number)),
         Value::BigInteger(number) => ToSqlOutput::Owned(Owned::from(*number)),
+        Value::NoText => ToSqlOutput::Owned(Owned::Null),
     }
 }
 
@@ -76,5 +189,26 @@ fn row(row: &rusqlite::Row<'_>) -> Result<Row> {
         view_type: row.get(7)?,
         description: row.get(8)?,
         version_id: row.get(9)?,
+    })
+}
+
+fn journal_row(row: &rusqlite::Row<'_>) -> Result<JournalRow> {
+    Ok(JournalRow {
+        revision: row.get(0)?,
+        commit_id: row.get(1)?,
+        change_number: row.get(2)?,
+        committed_at: row.get(3)?,
+        author: row.get(4)?,
+        reason: row.get(5)?,
+        target: row.get(6)?,
+        project: row.get(7)?,
+        name: row.get(8)?,
+        number: row.get(9)?,
+        value_before: row.get::<_, Option<Vec<u8>>>(10)?.map(Into::into),
+        value_after: row.get::<_, Option<Vec<u8>>>(11)?.map(Into::into),
+        version_type: row.get(12)?,
+        version_created: row.get(13)?,
+        version_description: row.get(14)?,
+        version_id: row.get(15)?,
     })
 }

@@ -1,212 +1,234 @@
 //! The one thread of a process that writes: it takes the commits that are waiting into one transaction.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use feast_registry_core::config::SchemaMode;
-use feast_registry_core::{Commit, Error, ErrorKind, Outcome, Query, Record, Result};
-use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::oneshot;
+use feast_registry_core::{Commit, Deadline, Error, ErrorKind, Outcome, Result, Retention};
+use feast_registry_sql::Failure;
+use tokio::sync::{oneshot, watch};
 
-use crate::connection::{self, Location};
-use crate::error::sqlite_error;
-use crate::{rows, schema};
+use crate::error::Problem;
+use crate::queue::{self, Job, Next, Refusal, Ticket};
+use crate::session::Session;
 
 /// The most commits that share a transaction, so that the first of them does not wait long for the last.
 const MAX_BATCH: usize = 256;
 
-type Reply<T> = oneshot::Sender<Result<T>>;
+/// How long a caller goes on beyond its deadline to learn what became of what has begun.
+const SEEN_THROUGH_FOR: Duration = Duration::from_secs(5);
 
-enum Job {
-    Commit(Commit, Reply<Outcome>),
-    Prepare(SchemaMode, Reply<()>),
-    Read(Vec<Query>, Reply<Vec<Vec<Record>>>),
-    RemoveIfEmpty(Reply<bool>),
-    IsEmpty(Reply<bool>),
+/// What a caller waits for before its work begins, as an error says it.
+const WAITS_FOR: &str = "a turn to write to the SQLite file, or for the lock of another process on it";
+
+/// A commit to be done.
+pub(crate) struct Work {
+    pub(crate) commit: Commit,
+    /// Whether tables that are missing are made before.
+    pub(crate) makes_tables: bool,
+    /// Whether there is a journal.
+    pub(crate) is_journaled: bool,
+    reply: oneshot::Sender<Result<Outcome, Problem>>,
 }
 
-/// The handle of the writing thread. Dropping it waits until what has been handed over is done.
-#[derive(Debug)]
+/// Something else to be done with the connection.
+type Task = Box<dyn FnOnce(&mut Session) + Send>;
+
+type Queue = queue::Queue<Work, Task>;
+
+/// The handle of the writing thread. Dropping it waits until what has begun is done.
 pub(crate) struct Writer {
-    jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
-    makes_tables: Arc<AtomicBool>,
+    location: String,
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Its sender is dropped when the thread has ended.
+    ended: watch::Receiver<()>,
 }
 
 impl Writer {
-    pub(crate) fn start(location: &Location) -> Result<Self> {
-        let makes_tables = Arc::new(AtomicBool::new(false));
-        let work = Work {
-            connection: connection::open_writer(location)?,
-            location: location.clone(),
-            makes_tables: Arc::clone(&makes_tables),
-            is_wal: *location == Location::Memory,
-        };
-        let (jobs, queue) = mpsc::channel();
+    pub(crate) fn start(session: Session, location: String) -> Result<Self> {
+        let queue = Arc::new(Queue::new());
+        let (running, ended) = watch::channel(());
+        let of_thread = Arc::clone(&queue);
         let thread = thread::Builder::new()
             .name("registry-sqlite".to_owned())
-            .spawn(move || work.run(&queue))
+            .spawn(move || {
+                run(session, &of_thread);
+                drop(running);
+            })
             .map_err(|error| Error::internal("the writing thread cannot be started").with_source(error))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), makes_tables })
+        Ok(Self { location, queue, thread: Mutex::new(Some(thread)), ended })
     }
 
-    /// Whether tables that are missing are made (`schema_mode: auto`).
-    pub(crate) fn makes_tables(&self) -> bool {
-        self.makes_tables.load(Ordering::Relaxed)
+    /// Commits, together with others that are waiting.
+    pub(crate) async fn commit(
+        &self,
+        commit: Commit,
+        makes_tables: bool,
+        is_journaled: bool,
+        deadline: &Deadline,
+    ) -> Result<Outcome, Failure> {
+        let work = |reply| Work { commit, makes_tables, is_journaled, reply };
+        self.ask(deadline, work, Job::Commit).await
     }
 
-    pub(crate) async fn commit(&self, commit: Commit) -> Result<Outcome> {
-        self.ask(|reply| Job::Commit(commit, reply)).await
+    /// Does something with the connection. What it does for a long time it does while its argument says that somebody waits.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        deadline: &Deadline,
+        task: impl FnOnce(&mut Session, &dyn Fn() -> bool) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let of_task = deadline.clone();
+        let boxed = |reply: oneshot::Sender<Result<T, Problem>>| -> Task {
+            Box::new(move |session| {
+                let done = task(session, &|| !of_task.is_over() && !reply.is_closed());
+                // Whoever no longer waits for an answer gets none.
+                drop(reply.send(done));
+            })
+        };
+        self.ask(deadline, boxed, Job::Task).await
     }
 
-    pub(crate) async fn prepare(&self, mode: SchemaMode) -> Result<()> {
-        self.ask(|reply| Job::Prepare(mode, reply)).await
+    async fn ask<T, W>(
+        &self,
+        deadline: &Deadline,
+        work: impl FnOnce(oneshot::Sender<Result<T, Problem>>) -> W,
+        job: impl FnOnce(Arc<Ticket<W>>) -> Job<Work, Task>,
+    ) -> Result<T, Failure> {
+        deadline.check(WAITS_FOR).map_err(Failure::Final)?;
+        let (reply, mut answer) = oneshot::channel();
+        let ticket = Arc::new(Ticket::new(work(reply), deadline.clone()));
+        self.queue.push(job(Arc::clone(&ticket))).map_err(|refusal| Failure::Final(self.refused(refusal)))?;
+        // A caller who leaves takes its work along, unless that has begun.
+        let ticket = Withdrawn(ticket);
+        let answered = match deadline.wait_for(WAITS_FOR, &mut answer).await {
+            Ok(answered) => Some(answered),
+            Err(exceeded) if ticket.0.withdraw() => return Err(Failure::Final(exceeded)),
+            Err(_) => tokio::time::timeout(SEEN_THROUGH_FOR, answer).await.ok(),
+        };
+        match answered {
+            Some(Ok(answer)) => answer.map_err(Failure::from),
+            Some(Err(_)) => Err(self.lost("was ended by a defect of this library, which the log has")),
+            None => Err(self.lost("is still under way")),
+        }
     }
 
-    pub(crate) async fn read(&self, queries: Vec<Query>) -> Result<Vec<Vec<Record>>> {
-        self.ask(|reply| Job::Read(queries, reply)).await
+    fn lost(&self, what: &str) -> Failure {
+        Failure::Lost(Error::new(ErrorKind::Unavailable, format!("{}: a write {what}", self.location)))
     }
 
-    pub(crate) async fn remove_if_empty(&self) -> Result<bool> {
-        self.ask(Job::RemoveIfEmpty).await
+    fn refused(&self, refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::Full => Error::new(
+                ErrorKind::Overloaded,
+                format!("{}: too many calls wait to write; nothing was done: try again later", self.location),
+            ),
+            Refusal::Closed => closed(&self.location),
+        }
     }
 
-    /// Whether there are no tables at all.
-    pub(crate) async fn is_empty(&self) -> Result<bool> {
-        self.ask(Job::IsEmpty).await
+    /// Prunes the journal when nobody waits.
+    pub(crate) fn prune(&self, retention: Retention) {
+        self.queue.prune(retention);
     }
 
-    async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T> {
-        let stopped = || Error::internal("the writing thread has stopped");
-        let (reply, answer) = oneshot::channel();
-        self.jobs.as_ref().ok_or_else(stopped)?.send(job(reply)).map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+    /// Lets nothing in any more, and waits until what is in line is done. Cancel-safe.
+    pub(crate) async fn close(&self) {
+        self.queue.close();
+        // Nothing is ever sent.
+        while self.ended.clone().changed().await.is_ok() {}
+        self.join();
     }
+
+    fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!(location = self.location, "the thread that writes the registry has panicked");
+        }
+    }
+}
+
+/// The error of a backend that was closed.
+pub(crate) fn closed(location: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("{location}: the registry was closed"))
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.jobs.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that writes the registry has panicked");
+        self.queue.close();
+        self.join();
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+/// Withdraws a ticket when it is dropped.
+struct Withdrawn<W>(Arc<Ticket<W>>);
+
+impl<W> Drop for Withdrawn<W> {
+    fn drop(&mut self) {
+        self.0.withdraw();
+    }
+}
+
+fn run(mut session: Session, queue: &Queue) {
+    loop {
+        let next = queue.next(MAX_BATCH);
+        if matches!(next, Next::End) {
+            return;
+        }
+        // A panic ends what it was in, whose callers are told; the thread goes on for the others.
+        if catch_unwind(AssertUnwindSafe(|| step(&mut session, queue, next))).is_err() {
+            tracing::error!("a write to the registry panicked");
         }
     }
 }
 
-struct Work {
-    connection: Connection,
-    location: Location,
-    makes_tables: Arc<AtomicBool>,
-    /// Whether the file is in WAL mode. It is put there before it is first changed: who only looks changes nothing.
-    is_wal: bool,
+fn step(session: &mut Session, queue: &Queue, next: Next<Work, Task>) {
+    match next {
+        Next::Commits(commits) => commit(session, queue, commits),
+        Next::Task(ticket) => {
+            if let Some(task) = ticket.claim() {
+                task(session);
+            }
+        }
+        Next::Prune(retention) => match session.prune(retention) {
+            Ok(0) => {}
+            Ok(_) => queue.prune(retention),
+            // It is tried again after the next commits.
+            Err(problem) => tracing::debug!(error = %Error::from(problem), "the journal was not pruned"),
+        },
+        Next::End => {}
+    }
 }
 
-impl Work {
-    fn run(mut self, queue: &mpsc::Receiver<Job>) {
-        let mut next = queue.recv().ok();
-        while let Some(job) = next.take() {
-            match job {
-                Job::Commit(commit, reply) => {
-                    let mut batch = vec![(commit, reply)];
-                    while batch.len() < MAX_BATCH {
-                        match queue.try_recv() {
-                            Ok(Job::Commit(commit, reply)) => batch.push((commit, reply)),
-                            other => {
-                                next = other.ok();
-                                break;
-                            }
-                        }
-                    }
-                    self.commit_batch(batch);
-                }
-                // Whoever no longer waits for an answer gets none.
-                Job::Prepare(mode, reply) => drop(reply.send(self.prepare(mode))),
-                Job::Read(queries, reply) => drop(reply.send(rows::read(&self.connection, &queries))),
-                Job::RemoveIfEmpty(reply) => drop(reply.send(self.remove_if_empty())),
-                Job::IsEmpty(reply) => drop(reply.send(self.is_empty())),
-            }
-            if next.is_none() {
-                next = queue.recv().ok();
+/// Commits all in one transaction, and those that come while the lock is waited for.
+fn commit(session: &mut Session, queue: &Queue, mut waiting: Vec<Arc<Ticket<Work>>>) {
+    let begun = session.begin(|| {
+        waiting.retain(|ticket| ticket.is_waiting());
+        queue.add_commits(&mut waiting, MAX_BATCH);
+        !waiting.is_empty()
+    });
+    let claimed: Vec<Work> = waiting.iter().filter_map(|ticket| ticket.claim()).collect();
+    if claimed.is_empty() {
+        return session.roll_back();
+    }
+    match begun.and_then(|()| session.commit(&claimed)) {
+        Ok(outcomes) => {
+            for (work, outcome) in claimed.into_iter().zip(outcomes) {
+                drop(work.reply.send(outcome));
             }
         }
-    }
-
-    /// Commits all in one transaction; if that fails, each in its own, so that none fails for another's sake.
-    fn commit_batch(&mut self, batch: Vec<(Commit, Reply<Outcome>)>) {
-        let (commits, replies): (Vec<Commit>, Vec<Reply<Outcome>>) = batch.into_iter().unzip();
-        let outcomes = match self.transaction(&commits) {
-            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
-            Err(error) if commits.len() == 1 => vec![Err(error)],
-            Err(_) => {
-                let alone = |commit: Commit| self.transaction(&[commit]).map(|mut outcomes| outcomes.remove(0));
-                commits.into_iter().map(alone).collect::<Vec<_>>()
+        Err(problem) => {
+            for work in claimed {
+                drop(work.reply.send(Err(problem.clone())));
             }
-        };
-        for (reply, outcome) in replies.into_iter().zip(outcomes) {
-            drop(reply.send(outcome));
-        }
-    }
-
-    fn transaction(&mut self, commits: &[Commit]) -> Result<Vec<Outcome>> {
-        match self.try_transaction(commits, false) {
-            // The tables may be gone because the last project is. They are made again in the very transaction that
-            // writes, so that another process cannot remove them in between.
-            Err(error) if error.kind() == ErrorKind::SchemaMissing && self.makes_tables.load(Ordering::Relaxed) => {
-                self.try_transaction(commits, true)
-            }
-            outcomes => outcomes,
-        }
-    }
-
-    fn try_transaction(&mut self, commits: &[Commit], makes_tables: bool) -> Result<Vec<Outcome>> {
-        self.use_wal()?;
-        let mut run = || {
-            // The write lock is taken before anything is checked. Dropping the transaction unfinished rolls it back.
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if makes_tables {
-                schema::create_missing(&transaction)?;
-            }
-            let outcomes = commits
-                .iter()
-                .map(|commit| rows::commit(&transaction, commit))
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            transaction.commit()?;
-            Ok(outcomes)
-        };
-        run().map_err(|error| sqlite_error(error, &self.location))
-    }
-
-    fn prepare(&mut self, mode: SchemaMode) -> Result<()> {
-        self.makes_tables.store(mode == SchemaMode::Auto, Ordering::Relaxed);
-        if mode == SchemaMode::Auto {
-            self.use_wal()?;
-        }
-        schema::prepare(&mut self.connection, mode).map_err(|error| sqlite_error(error, &self.location))?
-    }
-
-    fn use_wal(&mut self) -> Result<()> {
-        if !self.is_wal {
-            connection::use_wal(&self.connection, &self.location)?;
-            self.is_wal = true;
-        }
-        Ok(())
-    }
-
-    fn is_empty(&self) -> Result<bool> {
-        schema::is_empty(&self.connection).map_err(|error| sqlite_error(error, &self.location))
-    }
-
-    fn remove_if_empty(&mut self) -> Result<bool> {
-        if !self.makes_tables.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        match schema::remove_if_empty(&mut self.connection).map_err(|error| sqlite_error(error, &self.location)) {
-            // Another process was faster.
-            Err(error) if error.kind() == ErrorKind::SchemaMissing => Ok(true),
-            outcome => outcome,
         }
     }
 }

@@ -1,0 +1,179 @@
+//! Whether the files of an open database are still the ones at their paths.
+//!
+//! SQLite writes into the files that it has open, whatever becomes of their names: into a file that was removed, or over
+//! which another was moved, it goes on writing what nobody will find again. So their devices and inodes are compared before a
+//! commit and before it is acknowledged. `conformance-tests/tests/sqlite_replaced.rs` has the proof.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use feast_registry_core::ErrorKind;
+use rusqlite::{Connection, FileControl};
+
+use crate::connection::Location;
+use crate::error::Problem;
+
+/// The files of an open database.
+#[derive(Debug)]
+pub(crate) struct Files {
+    location: String,
+    /// Where the database is, as it was configured, and with symbolic links resolved as SQLite resolves them.
+    database: Vec<File>,
+    /// The `-wal` and the `-shm`, once the database is open in WAL mode.
+    wal: OnceLock<[File; 2]>,
+}
+
+/// A file that is open.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    identity: Identity,
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Removed,
+    Replaced,
+}
+
+/// Device and inode.
+#[cfg(unix)]
+type Identity = (u64, u64);
+/// Elsewhere than on Unix a file that is open cannot be replaced.
+#[cfg(not(unix))]
+type Identity = ();
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(path: &Path) -> Option<Identity> {
+    std::fs::metadata(path).ok().map(drop)
+}
+
+impl File {
+    fn at(path: PathBuf) -> Option<Self> {
+        identity(&path).map(|identity| Self { path, identity })
+    }
+
+    fn change(&self) -> Option<Change> {
+        match identity(&self.path) {
+            Some(identity) if identity == self.identity => None,
+            Some(_) => Some(Change::Replaced),
+            None => Some(Change::Removed),
+        }
+    }
+}
+
+impl Files {
+    /// The file that a connection has just opened; `None` for a database in memory.
+    ///
+    /// # Errors
+    /// `Unavailable` when it has been removed or replaced meanwhile.
+    pub(crate) fn of(connection: &Connection, location: &Location) -> Result<Option<Self>, Problem> {
+        let Location::File(configured) = location else { return Ok(None) };
+        let resolved = connection.path().map_or_else(|| configured.clone(), PathBuf::from);
+        let paths = if resolved == *configured { vec![resolved] } else { vec![resolved, configured.clone()] };
+        let database: Option<Vec<File>> = paths.into_iter().map(File::at).collect();
+        match database {
+            Some(database) if !has_moved(connection) => {
+                Ok(Some(Self { location: location.to_string(), database, wal: OnceLock::new() }))
+            }
+            _ => Err(Problem::new(
+                ErrorKind::Unavailable,
+                format!("{location}: the file was removed or replaced while it was being opened; try again"),
+            )),
+        }
+    }
+
+    /// Notes the files of the WAL, which a connection now has open.
+    pub(crate) fn note_wal(&self) {
+        if self.wal.get().is_none()
+            && let [Some(wal), Some(shm)] = ["-wal", "-shm"].map(|suffix| File::at(self.beside(suffix)))
+        {
+            // Two threads would note the same.
+            let _ = self.wal.set([wal, shm]);
+        }
+    }
+
+    /// Whether all are the files that were opened.
+    ///
+    /// # Errors
+    /// `Unavailable` when one was removed or replaced.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        let files = self.database.iter().chain(self.wal.get().into_iter().flatten());
+        match files.into_iter().find_map(|file| Some((file, file.change()?))) {
+            None => Ok(()),
+            Some((file, change)) => Err(self.problem(file, change)),
+        }
+    }
+
+    /// [`check`](Self::check) for a connection that was opened just now.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn check_new(&self, connection: &Connection) -> Result<(), Problem> {
+        self.check()?;
+        // It may have been opened while another file was there for a moment.
+        match self.database.first() {
+            Some(file) if has_moved(connection) => Err(self.problem(file, Change::Replaced)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what is in the WAL can be put where it belongs without harm to what is now at the paths: the WAL is at its
+    /// path, and would be taken for one of the file that replaced the database; or the database is at its path, and there is no
+    /// WAL of others.
+    pub(crate) fn is_wal_stranded(&self) -> bool {
+        let Some([wal, _]) = self.wal.get() else { return false };
+        let is_in_place = self.database.iter().all(|file| file.change().is_none());
+        match wal.change() {
+            None => !is_in_place,
+            Some(Change::Removed) => is_in_place,
+            Some(Change::Replaced) => false,
+        }
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.database.first().map_or_else(OsString::new, |file| file.path.clone().into_os_string());
+        path.push(suffix);
+        path.into()
+    }
+
+    fn problem(&self, file: &File, change: Change) -> Problem {
+        let what = match change {
+            Change::Removed => "removed",
+            Change::Replaced => "replaced by another",
+        };
+        Problem::new(
+            ErrorKind::Unavailable,
+            format!(
+                "{}: the file `{}` was {what} while this process had it open; nothing is read from it or written to it any \
+                 more, since that would be lost. Stop all processes that use this registry, see to it that the right file is \
+                 there and that no `-wal` or `-shm` of another file is beside it, and start them again",
+                self.location,
+                file.path.display(),
+            ),
+        )
+    }
+}
+
+/// Whether the path that a connection opened no longer leads to the file that it has open.
+fn has_moved(connection: &Connection) -> bool {
+    #[cfg(unix)]
+    {
+        let mut moved = 0;
+        let asked = connection.file_control(None::<&str>, FileControl::HasMoved(&mut moved));
+        asked.is_ok() && moved != 0
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = connection;
+        false
+    }
+}

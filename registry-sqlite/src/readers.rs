@@ -1,0 +1,151 @@
+//! The connections that read.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use feast_registry_core::{Deadline, Error};
+use feast_registry_sql::Failure;
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use tokio::sync::Semaphore;
+
+use crate::connection::{self, Location};
+use crate::error::Problem;
+use crate::files::Files;
+use crate::writer::closed;
+
+/// How many connections read at the same time; more readers wait.
+pub(crate) const READERS: usize = 16;
+
+/// After so many steps of a statement SQLite asks whether anybody still waits for it: some tens of microseconds.
+const STEPS_BETWEEN_LOOKS: i32 = 1000;
+
+/// Connections for reading. A registry in memory has none, since another connection would see another database.
+pub(crate) struct Readers {
+    location: Location,
+    files: Option<Arc<Files>>,
+    /// `None` once closed.
+    idle: Mutex<Option<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Readers {
+    pub(crate) fn new(location: Location, files: Option<Arc<Files>>) -> Self {
+        let permits = Arc::new(Semaphore::new(READERS));
+        Self { location, files, idle: Mutex::new(Some(Vec::new())), permits }
+    }
+
+    /// Reads on a thread for blocking work. When the caller leaves or its deadline is over, SQLite is interrupted; the permit is
+    /// held until it has stopped, so that callers who leave never make for more than [`READERS`] reads at once.
+    /// (`conformance-tests/tests/sqlite_abandoned.rs`)
+    pub(crate) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        deadline: &Deadline,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        const WAITS_FOR: &str = "a connection that reads";
+        deadline.check(WAITS_FOR).map_err(Failure::Final)?;
+        let permit = Arc::clone(&self.permits).acquire_owned();
+        let permit = deadline.wait_for(WAITS_FOR, permit).await.map_err(Failure::Final)?;
+        let permit = permit.map_err(|_| Failure::Final(closed(&self.location.to_string())))?;
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let (readers, of_read) = (Arc::clone(self), Arc::clone(&abandoned));
+        let task = tokio::task::spawn_blocking(move || {
+            let read = readers.read_now(work, &of_read);
+            drop(permit);
+            read
+        });
+        let _abandoned_when_dropped = Abandon(abandoned);
+        let read = deadline.wait_for("the answer to a read", task).await.map_err(Failure::Final)?;
+        let aborted = |error| Failure::Final(Error::internal("a read of the registry was aborted").with_source(error));
+        read.map_err(aborted)?.map_err(Failure::from)
+    }
+
+    fn read_now<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        abandoned: &Arc<AtomicBool>,
+    ) -> Result<T, Problem> {
+        let problem = |error| Problem::of(error, &self.location);
+        let mut connection = self.connection()?;
+        attend(&mut connection, Some(abandoned)).map_err(problem)?;
+        // A connection that failed is not used again.
+        let read = work(&connection).map_err(problem)?;
+        attend(&mut connection, None).map_err(problem)?;
+        match &mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(idle) => idle.push(connection),
+            None => self.close_connection(connection),
+        }
+        Ok(read)
+    }
+
+    /// A connection on the file that the registry was opened with.
+    fn connection(&self) -> Result<Connection, Problem> {
+        if let Some(files) = &self.files {
+            files.check()?;
+        }
+        let idle = match &mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(idle) => idle.pop(),
+            None => {
+                let closed = closed(&self.location.to_string());
+                return Err(Problem::new(closed.kind(), closed.to_string()));
+            }
+        };
+        if let Some(connection) = idle {
+            return Ok(connection);
+        }
+        let connection = connection::open_reader(&self.location).map_err(|error| Problem::of(error, &self.location))?;
+        if let Some(files) = &self.files {
+            files.check_new(&connection)?;
+        }
+        Ok(connection)
+    }
+
+    /// Closes the connections that are idle, and each other one when its read ends.
+    pub(crate) fn close(&self) {
+        self.permits.close();
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        idle.into_iter().flatten().for_each(|connection| self.close_connection(connection));
+    }
+
+    /// See [`Session`](crate::session::Session), which does the same.
+    fn close_connection(&self, connection: Connection) {
+        if self.files.as_ref().is_some_and(|files| files.check().is_err()) {
+            drop(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true));
+        }
+    }
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+/// Says that nobody waits any more, when it is dropped.
+struct Abandon(Arc<AtomicBool>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Makes a connection stop what it does, and no longer wait for a lock, once it is abandoned; `None` for one that is idle.
+fn attend(connection: &mut Connection, abandoned: Option<&Arc<AtomicBool>>) -> rusqlite::Result<()> {
+    let is_abandoned = |abandoned: &Arc<AtomicBool>| {
+        let abandoned = Arc::clone(abandoned);
+        move || abandoned.load(Ordering::Relaxed)
+    };
+    connection.progress_handler(STEPS_BETWEEN_LOOKS, abandoned.map(is_abandoned))?;
+    connection.busy_handler(abandoned.map(is_abandoned).map(|is_abandoned| {
+        // Readers of a file in WAL mode wait when it is being recovered; others also for a writer.
+        move |waited: i32| {
+            thread::sleep(Duration::from_millis(waited.clamp(1, 25).unsigned_abs().into()));
+            !is_abandoned()
+        }
+    }))
+}

@@ -1,0 +1,261 @@
+//! The connection that writes: transactions with the write lock, and what must be so for them to be acknowledged.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use feast_registry_core::{Outcome, Retention};
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use crate::connection::{self, Location};
+use crate::error::Problem;
+use crate::files::Files;
+use crate::writer::Work;
+use crate::{rows, schema};
+
+/// How long to wait between two looks whether another process still has the lock: for a moment at first, since writers of a
+/// registry hold it for milliseconds.
+const PAUSES_MS: [u64; 5] = [1, 2, 5, 10, 25];
+
+/// The connection that writes, on its thread.
+pub(crate) struct Session {
+    connection: Connection,
+    location: Location,
+    /// `None` in memory.
+    files: Option<Arc<Files>>,
+    /// Whether the file is in WAL mode. It is put there before it is first changed: who only looks changes nothing.
+    is_wal: bool,
+    /// What SQLite counts of the commits of other connections, as of the last transaction.
+    foreign_commits: Option<i64>,
+}
+
+impl Session {
+    /// A session on a connection that was just opened.
+    pub(crate) fn new(connection: Connection, location: Location, files: Option<Arc<Files>>) -> Self {
+        let is_wal = location == Location::Memory;
+        Self { connection, location, files, is_wal, foreign_commits: None }
+    }
+
+    /// The connection, for what only reads.
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Does something in a transaction of its own, which has the write lock before `work` begins. Waits for that lock while
+    /// `is_awaited` says so.
+    ///
+    /// # Errors
+    /// What `work` or the database fails with; nothing was done then, unless the problem says that this is unknown.
+    pub(crate) fn write<T>(
+        &mut self,
+        is_awaited: impl FnMut() -> bool,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Problem> {
+        self.begin(is_awaited)?;
+        let done = work(&self.connection).map_err(|error| self.problem(error));
+        self.end(done)
+    }
+
+    /// Begins a transaction with the write lock, for which it waits while `is_awaited` says so.
+    ///
+    /// # Errors
+    /// What the database fails with. No transaction was begun then.
+    pub(crate) fn begin(&mut self, mut is_awaited: impl FnMut() -> bool) -> Result<(), Problem> {
+        let mut attempt = 0;
+        loop {
+            match self.try_begin() {
+                Err(problem) if problem.is_busy() && is_awaited() => {
+                    thread::sleep(Duration::from_millis(PAUSES_MS[attempt.min(PAUSES_MS.len() - 1)]));
+                    attempt += 1;
+                }
+                begun => return begun,
+            }
+        }
+    }
+
+    /// Does commits in the transaction that was begun, and ends it.
+    ///
+    /// # Errors
+    /// What fails all of them: then nothing was done, unless the problem says that this is unknown.
+    pub(crate) fn commit(&mut self, commits: &[Work]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
+        let outcomes = self.commit_all(commits);
+        self.end(outcomes)
+    }
+
+    fn commit_all(&self, commits: &[Work]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
+        if commits.iter().any(|work| work.makes_tables) {
+            schema::create_missing(&self.connection).map_err(|error| self.problem(error))?;
+        }
+        // Read when it is first needed, and counted from there.
+        let mut next_revision = None;
+        commits.iter().map(|work| self.commit_one(work, commits.len() > 1, &mut next_revision)).collect()
+    }
+
+    /// Does one commit of a transaction. What only concerns this one is rolled back to where it began, and is its own outcome;
+    /// the others go on.
+    fn commit_one(
+        &self,
+        work: &Work,
+        is_among_others: bool,
+        next_revision: &mut Option<i64>,
+    ) -> Result<Result<Outcome, Problem>, Problem> {
+        let savepoint = |statement| match is_among_others {
+            true => self.execute(statement),
+            false => Ok(()),
+        };
+        savepoint("SAVEPOINT one")?;
+        match self.try_commit(work, next_revision) {
+            Ok(outcome) => {
+                savepoint("RELEASE one")?;
+                Ok(Ok(outcome))
+            }
+            Err(problem) if is_among_others && problem.is_of_one_commit() && !self.connection.is_autocommit() => {
+                self.execute("ROLLBACK TO one")?;
+                self.execute("RELEASE one")?;
+                Ok(Err(problem))
+            }
+            Err(problem) => Err(problem),
+        }
+    }
+
+    fn try_commit(&self, work: &Work, next_revision: &mut Option<i64>) -> Result<Outcome, Problem> {
+        let Work { commit, is_journaled, .. } = work;
+        let problem = |error| self.problem(error);
+        // What it was the first time is what counts, whatever has been written since.
+        let had = || if *is_journaled { rows::outcome(&self.connection, commit.id).map_err(problem) } else { Ok(None) };
+        if let Some(key) = rows::conflict(&self.connection, commit).map_err(problem)? {
+            return Ok(had()?.unwrap_or(Outcome::Conflict(key)));
+        }
+        let revision = match (*is_journaled, *next_revision) {
+            (false, _) => None,
+            (true, Some(revision)) => Some(revision),
+            (true, None) => Some(rows::next_revision(&self.connection).map_err(problem)?),
+        };
+        let statements = rows::writes(commit, revision)?;
+        match rows::execute(&self.connection, &statements).map_err(problem) {
+            Ok(()) => {
+                *next_revision = revision.map(|revision| revision.saturating_add(1));
+                let revision = revision.map(|revision| feast_registry_core::Revision::new(revision as u64));
+                Ok(Outcome::Committed { revision })
+            }
+            // The first statement inserts the identity, so nothing else was done.
+            Err(problem) if problem.is_repeated() => had()?.ok_or(problem),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// Removes some of what the journal need not keep, unless another process is writing; returns how many rows.
+    pub(crate) fn prune(&mut self, retention: Retention) -> Result<usize, Problem> {
+        self.write(|| false, |connection| rows::prune(connection, retention))
+    }
+
+    /// One try to begin a transaction with the write lock.
+    fn try_begin(&mut self) -> Result<(), Problem> {
+        // A transaction that was left behind by a panic.
+        self.roll_back();
+        self.check_files()?;
+        if !self.is_wal {
+            connection::use_wal(&self.connection, &self.location)?;
+            self.is_wal = true;
+        }
+        // The lock is taken before anything is checked.
+        self.execute("BEGIN IMMEDIATE")?;
+        if let Some(files) = &self.files {
+            files.note_wal();
+        }
+        Ok(())
+    }
+
+    /// Commits what was done, if it was and if the file is still there; else rolls it back.
+    fn end<T>(&mut self, done: Result<T, Problem>) -> Result<T, Problem> {
+        let committed = done.and_then(|done| {
+            self.check_files()?;
+            if self.files.is_some() {
+                self.foreign_commits = Some(self.count_foreign_commits()?);
+            }
+            let commit = self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
+            commit.map_err(|error| Problem::of_commit(error, &self.location))?;
+            // It may have been removed or replaced since.
+            self.check_files().map_err(Problem::unknown)?;
+            Ok(done)
+        });
+        if committed.is_err() {
+            self.roll_back();
+        }
+        committed
+    }
+
+    fn check_files(&mut self) -> Result<(), Problem> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let checked = files.check();
+        if checked.is_err() {
+            self.empty_stranded_wal();
+        }
+        checked
+    }
+
+    /// Writes what is in the WAL into the file that it belongs to, which this connection has open, and empties the WAL. If
+    /// the database was replaced, whoever opens the file that took its place would otherwise find this WAL beside it, and SQLite
+    /// would take its pages for that file's.
+    ///
+    /// It is left alone if another connection may have written into it since the files were last known to be in place.
+    fn empty_stranded_wal(&mut self) {
+        let Some(files) = &self.files else { return };
+        if !files.is_wal_stranded() || self.foreign_commits.is_none() {
+            return;
+        }
+        if self.count_foreign_commits().ok() != self.foreign_commits {
+            return;
+        }
+        // A checkpoint is no part of a transaction.
+        self.roll_back();
+        let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get::<_, i64>(0));
+        // Once is enough: nothing is written any more.
+        self.foreign_commits = None;
+        let location = self.location.to_string();
+        match emptied {
+            Ok(0) => tracing::error!(location, "a file of the registry was removed or replaced; its WAL was emptied"),
+            Ok(_) => tracing::error!(location, "a file of the registry was removed or replaced; its WAL is in use"),
+            Err(error) => tracing::error!(location, %error, "a file of the registry was removed or replaced"),
+        }
+    }
+
+    fn count_foreign_commits(&self) -> Result<i64, Problem> {
+        self.connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut statement| statement.query_row((), |row| row.get(0)))
+            .map_err(|error| self.problem(error))
+    }
+
+    /// Ends the transaction, if there is one, without an effect.
+    pub(crate) fn roll_back(&self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::warn!(%error, "a transaction of SQLite could not be rolled back");
+        }
+    }
+
+    fn execute(&self, statement: &str) -> Result<(), Problem> {
+        let executed = self.connection.prepare_cached(statement).and_then(|mut statement| statement.execute(()));
+        executed.map(drop).map_err(|error| self.problem(error))
+    }
+
+    fn problem(&self, error: rusqlite::Error) -> Problem {
+        Problem::of(error, &self.location)
+    }
+}
+
+impl Drop for Session {
+    /// Closing the last connection of a database writes its WAL into it and removes the WAL by its name, which must not happen
+    /// to the file that took its place. (SQLite looks at the inode of the database itself, but not at those of the others.)
+    fn drop(&mut self) {
+        self.roll_back();
+        if self.check_files().is_err()
+            && let Err(error) = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        {
+            tracing::warn!(%error, "SQLite does not let the registry be closed without a checkpoint");
+        }
+    }
+}
