@@ -71,6 +71,7 @@ mod backend;
 mod factory;
 mod faulty;
 mod handle;
+mod link;
 mod list;
 mod processes;
 mod race;
@@ -84,6 +85,7 @@ mod worker;
 
 pub use factory::{Exception, Factory, Storage};
 pub use faulty::{Calls, Fault, FaultyBackend, Gate, Operation};
+pub use link::Link;
 pub use list::tests;
 pub use run::{Report, Test, all};
 pub use worker::{this_program, worker};

@@ -104,6 +104,12 @@ macro_rules! __list {
             nothing_is_done_whose_deadline_is_over,
             what_is_given_up_in_a_queue_is_never_done,
         }
+        network (backend::network) {
+            a_commit_whose_answer_is_lost_is_not_done_again,
+            a_commit_that_is_lost_on_its_way_is_done,
+            calls_end_with_their_deadline_though_nothing_answers,
+            a_handle_goes_on_after_its_sessions_were_ended,
+        }
         objects (registry::objects) {
             every_kind_is_applied_read_listed_and_deleted,
             an_unchanged_apply_writes_nothing,

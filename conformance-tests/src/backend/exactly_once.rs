@@ -10,16 +10,16 @@ use crate::sample::{
 };
 
 /// A commit, what must be there before it, and what others then do: after that, all that it expects holds again.
-struct Deed {
-    what: &'static str,
-    needs: Vec<Record>,
-    commit: Commit,
-    undo: Vec<Write>,
+pub(crate) struct Deed {
+    pub(crate) what: &'static str,
+    pub(crate) needs: Vec<Record>,
+    pub(crate) commit: Commit,
+    pub(crate) undo: Vec<Write>,
 }
 
-/// Commits of every sort, each in a project of its own.
-fn deeds() -> Vec<Deed> {
-    let project = |number: usize| format!("p{number}");
+/// Commits of every sort, each in a project of its own, whose name begins with this.
+pub(crate) fn deeds(prefix: &str) -> Vec<Deed> {
+    let project = |number: usize| format!("{prefix}p{number}");
     let mut deeds = Vec::new();
     let mut add = |what, needs: Vec<Record>, expectations, writes, undo| {
         deeds.push(Deed { what, needs, commit: Commit::new(expectations, writes), undo });
@@ -91,33 +91,34 @@ async fn done(handle: &Handle, deed: &Deed) -> Outcome {
 
 /// Sends a commit again, and checks that it is answered as it was and that nothing changes.
 async fn sent_again(property: &str, handles: &[Handle], deed: &Deed, first: &Outcome) {
-    let histories = [(deed.commit_project(), "view")];
-    let before = handles[0].everything(&histories).await;
+    let before = handles[0].everything(&deed.histories()).await;
     for (index, handle) in handles.iter().enumerate() {
         let property = format!("{}, and is sent again {property}, by handle {index}", deed.what);
         assert_eq!(handle.send(deed.commit.clone()).await, *first, "{property}: it is answered as the first time");
     }
     let property = format!("{}, and is sent again {property}", deed.what);
-    assert_unchanged(&property, &before, &handles[0].everything(&histories).await);
+    assert_unchanged(&property, &before, &handles[0].everything(&deed.histories()).await);
     if let Some(times) = handles[0].times_in_journal(deed.commit.id).await {
         assert_eq!(times, 1, "{property}: how often the journal has it");
     }
 }
 
 impl Deed {
-    fn commit_project(&self) -> &str {
-        match &self.commit.writes[0] {
+    /// The history that is looked at besides what is found by itself.
+    pub(crate) fn histories(&self) -> [(&str, &str); 1] {
+        let project = match &self.commit.writes[0] {
             Write::Put(record) => record.key.project(),
             Write::Delete(key) => key.project(),
             Write::DeleteVersions { project, .. } | Write::DeleteProject { project } => project,
-        }
+        };
+        [(project, "view")]
     }
 }
 
 pub(crate) async fn a_commit_that_is_sent_again_is_answered_as_before(setup: Setup) {
     let store = setup.store().await;
     let handles = store.handles(3).await;
-    for deed in deeds() {
+    for deed in deeds("") {
         let first = done(&handles[0], &deed).await;
         sent_again("at once", &handles, &deed, &first).await;
     }
@@ -129,7 +130,7 @@ pub(crate) async fn a_commit_that_is_sent_again_is_answered_as_before(setup: Set
 pub(crate) async fn what_others_did_since_is_not_undone(setup: Setup) {
     let store = setup.store().await;
     let handles = store.handles(3).await;
-    for deed in deeds() {
+    for deed in deeds("") {
         let first = done(&handles[0], &deed).await;
         handles[1].write(deed.undo.clone()).await;
         sent_again("after another did the opposite", &handles, &deed, &first).await;
@@ -141,7 +142,7 @@ pub(crate) async fn a_hundred_commits_by_others_make_nothing_forgotten(setup: Se
     let store = setup.store().await;
     let mut handles = store.handles(3).await;
     let mut sent = Vec::new();
-    for deed in deeds() {
+    for deed in deeds("") {
         let first = done(&handles[0], &deed).await;
         sent.push((deed, first));
     }

@@ -6,6 +6,7 @@ pub(crate) mod exactly_once;
 pub(crate) mod expectations;
 pub(crate) mod journal;
 pub(crate) mod names;
+pub(crate) mod network;
 pub(crate) mod pages;
 pub(crate) mod races;
 pub(crate) mod reads;

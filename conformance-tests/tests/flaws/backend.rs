@@ -96,6 +96,12 @@ pub(crate) enum Flaw {
     LeaksPermits,
     TornByDrops,
     LocksWhilePreparing,
+    // The way to the storage.
+    GuessesFromExpectations,
+    TakesLostForDone,
+    TakesSilenceForNotDone,
+    HangsWithItsServer,
+    KeepsDeadSessions,
     // Pages.
     PagesIgnoreCase,
     PagesIncludeTheirStart,

@@ -2,6 +2,7 @@
 //! flaw must pass all of them. A test that nothing fails tests nothing.
 
 mod backend;
+mod link;
 mod promises;
 mod storage;
 
@@ -230,7 +231,10 @@ flaws! {
         "exactly_once::copies_that_race_take_effect_once",
         "exactly_once::a_commit_that_was_refused_may_be_sent_again",
     ],
-    remembers_sixteen: RemembersSixteen => ["exactly_once::a_hundred_commits_by_others_make_nothing_forgotten"],
+    remembers_sixteen: RemembersSixteen => [
+        "exactly_once::a_hundred_commits_by_others_make_nothing_forgotten",
+        "network::a_commit_whose_answer_is_lost_is_not_done_again",
+    ],
     forgets_when_removed: ForgetsWhenRemoved => ["exactly_once::a_storage_that_was_removed_remembers"],
     notes_identities_late: NotesIdentitiesLate => ["exactly_once::copies_that_race_take_effect_once"],
     remembers_refusals: RemembersRefusals => ["exactly_once::a_commit_that_was_refused_may_be_sent_again"],
@@ -263,6 +267,13 @@ flaws! {
     ],
     torn_by_drops: TornByDrops => ["cancellation::dropped_commits_are_done_whole_or_not_at_all"],
     locks_while_preparing: LocksWhilePreparing => ["cancellation::dropped_preparations_and_removals_may_be_repeated"],
+    guesses_from_expectations: GuessesFromExpectations => ["network::a_commit_whose_answer_is_lost_is_not_done_again"],
+    takes_lost_for_done: TakesLostForDone => ["network::a_commit_that_is_lost_on_its_way_is_done"],
+    takes_silence_for_not_done: TakesSilenceForNotDone => [
+        "network::calls_end_with_their_deadline_though_nothing_answers",
+    ],
+    hangs_with_its_server: HangsWithItsServer => ["network::calls_end_with_their_deadline_though_nothing_answers"],
+    keeps_dead_sessions: KeepsDeadSessions => ["network::a_handle_goes_on_after_its_sessions_were_ended"],
     pages_ignore_case: PagesIgnoreCase => ["pages::pages_are_parts_of_a_list_by_project_and_name"],
     pages_include_their_start: PagesIncludeTheirStart => [
         "pages::pages_are_parts_of_a_list_by_project_and_name",
