@@ -143,7 +143,10 @@ impl<'a> Draft<'a> {
 
     /// Stores a value where nothing may be stored yet.
     pub(crate) fn create(&mut self, key: Key, value: impl Into<Bytes>, now: &Timestamp) {
-        if !self.overlay.contains_key(&key) {
+        // Of a history that this commit removes, whatever is there is gone by then.
+        let is_removed = matches!(&key, Key::Version { project, view, .. }
+            if self.removed_histories.contains(&(project.clone(), view.clone())));
+        if !is_removed && !self.overlay.contains_key(&key) {
             self.expectations.insert(key.clone(), Expected::Absent);
         }
         self.put(key, value, now);

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod listing;
+mod panics;
 pub mod proto;
 mod serve;
 mod service;

@@ -12,6 +12,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::panics::{Isolated, caught};
 use crate::proto::registry_server_server::RegistryServerServer;
 use crate::service::Service;
 
@@ -88,10 +89,10 @@ pub async fn serve(
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .trace_fn(|request| tracing::debug_span!("request", path = %request.uri().path()))
-        .add_service(health_service)
-        .add_service(reflection_v1)
-        .add_service(reflection_v1alpha)
-        .add_service(service)
+        .add_service(Isolated(health_service))
+        .add_service(Isolated(reflection_v1))
+        .add_service(Isolated(reflection_v1alpha))
+        .add_service(Isolated(service))
         .serve_with_incoming_shutdown(connections, async move {
             stop.await;
             tracing::info!("stopping: finishing the requests that are under way");
@@ -124,7 +125,9 @@ pub async fn serve(
 async fn watch_storage(registry: Registry, health: HealthReporter) {
     let mut is_serving = true;
     loop {
-        let answer = tokio::time::timeout(HEALTH_INTERVAL, registry.ping()).await;
+        // A panic here must not be the end of the watch: health would stay what it last was.
+        let answer = tokio::time::timeout(HEALTH_INTERVAL, caught(registry.ping())).await;
+        let answer = answer.map(|answer| answer.unwrap_or_else(|panic| Err(Error::internal(panic))));
         let answers = matches!(answer, Ok(Ok(())));
         if answers != is_serving {
             is_serving = answers;

@@ -171,4 +171,13 @@ impl Cache {
     pub(crate) fn unsound(&self) -> &Unsound {
         &self.unsound
     }
+
+    /// How many writes are noted for the refresh that is under way.
+    #[cfg(test)]
+    pub(crate) fn noted_meanwhile(&self) -> usize {
+        match &self.state().meanwhile {
+            Meanwhile::Writes(writes) => writes.len(),
+            Meanwhile::Unneeded | Meanwhile::TooMany => 0,
+        }
+    }
 }

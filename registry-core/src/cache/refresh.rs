@@ -146,7 +146,10 @@ impl Cache {
         let mut queries: Vec<Query> = Kind::ALL.into_iter().map(|kind| Query::objects(kind, None)).collect();
         queries.push(Query::Metadata { project: None });
         let began = Instant::now();
-        let answers = self.source.read(&queries, &Deadline::after(READ_FOR)).await?;
+        let deadline = Deadline::after(READ_FOR);
+        // Also where a backend overlooks its deadline: there is only one refresh, and it must not hang for ever.
+        let read = self.source.read(&queries, &deadline);
+        let answers = deadline.wait_for("the registry to be read into memory", read).await??;
         let mut contents = Contents::new(self.keeps_order);
         for answer in answers {
             let mut records = answer.into_iter().peekable();

@@ -5,6 +5,8 @@ mod edit;
 mod later;
 mod options;
 mod read;
+#[cfg(test)]
+mod tests;
 mod transact;
 mod write;
 
