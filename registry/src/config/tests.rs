@@ -401,7 +401,7 @@ fn a_file_is_loaded_from_its_place() {
     let not_text = FeatureStoreConfig::load(&path).unwrap_err();
     std::fs::remove_dir_all(&folder).unwrap();
 
-    assert_eq!(loaded.project.as_deref(), Some("registry"));
+    assert_eq!(loaded.project.as_deref(), Some(env!("CARGO_PKG_NAME")));
     assert_eq!(loaded.registry.url.database(), Some(&*folder.join("data/registry.db").display().to_string()));
     assert!(not_text.to_string().ends_with("cannot be read: it is not UTF-8 text"), "{not_text}");
 }
