@@ -3,7 +3,7 @@
 //! What the kinds of object have in common is written once, as a macro that makes the methods of the service; what is
 //! particular to one follows in the block at its end.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use feast_registry_core::proto::core::{
@@ -397,13 +397,13 @@ fn filtered(objects: Vec<Object>, keep: impl Fn(&Object) -> Result<bool>) -> Res
 }
 
 /// The names of the views that a feature service has projections of.
-fn views_of(service: &Object) -> Result<HashSet<String>> {
+fn views_of(service: &Object) -> Result<Vec<String>> {
     let spec = service.decode::<FeatureService>()?.spec.unwrap_or_default();
     Ok(spec.features.into_iter().map(|projection| projection.feature_view_name).collect())
 }
 
 fn uses_view(service: &Object, view: &str) -> Result<bool> {
-    Ok(views_of(service)?.contains(view))
+    Ok(views_of(service)?.iter().any(|name| name == view))
 }
 
 fn kind_of(feature: &Feature) -> &'static str {
@@ -442,7 +442,7 @@ impl Service {
             let service =
                 self.registry.get(Kind::FeatureService, &request.project, &request.feature_service, freshness);
             let used = match service.await {
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound(_)) => HashSet::new(),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound(_)) => Vec::new(),
                 service => views_of(&service?)?,
             };
             views = filtered(views, |view| Ok(used.contains(&view.name()?)))?;
