@@ -160,6 +160,8 @@ fn struct_of(fields: &serde_json::Map<String, serde_json::Value>, depth: usize) 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn feature(value_type: ValueType, tags: &[(&str, &str)]) -> FeatureSpecV2 {
@@ -232,5 +234,84 @@ mod tests {
     fn structs_that_are_too_deep_are_cut() {
         let fields = serde_json::json!({ "a": "INT64" });
         assert_eq!(struct_of(fields.as_object().expect("an object"), MAX_STRUCT_DEPTH), TOO_DEEP);
+    }
+    /// A type, as Feast spells it in a tag and as it prints it.
+    fn types() -> impl Strategy<Value = (String, String)> {
+        let primitive = prop::sample::select(vec![
+            ("INT64", "Int64"),
+            ("FLOAT32", "Float32"),
+            ("DOUBLE", "Float64"),
+            ("UNIX_TIMESTAMP", "UnixTimestamp"),
+            ("STRING", "String"),
+        ]);
+        let primitive = primitive.prop_map(|(spelled, printed)| (spelled.to_owned(), printed.to_owned()));
+        primitive.prop_recursive(5, 24, 3, |inner| {
+            let collection = (prop::sample::select(vec!["Array", "Set"]), inner.clone())
+                .prop_map(|(of, (spelled, printed))| (format!("{of}({spelled})"), format!("{of}({printed})")));
+            let fields = prop::collection::vec(("[a-z\"é:(),]{1,3}", inner), 1..3);
+            let structs = fields.prop_map(|fields| {
+                let mut names = std::collections::HashSet::new();
+                let fields: Vec<_> = fields.into_iter().filter(|(name, _)| names.insert(name.clone())).collect();
+                let spelled: serde_json::Map<String, serde_json::Value> =
+                    fields.iter().map(|(name, (spelled, _))| (name.clone(), spelled.as_str().into())).collect();
+                let printed: Vec<_> = fields.iter().map(|(name, (_, printed))| format!("{name}: {printed}")).collect();
+                (
+                    serde_json::json!({ "__struct__": spelled }).to_string(),
+                    format!("Struct({{{}}})", printed.join(", ")),
+                )
+            });
+            prop_oneof![collection, structs]
+        })
+    }
+
+    /// What a tag may hold: pieces of types in any order, and anything.
+    fn texts() -> impl Strategy<Value = String> {
+        const PIECES: [&str; 28] = [
+            "Array(",
+            "Set(",
+            ")",
+            "Array",
+            "Set",
+            "(",
+            "{",
+            "}",
+            "[",
+            "]",
+            "\"",
+            "\\",
+            ":",
+            ",",
+            "_",
+            "__struct__",
+            "INT64",
+            "é",
+            "ß",
+            "İ",
+            "ǆ",
+            "運",
+            "\u{301}",
+            "\0",
+            "\n",
+            "1e999",
+            "null",
+            "{\"__struct__\":{\"a\":\"",
+        ];
+        prop_oneof![prop::collection::vec(prop::sample::select(&PIECES[..]), 0..40).prop_map(|all| all.concat()), ".*"]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn types_that_feast_makes_are_printed_as_it_does((spelled, printed) in types()) {
+            prop_assert_eq!(described_type(&spelled, 0), printed);
+        }
+
+        #[test]
+        fn no_text_in_a_tag_panics(text in texts()) {
+            for value_type in [ValueType::ValueList, ValueType::ValueSet, ValueType::Struct, ValueType::StructList] {
+                type_name(&feature(value_type, &[(NESTED_TYPE, &text), (STRUCT_SCHEMA, &text)]));
+            }
+        }
     }
 }

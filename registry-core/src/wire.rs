@@ -330,5 +330,54 @@ mod tests {
                 prop_assert_eq!(joined, bytes);
             }
         }
+
+        /// Bytes that look like a message: keys of all wire types, lengths that are right, too large or overlong.
+        #[test]
+        fn whatever_reads_a_message_accepts_the_same_bytes_and_none_panics(
+            pieces in prop::collection::vec(prop::sample::select(PIECES.to_vec()), 0..24),
+            tail in prop::collection::vec(any::<u8>(), 0..4),
+        ) {
+            let bytes = [pieces.concat(), tail].concat();
+            let is_message = fields(&bytes).all(|field| field.is_ok());
+            prop_assert_eq!(crate::Encoded::<Entity>::decode(&*bytes).is_ok(), is_message);
+            prop_assert_eq!(retain(&bytes, |_| true).ok(), is_message.then(|| bytes.clone()));
+            for number in [1, 2, 15, 2047] {
+                let set_to = set(&bytes, number, b"x");
+                prop_assert_eq!(set_to.is_ok(), is_message);
+                if let Ok(changed) = set_to {
+                    prop_assert_eq!(content(&changed, number).expect("well-formed"), Some(&b"x"[..]));
+                }
+                drop((text(&bytes, number), sub_message(&bytes, number), string_map(&bytes, number)));
+            }
+            for field in fields(&bytes).flatten() {
+                if let Some(group) = field.group() {
+                    prop_assert!(fields(group).all(|inner| inner.is_ok()), "{:?}", group);
+                }
+            }
+        }
     }
+
+    /// What messages are made of, and what breaks them.
+    const PIECES: [&[u8]; 20] = [
+        &[0x08, 0x01],
+        &[0x0a, 0x02, b'h', b'i'],
+        &[0x0a, 0x00],
+        &[0x12, 0x02, 0xff, 0xfe],
+        &[0x0b],
+        &[0x0c],
+        &[0x13],
+        &[0x14],
+        &[0x0b; 99],
+        &[0x0c; 99],
+        &[0x0d, 1, 2, 3, 4],
+        &[0x09, 1, 2, 3, 4, 5, 6, 7, 8],
+        &[0x0a, 0x7f],
+        &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+        &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02],
+        &[0x8a, 0x00, 0x01, b'x'],
+        &[0xfa, 0x7f, 0x81, 0x00, b'x'],
+        &[0x00],
+        &[0x0e],
+        &[0xf8, 0xff, 0xff, 0xff, 0x7f, 0x01],
+    ];
 }

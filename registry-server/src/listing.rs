@@ -226,7 +226,9 @@ fn key_text(key: &MapKey) -> String {
 
 #[cfg(test)]
 mod tests {
+    use feast_registry_core::ObjectType;
     use feast_registry_core::proto::core::{DataSource, FeatureView, FeatureViewMeta, FeatureViewSpec};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -318,4 +320,66 @@ mod tests {
             view.sort_key(path);
         }
     }
+
+    /// A source of a push source of a push source …, as deep as any message can be.
+    fn deep() -> Object {
+        let mut source = DataSource { name: "deep".into(), ..Default::default() };
+        for _ in 0..90 {
+            source = DataSource { batch_source: Some(Box::new(source)), ..Default::default() };
+        }
+        Object::encode(&source)
+    }
+
+    #[test]
+    fn a_path_goes_as_deep_as_a_message_does_and_no_further() {
+        let below = |levels: usize| format!("{}name", "batch_source.".repeat(levels));
+        assert_eq!(deep().sort_key(&below(90)), SortKey::text("deep"));
+        assert_eq!(deep().sort_key(&below(91)), SortKey::Nothing);
+        assert_eq!(deep().sort_key(&below(1_000_000)), SortKey::Nothing);
+        assert_eq!(deep().sort_key(&".".repeat(1_000_000)), SortKey::Nothing);
+        deep().sort_key("batch_source");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_path_and_no_object_panics(
+            path in prop_oneof![
+                prop::collection::vec(prop::sample::select(&SEGMENTS[..]), 0..8).prop_map(|all| all.join(".")),
+                ".*",
+            ],
+            bytes in prop::collection::vec(any::<u8>(), 0..40),
+            kind in prop::sample::select(&feast_registry_core::Kind::ALL[..]),
+            number in any::<i32>(),
+            limit in any::<i32>(),
+        ) {
+            let view = view("b", "Zoe", Some("x"), Some(i64::MAX));
+            let objects = vec![view, deep(), Object::new(kind, bytes), Object::new(kind, Vec::new())];
+            let sorting = SortingParams { sort_by: path.clone(), sort_order: "desc".into() };
+            let (objects, metadata) = page(objects, Some(PaginationParams { page: number, limit }), Some(sorting));
+            prop_assert!(objects.len() <= 4 && metadata.total_count == 4, "{path}");
+            let end = Reference { object_type: ObjectType::Entity, name: String::new() };
+            Relation { source: end.clone(), target: end }.sort_key(&path);
+        }
+    }
+
+    const SEGMENTS: [&str; 16] = [
+        "",
+        " ",
+        "name",
+        "meta",
+        "spec",
+        "batch_source",
+        "tags",
+        "team",
+        "features",
+        "enabled",
+        "path",
+        "state",
+        "source",
+        "target",
+        "type",
+        "运",
+    ];
 }

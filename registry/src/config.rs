@@ -10,9 +10,11 @@ use feast_registry_core::{Error, Result, Retention};
 
 mod block;
 mod env;
+mod problem;
 mod yaml;
 
 use block::Block;
+use problem::Problem;
 use yaml::Value;
 
 /// What a registry takes from a `feature_store.yaml`.
@@ -109,13 +111,6 @@ impl FeatureStoreConfig {
             None => Error::config(format!("{origin}: {message}")),
         })
     }
-}
-
-/// What is wrong, and in which line of the expanded text if it is in one.
-#[derive(Debug)]
-struct Problem {
-    line: Option<usize>,
-    message: String,
 }
 
 const S3_OPTIONS: &str = "s3_additional_kwargs";

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::Problem;
+use super::problem::{Problem, shown};
 use super::yaml::{Entry, Value};
 
 /// A mapping of settings to their values. What a setting is not given for is `None`.
@@ -160,14 +160,5 @@ pub(super) fn describe(value: Value<'_>) -> String {
         Value::Sequence => "a list".to_owned(),
         Value::Mapping(_) => "a block of settings".to_owned(),
         Value::Other(what) => what.to_owned(),
-    }
-}
-
-/// A text for an error, unless it could be a URL with a password in it, or is too long.
-pub(super) fn shown(text: &str) -> String {
-    let harmless = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.' | '+');
-    match text.chars().count() {
-        count if count > 40 || !text.chars().all(harmless) => format!("of {count} characters, which is not shown"),
-        _ => format!("`{text}`"),
     }
 }

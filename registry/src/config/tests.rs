@@ -1,5 +1,6 @@
 use feast_registry_core::ErrorKind;
 use feast_registry_core::config::{CacheConfig, ObjectStoreConfig};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -400,7 +401,137 @@ fn a_file_is_loaded_from_its_place() {
     let not_text = FeatureStoreConfig::load(&path).unwrap_err();
     std::fs::remove_dir_all(&folder).unwrap();
 
-    assert_eq!(loaded.project.as_deref(), Some("registry"));
+    assert_eq!(loaded.project.as_deref(), Some(env!("CARGO_PKG_NAME")));
     assert_eq!(loaded.registry.url.database(), Some(&*folder.join("data/registry.db").display().to_string()));
     assert!(not_text.to_string().ends_with("cannot be read: it is not UTF-8 text"), "{not_text}");
 }
+
+/// What has broken parsers of YAML, and of variables in text.
+const NASTY: [&str; 26] = [
+    "",
+    "\0",
+    "\u{feff}",
+    "\u{feff}\u{feff}registry: a",
+    "registry: \"\\x",
+    "registry: 'a",
+    "registry: &a *a",
+    "registry: &a [*a]",
+    "registry: &a {<<: *a}",
+    "<<: registry",
+    "? registry\n: a",
+    "? [registry]\n: a",
+    "registry: !!binary aGk=",
+    "registry: !!python/object:os.system x",
+    "registry: {path: a, path: b}",
+    "registry: {path: 99999999999999999999999999999999999999999999}",
+    "registry: {path: 1:2:3:4:5:6:7:8:9}",
+    "registry: {cache_ttl_seconds: .inf}",
+    "registry: {cache_ttl_seconds: -0x80000000000000000000000000000000}",
+    "registry:\t a\n\tb: c",
+    "registry: |9\n a",
+    "%YAML 9.9\n---\nregistry: a",
+    "%TAG ! tag:x,\n---\nregistry: !x a",
+    "registry: a\r\r\n\u{85}\u{2028}b: c",
+    "registry: ${A}${$A$}${}$é${A",
+    "registry: {path: $LINES}",
+];
+
+fn nasty_env(name: &str) -> Option<String> {
+    match name {
+        "A" => Some("a".to_owned()),
+        "LINES" => Some("a\nb: $A\r\n\n".to_owned()),
+        "YAML" => Some("{path: [&x {<<: *x}]}".to_owned()),
+        "" => Some("nothing has this name".to_owned()),
+        _ => None,
+    }
+}
+
+/// Reading it may fail, with an error that names the file.
+fn is_read_or_refused(text: &str) -> Result<(), String> {
+    match FeatureStoreConfig::parse(text, "store.yaml", nasty_env) {
+        Err(error) if !error.to_string().starts_with("store.yaml") => Err(format!("{text:?}: {error}")),
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn nothing_nasty_panics() {
+    let mut texts: Vec<String> = NASTY.map(str::to_owned).to_vec();
+    for deep in ["[", "{a: ", "- ", "? ", "&a ", "!a ", "${", "$", "\"", "a: |\n"] {
+        texts.push(format!("registry: {}", deep.repeat(20_000)));
+    }
+    // Each level refers to the level before it ten times: ten to the power of thirty nodes, if they were copied.
+    let laughs: Vec<String> =
+        (1..30).map(|i| format!("a{i}: &a{i} [{}]", vec![format!("*a{}", i - 1); 10].join(", "))).collect();
+    texts.push(format!("a0: &a0 [x]\n{}\nregistry: *a29", laughs.join("\n")));
+    let merges: Vec<String> =
+        (1..30).map(|i| format!("m{i}: &m{i} {{<<: [{}]}}", vec![format!("*m{}", i - 1); 10].join(", "))).collect();
+    texts.push(format!("m0: &m0 {{path: a}}\n{}\nregistry: *m29", merges.join("\n")));
+    let refused: Vec<_> = texts.iter().filter_map(|text| is_read_or_refused(text).err()).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_of_a_file_panics(text in prop_oneof![
+        prop::collection::vec(prop::sample::select(&PIECES[..]), 0..40).prop_map(|all| all.concat()),
+        (prop::sample::select(&NASTY[..]), any::<prop::sample::Index>(), prop::sample::select(&PIECES[..])).prop_map(
+            |(text, at, piece)| {
+                let mut chars: Vec<char> = text.chars().collect();
+                chars.splice(at.index(chars.len() + 1)..at.index(chars.len() + 1), piece.chars());
+                chars.into_iter().collect::<String>()
+            }
+        ),
+        ".*",
+    ]) {
+        prop_assert_eq!(is_read_or_refused(&text), Ok(()));
+    }
+
+    /// Whatever a variable holds: without a `$` nothing changes, and each line comes from a line that there is.
+    #[test]
+    fn variables_are_replaced_and_lines_are_found(text in "([$]|[{]|[}]|[\n]|A|LINES|_|é){0,24}", line in any::<usize>()) {
+        let expanded = env::expand(&text, nasty_env);
+        prop_assert!(text.contains('$') || expanded.text == text);
+        let lines = text.matches('\n').count() + 1;
+        prop_assert!((1..=lines).contains(&expanded.line_in_file(line)), "{text:?}");
+    }
+}
+
+const PIECES: [&str; 34] = [
+    "registry",
+    "project",
+    "path",
+    "cache_ttl_seconds",
+    ":",
+    ": ",
+    "\n",
+    "\n  ",
+    "\t",
+    "- ",
+    "? ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "&a ",
+    "*a",
+    "<<",
+    "!!str ",
+    "!",
+    "|",
+    ">-",
+    "'",
+    "\"",
+    "\\",
+    "#",
+    "%",
+    "---\n",
+    "...\n",
+    "$A",
+    "${LINES}",
+    "$YAML",
+    "é",
+];

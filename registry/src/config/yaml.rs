@@ -8,8 +8,7 @@ use std::rc::Rc;
 
 use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag};
 
-use super::Problem;
-use super::block::shown;
+use super::problem::{Problem, shown};
 
 mod scalar;
 

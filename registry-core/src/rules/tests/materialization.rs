@@ -262,15 +262,14 @@ proptest! {
     }
 }
 
-/// 60,000 intervals against 60,000 others are more than three billion comparisons.
+/// 100,000 intervals against 100,000 others are ten billion comparisons.
 #[test]
 fn very_many_intervals_cost_their_number() {
-    let numbers = |start: i64| (start..start + 60_000).collect::<Vec<_>>();
-    let before = materialized(&trips(Kind::FeatureView), &numbers(0), AVAILABLE_ONLINE);
-    let mut world = World::new();
-    world.plant_object(&before);
-    world.apply(&materialized(&trips(Kind::FeatureView), &numbers(30_000), AVAILABLE_ONLINE)).expect("applied");
-    assert_eq!(intervals(&world.stored(&before)), intervals_of(&(0..90_000).collect::<Vec<_>>()));
-    unmaterialize(&mut world, interval_of(89_999)).expect("removed");
-    assert_eq!(intervals(&world.stored(&before)).len(), 89_999);
+    let with = |numbers: std::ops::Range<i64>| {
+        materialized(&trips(Kind::FeatureView), &numbers.collect::<Vec<_>>(), AVAILABLE_ONLINE)
+    };
+    let stored = meta_of(&with(0..100_000));
+    let now = Timestamp { seconds: START, nanos: 0 };
+    let merged = Meta::merged(Some(stored), &with(50_000..150_000), &now).expect("well-formed");
+    assert_eq!(merged.intervals, meta_of(&with(0..150_000)).intervals);
 }

@@ -1,5 +1,7 @@
 //! The history of views: every new view is version 0, each change of its schema adds one.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::rules::pin::{Version, pinned};
 
@@ -468,5 +470,22 @@ fn a_history_without_a_number_left_says_what_to_do_and_that_helps() {
         world.run(&Op::DeleteView("trips".to_owned())).expect("deleted");
         world.apply(&changed).expect("applied");
         assert_eq!(world.version_numbers("trips"), [0], "{kind}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_version_is_read_in_any_case_and_with_any_zeros(number in 0..=i32::MAX, zeros in 0..3_usize, word in "[vV]([eE][rR][sS][iI][oO][nN])?") {
+        let text = format!("{word}{}{number}", "0".repeat(zeros));
+        prop_assert_eq!(Version::parse(&text).expect("a version"), Version::Pinned(number));
+    }
+
+    /// Of other texts nothing is a number but what says one: no sign, no space, no digits of other scripts.
+    #[test]
+    fn no_text_of_a_version_panics(text in prop_oneof!["[vV]?(ersion)?[-+ _0-9٣²e.é]{0,12}", ".*"]) {
+        if let Ok(Version::Pinned(number)) = Version::parse(&text) {
+            let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit()).trim_start_matches('0');
+            prop_assert!(digits == number.to_string() || number == 0 && digits.is_empty(), "{}", text);
+        }
     }
 }
