@@ -281,6 +281,12 @@ impl Rows<'_> {
         builder.bind_all([Value::BigInteger(micros(at)), text(author.as_deref()), text(reason.as_deref())]);
     }
 
+    /// What keeps a row that is read to be journaled as it is until it is written, against those who know no journal. In
+    /// SQLite nobody else writes meanwhile, in MySQL the rows are locked before.
+    fn lock(&self) -> &'static str {
+        if self.dialect == Dialect::PostgreSql { " FOR UPDATE" } else { "" }
+    }
+
     /// A row without images.
     fn scope(&self, number: i64, target: &str, project: Option<&str>, name: Option<&str>) -> Statement {
         let mut builder = self.insert("");
@@ -315,6 +321,7 @@ impl Rows<'_> {
         } else {
             builder.push(&format!("(SELECT {column} FROM {} WHERE ", place.table));
             place.matches(&mut builder);
+            builder.push(self.lock());
             builder.push(")");
         }
         builder.push(", ");

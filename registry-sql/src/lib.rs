@@ -32,4 +32,4 @@ pub use tables::{
     create_table, object_table, tables,
 };
 pub(crate) use write::decode_version;
-pub use write::{writes, writes_beside};
+pub use write::{absent, writes, writes_beside};
