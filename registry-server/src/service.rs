@@ -333,7 +333,8 @@ registry_server! {
             reply("get_infra", infra.map(|infra| Encoded::from_bytes(infra.bytes)))
         }
 
-        async fn commit(&self, _: Request<()>) -> Reply<()> {
+        async fn commit(&self, request: Request<()>) -> Reply<()> {
+            let (this, ()) = self.of_call(request);
             reply("commit", this.registry.commit().await)
         }
 
@@ -342,7 +343,8 @@ registry_server! {
             reply("refresh", this.registry.refresh().await)
         }
 
-        async fn proto(&self, _: Request<()>) -> Reply<Encoded<core::Registry>> {
+        async fn proto(&self, request: Request<()>) -> Reply<Encoded<core::Registry>> {
+            let (this, ()) = self.of_call(request);
             reply("proto", this.registry.proto(Freshness::Stored).await)
         }
 
