@@ -16,7 +16,7 @@ const FOREVER: Duration = Duration::from_secs(3600);
 /// A registry whose cache is filled and lives for so long, and the backend that can be told to misbehave.
 async fn registry_with(ttl: Duration, backend: FaultyBackend) -> (Registry, Arc<FaultyBackend>) {
     let backend = Arc::new(backend);
-    let options = RegistryOptions { cache: CacheConfig { mode: CacheMode::Sync, ttl }, ..Default::default() };
+    let options = RegistryOptions::default().with_cache(CacheConfig { mode: CacheMode::Sync, ttl });
     let registry = Registry::open(Arc::clone(&backend) as Arc<dyn Backend>, options).await.expect("it opens");
     registry.refresh().await.expect("the cache is filled");
     (registry, backend)
@@ -59,7 +59,7 @@ async fn read(registry: &Registry, name: &str, freshness: Freshness) -> Option<S
     }
 }
 
-fn assert_kind(property: &str, outcome: Result<(), Error>, kind: ErrorKind) {
+fn assert_kind<T: std::fmt::Debug>(property: &str, outcome: Result<T, Error>, kind: ErrorKind) {
     let error = outcome.expect_err(property);
     assert_eq!(error.kind(), kind, "{property}: {error}");
     let is_retryable = matches!(kind, ErrorKind::Unavailable | ErrorKind::Conflict);

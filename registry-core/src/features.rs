@@ -10,6 +10,7 @@ use crate::proto::types::value_type::Enum as ValueType;
 
 /// A feature, or a label, of a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Feature {
     /// Its name.
     pub name: String,

@@ -188,6 +188,9 @@ impl Kind {
     }
 
     /// The kind as commands and the fields of Feast's `Registry` message spell it, in the plural: `feature_views`.
+    ///
+    /// It never changes, so it may be stored and sent: what one version writes, every other reads
+    /// (`plurals_are_a_stable_encoding`).
     pub const fn plural(self) -> &'static str {
         match self {
             Kind::Project => "projects",
@@ -348,6 +351,30 @@ mod tests {
             }
             let field = message("Registry").get_field(kind.registry_field()).expect("a field of Registry");
             assert_eq!(field.name(), kind.plural());
+        }
+    }
+
+    /// Stored in journals and sent between versions: a test that is only ever added to.
+    #[test]
+    fn plurals_are_a_stable_encoding() {
+        let encoded = [
+            (Kind::Project, "projects"),
+            (Kind::Entity, "entities"),
+            (Kind::DataSource, "data_sources"),
+            (Kind::FeatureView, "feature_views"),
+            (Kind::StreamFeatureView, "stream_feature_views"),
+            (Kind::OnDemandFeatureView, "on_demand_feature_views"),
+            (Kind::LabelView, "label_views"),
+            (Kind::FeatureService, "feature_services"),
+            (Kind::SavedDataset, "saved_datasets"),
+            (Kind::ValidationReference, "validation_references"),
+            (Kind::Permission, "permissions"),
+            (Kind::Infra, "infra"),
+        ];
+        assert_eq!(encoded.len(), Kind::ALL.len());
+        for (kind, plural) in encoded {
+            assert_eq!(kind.plural(), plural);
+            assert_eq!(plural.parse::<Kind>().expect("a kind"), kind);
         }
     }
 

@@ -78,7 +78,7 @@ impl Service {
         allow_cache: bool,
         tags: BTreeMap<String, String>,
     ) -> Result<Vec<Object>> {
-        let filter = ListFilter { tags, updated_since: None };
+        let filter = ListFilter::all().with_tags(tags);
         self.registry.list(kind, Some(project), &filter, Freshness::allow_cache(allow_cache)).await
     }
 
@@ -288,7 +288,7 @@ registry_server! {
 
         async fn list_projects(&self, request: Request<ListProjectsRequest>) -> Reply<ListProjectsResponse> {
             let (this, request) = self.of_call(request);
-            let filter = ListFilter { tags: request.tags, updated_since: None };
+            let filter = ListFilter::all().with_tags(request.tags);
             let freshness = Freshness::allow_cache(request.allow_cache);
             let projects = this.registry.list(Kind::Project, None, &filter, freshness).await;
             reply("list_projects", projects.and_then(|projects| {
@@ -333,7 +333,8 @@ registry_server! {
             reply("get_infra", infra.map(|infra| Encoded::from_bytes(infra.bytes)))
         }
 
-        async fn commit(&self, _: Request<()>) -> Reply<()> {
+        async fn commit(&self, request: Request<()>) -> Reply<()> {
+            let (this, ()) = self.of_call(request);
             reply("commit", this.registry.commit().await)
         }
 
@@ -342,7 +343,8 @@ registry_server! {
             reply("refresh", this.registry.refresh().await)
         }
 
-        async fn proto(&self, _: Request<()>) -> Reply<Encoded<core::Registry>> {
+        async fn proto(&self, request: Request<()>) -> Reply<Encoded<core::Registry>> {
+            let (this, ()) = self.of_call(request);
             reply("proto", this.registry.proto(Freshness::Stored).await)
         }
 
@@ -458,7 +460,8 @@ impl Service {
     /// All views but label views, by what they are made of.
     async fn all_feature_views(&self, request: ListAllFeatureViewsRequest) -> Result<ListAllFeatureViewsResponse> {
         let freshness = Freshness::allow_cache(request.allow_cache);
-        let filter = ListFilter { tags: request.tags, updated_since: request.updated_since };
+        let mut filter = ListFilter::all().with_tags(request.tags);
+        filter.updated_since = request.updated_since;
         let mut views = self.registry.list_views(&request.project, &filter, freshness).await?;
         views.retain(|view| view.kind != Kind::LabelView);
         if !request.feature_service.is_empty() {

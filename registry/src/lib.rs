@@ -199,7 +199,7 @@ mod open_tests {
     #[tokio::test]
     async fn a_missing_backend_is_named_with_the_remedy_and_without_the_password() {
         let config = RegistryConfig::new("oracle://me:secret@db/feast".parse().expect("a URL"));
-        let error = open(&config).await.err().expect("no backend").to_string();
+        let error = open(&config).await.expect_err("no backend").to_string();
         assert!(error.contains("oracle://me:***@db/feast") && error.contains("Compiled in are"), "{error}");
     }
 
@@ -209,10 +209,10 @@ mod open_tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("registry.db");
         let config = RegistryConfig::new(format!("sqlite:///{}", file.display()).parse().expect("a URL"));
-        let missing = open_read_only(&config).await.err().expect("no file");
+        let missing = open_read_only(&config).await.expect_err("no file");
         assert_eq!(missing.kind(), ErrorKind::InvalidConfig, "{missing}");
         std::fs::write(&file, b"").expect("an empty file");
-        assert_eq!(open_read_only(&config).await.err().expect("no tables").kind(), ErrorKind::SchemaMissing);
+        assert_eq!(open_read_only(&config).await.expect_err("no tables").kind(), ErrorKind::SchemaMissing);
         assert_eq!(std::fs::read(&file).expect("the file"), b"");
         drop(open(&config).await.expect("a registry"));
         let before = std::fs::read(&file).expect("the file");
@@ -243,7 +243,7 @@ mod open_tests {
     #[tokio::test]
     async fn a_backend_that_was_left_out_names_its_feature() {
         let config = RegistryConfig::new("sqlite:///registry.db".parse().expect("a URL"));
-        let error = open(&config).await.err().expect("no backend").to_string();
+        let error = open(&config).await.expect_err("no backend").to_string();
         assert!(error.contains("Cargo feature `sqlite`"), "{error}");
     }
 }

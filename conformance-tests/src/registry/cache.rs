@@ -157,9 +157,9 @@ pub(crate) async fn writes_of_others_show_through_the_background_refresh(setup: 
 async fn lists_agree(property: &str, registry: &Registry, projects: &[&str]) {
     let filters = [
         ListFilter::default(),
-        ListFilter { updated_since: Some(at(0)), ..Default::default() },
-        ListFilter { updated_since: Some(at(i64::MAX)), ..Default::default() },
-        ListFilter { tags: [("team".to_owned(), "none".to_owned())].into(), ..Default::default() },
+        ListFilter::all().updated_since(at(0)),
+        ListFilter::all().updated_since(at(i64::MAX)),
+        ListFilter::all().with_tags([("team".to_owned(), "none".to_owned())].into()),
     ];
     for kind in Kind::ALL {
         for project in projects.iter().map(|project| Some(*project)).chain([None]) {

@@ -26,6 +26,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
+use proxy::Proxy;
+
 /// Where a worker finds the object, and the settings of the store: lines of a name, `=` and a value.
 const URL: &str = "REGISTRY_URL";
 const SETTINGS: &str = "REGISTRY_SETTINGS";

@@ -24,6 +24,7 @@ const PING_FOR: Duration = Duration::from_secs(5);
 
 /// Which objects a list has.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct ListFilter {
     /// Only objects that have all of these tags.
     pub tags: BTreeMap<String, String>,
@@ -31,8 +32,30 @@ pub struct ListFilter {
     pub updated_since: Option<Timestamp>,
 }
 
+impl ListFilter {
+    /// All objects.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Of those, only the ones that have all of these tags.
+    #[must_use]
+    pub fn with_tags(mut self, tags: BTreeMap<String, String>) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// Of those, only the ones that were written at this moment (UTC) or later, to the second.
+    #[must_use]
+    pub fn updated_since(mut self, moment: Timestamp) -> Self {
+        self.updated_since = Some(moment);
+        self
+    }
+}
+
 /// One version in the history of a view.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct FeatureViewVersion {
     /// Its number, counted from 0.
     pub number: i32,

@@ -182,7 +182,11 @@ impl Inner {
         let inner = Arc::clone(self);
         let task = tokio::spawn(async move {
             let writes = commit.writes.clone();
-            let outcome = inner.backend.commit(commit, &tied).await;
+            // The caller may have left before this task was first polled.
+            let outcome = match tied.check("its commit to begin") {
+                Ok(()) => inner.backend.commit(commit, &tied).await,
+                Err(error) => Err(error),
+            };
             match &outcome {
                 Ok(Outcome::Committed { .. }) => inner.cache.apply(writes),
                 // It may show up any time.

@@ -81,6 +81,9 @@ impl List {
         let opened = self.location.open().await?;
         let scope = self.scope(&opened).await?;
         let listed = self.find(&opened, scope.as_deref()).await?;
+        for key in opened.registry.undecodable() {
+            output::note(&format!("warning: {} cannot be decoded, and is left out", text::clean(&key.to_string())));
+        }
         let format = match self.output {
             ListFormat::Json => Format::Json,
             ListFormat::Yaml => Format::Yaml,
@@ -115,7 +118,7 @@ impl List {
 
     /// Project by project, kind by kind.
     async fn find(&self, opened: &Opened, scope: Option<&str>) -> Result<Vec<Listed>> {
-        let filter = ListFilter { tags: self.tags.iter().cloned().collect::<BTreeMap<_, _>>(), updated_since: None };
+        let filter = ListFilter::all().with_tags(self.tags.iter().cloned().collect::<BTreeMap<_, _>>());
         let projects = match scope {
             Some(project) => vec![project.to_owned()],
             None => project::names(&opened.registry).await?,

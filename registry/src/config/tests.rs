@@ -93,6 +93,20 @@ fn what_is_not_said_is_at_its_default() {
 }
 
 #[test]
+fn tables_may_be_kept_and_the_journal_bounded() {
+    let day = Duration::from_secs(86_400);
+    for text in [&sql(""), "registry:\n  path: data/registry.db"] {
+        let text = format!("{text}\n  keep_tables: true\n  journal_retention_days: 7\n  journal_max_commits: 500");
+        let registry = parse(&text).registry;
+        assert!(registry.keep_tables);
+        assert_eq!((registry.journal.age, registry.journal.commits), (7 * day, 500));
+    }
+    let usual = parse(&sql("")).registry;
+    assert!(!usual.keep_tables);
+    assert_eq!((usual.journal.age, usual.journal.commits), (30 * day, 100_000));
+}
+
+#[test]
 fn what_every_write_to_s3_says_is_passed_on() {
     let text = "registry:\n  path: s3://b/k\n  s3_additional_kwargs: {ServerSideEncryption: 'aws:kms', SSEKMSKeyId: a}\n  \
                 allow_unconditional_writes: true";
@@ -272,6 +286,9 @@ fn errors_name_line_setting_and_what_is_accepted() {
             &sql("  s3_additional_kwargs:\n    a: 1"),
             ", line 5: `registry.s3_additional_kwargs` holds strings; this is the",
         ),
+        (&sql("  keep_tables: 1"), ", line 4: `registry.keep_tables` must be `true` or `false`"),
+        (&sql("  journal_retention_days: 0"), ", line 4: `registry.journal_retention_days` must be"),
+        (&sql("  journal_max_commits: -1"), ", line 4: `registry.journal_max_commits` must be"),
         (
             "registry:\n  path: s3://b/k\n  allow_unconditional_writes: 1",
             ", line 3: `registry.allow_unconditional_writes` must be `true` or `false`",

@@ -153,8 +153,8 @@ impl Later {
 
     /// Removes what can never be written, and notes it for commits to tell.
     pub(super) fn lose(&self, waiting: &Waiting, error: Error) {
-        let (kind, project) = (waiting.object.kind, &waiting.project);
-        let key = Key::object(kind, project, waiting.object.name().unwrap_or_default());
+        let (kind, name) = Edit::Apply(waiting.object.clone()).target().unwrap_or((waiting.object.kind, String::new()));
+        let key = Key::object(kind, &waiting.project, name);
         tracing::error!(%error, %key, "an object that was accepted without a commit could not be written, and is lost");
         let error = error
             .with_context(format_args!("{key} was accepted without a commit and could not be written; apply it again"));

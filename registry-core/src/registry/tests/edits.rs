@@ -69,8 +69,7 @@ async fn a_view_that_is_deleted_and_applied_in_one_commit_begins_anew() {
 #[tokio::test]
 async fn tables_stay_when_they_are_to() {
     for keep_tables in [false, true] {
-        let mut options = RegistryOptions::default();
-        options.keep_tables = keep_tables;
+        let options = RegistryOptions { keep_tables, ..Default::default() };
         let (registry, storage) = open_with(options).await;
         registry.apply("p", entity("driver", "")).await.expect("an apply");
         registry.delete_project("p").await.expect("a deletion");
