@@ -52,7 +52,7 @@ use feast_registry_core::{
     Backend, Commit, CommitId, Deadline, Error, JournalEntry, Limits, Outcome, Query, Record, Result,
     Retention, Revision,
 };
-use feast_registry_sql::pool::{Pool, Purpose};
+use feast_registry_sql::pool::{Connector as _, Pool, Purpose};
 use feast_registry_sql::{Database, Dialect, Found, JournalState, Read, attempts};
 
 use crate::connector::{Connection, MySql};
@@ -293,8 +293,7 @@ impl Database for MySqlBackend {
         let turn = Turn(Arc::clone(is_pruning));
         tokio::spawn(async move {
             let _turn = turn;
-            let pruned = tokio::time::timeout(PRUNE_FOR, prune(&pool, retention)).await;
-            if let Ok(Err(failure)) = pruned {
+            if let Err(failure) = prune(&pool, retention).await {
                 let error = failure.into_error();
                 tracing::warn!(%error, location = pool.location(), "the journal was not pruned; trying again later");
             }
@@ -348,18 +347,15 @@ impl Drop for Turn {
 
 /// Prunes the journal on a connection beside those of the pool.
 async fn prune(pool: &Pool<MySql>, retention: Retention) -> Result<(), Failure> {
-    use feast_registry_sql::pool::Connector as _;
-
     let mut connection = pool.connect_beside().await?;
     let mut session = pool.connector().session(&mut connection);
-    let pruned = loop {
-        match journal::prune(&mut session, retention).await {
-            Ok(true) => {}
-            Ok(false) => break Ok(()),
-            Err(failure) if failure.is_missing_table() => break Ok(()),
-            Err(failure) => break Err(failure),
-        }
-    };
+    let prune = async { while journal::prune(&mut session, retention).await? {} Ok(()) };
+    let pruned = tokio::time::timeout(PRUNE_FOR, prune).await;
     pool.connector().end(connection).await;
-    pruned
+    match pruned {
+        // The tables are gone, and the journal with them.
+        Ok(Err(failure)) if failure.is_missing_table() => Ok(()),
+        // The rest has time.
+        pruned => pruned.unwrap_or(Ok(())),
+    }
 }
