@@ -256,6 +256,40 @@ async fn sessions_that_became_read_only_are_replaced(database: &Database) {
     }
 }
 
+/// Rights that are granted while a registry is open are used.
+async fn rights_that_were_granted_later_are_used(database: &Database) {
+    open(database).await;
+    let mut server = database.server().await;
+    let user = format!("my_{}", database.name);
+    let at = |host: &str| format!("'{user}'@'{host}'");
+    let on_all = |what: &str, to: &str| format!("{what} ON {}.* {to}", database.name);
+    for host in ["%", "localhost"] {
+        server.query_drop(format!("CREATE USER {} IDENTIFIED BY 'secret'", at(host))).await.expect("a user");
+        server.query_drop(on_all("GRANT SELECT", &format!("TO {}", at(host)))).await.expect("some rights");
+    }
+    let root: RegistryUrl = database.url.parse().expect("a URL");
+    let (host, port) = (root.host().unwrap_or("127.0.0.1"), root.port().unwrap_or(3306));
+    let backend = backend(&format!("mysql://{user}:secret@{host}:{port}/{}", database.name));
+    backend.prepare(&soon()).await.expect("the tables are there");
+    get(&backend, &entity("p", "driver")).await.expect("a read");
+    let error = backend.commit(create(entity("p", "driver")), &soon()).await.expect_err("it may not");
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    for host in ["%", "localhost"] {
+        let rights = on_all("GRANT INSERT, UPDATE, DELETE", &format!("TO {}", at(host)));
+        server.query_drop(rights).await.expect("more rights");
+    }
+    // Sessions are not asked for anew more often than every few seconds.
+    let began = Instant::now();
+    while let Err(error) = backend.commit(create(entity("p", "driver")), &soon()).await {
+        assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{error}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    for host in ["%", "localhost"] {
+        server.query_drop(format!("DROP USER {}", at(host))).await.expect("the user goes");
+    }
+}
+
 /// A database that was dropped does not look like a registry that is empty.
 async fn a_database_that_was_dropped_is_said_to_be_gone(database: &Database) {
     let backend = open(database).await;
@@ -353,6 +387,7 @@ on_each_server!(
     callers_who_leave_leave_no_sessions,
     reads_go_on_while_writers_are_stuck,
     sessions_that_became_read_only_are_replaced,
+    rights_that_were_granted_later_are_used,
     a_database_that_was_dropped_is_said_to_be_gone,
     the_last_revision_is_found_again,
     large_images_come_back,

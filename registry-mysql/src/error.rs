@@ -122,7 +122,8 @@ fn answered(answer: ServerError, location: &str) -> Failure {
         1290 | 1792 | 1836 | 3100 => {
             Failure::Unusable(new(ErrorKind::ReadOnly, "the database is read-only: is this a replica?"))
         }
-        1044 | 1142 | 1143 | 1227 | 1370 => Failure::Final(new(
+        // Rights that are granted reach new sessions only.
+        1044 | 1142 | 1143 | 1227 | 1370 => Failure::Unusable(new(
             ErrorKind::ReadOnly,
             "the user may not do this; GRANT it what it needs on the registry's tables",
         )),

@@ -43,7 +43,7 @@ mod schema;
 mod session;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -81,6 +81,8 @@ pub struct MySqlBackend {
     collation: OnceLock<String>,
     /// Whether what is wrong with the tables was said.
     has_warned: AtomicBool,
+    /// Which promises the tables cannot keep, as they were last seen.
+    unkept: Mutex<Vec<String>>,
 }
 
 impl MySqlBackend {
@@ -100,6 +102,7 @@ impl MySqlBackend {
             is_pruning: Arc::default(),
             collation: OnceLock::new(),
             has_warned: AtomicBool::new(false),
+            unkept: Mutex::default(),
         })
     }
 
@@ -185,10 +188,9 @@ impl Backend for MySqlBackend {
     }
 
     fn limits(&self) -> Limits {
-        Limits::new(self.pool.connector().value_bytes())
-            .with_name_chars(255)
-            .without_order()
-            .with_unkept(self.journal.unkept())
+        let mut unkept = self.journal.unkept();
+        unkept.extend_from_slice(&self.unkept.lock().unwrap_or_else(PoisonError::into_inner));
+        Limits::new(self.pool.connector().value_bytes()).with_name_chars(255).without_order().with_unkept(unkept)
     }
 
     async fn prepare(&self, deadline: &Deadline) -> Result<()> {
@@ -305,6 +307,7 @@ impl Database for MySqlBackend {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             schema::warn(self.pool.location(), &state);
         }
+        *self.unkept.lock().unwrap_or_else(PoisonError::into_inner) = state.unkept();
         Ok(state.missing())
     }
 
@@ -349,7 +352,7 @@ impl Drop for Turn {
 async fn prune(pool: &Pool<MySql>, retention: Retention) -> Result<(), Failure> {
     let mut connection = pool.connect_beside().await?;
     let mut session = pool.connector().session(&mut connection);
-    let prune = async { while journal::prune(&mut session, retention).await? {} Ok(()) };
+    let prune = async { while journal::prune(&mut session, retention).await? {} Ok::<(), Failure>(()) };
     let pruned = tokio::time::timeout(PRUNE_FOR, prune).await;
     pool.connector().end(connection).await;
     match pruned {

@@ -191,7 +191,9 @@ pub async fn prepare(database: &impl Database, deadline: &Deadline) -> Result<()
         match database.make_tables(deadline).await {
             // Another process, Feast's own registry perhaps, is making them too.
             Err(Failure::Serialization(_) | Failure::Unexpected(_)) if !deadline.is_over() => pause(attempt).await,
-            Err(Failure::Final(error)) if of_feast.is_empty() && error.kind() == ErrorKind::ReadOnly => {
+            Err(Failure::Final(error) | Failure::Unusable(error))
+                if of_feast.is_empty() && error.kind() == ErrorKind::ReadOnly =>
+            {
                 database.journal_state().is_missing(&database.location(), &error.to_string());
                 return Ok(());
             }
