@@ -4,6 +4,8 @@
 //! the real one and syncs the folder ([`replace`]). So a reader sees the old file or the new one, and a writer that is killed
 //! leaves the old one. Who may read and write the registry stays as it was ([`access`]).
 //!
+//! What is to be left of a registry that is removed is in another hidden file, until there is a registry again.
+//!
 //! Feast's Python takes no lock, and truncates the file before it writes ([`look`]). What that leaves:
 //! - a file that Feast has changed since it was read is not replaced, but read again. Between that look and the rename
 //!   there are some microseconds in which a write of Feast's goes unseen and is lost;
@@ -17,18 +19,17 @@ mod replace;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use feast_registry_core::{Error, ErrorKind, Result};
+use feast_registry_core::{Deadline, Error, ErrorKind, Result};
 
-use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, Turn, tag_of};
-use lock::LOCK_TIMEOUT;
+use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, WriteLock, tag_of};
 use look::{Identity, State, Watched};
 
 /// The most symbolic links that are followed, as for Linux.
@@ -57,6 +58,12 @@ type SyncFolder = Box<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for LocalFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalFile").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl LocalFile {
@@ -149,7 +156,7 @@ impl Store for LocalFile {
     }
 
     /// Every file system can do what is needed here.
-    async fn check(&self) -> Result<()> {
+    async fn check(&self, _: &Deadline) -> Result<()> {
         Ok(())
     }
 
@@ -157,22 +164,19 @@ impl Store for LocalFile {
         true
     }
 
-    async fn turn(&self) -> Result<Turn> {
-        self.turn_until(Instant::now() + LOCK_TIMEOUT).await
+    async fn lock(&self, deadline: &Deadline) -> Result<WriteLock> {
+        self.lock_until(deadline).await
     }
 
-    async fn load(&self, known: Option<&Tag>) -> Result<Loaded> {
+    /// A look that is given up goes on to its end on its thread.
+    async fn load(&self, known: Option<&Tag>, deadline: &Deadline) -> Result<Loaded> {
         let known = known.and_then(tag_of::<State>).cloned();
-        // One look, which takes some microseconds, is less than to have it done elsewhere.
-        if let Some(state) = &known
-            && self.is_in(state)?
-        {
-            return Ok(Loaded::Unchanged);
-        }
-        self.blocking(move |this| this.load_now(known.as_ref())).await?
+        let look = self.blocking(move |this| this.load_now(known.as_ref()));
+        deadline.wait_for(&format!("the registry file {}", self.path.display()), look).await??
     }
 
-    async fn swap(&self, expected: Option<&Tag>, bytes: Bytes) -> Result<Swapped, Failure> {
+    /// Never given up: what is begun is done in a moment, or the disk does not answer.
+    async fn swap(&self, expected: Option<&Tag>, bytes: Bytes, _: &Deadline) -> Result<Swapped, Failure> {
         let lock = self.held_lock().map_err(Failure::certain)?;
         let expected = expected.and_then(tag_of::<State>).cloned();
         let swap = move |this: &Self| {
@@ -183,11 +187,11 @@ impl Store for LocalFile {
         self.blocking(swap).await.map_err(|error| Failure { error, is_in_doubt: true })?
     }
 
-    async fn remove(&self, expected: &Tag) -> Result<Removal> {
+    async fn remove(&self, expected: &Tag, left: Bytes) -> Result<Removal> {
         let lock = self.held_lock()?;
         let Some(expected) = tag_of::<State>(expected).cloned() else { return Ok(Removal::Changed) };
         let remove = move |this: &Self| {
-            let removed = this.remove_now(&expected);
+            let removed = this.remove_now(&expected, &left);
             drop(lock);
             removed
         };

@@ -29,16 +29,22 @@ const GRACE_PERIOD: Duration = Duration::from_secs(30);
 /// How often the storage is asked whether it answers, and how long it may take to.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How a server serves.
+/// How long a request may take whose client sets no deadline, unless told otherwise.
+pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a server serves. Made with `default()`, and changed field by field.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct ServeOptions {
     /// The largest message that is accepted and sent, in bytes.
     pub max_message_size: usize,
+    /// How long a request may take whose client sets no deadline.
+    pub request_timeout: Duration,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { max_message_size: DEFAULT_MAX_MESSAGE_SIZE }
+        Self { max_message_size: DEFAULT_MAX_MESSAGE_SIZE, request_timeout: DEFAULT_REQUEST_TIMEOUT }
     }
 }
 
@@ -72,9 +78,10 @@ pub async fn serve(
     let reflection_v1 = reflection().build_v1().map_err(|error| failed("reflection cannot be served")(error.into()))?;
     let reflection_v1alpha =
         reflection().build_v1alpha().map_err(|error| failed("reflection cannot be served")(error.into()))?;
-    let service = RegistryServerServer::new(Service::new(registry.clone()))
-        .max_decoding_message_size(options.max_message_size)
-        .max_encoding_message_size(options.max_message_size);
+    let service =
+        RegistryServerServer::new(Service::new(registry.clone()).with_request_timeout(options.request_timeout))
+            .max_decoding_message_size(options.max_message_size)
+            .max_encoding_message_size(options.max_message_size);
 
     // Small answers go out at once. (The setting of tonic's builder is for sockets that it opens itself.) Without it an
     // answer of more than one segment waits 40 ms for the client's acknowledgement of the first.

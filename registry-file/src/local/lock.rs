@@ -4,17 +4,14 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use feast_registry_core::{Error, ErrorKind, Result};
+use feast_registry_core::{Deadline, Error, Result};
 
 use super::access::{self, Access};
 use super::look::Identity;
 use super::{LocalFile, beside, locked};
-use crate::store::Turn;
-
-/// How long a writer waits for those of other processes.
-pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::store::WriteLock;
 
 /// The pauses between two tries for the lock: at first as short as a write, then longer.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -33,31 +30,27 @@ enum Tried {
 }
 
 impl LocalFile {
-    /// Waits for the lock, until this moment at the latest. Whoever stops waiting leaves nothing behind: the lock is tried
-    /// for again and again instead of waited for in a thread, which nothing could end. Proved by
+    /// Waits for the lock until the deadline; it is tried for at least once. Whoever stops waiting leaves nothing behind: the
+    /// lock is tried for again and again instead of waited for in a thread, which nothing could end. Proved by
     /// `who_waits_for_the_lock_in_vain_leaves_nothing_behind`.
     ///
     /// Between two tries, one who writes all the time would be faster. So who waits says so: the length of the lock file
     /// is the number of milliseconds between its tries, and whoever comes later makes room for that long, once. Proved by
     /// `who_waits_for_the_lock_comes_before_who_has_just_had_it`.
-    pub(super) async fn turn_until(&self, until: Instant) -> Result<Turn> {
-        let began = Instant::now();
+    pub(super) async fn lock_until(&self, deadline: &Deadline) -> Result<WriteLock> {
         let mut pause = FIRST_PAUSE;
         let mut is_first = true;
+        let what = format!("the lock of the registry file {}, which another process holds", self.path.display());
         loop {
-            let makes_room = is_first && Instant::now() < until;
+            let makes_room = is_first && !deadline.is_over();
             let wait = match self.blocking(move |this| this.try_lock(makes_room, pause)).await?? {
                 Tried::Locked(lock) => return Ok(Some(Box::new(lock))),
                 Tried::Held => pause,
                 Tried::Awaited(wait) => wait,
             };
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let (path, seconds) = (self.path.display(), began.elapsed().as_secs_f32());
-                let text = format!("another process has held the lock of the registry file {path} for {seconds:.0} s");
-                return Err(Error::new(ErrorKind::Unavailable, format!("{text}; nothing is written; try again")));
-            }
-            tokio::time::sleep(wait.min(left)).await;
+            deadline.check(&what)?;
+            // What is over ends the pause; then the lock is tried for once more.
+            let _ = deadline.wait_for(&what, tokio::time::sleep(wait)).await;
             if !is_first {
                 pause = (pause + pause / 8).min(LONGEST_PAUSE);
             }

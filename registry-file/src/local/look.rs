@@ -166,7 +166,7 @@ impl LocalFile {
         let began = Instant::now();
         loop {
             let looked = Instant::now();
-            let Some((file, identity)) = self.open()? else { return Ok(Loaded::Absent) };
+            let Some((file, identity)) = self.open()? else { return Ok(Loaded::Absent(self.left())) };
             let left_alone = looked.saturating_duration_since(self.watch(&identity));
             if let Some(bytes) = self.read(file, &identity, left_alone).map_err(|error| self.unreadable(error))? {
                 let state = State::new(identity, &bytes);

@@ -1,11 +1,12 @@
 //! Replacing and removing the file, so that it survives a crash of the machine once that is acknowledged.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use feast_registry_core::{Error, ErrorKind, Result};
 use uuid::Uuid;
 
@@ -13,6 +14,9 @@ use super::access::{self, Access};
 use super::look::{Identity, State};
 use super::{LocalFile, beside, folder_of, locked};
 use crate::store::{Failure, Removal, Swapped};
+
+/// How the name of the file ends that has what is left of a registry that was removed.
+const LEFT: &str = ".removed";
 
 /// How often the folder is synced when that fails, and the pauses in between.
 const SYNCS: u32 = 4;
@@ -33,6 +37,8 @@ impl LocalFile {
             return Ok(Swapped::Changed);
         }
         let file = temporary.rename(&target).map_err(|error| Failure::certain(self.error("replaced", error)))?;
+        // What was left of an earlier registry is in this one.
+        let _ = fs::remove_file(beside(&target, LEFT));
         // From here on the file is the new one; a crash of the machine may still bring back the old one.
         let in_doubt = |error| Failure { error, is_in_doubt: true };
         self.sync(&folder).map_err(in_doubt)?;
@@ -57,17 +63,36 @@ impl LocalFile {
         Ok((folder, temporary))
     }
 
-    /// Removes the file. The lock must be held.
-    pub(super) fn remove_now(&self, expected: &State) -> Result<Removal> {
+    /// Removes the file, and keeps what is to be left of it. The lock must be held.
+    pub(super) fn remove_now(&self, expected: &State, left: &[u8]) -> Result<Removal> {
         let target = self.target()?;
         let folder = open_folder(&target).map_err(|error| self.error("removed", error))?;
         if !self.is_in(expected)? {
             return Ok(Removal::Changed);
         }
+        if let Err(error) = self.keep_left(&target, left) {
+            // A full disk is no reason not to remove anything.
+            tracing::warn!(registry = %self.path.display(), %error, "the journal of the registry is removed with it");
+            let _ = fs::remove_file(beside(&target, LEFT));
+        }
         fs::remove_file(&target).map_err(|error| self.error("removed", error))?;
         self.sync(&folder)?;
         *locked(&self.shared.durable) = Some(None);
         Ok(Removal::Done)
+    }
+
+    fn keep_left(&self, target: &Path, left: &[u8]) -> io::Result<()> {
+        let (_, temporary) = self.write_temporary(target, left)?;
+        temporary.rename(&beside(target, LEFT)).map(drop)
+    }
+
+    /// What is left of a registry that was removed, if anything is.
+    pub(super) fn left(&self) -> Option<Bytes> {
+        let path = beside(&self.target().ok()?, LEFT);
+        let mut file = access::follow_nothing(OpenOptions::new().read(true)).open(path).ok()?;
+        let mut bytes = Vec::new();
+        let is_file = file.metadata().ok()?.is_file();
+        (is_file && file.read_to_end(&mut bytes).is_ok()).then(|| bytes.into())
     }
 
     /// Makes sure that what is there survives a crash of the machine, before anything is decided from it: whoever wrote it

@@ -1,13 +1,17 @@
 //! What cannot be brought about from outside: disks that fail, clocks that are wrong, waiting that is cut short.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use feast_registry_core::wire;
 
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+fn patience() -> Deadline {
+    Deadline::after(Duration::from_secs(30))
+}
 
 /// A registry as Feast serializes it: what it holds first, then the version of the format, then the `version_id`.
 fn feasts(version: u32) -> Vec<u8> {
@@ -38,7 +42,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 async fn changed(file: &LocalFile) -> (Bytes, Tag) {
-    match file.load(None).await.expect("a registry that can be read") {
+    match file.load(None, &patience()).await.expect("a registry that can be read") {
         Loaded::Changed(bytes, tag) => (bytes, tag),
         other => panic!("{other:?}"),
     }
@@ -65,9 +69,9 @@ fn feasts_file_is_believed_once_it_is_left_alone_whatever_its_time_says() {
             assert!(began.elapsed() >= Duration::from_millis(20), "{when}: believed at once");
             assert!(began.elapsed() < Duration::from_millis(700), "{when}: {:?}", began.elapsed());
             assert_eq!(bytes, feasts(1));
-            assert!(matches!(file.load(Some(&tag)).await, Ok(Loaded::Unchanged)), "{when}: read twice");
-            let turn = file.turn().await.expect("the lock");
-            let swapped = file.swap(Some(&tag), ours(2)).await;
+            assert!(matches!(file.load(Some(&tag), &patience()).await, Ok(Loaded::Unchanged)), "{when}: read twice");
+            let turn = file.lock(&patience()).await.expect("the lock");
+            let swapped = file.swap(Some(&tag), ours(2), &patience()).await;
             assert!(matches!(swapped, Ok(Swapped::Done(_))), "{when}: {swapped:?}");
             drop(turn);
         });
@@ -84,11 +88,11 @@ fn a_change_is_seen_where_the_time_and_the_size_stay_the_same() {
         write_at(&path, &feasts(1), time);
         let (_, tag) = run(changed(&file));
         write_at(&path, &feasts(2), time);
-        assert!(matches!(run(file.load(Some(&tag))), Ok(Loaded::Changed(..))), "{when}: not seen");
+        assert!(matches!(run(file.load(Some(&tag), &patience())), Ok(Loaded::Changed(..))), "{when}: not seen");
         // And what was read from the one is not written over the other.
         let swapped = run(async {
-            let _turn = file.turn().await.expect("the lock");
-            file.swap(Some(&tag), ours(3)).await
+            let _turn = file.lock(&patience()).await.expect("the lock");
+            file.swap(Some(&tag), ours(3), &patience()).await
         });
         assert!(matches!(swapped, Ok(Swapped::Changed)), "{when}: {swapped:?}");
         // As a file system would have it that keeps no finer times than the second.
@@ -129,30 +133,30 @@ fn nothing_is_acknowledged_until_the_folder_is_synced() {
     let path = folder.path().join("registry.db");
     let (file, is_broken) = on_a_broken_disk(path.clone());
     run(async {
-        let turn = file.turn().await.expect("the lock");
+        let turn = file.lock(&patience()).await.expect("the lock");
         is_broken.store(true, Ordering::SeqCst);
-        let failure = file.swap(None, ours(1)).await.expect_err("the folder is not synced");
+        let failure = file.swap(None, ours(1), &patience()).await.expect_err("the folder is not synced");
         assert!(failure.is_in_doubt);
         let text = failure.error.to_string();
         assert!(text.contains("registry.db") && text.contains("in place, but may not survive a crash"), "{text}");
         assert_eq!(fs::read(&path).expect("the file"), ours(1), "it is in place");
         drop(turn);
         // Whoever decides anything from it waits for the disk: here, and in another process.
-        assert_eq!(file.turn().await.expect_err("a broken disk").kind(), ErrorKind::Unavailable);
+        assert_eq!(file.lock(&patience()).await.expect_err("a broken disk").kind(), ErrorKind::Unavailable);
         let (elsewhere, is_broken_there) = on_a_broken_disk(path.clone());
         is_broken_there.store(true, Ordering::SeqCst);
-        assert_eq!(elsewhere.turn().await.expect_err("a broken disk").kind(), ErrorKind::Unavailable);
+        assert_eq!(elsewhere.lock(&patience()).await.expect_err("a broken disk").kind(), ErrorKind::Unavailable);
 
         is_broken.store(false, Ordering::SeqCst);
-        let turn = file.turn().await.expect("the disk is well");
+        let turn = file.lock(&patience()).await.expect("the disk is well");
         let (_, tag) = changed(&file).await;
         is_broken.store(true, Ordering::SeqCst);
-        let error = file.remove(&tag).await.expect_err("the folder is not synced");
+        let error = file.remove(&tag, Bytes::new()).await.expect_err("the folder is not synced");
         assert!(error.to_string().contains("may not survive a crash"), "{error}");
         drop(turn);
-        file.turn().await.expect_err("that it is removed is not synced either");
+        file.lock(&patience()).await.expect_err("that it is removed is not synced either");
         is_broken.store(false, Ordering::SeqCst);
-        file.turn().await.expect("the disk is well");
+        file.lock(&patience()).await.expect("the disk is well");
     });
 }
 
@@ -167,8 +171,8 @@ fn a_sync_that_fails_for_a_moment_is_tried_again() {
     };
     let file = LocalFile::with(folder.path().join("registry.db"), sync);
     let swapped = run(async {
-        let _turn = file.turn().await.expect("the lock");
-        file.swap(None, ours(1)).await
+        let _turn = file.lock(&patience()).await.expect("the lock");
+        file.swap(None, ours(1), &patience()).await
     });
     assert!(matches!(swapped, Ok(Swapped::Done(_))), "{swapped:?}");
     assert_eq!(calls.load(Ordering::SeqCst), 5);
@@ -184,8 +188,9 @@ fn a_commit_is_acknowledged_after_a_sync_that_succeeds() {
         1..=9 => Err(io::Error::other("EIO")),
         _ => Ok(()),
     };
-    let backend = crate::FileBackend::on(LocalFile::with(folder.path().join("registry.db"), sync));
-    let prepared = run(feast_registry_core::Backend::prepare(&backend, crate::SchemaMode::Auto));
+    let file = LocalFile::with(folder.path().join("registry.db"), sync);
+    let backend = crate::FileBackend::on(file, crate::SchemaMode::Auto);
+    let prepared = run(async { feast_registry_core::Backend::prepare(&backend, &patience()).await });
     prepared.expect("a registry, in the end");
     assert_eq!(calls.load(Ordering::SeqCst), 11, "it is acknowledged after the sync that succeeds, and no later");
 }
@@ -198,20 +203,19 @@ fn who_waits_for_the_lock_in_vain_leaves_nothing_behind() {
     let file = LocalFile::new(folder.path().join("registry.db"));
     run(async {
         // Another process, as far as the lock can tell.
-        let other = LocalFile::new(folder.path().join("registry.db")).turn().await.expect("the lock");
+        let other = LocalFile::new(folder.path().join("registry.db")).lock(&patience()).await.expect("the lock");
         let before = threads();
         for _ in 0..40 {
-            let until = Instant::now() + Duration::from_millis(5);
-            let error = file.turn_until(until).await.expect_err("the lock is held");
-            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            let error = file.lock(&Deadline::after(Duration::from_millis(5))).await.expect_err("the lock is held");
+            assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
             // One who leaves before that.
-            let waiter = tokio::time::timeout(Duration::from_millis(1), file.turn()).await;
+            let waiter = tokio::time::timeout(Duration::from_millis(1), file.lock(&patience())).await;
             waiter.map(drop).expect_err("the lock is held");
         }
         assert!(threads() < before + 20, "{before} threads have become {}", threads());
         drop(other);
         // A try of one who left may be under way.
-        file.turn_until(Instant::now() + HOUR).await.expect("nobody holds the lock now");
+        file.lock(&Deadline::after(HOUR)).await.expect("nobody holds the lock now");
         assert!(threads() < before + 20);
     });
 }
@@ -224,11 +228,11 @@ fn who_waits_for_the_lock_comes_before_who_has_just_had_it() {
     run(async {
         let mut came_first = 0;
         for _ in 0..20 {
-            let turn = busy.turn().await.expect("the lock");
+            let turn = busy.lock(&patience()).await.expect("the lock");
             let has_had_it = Arc::new(AtomicBool::new(false));
             let (waiter, says) = (patient.clone(), Arc::clone(&has_had_it));
             let waiting = tokio::spawn(async move {
-                let turn = waiter.turn().await.expect("the lock, in time");
+                let turn = waiter.lock(&patience()).await.expect("the lock, in time");
                 says.store(true, Ordering::SeqCst);
                 drop(turn);
             });
@@ -238,16 +242,16 @@ fn who_waits_for_the_lock_comes_before_who_has_just_had_it() {
             // Timers of one runtime go off together: so that the waiter is not at it in this very moment.
             std::thread::sleep(Duration::from_micros(400));
             drop(turn);
-            drop(busy.turn().await.expect("the lock"));
+            drop(busy.lock(&patience()).await.expect("the lock"));
             came_first += usize::from(has_had_it.load(Ordering::SeqCst));
             waiting.await.expect("the waiter");
         }
         assert!(came_first >= 10, "who waited came first only {came_first} times of 20");
         // One who gave up is waited for once, and no longer.
-        let turn = busy.turn().await.expect("the lock");
-        patient.turn_until(Instant::now() + Duration::from_millis(3)).await.expect_err("the lock is held");
+        let turn = busy.lock(&patience()).await.expect("the lock");
+        patient.lock(&Deadline::after(Duration::from_millis(3))).await.expect_err("the lock is held");
         drop(turn);
-        drop(busy.turn().await.expect("the lock"));
+        drop(busy.lock(&patience()).await.expect("the lock"));
         assert_eq!(fs::metadata(folder.path().join(".registry.db.lock")).expect("the lock file").len(), 0);
     });
 }
@@ -257,14 +261,14 @@ fn what_was_begun_under_the_lock_holds_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = LocalFile::new(folder.path().join("registry.db"));
     run(async {
-        let turn = file.turn().await.expect("the lock");
+        let turn = file.lock(&patience()).await.expect("the lock");
         let begun = file.held_lock().expect("the lock is held");
         drop(turn);
         let other = LocalFile::new(folder.path().join("registry.db"));
-        other.turn_until(Instant::now()).await.expect_err("a write is under way");
+        other.lock(&Deadline::after(Duration::ZERO)).await.expect_err("a write is under way");
         drop(begun);
-        other.turn_until(Instant::now()).await.expect("the lock");
-        let failure = file.swap(None, ours(1)).await.expect_err("the lock is no longer held");
+        other.lock(&Deadline::after(Duration::ZERO)).await.expect("the lock");
+        let failure = file.swap(None, ours(1), &patience()).await.expect_err("the lock is no longer held");
         assert!(!failure.is_in_doubt && !folder.path().join("registry.db").exists());
     });
 }
