@@ -1,11 +1,12 @@
 //! Tables of MySQL and MariaDB that Feast made: what can be stored in them, and how they are mended.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::FeatureViewVersionRecord;
-use feast_registry_core::{Backend, Commit, Error, ErrorKind, Expected, Key, Kind, Outcome, Query, Record, Write};
+use feast_registry_core::{Backend, Commit, Deadline, Error, ErrorKind, Expected, Key, Kind, Outcome, Query, Record, Write};
 use feast_registry_mysql::MySqlBackend;
 use prost::Message;
 
@@ -65,13 +66,17 @@ async fn feasts_tables(database: &Database, charset: &str, replace: &[(&str, &st
 
 async fn open(database: &Database) -> MySqlBackend {
     let url = database.url.parse().expect("a URL");
-    let backend = MySqlBackend::new(&url, &databases::pool()).expect("a backend");
-    backend.prepare(SchemaMode::Auto).await.expect("tables that Feast made do");
+    let backend = MySqlBackend::new(&url, &databases::pool(), SchemaMode::Auto).expect("a backend");
+    backend.prepare(&soon()).await.expect("tables that Feast made do");
     backend
 }
 
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(30))
+}
+
 fn record(key: Key, value: impl Into<Bytes>) -> Record {
-    Record { key, value: value.into(), updated: AT }
+    Record::new(key, value, AT)
 }
 
 fn entity(project: &str, name: &str, value: &str) -> Record {
@@ -80,27 +85,27 @@ fn entity(project: &str, name: &str, value: &str) -> Record {
 
 async fn put(backend: &MySqlBackend, records: &[Record]) -> Result<Outcome, Error> {
     let writes = records.iter().cloned().map(Write::Put).collect();
-    backend.commit(Commit { expectations: Vec::new(), writes }).await
+    backend.commit(Commit::new(Vec::new(), writes), &soon()).await
 }
 
 async fn create(backend: &MySqlBackend, new: &Record) -> Result<Outcome, Error> {
     let expectations = vec![(new.key.clone(), Expected::Absent)];
-    backend.commit(Commit { expectations, writes: vec![Write::Put(new.clone())] }).await
+    backend.commit(Commit::new(expectations, vec![Write::Put(new.clone())]), &soon()).await
 }
 
 async fn get(backend: &MySqlBackend, key: &Key) -> Option<Bytes> {
-    let mut answers = backend.read(&[Query::Keys(vec![key.clone()])]).await.expect("a read");
+    let mut answers = backend.read(&[Query::Keys(vec![key.clone()])], &soon()).await.expect("a read");
     answers.remove(0).pop().map(|record| record.value)
 }
 
 /// Everything in the registry, as it is stored.
 async fn everything(backend: &MySqlBackend) -> Vec<Record> {
     let mut queries: Vec<Query> =
-        Kind::ALL.map(|kind| Query::Objects { kind, project: None, updated_since: None }).into();
+        Kind::ALL.map(|kind| Query::objects(kind, None)).into();
     queries.push(Query::Metadata { project: None });
     queries.push(Query::Versions { project: "p".to_owned(), view: "view".to_owned(), latest_only: false });
     queries.push(Query::Keys(vec![user_metadata("p", "view").key]));
-    backend.read(&queries).await.expect("a read").into_iter().flatten().collect()
+    backend.read(&queries, &soon()).await.expect("a read").into_iter().flatten().collect()
 }
 
 fn user_metadata(project: &str, view: &str) -> Record {
@@ -181,7 +186,11 @@ async fn tables_are_those_of_feast(database: &Database) {
     let theirs = shape(database).await;
     database.remove_tables().await;
     open(database).await;
-    let ours = shape(database).await;
+    let mut ours = shape(database).await;
+    // The journal is ours alone.
+    let all = ours.len();
+    ours.retain(|line| !line.starts_with("feast_registry_journal"));
+    assert_eq!(all - ours.len(), 18 + 3 + 3, "columns and keys of the journal");
     assert_eq!(ours, theirs, "tables, columns, types, keys and indexes are Feast's own");
     let collations: Vec<String> = database
         .query(
@@ -210,23 +219,23 @@ async fn names_that_the_tables_take_for_one(database: &Database) {
         assert_refused(create(&backend, &other).await, &names);
         assert_refused(put(&backend, std::slice::from_ref(&other)).await, &names);
         let absent = vec![(other.key.clone(), Expected::Absent)];
-        let outcome = backend.commit(Commit { expectations: absent, writes: vec![Write::Delete(other.key)] }).await;
-        assert_eq!(outcome.expect("a deletion of nothing"), Outcome::Committed);
+        let outcome = backend.commit(Commit::new(absent, vec![Write::Delete(other.key)]), &soon()).await;
+        assert!(outcome.expect("a deletion of nothing").is_committed());
     }
     // Also those that are new together.
     for expected in [Vec::new(), vec![(entity("p", "RIDER", "").key, Expected::Absent)]] {
         let writes = [entity("p", "rider", "one"), entity("p", "RIDER", "other")].map(Write::Put).into();
-        let outcome = backend.commit(Commit { expectations: expected, writes }).await;
+        let outcome = backend.commit(Commit::new(expected, writes), &soon()).await;
         assert_refused(outcome, &["entity `rider`", "entity `RIDER`"]);
     }
     let view = record(Key::object(Kind::FeatureView, "p", "VIEW"), "another");
     assert_refused(put(&backend, &[entity("p", "new", "new"), view]).await, &["feature view `VIEW`", "`view`"]);
     assert_eq!(get(&backend, &entity("p", "new", "").key).await, None, "nothing of a refused commit is stored");
     // Projects, too: the other one has nothing of this one, and its deletion leaves this one.
-    let listed = Query::Objects { kind: Kind::Entity, project: Some("P".to_owned()), updated_since: None };
-    assert_eq!(backend.read(&[listed]).await.expect("a list"), [Vec::new()]);
+    let listed = Query::objects(Kind::Entity, Some("P"));
+    assert_eq!(backend.read(&[listed], &soon()).await.expect("a list"), [Vec::new()]);
     let deletion = vec![Write::DeleteProject { project: "P".to_owned() }];
-    backend.commit(Commit { expectations: Vec::new(), writes: deletion }).await.expect("a deletion");
+    backend.commit(Commit::new(Vec::new(), deletion), &soon()).await.expect("a deletion");
     assert_refused(create(&backend, &record(Key::project_object("P"), "other")).await, &["project `p`", "project `P`"]);
     assert_eq!(everything(&backend).await, before, "all is as it was");
 
@@ -238,7 +247,7 @@ async fn names_that_the_tables_take_for_one(database: &Database) {
     assert_eq!(everything(&backend).await, before, "a migration changes no data");
     for name in ["Driver", "dr\u{ed}ver", "driver "] {
         let other = entity("p", name, name);
-        assert_eq!(create(&backend, &other).await.expect("now it can be stored"), Outcome::Committed);
+        assert!(create(&backend, &other).await.expect("now it can be stored").is_committed());
         assert_eq!(get(&backend, &other.key).await.as_deref(), Some(name.as_bytes()));
     }
     assert_eq!(get(&backend, &entity("p", "driver", "").key).await.as_deref(), Some("entity".as_bytes()));
@@ -303,7 +312,7 @@ async fn characters_that_the_tables_lack(database: &Database) {
     let mended = backend.migrate().await.expect("the tables can be mended");
     assert!(mended.iter().any(|text| text.contains("latin1")), "{mended:?}");
     assert_eq!(everything(&backend).await, before, "a migration changes no data");
-    assert_eq!(create(&backend, &car).await.expect("now it can be stored"), Outcome::Committed);
+    assert!(create(&backend, &car).await.expect("now it can be stored").is_committed());
     assert_eq!(get(&backend, &car.key).await, Some(car.value));
 }
 
@@ -322,7 +331,7 @@ async fn killed_connections(database: &Database) {
             while std::time::Instant::now() < until {
                 let new = entity(&format!("p{writer}"), &format!("driver {number}"), "new");
                 match create(&backend, &new).await {
-                    Ok(Outcome::Committed) => acknowledged.push(new),
+                    Ok(Outcome::Committed { .. }) => acknowledged.push(new),
                     Ok(outcome) => panic!("nobody else makes {:?}: {outcome:?}", new.key),
                     Err(error) => assert!(error.is_retryable(), "{error}"),
                 }
@@ -347,9 +356,9 @@ async fn killed_connections(database: &Database) {
         acknowledged.extend(writer.await.expect("a writer"));
     }
     assert!(killed > 10 && acknowledged.len() > 10, "{killed} killed, {} written", acknowledged.len());
-    let list = Query::Objects { kind: Kind::Entity, project: None, updated_since: None };
+    let list = Query::objects(Kind::Entity, None);
     let stored: BTreeSet<Key> =
-        backend.read(&[list]).await.expect("a list").remove(0).into_iter().map(|record| record.key).collect();
+        backend.read(&[list], &soon()).await.expect("a list").remove(0).into_iter().map(|record| record.key).collect();
     for record in acknowledged {
         assert!(stored.contains(&record.key), "{:?} was acknowledged", record.key);
     }

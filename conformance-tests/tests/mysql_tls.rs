@@ -1,9 +1,10 @@
 //! Encrypted connections to MySQL, which makes certificates of its own: they name no host.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use feast_registry_core::config::SchemaMode;
-use feast_registry_core::{Backend, Error, ErrorKind};
+use feast_registry_core::{Backend, Deadline, Error, ErrorKind};
 use feast_registry_mysql::MySqlBackend;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
@@ -15,7 +16,8 @@ use databases::mysql::Database;
 async fn connect(database: &Database, options: &str) -> Result<(), Error> {
     let link = if database.url.contains('?') { '&' } else { '?' };
     let url = format!("{}{link}{options}", database.url).parse().expect("a URL");
-    MySqlBackend::new(&url, &databases::pool())?.prepare(SchemaMode::Auto).await
+    let backend = MySqlBackend::new(&url, &databases::pool(), SchemaMode::Auto)?;
+    backend.prepare(&Deadline::after(Duration::from_secs(30))).await
 }
 
 /// Who has signed the server's certificate, if the server is of this machine.

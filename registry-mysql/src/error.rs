@@ -94,11 +94,13 @@ fn answered(answer: ServerError, location: &str) -> Failure {
         1062 => Failure::Unexpected(new(ErrorKind::Conflict, "another writer was faster")),
         // Shutting down, offline or not yet in its cluster, killed, interrupted; errors of the network. An answer that says
         // so comes instead of a commit, but after it the session is not to be trusted.
-        1047 | 1053 | 1077..=1080 | 1152 | 1154..=1161 | 1184 | 1317 | 1927 | 3032 | 3169 | 4031 => {
+        1047 | 1053 | 1077..=1080 | 1152 | 1154..=1161 | 1184 | 1927 | 3032 | 3169 | 4031 => {
             Failure::Unusable(new(ErrorKind::Unavailable, "the server ended the call or the session; try again"))
         }
         // The session works in no database: the one that it worked in was dropped.
         1046 => Failure::Unusable(new(ErrorKind::InvalidConfig, GONE)),
+        // By somebody's `KILL QUERY`, which may be ours, once the deadline is over.
+        1317 => Failure::Final(new(ErrorKind::Unavailable, "the call was ended on the server; try again")),
         1969 | 3024 => Failure::Final(new(
             ErrorKind::Unavailable,
             "the call took longer than the server lets one take; try again, or raise its max_statement_time or \
@@ -120,7 +122,8 @@ fn answered(answer: ServerError, location: &str) -> Failure {
         1290 | 1792 | 1836 | 3100 => {
             Failure::Unusable(new(ErrorKind::ReadOnly, "the database is read-only: is this a replica?"))
         }
-        1044 | 1142 | 1143 | 1227 | 1370 => Failure::Final(new(
+        // Rights that are granted reach new sessions only.
+        1044 | 1142 | 1143 | 1227 | 1370 => Failure::Unusable(new(
             ErrorKind::ReadOnly,
             "the user may not do this; GRANT it what it needs on the registry's tables",
         )),

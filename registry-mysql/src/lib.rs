@@ -43,7 +43,7 @@ mod schema;
 mod session;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -52,7 +52,7 @@ use feast_registry_core::{
     Backend, Commit, CommitId, Deadline, Error, JournalEntry, Limits, Outcome, Query, Record, Result,
     Retention, Revision,
 };
-use feast_registry_sql::pool::{Pool, Purpose};
+use feast_registry_sql::pool::{Connector as _, Pool, Purpose};
 use feast_registry_sql::{Database, Dialect, Found, JournalState, Read, attempts};
 
 use crate::connector::{Connection, MySql};
@@ -81,6 +81,8 @@ pub struct MySqlBackend {
     collation: OnceLock<String>,
     /// Whether what is wrong with the tables was said.
     has_warned: AtomicBool,
+    /// Which promises the tables cannot keep, as they were last seen.
+    unkept: Mutex<Vec<String>>,
 }
 
 impl MySqlBackend {
@@ -100,6 +102,7 @@ impl MySqlBackend {
             is_pruning: Arc::default(),
             collation: OnceLock::new(),
             has_warned: AtomicBool::new(false),
+            unkept: Mutex::default(),
         })
     }
 
@@ -185,10 +188,9 @@ impl Backend for MySqlBackend {
     }
 
     fn limits(&self) -> Limits {
-        Limits::new(self.pool.connector().value_bytes())
-            .with_name_chars(255)
-            .without_order()
-            .with_unkept(self.journal.unkept())
+        let mut unkept = self.journal.unkept();
+        unkept.extend_from_slice(&self.unkept.lock().unwrap_or_else(PoisonError::into_inner));
+        Limits::new(self.pool.connector().value_bytes()).with_name_chars(255).without_order().with_unkept(unkept)
     }
 
     async fn prepare(&self, deadline: &Deadline) -> Result<()> {
@@ -293,8 +295,7 @@ impl Database for MySqlBackend {
         let turn = Turn(Arc::clone(is_pruning));
         tokio::spawn(async move {
             let _turn = turn;
-            let pruned = tokio::time::timeout(PRUNE_FOR, prune(&pool, retention)).await;
-            if let Ok(Err(failure)) = pruned {
+            if let Err(failure) = prune(&pool, retention).await {
                 let error = failure.into_error();
                 tracing::warn!(%error, location = pool.location(), "the journal was not pruned; trying again later");
             }
@@ -306,6 +307,7 @@ impl Database for MySqlBackend {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             schema::warn(self.pool.location(), &state);
         }
+        *self.unkept.lock().unwrap_or_else(PoisonError::into_inner) = state.unkept();
         Ok(state.missing())
     }
 
@@ -348,18 +350,15 @@ impl Drop for Turn {
 
 /// Prunes the journal on a connection beside those of the pool.
 async fn prune(pool: &Pool<MySql>, retention: Retention) -> Result<(), Failure> {
-    use feast_registry_sql::pool::Connector as _;
-
     let mut connection = pool.connect_beside().await?;
     let mut session = pool.connector().session(&mut connection);
-    let pruned = loop {
-        match journal::prune(&mut session, retention).await {
-            Ok(true) => {}
-            Ok(false) => break Ok(()),
-            Err(failure) if failure.is_missing_table() => break Ok(()),
-            Err(failure) => break Err(failure),
-        }
-    };
+    let prune = async { while journal::prune(&mut session, retention).await? {} Ok::<(), Failure>(()) };
+    let pruned = tokio::time::timeout(PRUNE_FOR, prune).await;
     pool.connector().end(connection).await;
-    pruned
+    match pruned {
+        // The tables are gone, and the journal with them.
+        Ok(Err(failure)) if failure.is_missing_table() => Ok(()),
+        // The rest has time.
+        pruned => pruned.unwrap_or(Ok(())),
+    }
 }

@@ -144,8 +144,7 @@ impl State {
                     found.bytes.unwrap_or_default()
                 ));
             }
-            let engine = self.of(&table).find_map(|column| column.engine.as_deref());
-            if let Some(engine) = engine.filter(|engine| is_without_transactions(engine)) {
+            if let Some(engine) = self.engine_without_transactions(&table) {
                 problems.push(format!("table `{}` is of the engine {engine}, which has no transactions", table.name));
             }
             if !problems.is_empty() {
@@ -153,6 +152,21 @@ impl State {
             }
         }
         all
+    }
+
+    fn engine_without_transactions(&self, table: &Table) -> Option<&str> {
+        let engine = self.of(table).find_map(|column| column.engine.as_deref());
+        engine.filter(|engine| is_without_transactions(engine))
+    }
+
+    /// Which promises of a backend tables as these cannot keep.
+    pub(crate) fn unkept(&self) -> Vec<String> {
+        let all = all_tables().into_iter().filter_map(|table| {
+            let engine = self.engine_without_transactions(&table)?;
+            let name = table.name;
+            Some(format!("commits are atomic: table `{name}` is of the engine {engine}, which has no transactions; {REMEDY}"))
+        });
+        all.collect()
     }
 
     /// What is wrong with the tables, in words.
@@ -261,16 +275,16 @@ pub(crate) async fn remove_if_empty(session: &mut Session<'_>, deadline: &Deadli
     });
     let unlock = plain("UNLOCK TABLES");
     if has_project || looked.is_err() {
-        if let Err(failure @ (Failure::Lost(_) | Failure::Unusable(_))) = looked {
-            return Err(failure);
-        }
-        session.run_all(&[unlock]).await?;
         return match looked {
-            Err(Failure::Final(error)) if error.kind() == ErrorKind::ReadOnly => {
+            Err(Failure::Final(error) | Failure::Unusable(error)) if error.kind() == ErrorKind::ReadOnly => {
                 tracing::info!(%error, "the tables stay: the user may not lock them");
-                Ok(false)
+                session.run_all(&[unlock]).await.map(|_| false)
             }
-            looked => looked.map(|_| false),
+            Err(failure @ (Failure::Lost(_) | Failure::Unusable(_))) => Err(failure),
+            looked => {
+                session.run_all(&[unlock]).await?;
+                looked.map(|_| false)
+            }
         };
     }
     let removed = session.run_all(&[plain(format!("DROP TABLE {}", tables.join(", ")))]).await;

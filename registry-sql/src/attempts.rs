@@ -191,7 +191,9 @@ pub async fn prepare(database: &impl Database, deadline: &Deadline) -> Result<()
         match database.make_tables(deadline).await {
             // Another process, Feast's own registry perhaps, is making them too.
             Err(Failure::Serialization(_) | Failure::Unexpected(_)) if !deadline.is_over() => pause(attempt).await,
-            Err(Failure::Final(error)) if of_feast.is_empty() && error.kind() == ErrorKind::ReadOnly => {
+            Err(Failure::Final(error) | Failure::Unusable(error))
+                if of_feast.is_empty() && error.kind() == ErrorKind::ReadOnly =>
+            {
                 database.journal_state().is_missing(&database.location(), &error.to_string());
                 return Ok(());
             }
@@ -413,6 +415,8 @@ pub async fn journal(
         match database.try_journal(after, limit, deadline).await {
             Ok(entries) => return Ok(entries),
             Err(failure) if failure.is_missing_table() => {
+                // Or the database itself is.
+                database.missing_tables(deadline).await.map_err(Failure::into_error)?;
                 return match after {
                     None => Ok(Vec::new()),
                     Some(after) => Err(sql::journal::compacted(&database.location(), after)),
@@ -439,8 +443,10 @@ pub async fn remove_if_empty(database: &impl Database, deadline: &Deadline) -> R
     for attempt in 0.. {
         match database.try_remove(deadline).await {
             Ok(removed) => return Ok(removed),
-            // Another process was faster.
-            Err(failure) if failure.is_missing_table() => return Ok(true),
+            // Another process was faster, unless the database itself is gone.
+            Err(failure) if failure.is_missing_table() => {
+                return database.missing_tables(deadline).await.map(|_| true).map_err(Failure::into_error);
+            }
             Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt).await,
             Err(failure) => return Err(failure.into_error()),
         }
