@@ -17,7 +17,7 @@ use crate::backend::{Backend, Key, Record, Write};
 use crate::config::CacheConfig;
 use crate::encoded::Object;
 use crate::error::{Error, Result};
-use crate::soundness::{self, Unsound};
+use crate::soundness::Unsound;
 
 pub(crate) use contents::{Contents, Listed};
 
@@ -163,8 +163,7 @@ impl Cache {
                 return Ok(());
             }
         }
-        soundness::check(&Object { kind: *kind, bytes: record.value.clone() })
-            .map_err(|error| self.unsound.note(&record.key, &record.value, error))
+        self.unsound.check(&record.key, &Object { kind: *kind, bytes: record.value.clone() })
     }
 
     /// The objects that were found not to be messages of their kind.
