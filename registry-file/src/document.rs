@@ -180,7 +180,8 @@ impl Document {
 
     fn extras(&self) -> impl Iterator<Item = Extra> {
         let lineage = Extra { value: self.lineage.join(" ").into(), ..Extra::of_table(Table::Lineage) };
-        let mark = self.infra.as_ref().map(|infra| Extra { of: extra::hash(infra), ..Extra::of_table(Table::InfraMark) });
+        let mark =
+            self.infra.as_ref().map(|infra| Extra { of: extra::hash(infra), ..Extra::of_table(Table::InfraMark) });
         let removed = self.is_removed.then(|| Extra::of_table(Table::Removed));
         let all = self.objects.iter().flat_map(|objects| objects.iter());
         let all = all.chain(self.versions.iter()).chain(self.user_metadata.iter()).chain(self.facts.iter());

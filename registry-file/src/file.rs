@@ -8,10 +8,10 @@ use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Deadline, Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
+use crate::copy_of;
 use crate::document::Document;
 use crate::journal::Journal;
 use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, WriteLock};
-use crate::copy_of;
 
 /// How long a look goes on at the least, however soon those leave who wait for it: a large file takes its time, and who
 /// comes later must not have to begin anew.
@@ -149,6 +149,11 @@ impl File {
     /// Takes a state for the one that is known.
     pub(crate) fn set_known(&self, known: Arc<Snapshot>) {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn looks_waiting(&self) -> usize {
+        self.looks().waiting.len()
     }
 
     fn looks(&self) -> MutexGuard<'_, Looks> {

@@ -7,13 +7,14 @@
 //! in another state, what does not stand in it has not been done and will not be. Then, or after [`GRACE`], others have their
 //! turn.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use feast_registry_core::{
-    Commit, Deadline, Environment as _, Error, ErrorKind, Outcome, Result, Retention, System,
-};
+use feast_registry_core::{Commit, Deadline, Environment as _, Error, ErrorKind, Outcome, Result, Retention, System};
 use tokio::sync::watch;
 
 use crate::document::Document;
@@ -73,11 +74,8 @@ struct Shared {
 }
 
 /// What a call that has not been sent yet may be waiting for.
-const WAITS: [&str; 3] = [
-    "its turn to write",
-    "the lock, which another process holds, of",
-    "a moment in which no other process writes",
-];
+const WAITS: [&str; 3] =
+    ["its turn to write", "the lock, which another process holds, of", "a moment in which no other process writes"];
 const TURN: u8 = 0;
 const LOCK: u8 = 1;
 const OTHERS: u8 = 2;
@@ -403,12 +401,7 @@ impl Shared {
     ///
     /// # Errors
     /// `UnknownOutcome` when that can no longer be told.
-    fn resolve(
-        &self,
-        snapshot: &Snapshot,
-        batch: &[Job],
-        sent: &mut Vec<Sent>,
-    ) -> Result<Option<Vec<Result<Answer>>>> {
+    fn resolve(&self, snapshot: &Snapshot, batch: &[Job], sent: &mut Vec<Sent>) -> Result<Option<Vec<Result<Answer>>>> {
         let journal = snapshot.journal();
         let tells = |sent: &Sent| journal.tells_of(&self.id, sent.number, &sent.base.journal());
         if let Some(index) = sent.iter().position(|sent| tells(sent) == Told::Done) {

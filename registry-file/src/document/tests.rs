@@ -5,7 +5,9 @@ use feast_registry_core::proto::core::{
     Entity, EntityMeta, EntitySpecV2, Infra, InfraObject, Project, ProjectMetadata, ProjectSpec, Registry,
     ValidationReference,
 };
-use feast_registry_core::{Change, Commit, Environment as _, INFRA_NAME, Image, Key, Kind, Query, Record, System, Write};
+use feast_registry_core::{
+    Change, Commit, Environment as _, INFRA_NAME, Image, Key, Kind, Query, Record, System, Write,
+};
 use prost::Message;
 use prost_types::Timestamp;
 
