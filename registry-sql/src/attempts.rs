@@ -191,6 +191,7 @@ pub async fn prepare(database: &impl Database, deadline: &Deadline) -> Result<()
         match database.make_tables(deadline).await {
             // Another process, Feast's own registry perhaps, is making them too.
             Err(Failure::Serialization(_) | Failure::Unexpected(_)) if !deadline.is_over() => pause(attempt).await,
+            Err(Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => pause(attempt).await,
             Err(Failure::Final(error)) if of_feast.is_empty() && error.kind() == ErrorKind::ReadOnly => {
                 database.journal_state().is_missing(&database.location(), &error.to_string());
                 return Ok(());
@@ -442,6 +443,7 @@ pub async fn remove_if_empty(database: &impl Database, deadline: &Deadline) -> R
             // Another process was faster.
             Err(failure) if failure.is_missing_table() => return Ok(true),
             Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt).await,
+            Err(Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => pause(attempt).await,
             Err(failure) => return Err(failure.into_error()),
         }
     }
