@@ -214,7 +214,8 @@ async fn a_locked_row_holds_up_those_who_write_it_and_nobody_else() {
     }
     assert!(began.elapsed() < Duration::from_secs(6), "writers end with their deadlines: {:?}", began.elapsed());
     // One whose caller leaves.
-    let left = backend.commit(put(entity("locked"), "left"), &backend_deadline());
+    let patient = Deadline::after(Duration::from_secs(30));
+    let left = backend.commit(put(entity("locked"), "left"), &patient);
     tokio::time::timeout(Duration::from_millis(500), left).await.expect_err("the row is locked");
     until("given-up sessions end on the server while the lock is held", async || {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND state <> 'idle'";
@@ -231,10 +232,6 @@ async fn a_locked_row_holds_up_those_who_write_it_and_nobody_else() {
     backend.commit(put(entity("locked"), "changed"), &soon()).await.expect("a write");
     backend.close().await;
     schema.remove().await;
-}
-
-fn backend_deadline() -> Deadline {
-    Deadline::after(Duration::from_secs(30))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
