@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use feast_registry::{ApplyOptions, FileBackend, Freshness, Kind, ListFilter, Object, Registry, RegistryOptions};
+use feast_registry::{ApplyOptions, FileBackend, Freshness, Kind, ListFilter, Object, Registry, RegistryOptions, SchemaMode};
 
 use crate::report::{Pair, Report, both, number};
 use crate::sample::{PROJECT, entity};
@@ -77,7 +77,7 @@ pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
 
 /// Makes the file that both start from.
 async fn fill(setup: &Setup, file: &Path) -> Result<()> {
-    let registry = Registry::open(Arc::new(FileBackend::local(file)), RegistryOptions::default()).await?;
+    let registry = Registry::open(Arc::new(FileBackend::local(file, SchemaMode::Auto)), RegistryOptions::default()).await?;
     for copy in 0.. {
         let views = setup.sample.views.iter().map(|view| Object::from(view.named(format!("{}_{copy:03}", view.name))));
         registry.apply_all(PROJECT, views.collect(), ApplyOptions::default()).await?;
@@ -101,7 +101,7 @@ async fn feast(setup: &Setup, file: &Path, writers: usize) -> Result<Applies> {
 
 /// Also how often the file was written for each apply.
 async fn ours(setup: &Setup, file: &Path, writers: usize) -> Result<(Applies, f64)> {
-    let backend = Arc::new(FileBackend::local(file));
+    let backend = Arc::new(FileBackend::local(file, SchemaMode::Auto));
     let registry = Registry::open(Arc::clone(&backend) as Arc<_>, RegistryOptions::default()).await?;
     let before = backend.statistics();
     let (began, numbers) = (Instant::now(), Arc::new(AtomicU64::new(0)));
@@ -124,7 +124,7 @@ async fn ours(setup: &Setup, file: &Path, writers: usize) -> Result<(Applies, f6
     let acknowledged = numbers.load(Ordering::Relaxed) as f64;
     let after = backend.statistics();
     // As another process finds it.
-    let anew = Registry::open(Arc::new(FileBackend::local(file)), RegistryOptions::default()).await?;
+    let anew = Registry::open(Arc::new(FileBackend::local(file, SchemaMode::Auto)), RegistryOptions::default()).await?;
     let kept = anew.list(Kind::Entity, Some(PROJECT), &ListFilter::default(), Freshness::Stored).await?.len() as f64;
     Ok((Applies { acknowledged, kept, seconds }, (after.writes - before.writes) as f64 / acknowledged))
 }

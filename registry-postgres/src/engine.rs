@@ -45,15 +45,30 @@ impl Engine {
         }
     }
 
-    /// That a revision has been seen by all that come after: no transaction with a lower one is under way.
-    pub(crate) fn seen_by_all(self) -> Option<&'static str> {
-        match self {
-            Engine::AdvisoryLocks | Engine::Serializable => {
-                Some("revision < txid_snapshot_xmin(txid_current_snapshot())")
-            }
-            Engine::Compatible => None,
-        }
+    /// Whether a lower revision may be committed after a higher one.
+    pub(crate) fn commits_out_of_order(self) -> bool {
+        self != Engine::Compatible
     }
+}
+
+/// A condition on a revision: that of [`settled`], in a later statement of the same transaction.
+pub(crate) const IS_SETTLED: &str = "revision < current_setting('feast_registry.settled')::bigint";
+
+/// Notes below which revision no commit is under way, so that the statements that follow see all of those that took place.
+/// A transaction gets its id after it has locked the journal's table, and lets go of the table when others see what it did.
+/// So those that hold the table now are all that could yet commit with an id that was given before; what else is under way
+/// on the server, in other databases too, is of no concern. A replica knows of no such locks, so there it is.
+pub(crate) fn settled() -> String {
+    format!(
+        "SELECT set_config('feast_registry.settled', (CASE WHEN pg_is_in_recovery() THEN txid_snapshot_xmin(now) \
+         ELSE least(txid_snapshot_xmax(now), (SELECT min(CASE WHEN age < 2147483648 THEN txid_snapshot_xmax(now) - age END) \
+         FROM (SELECT (txid_snapshot_xmax(now) - own.transactionid::text::bigint) & 4294967295 AS age \
+         FROM pg_locks AS journal JOIN pg_locks AS own ON own.virtualtransaction = journal.virtualtransaction \
+         AND own.locktype = 'transactionid' AND own.mode = 'ExclusiveLock' AND own.granted \
+         WHERE journal.locktype = 'relation' AND journal.relation = '{JOURNAL}'::regclass \
+         AND journal.mode = 'RowExclusiveLock' AND journal.granted) AS under_way)) END)::text, true) \
+         FROM (SELECT txid_current_snapshot() AS now) AS moment"
+    )
 }
 
 /// What a transaction at SERIALIZABLE asks for its revision: no other has read the same and is committed.

@@ -4,7 +4,7 @@ use feast_registry_core::{Commit, CommitId, Environment as _, JournalEntry, Rete
 use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{Dialect, Found, JOURNAL, Statement};
 
-use crate::engine::next_revision;
+use crate::engine::{IS_SETTLED, next_revision, settled};
 use crate::error::Failure;
 use crate::locks;
 use crate::session::{Session, journal_row, plain};
@@ -27,25 +27,29 @@ pub(crate) async fn fence(session: &Session<'_>, commit: &Commit, timeout: i64) 
     session.transaction(statements).await.map(drop)
 }
 
-/// Reads the journal, all from one state.
+/// Reads the journal.
 pub(crate) async fn read(
     session: &Session<'_>,
     after: Option<Revision>,
     limit: usize,
 ) -> Result<Vec<JournalEntry>, Failure> {
-    let (known, rows) = journal::read(DIALECT, after, limit, session.link.engine.seen_by_all());
-    let is_looked_for = known.is_some();
-    let mut statements = vec![plain("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")];
+    let is_unordered = session.link.engine.commits_out_of_order();
+    let (known, rows) = journal::read(DIALECT, after, limit, is_unordered.then_some(IS_SETTLED));
+    // Each statement sees what was committed before it. What is removed is the oldest, so if `after` is there when the rows
+    // have been read, those that come after it were.
+    let mut statements = vec![plain("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")];
+    statements.extend(is_unordered.then(|| plain(settled())));
+    let place = statements.len();
+    statements.push(rows);
     statements.extend(known);
-    statements.extend([rows, plain("COMMIT")]);
-    let mut answers = session.run_all(&statements).await?;
-    if let (true, Some(after)) = (is_looked_for, after)
-        && answers[1].is_empty()
+    statements.push(plain("COMMIT"));
+    let answers = session.run_all(&statements).await?;
+    if let Some(after) = after
+        && answers[place + 1].is_empty()
     {
         return Err(Failure::Final(journal::compacted(session.location, after)));
     }
-    let rows = answers.remove(statements.len() - 2);
-    let rows: Result<Vec<JournalRow>, _> = rows.iter().map(journal_row).collect();
+    let rows: Result<Vec<JournalRow>, _> = answers[place].iter().map(journal_row).collect();
     journal::entries(rows.map_err(|error| session.failure(error))?).map_err(Failure::Final)
 }
 
@@ -68,19 +72,19 @@ pub(crate) async fn begin(session: &Session<'_>, statements: Vec<Statement>) -> 
 /// there a commit may have had a higher number than the next one gets here, which would then come before it. Readers who
 /// were in the midst of the old journal are told to begin anew. Those of the oldest commits that find no place are removed.
 pub(crate) async fn put_in_order(session: &Session<'_>, timeout: i64) -> Result<(), Failure> {
-    let is_ahead =
-        format!("SELECT 1 FROM {JOURNAL} WHERE revision >= txid_snapshot_xmax(txid_current_snapshot()) LIMIT 1");
-    if session.run_all(&[plain(is_ahead.clone())]).await?.remove(0).is_empty() {
+    const IS_AHEAD: &str = "revision >= txid_snapshot_xmax(txid_current_snapshot())";
+    let look = format!("SELECT 1 FROM {JOURNAL} WHERE {IS_AHEAD} LIMIT 1");
+    if session.run_all(&[plain(look.clone())]).await?.remove(0).is_empty() {
         return Ok(());
     }
     let mut statements = session.locks(locks::of_registry, timeout);
-    // The highest gets the number before that of this transaction. Another server may have done it meanwhile.
-    let renumber = format!(
-        "UPDATE {JOURNAL} AS journal SET revision = place.revision FROM (SELECT revision AS old, txid_current() - 1 - \
-         (row_number() OVER (ORDER BY revision DESC) - 1) AS revision FROM (SELECT DISTINCT revision FROM {JOURNAL}) AS each) \
-         AS place WHERE journal.revision = place.old AND EXISTS ({is_ahead})"
-    );
-    statements.push(plain(renumber));
+    // What was committed here since is the newest, and gets the highest numbers before that of this transaction. Another
+    // process may have done it meanwhile.
+    statements.push(plain(format!(
+        "UPDATE {JOURNAL} AS journal SET revision = place.revision FROM (SELECT revision AS old, \
+         txid_current() - row_number() OVER (ORDER BY {IS_AHEAD}, revision DESC) AS revision \
+         FROM (SELECT DISTINCT revision FROM {JOURNAL}) AS each) AS place WHERE journal.revision = place.old AND EXISTS ({look})"
+    )));
     statements.push(plain(format!("DELETE FROM {JOURNAL} WHERE revision < 0")));
     session.transaction(statements).await?;
     tracing::warn!(

@@ -51,8 +51,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use feast_registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
 use feast_registry_core::{
-    Backend, Commit, CommitId, Deadline, JournalEntry, Limits, Outcome, Query, Record, Result, Retention,
-    Revision,
+    Backend, Commit, CommitId, Deadline, JournalEntry, Limits, Outcome, Query, Record, Result, Retention, Revision,
 };
 use feast_registry_sql::journal::{Revisions, journaled_writes};
 use feast_registry_sql::pool::{Pool, Purpose};
@@ -239,9 +238,11 @@ impl Database for PostgresBackend {
             }));
             statements.extend(checks);
             statements.extend(writes);
-            let mut answers = if begun { session.rest(statements).await? } else { session.transaction(statements).await? };
+            let mut answers =
+                if begun { session.rest(statements).await? } else { session.transaction(statements).await? };
             let row = answers.get_mut(identity).and_then(Vec::pop);
-            let revision = row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(|error| session.failure(error))?;
+            let revision =
+                row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(|error| session.failure(error))?;
             Ok(Outcome::Committed { revision: revision.map(|revision| Revision::new(revision as u64)) })
         };
         self.call(Purpose::Write, deadline, call).await

@@ -163,10 +163,7 @@ impl Session<'_> {
     }
 
     /// Runs the rest of a transaction, and commits it, or undoes all of it if one fails.
-    pub(crate) async fn rest(
-        &self,
-        mut statements: Vec<Statement>,
-    ) -> Result<Vec<Vec<tokio_postgres::Row>>, Failure> {
+    pub(crate) async fn rest(&self, mut statements: Vec<Statement>) -> Result<Vec<Vec<tokio_postgres::Row>>, Failure> {
         statements.push(plain(COMMIT));
         self.run_all(&statements).await
     }

@@ -197,6 +197,7 @@ pub async fn prepare(database: &impl Database, deadline: &Deadline) -> Result<()
                 database.journal_state().is_missing(&database.location(), &error.to_string());
                 return Ok(());
             }
+            Err(Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => pause(attempt).await,
             made => made.map_err(Failure::into_error)?,
         }
     }
@@ -448,6 +449,7 @@ pub async fn remove_if_empty(database: &impl Database, deadline: &Deadline) -> R
                 return database.missing_tables(deadline).await.map(|_| true).map_err(Failure::into_error);
             }
             Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt).await,
+            Err(Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => pause(attempt).await,
             Err(failure) => return Err(failure.into_error()),
         }
     }

@@ -17,7 +17,9 @@ use prost_types::Timestamp;
 use crate::attempts::Found;
 use crate::dialect::Builder;
 use crate::read::{FACT_VALUE, NUMBER, Place, VIEW};
-use crate::tables::{Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS};
+use crate::tables::{
+    Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS,
+};
 use crate::write::write_one;
 use crate::{self as sql, Dialect, Statement, Value};
 
@@ -129,10 +131,8 @@ pub fn take_revision(dialect: Dialect, id: CommitId) -> Vec<Statement> {
             text: format!("UPDATE {JOURNAL_HEAD} SET revision = revision + 1 WHERE id = 1"),
             values: Vec::new(),
         },
-        of_commit(format!(
-            "UPDATE {JOURNAL} SET revision = (SELECT revision FROM {JOURNAL_HEAD} WHERE id = 1) WHERE "
-        ))
-        .build(),
+        of_commit(format!("UPDATE {JOURNAL} SET revision = (SELECT revision FROM {JOURNAL_HEAD} WHERE id = 1) WHERE "))
+            .build(),
         returned.build(),
     ]
 }
@@ -341,6 +341,7 @@ impl Rows<'_> {
         if only_where_view_is {
             builder.push(&format!(" FROM {} WHERE ", place.table));
             place.matches(&mut builder);
+            builder.push(self.lock());
         } else {
             builder.push(")");
         }
@@ -366,7 +367,8 @@ impl Rows<'_> {
 
     /// The row of a key that is removed, if anything is stored there.
     fn removed_key(&self, number: i64, key: &Key) -> Statement {
-        self.select_removed(Place::of(key), Stored::of(key), |builder| builder.bind(Value::BigInteger(number)))
+        let lock = self.lock();
+        self.select_removed(Place::of(key), Stored::of(key), lock, |builder| builder.bind(Value::BigInteger(number)))
     }
 
     /// The rows of all that is removed from a table, the `table`th of its write.
@@ -374,13 +376,20 @@ impl Rows<'_> {
         let first = number + 1 + table * NUMBERS_PER_TABLE;
         let (name, order, _) = stored.columns(self.dialect);
         let order = if matches!(stored, Stored::Versions) { format!("{name}, {order}") } else { name.to_owned() };
-        self.select_removed(place, stored, |builder| {
+        // No database locks what it numbers.
+        self.select_removed(place, stored, "", |builder| {
             builder.bind(Value::BigInteger(first));
             builder.push(&format!(" + row_number() OVER (ORDER BY {order})"));
         })
     }
 
-    fn select_removed(&self, place: Place<'_>, stored: Stored, number: impl FnOnce(&mut Builder)) -> Statement {
+    fn select_removed(
+        &self,
+        place: Place<'_>,
+        stored: Stored,
+        lock: &str,
+        number: impl FnOnce(&mut Builder),
+    ) -> Statement {
         let is_version = matches!(stored, Stored::Versions);
         let mut builder = self.insert(if is_version { VERSION_COLUMNS } else { "" });
         builder.push("SELECT ");
@@ -398,6 +407,7 @@ impl Rows<'_> {
         if let Stored::UserMetadata(_) = stored {
             builder.push(&format!(" AND {USER_METADATA} IS NOT NULL"));
         }
+        builder.push(lock);
         builder.build()
     }
 }
