@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use feast_registry_core::config::{RegistryUrl, SchemaMode};
 use feast_registry_core::{
-    Backend, Commit, CommitId, Deadline, Error, ErrorKind, Expected, Image, Key, Kind, Outcome, Query, Record, Retention,
-    Revision, Write,
+    Backend, Commit, CommitId, Deadline, Error, ErrorKind, Expected, Image, Key, Kind, Outcome, Query, Record,
+    Retention, Revision, Write,
 };
 use feast_registry_mysql::MySqlBackend;
 use mysql_async::Conn;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::FeatureViewVersionRecord;
-use feast_registry_core::{Backend, Commit, Deadline, Error, ErrorKind, Expected, Key, Kind, Outcome, Query, Record, Write};
+use feast_registry_core::{
+    Backend, Commit, Deadline, Error, ErrorKind, Expected, Key, Kind, Outcome, Query, Record, Write,
+};
 use feast_registry_mysql::MySqlBackend;
 use prost::Message;
 
@@ -100,8 +102,7 @@ async fn get(backend: &MySqlBackend, key: &Key) -> Option<Bytes> {
 
 /// Everything in the registry, as it is stored.
 async fn everything(backend: &MySqlBackend) -> Vec<Record> {
-    let mut queries: Vec<Query> =
-        Kind::ALL.map(|kind| Query::objects(kind, None)).into();
+    let mut queries: Vec<Query> = Kind::ALL.map(|kind| Query::objects(kind, None)).into();
     queries.push(Query::Metadata { project: None });
     queries.push(Query::Versions { project: "p".to_owned(), view: "view".to_owned(), latest_only: false });
     queries.push(Query::Keys(vec![user_metadata("p", "view").key]));
