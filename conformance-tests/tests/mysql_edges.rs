@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use feast_registry_core::config::{RegistryUrl, SchemaMode};
 use feast_registry_core::{
-    Backend, Commit, Deadline, Error, ErrorKind, Expected, Image, Key, Kind, Outcome, Query, Record, Retention,
-    Revision, Write,
+    Backend, Commit, CommitId, Deadline, Error, ErrorKind, Expected, Image, Key, Kind, Outcome, Query, Record,
+    Retention, Revision, Write,
 };
 use feast_registry_mysql::MySqlBackend;
 use mysql_async::Conn;
@@ -348,14 +348,16 @@ async fn what_is_old_is_pruned_while_writers_go_on(database: &Database) {
     let backend = open(database).await;
     let long_ago = Timestamp { seconds: AT, nanos: 0 };
     let mut last = None;
+    let oldest = CommitId::random();
     for number in 0..OLD {
         let commit = put(entity("p", "driver"), number.to_string()).with_time(long_ago);
+        let commit = if number == 0 { commit.with_id(oldest) } else { commit };
         last = Some(revision(backend.commit(commit, &soon()).await));
     }
     // Somebody looks at an old entry, and holds it.
     let mut other = database.connect().await;
     other.query_drop("BEGIN").await.expect("a transaction");
-    let hold = "SELECT * FROM feast_registry_journal WHERE committed_at = 1700000000000000 ORDER BY revision LIMIT 1 FOR UPDATE";
+    let hold = format!("SELECT * FROM feast_registry_journal WHERE commit_id = '{oldest}' FOR UPDATE");
     other.query_drop(hold).await.expect("a lock");
 
     let later = MySqlBackend::new(&database.url.parse().expect("a URL"), &databases::pool(), SchemaMode::Auto)

@@ -219,8 +219,7 @@ impl Connector for MySql {
 
     async fn connect(&self) -> Result<Connection, Failure> {
         let connected = connect(&self.options).await.map_err(|error| not_sent(failure(error, &self.location)));
-        let mut connection =
-            Connection { conn: connected?, is_at_work: false, identity: None, has_lock_waits: false };
+        let mut connection = Connection { conn: connected?, is_at_work: false, identity: None, has_lock_waits: false };
         self.set_up(&mut connection).await.map_err(not_sent)?;
         Ok(connection)
     }

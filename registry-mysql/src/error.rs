@@ -131,9 +131,10 @@ fn answered(answer: ServerError, location: &str) -> Failure {
             Failure::Final(new(ErrorKind::InvalidConfig, "the server does not accept this user, or not in this way"))
         }
         1049 => Failure::Final(new(ErrorKind::InvalidConfig, GONE)),
-        1021 | 1028 | 1037 | 1038 | 1041 | 1114 | 1206 | 1461 | 1637 => {
-            Failure::Final(new(ErrorKind::Unavailable, "the server is short of memory, disk or room for more work; try again"))
-        }
+        1021 | 1028 | 1037 | 1038 | 1041 | 1114 | 1206 | 1461 | 1637 => Failure::Final(new(
+            ErrorKind::Unavailable,
+            "the server is short of memory, disk or room for more work; try again",
+        )),
         1118 | 1153 | 1301 => {
             Failure::Final(new(ErrorKind::InvalidArgument, "what is written is larger than the server takes at once"))
         }

@@ -49,8 +49,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use feast_registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
 use feast_registry_core::{
-    Backend, Commit, CommitId, Deadline, Error, JournalEntry, Limits, Outcome, Query, Record, Result,
-    Retention, Revision,
+    Backend, Commit, CommitId, Deadline, Error, JournalEntry, Limits, Outcome, Query, Record, Result, Retention,
+    Revision,
 };
 use feast_registry_sql::pool::{Connector as _, Pool, Purpose};
 use feast_registry_sql::{Database, Dialect, Found, JournalState, Read, attempts};
@@ -151,9 +151,8 @@ impl MySqlBackend {
     }
 
     async fn state(&self, deadline: &Deadline) -> Result<State, Failure> {
-        let look = async |connection: &mut Connection| {
-            schema::look(&mut self.pool.connector().session(connection)).await
-        };
+        let look =
+            async |connection: &mut Connection| schema::look(&mut self.pool.connector().session(connection)).await;
         let state = self.call(Purpose::Read, deadline, look).await?;
         self.collation.get_or_init(|| state.collation.clone());
         Ok(state)
@@ -262,9 +261,8 @@ impl Database for MySqlBackend {
     }
 
     async fn try_find(&self, id: CommitId, deadline: &Deadline) -> Result<Option<Found>, Failure> {
-        let find = async |connection: &mut Connection| {
-            journal::find(&mut self.pool.connector().session(connection), id).await
-        };
+        let find =
+            async |connection: &mut Connection| journal::find(&mut self.pool.connector().session(connection), id).await;
         self.call(Purpose::Read, deadline, find).await
     }
 
@@ -352,7 +350,10 @@ impl Drop for Turn {
 async fn prune(pool: &Pool<MySql>, retention: Retention) -> Result<(), Failure> {
     let mut connection = pool.connect_beside().await?;
     let mut session = pool.connector().session(&mut connection);
-    let prune = async { while journal::prune(&mut session, retention).await? {} Ok::<(), Failure>(()) };
+    let prune = async {
+        while journal::prune(&mut session, retention).await? {}
+        Ok::<(), Failure>(())
+    };
     let pruned = tokio::time::timeout(PRUNE_FOR, prune).await;
     pool.connector().end(connection).await;
     match pruned {

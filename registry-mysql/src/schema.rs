@@ -164,7 +164,9 @@ impl State {
         let all = all_tables().into_iter().filter_map(|table| {
             let engine = self.engine_without_transactions(&table)?;
             let name = table.name;
-            Some(format!("commits are atomic: table `{name}` is of the engine {engine}, which has no transactions; {REMEDY}"))
+            Some(format!(
+                "commits are atomic: table `{name}` is of the engine {engine}, which has no transactions; {REMEDY}"
+            ))
         });
         all.collect()
     }
@@ -186,6 +188,7 @@ impl State {
                     ColumnType::String(width) => {
                         Some(spell(&format!("VARCHAR({width}) CHARACTER SET utf8mb4 COLLATE {collation}")))
                     }
+                    ColumnType::LongText => Some(spell(&format!("LONGTEXT CHARACTER SET utf8mb4 COLLATE {collation}"))),
                     ColumnType::Text => Some(spell(&format!("TEXT CHARACTER SET utf8mb4 COLLATE {collation}"))),
                     ColumnType::Bytes => {
                         let is_there = self.of(&table).any(|found| found.column == column.name);
@@ -217,6 +220,7 @@ fn is_narrow(table: &Table, found: &Found) -> bool {
     let column = table.columns.iter().find(|column| column.name == found.column);
     column.is_some_and(|column| match column.column_type {
         ColumnType::Bytes => found.data_type != "longblob",
+        ColumnType::LongText => found.data_type != "longtext",
         ColumnType::String(_) | ColumnType::Text | ColumnType::Integer | ColumnType::BigInteger => false,
     })
 }

@@ -235,6 +235,9 @@ mod tests {
         };
         let mut text = String::new();
         write_out(&mut text, &statement);
-        assert_eq!(text, "INSERT INTO t VALUES ('driver_stats v1.2', _utf8mb4 x'6f275cc3a93f', x'0027ff', -7, NULL) -- end");
+        assert_eq!(
+            text,
+            "INSERT INTO t VALUES ('driver_stats v1.2', _utf8mb4 x'6f275cc3a93f', x'0027ff', -7, NULL) -- end"
+        );
     }
 }

@@ -166,7 +166,8 @@ impl Dialect {
     pub(crate) fn column_type(self, column_type: ColumnType) -> String {
         match (column_type, self) {
             (ColumnType::String(width), _) => format!("VARCHAR({width})"),
-            (ColumnType::Text, _) => "TEXT".to_owned(),
+            (ColumnType::LongText, Dialect::MySql) => "LONGTEXT".to_owned(),
+            (ColumnType::Text | ColumnType::LongText, _) => "TEXT".to_owned(),
             (ColumnType::Integer, _) => "INTEGER".to_owned(),
             (ColumnType::BigInteger, _) => "BIGINT".to_owned(),
             (ColumnType::Bytes, Dialect::Sqlite) => "BLOB".to_owned(),

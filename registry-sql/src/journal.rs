@@ -28,6 +28,9 @@ const NUMBERS_PER_WRITE: i64 = 1 << 36;
 /// The same for what one write removes from one table.
 const NUMBERS_PER_TABLE: i64 = 1 << 31;
 
+/// The index of revisions.
+const INDEX: &str = "idx_feast_registry_journal_revision";
+
 /// The target of a row that is no change: of a commit that changed nothing, or that only has its identity here.
 const NOTHING: &str = "nothing";
 /// The target of a row that keeps a commit from taking place.
@@ -50,8 +53,9 @@ pub enum Revisions {
 }
 
 impl Revisions {
-    /// None yet: it comes with [`take_revision`], in the same transaction.
-    pub const LATER: Self = Self::Number(0);
+    /// None yet: it comes with [`take_revision`], in the same transaction. Until then a row lies beyond all others in the
+    /// index, out of the way of who removes the oldest.
+    pub const LATER: Self = Self::Number(i64::MAX);
 }
 
 const fn column(name: &'static str, column_type: ColumnType, is_key: bool, is_nullable: bool) -> Column {
@@ -71,8 +75,8 @@ pub fn table() -> Table {
             required("revision", ColumnType::BigInteger),
             // Microseconds since 1970 (UTC).
             required("committed_at", ColumnType::BigInteger),
-            optional("author", ColumnType::Text),
-            optional("reason", ColumnType::Text),
+            optional("author", ColumnType::LongText),
+            optional("reason", ColumnType::LongText),
             required("target", ColumnType::String(50)),
             optional(PROJECT, NAME),
             optional("name", NAME),
@@ -82,10 +86,10 @@ pub fn table() -> Table {
             // What a version has besides its view.
             optional("version_type", ColumnType::String(50)),
             optional("version_created", ColumnType::BigInteger),
-            optional("version_description", ColumnType::Text),
+            optional("version_description", ColumnType::LongText),
             optional("version_id", ColumnType::String(36)),
         ],
-        index: Some(("idx_feast_registry_journal_revision", "revision")),
+        index: Some((INDEX, "revision")),
     }
 }
 
@@ -585,10 +589,14 @@ pub fn prunable(dialect: Dialect, retention: Retention, now: &Timestamp) -> Stat
     builder.build()
 }
 
-/// The statement that removes commits, of which there is at least one, by their revisions.
+/// The statement that removes commits, of which there is at least one, by their revisions. In MySQL, by the index in any
+/// case: it locks all rows that it looks at.
 pub fn remove(dialect: Dialect, revisions: impl IntoIterator<Item = i64>) -> Statement {
     let mut builder = Builder::new(dialect);
-    builder.push(&format!("DELETE FROM {JOURNAL} WHERE revision IN ("));
+    builder.push(&match dialect {
+        Dialect::Sqlite | Dialect::PostgreSql => format!("DELETE FROM {JOURNAL} WHERE revision IN ("),
+        Dialect::MySql => format!("DELETE j FROM {JOURNAL} AS j FORCE INDEX ({INDEX}) WHERE j.revision IN ("),
+    });
     builder.bind_all(revisions.into_iter().map(Value::BigInteger));
     builder.push(")");
     builder.build()

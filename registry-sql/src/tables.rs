@@ -10,6 +10,8 @@ pub enum ColumnType {
     String(u32),
     /// Text; in MySQL of at most 65,535 bytes.
     Text,
+    /// Text of any length.
+    LongText,
     /// A 32-bit integer.
     Integer,
     /// A 64-bit integer.

@@ -102,7 +102,7 @@ async fn relay(
             },
             Some((statement, said)) = to_say.recv() => {
                 say(&mut server, &statement).await?;
-                drop(said.send(()));
+                let _ = said.send(());
             }
         }
     }
