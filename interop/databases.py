@@ -72,11 +72,15 @@ class Database:
             for statement in statements:
                 connection.exec_driver_sql(statement)
 
-    def tables(self) -> list[str]:
+    def all_tables(self) -> list[str]:
         return sorted(sqlalchemy.inspect(self.engine).get_table_names())
 
+    def tables(self) -> list[str]:
+        """Feast's tables."""
+        return [table for table in self.all_tables() if table not in harness.OWN_TABLES]
+
     def snapshot(self, project: str, skip: Sequence[str] = ()) -> dict[str, list[tuple]]:
-        """Every row of a project, table by table: equal snapshots mean that nothing was written."""
+        """Every row of a project in Feast's tables, table by table: equal snapshots mean that nothing was written."""
         out = {}
         for table in self.tables():
             if table not in skip:

@@ -20,15 +20,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import grpc
 from feast.protos.feast.registry import RegistryServer_pb2_grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-if TYPE_CHECKING:
-    from databases import Database
 
 HERE = Path(__file__).resolve().parent
 STAND_INS = HERE / "stand_ins"
@@ -40,6 +37,20 @@ UNLIMITED = [
     # A test that starts its own server must not share a connection with another.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+
+
+# The tables that our registry has beside Feast's, and that Feast does not know.
+OWN_TABLES = ("feast_registry_journal", "feast_registry_journal_head")
+
+
+class Database(Protocol):
+    """What a server needs to know of a database (`databases.Database` is one)."""
+
+    url: str
+    folder: Path
+
+    @property
+    def path(self) -> Path | None: ...
 
 
 class SetupProblem(AssertionError):
@@ -325,12 +336,13 @@ def versions(db: Path, project: str, name: str) -> list[dict[str, Any]]:
 
 
 def table_names(db: Path) -> list[str]:
+    """Feast's tables."""
     sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
-    return [row["name"] for row in rows(db, sql)]
+    return [row["name"] for row in rows(db, sql) if row["name"] not in OWN_TABLES]
 
 
 def project_snapshot(db: Path, project: str, skip: Sequence[str] = ()) -> dict[str, list[tuple]]:
-    """Every row of a project, table by table: equal snapshots mean that nothing was written."""
+    """Every row of a project in Feast's tables, table by table: equal snapshots mean that nothing was written."""
     out = {}
     for table in table_names(db):
         if table not in skip:

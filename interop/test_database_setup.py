@@ -134,7 +134,7 @@ def test_verify_refuses_an_empty_database(empty: Database, project: str) -> None
     assert "schema_mode" in said and "panicked" not in said, said
     for table in ("projects", "entities", "feature_view_version_history", "feast_metadata", "managed_infra"):
         assert table in said, said
-    assert empty.tables() == []
+    assert empty.all_tables() == []
     harness.sql_registry(empty, project).write_engine.dispose()
     with harness.running(harness.start_ours(empty, settings={"schema_mode": "verify"})) as server:
         apply_entity(server, "e", project)
@@ -154,7 +154,7 @@ def test_skip_starts_on_an_empty_database(empty: Database, project: str) -> None
         ]
         assert [answer.code for answer in answers] == [grpc.StatusCode.FAILED_PRECONDITION] * 2, answers
         assert all("schema_mode" in answer.detail for answer in answers), answers
-        assert empty.tables() == []
+        assert empty.all_tables() == []
         harness.sql_registry(empty, project).write_engine.dispose()
         server.wait_serving(20)
         apply_entity(server, "e", project)

@@ -81,6 +81,7 @@ def test_the_tables_are_the_same(server: harness.Server, database: Database, fea
     assert server.is_serving()
     assert database.tables() == feasts_database.tables()
     assert len(database.tables()) >= 14, "Feast's schema has shrunk?"
+    assert set(database.all_tables()) - set(database.tables()) <= set(harness.OWN_TABLES)
     for table in database.tables():
         ours, theirs = described(database, table), described(feasts_database, table)
         assert theirs and all(theirs[part] for part in theirs if part != "foreign_key_list"), theirs
@@ -373,6 +374,7 @@ def test_the_tables_go_with_the_last_project_and_come_back_with_the_next(
         assert own.tables(), "a project is left, and so are the tables"
         ask(server, "DeleteProject", api.DeleteProjectRequest(name="other", commit=True)).ok()
         assert not own.tables(), "no project is left, and neither are the tables"
+        assert "feast_registry_journal" in own.all_tables(), "the journal says what became of the last deletion"
         assert not ask(server, *kinds.ENTITY.list(project)).ok().entities
         registry = harness.sql_registry(own, project)
         registry.apply_entity(kinds.entity("f"), project)

@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, Result};
 
+use crate::link::Link;
+
 /// Makes storages for the tests of one backend.
 ///
 /// No method has a default: what a backend cannot do, its factory says.
@@ -32,6 +34,13 @@ pub trait Storage: Send + Sync + 'static {
     /// calls [`worker`](crate::worker). `None` if no other process can; the factory then lists the theme `processes` among
     /// its exceptions.
     fn worker(&self) -> Option<Command>;
+
+    /// A new handle on this storage, as [`open`](Self::open) makes one, and the power to interrupt the way from it to the
+    /// storage: through a proxy, for one. `None`, which is the default, where there is no such way (a file of this machine)
+    /// or no such power; the factory then lists the theme `network` among its exceptions.
+    async fn open_with_link(&self, _mode: SchemaMode) -> Result<Option<(Arc<dyn Backend>, Arc<dyn Link>)>> {
+        Ok(None)
+    }
 
     /// Removes the storage. Called when the test is over, whether it passed or not.
     async fn remove(&self);

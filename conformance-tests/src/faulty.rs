@@ -96,7 +96,8 @@ pub struct Calls {
     pub conflicts: usize,
 }
 
-/// Wraps any backend, counts the calls, and lets them go wrong as it is told.
+/// Wraps any backend, counts the calls, and lets them go wrong as it is told. What waits ends with the deadline of its call,
+/// as in any backend.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -185,30 +186,39 @@ impl FaultyBackend {
     }
 
     /// What happens before a call; returns what is to happen after it.
-    async fn before(&self, operation: Operation) -> Result<Option<Fault>> {
+    async fn before(&self, operation: Operation, deadline: &Deadline) -> Result<Option<Fault>> {
         match self.next_fault(operation) {
             Some(Fault::FailBefore(kind)) => return Err(injected(operation, kind)),
-            Some(Fault::DelayBefore(delay)) => tokio::time::sleep(delay).await,
-            Some(Fault::HoldBefore(gate)) => gate.pass().await,
+            Some(Fault::DelayBefore(delay)) => deadline.wait_for("a storage", tokio::time::sleep(delay)).await?,
+            Some(Fault::HoldBefore(gate)) => deadline.wait_for("a gate", gate.pass()).await?,
             later => return Ok(later),
         }
         Ok(None)
     }
 
-    async fn around<T>(&self, operation: Operation, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let later = self.before(operation).await?;
-        after(operation, later, call.await).await
+    async fn around<T>(
+        &self,
+        operation: Operation,
+        deadline: &Deadline,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let later = self.before(operation, deadline).await?;
+        after(operation, deadline, later, call.await).await
     }
 }
 
-async fn after<T>(operation: Operation, fault: Option<Fault>, answer: Result<T>) -> Result<T> {
-    match fault {
+async fn after<T>(operation: Operation, deadline: &Deadline, fault: Option<Fault>, answer: Result<T>) -> Result<T> {
+    let waited = match fault {
         Some(Fault::FailAfter(kind)) => return Err(injected(operation, kind)),
-        Some(Fault::DelayAfter(delay)) => tokio::time::sleep(delay).await,
-        Some(Fault::HoldAfter(gate)) => gate.pass().await,
-        _ => {}
+        Some(Fault::DelayAfter(delay)) => deadline.wait_for("an answer", tokio::time::sleep(delay)).await,
+        Some(Fault::HoldAfter(gate)) => deadline.wait_for("an answer", gate.pass()).await,
+        _ => Ok(()),
+    };
+    match waited {
+        Err(_) if operation == Operation::Commit => Err(injected(operation, ErrorKind::UnknownOutcome)),
+        Err(exceeded) => Err(exceeded),
+        Ok(()) => answer,
     }
-    answer
 }
 
 fn injected(operation: Operation, kind: ErrorKind) -> Error {
@@ -237,17 +247,17 @@ impl Backend for FaultyBackend {
     }
 
     async fn prepare(&self, deadline: &Deadline) -> Result<()> {
-        self.around(Operation::Prepare, self.inner.prepare(deadline)).await
+        self.around(Operation::Prepare, deadline, self.inner.prepare(deadline)).await
     }
 
     async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
         self.counters.reads.fetch_add(1, Ordering::SeqCst);
-        self.around(Operation::Read, self.inner.read(queries, deadline)).await
+        self.around(Operation::Read, deadline, self.inner.read(queries, deadline)).await
     }
 
     async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
         self.counters.commits.fetch_add(1, Ordering::SeqCst);
-        let later = self.before(Operation::Commit).await?;
+        let later = self.before(Operation::Commit, deadline).await?;
         if matches!(later, Some(Fault::Conflict)) {
             return Ok(Outcome::Conflict(any_key(&commit)));
         }
@@ -257,15 +267,15 @@ impl Backend for FaultyBackend {
             Ok(Outcome::Conflict(_)) => self.counters.conflicts.fetch_add(1, Ordering::SeqCst),
             _ => 0,
         };
-        after(Operation::Commit, later, answer).await
+        after(Operation::Commit, deadline, later, answer).await
     }
 
     async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.around(Operation::Journal, self.inner.journal(after, limit, deadline)).await
+        self.around(Operation::Journal, deadline, self.inner.journal(after, limit, deadline)).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
-        self.around(Operation::RemoveIfEmpty, self.inner.remove_if_empty(deadline)).await
+        self.around(Operation::RemoveIfEmpty, deadline, self.inner.remove_if_empty(deadline)).await
     }
 
     async fn close(&self) {

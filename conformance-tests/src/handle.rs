@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use feast_registry_core::{
-    Backend, Commit, Deadline, Error, Expected, Key, Kind, Outcome, Query, Record, Result, Write,
+    Backend, Commit, CommitId, Deadline, Error, ErrorKind, Expected, JournalEntry, Key, Kind, Outcome, Query, Record,
+    Result, Revision, Write,
 };
 
 /// The value, or a failure of the test that says what was attempted and the whole chain of causes.
@@ -102,6 +103,37 @@ impl Handle {
     /// Gives the storage this very commit, whether or not it has had it before.
     pub(crate) async fn send(&self, commit: Commit) -> Outcome {
         or_fail("a commit", self.0.commit(commit, &patience()).await)
+    }
+
+    /// The entries of the journal that come after a revision, at most so many.
+    pub(crate) async fn journal(&self, after: Option<Revision>, limit: usize) -> Vec<JournalEntry> {
+        let entries = or_fail("a look at the journal", self.0.journal(after, limit, &patience()).await);
+        assert!(entries.len() <= limit, "{} entries of the journal, where {limit} were asked for", entries.len());
+        entries
+    }
+
+    /// The whole journal.
+    pub(crate) async fn whole_journal(&self) -> Vec<JournalEntry> {
+        let mut journal: Vec<JournalEntry> = Vec::new();
+        loop {
+            let more = self.journal(journal.last().map(|entry| entry.revision), 1000).await;
+            if more.is_empty() {
+                return journal;
+            }
+            journal.extend(more);
+        }
+    }
+
+    /// How often the journal has a commit; `None` where the storage has no journal, as it has to say.
+    pub(crate) async fn times_in_journal(&self, id: CommitId) -> Option<usize> {
+        match self.0.journal(None, 1, &patience()).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                let unkept = self.0.limits().unkept;
+                assert!(!unkept.is_empty(), "a storage without a journal says so in `Limits::unkept`");
+                None
+            }
+            _ => Some(self.whole_journal().await.iter().filter(|entry| entry.id == id).count()),
+        }
     }
 
     /// Writes without expectations.

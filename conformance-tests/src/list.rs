@@ -22,6 +22,11 @@ macro_rules! __list {
             thousands_of_keys_in_one_query,
             an_acknowledged_write_is_seen_by_every_handle,
         }
+        pages (backend::pages) {
+            pages_are_parts_of_a_list_by_project_and_name,
+            a_page_goes_on_after_what_is_gone,
+            a_page_counts_what_its_query_asks_for,
+        }
         names (backend::names) {
             objects_with_names_that_look_alike,
             views_with_names_that_look_alike,
@@ -69,6 +74,41 @@ macro_rules! __list {
             nothing_is_left_in_a_deleted_project,
             a_removal_of_the_storage_loses_no_commit,
             a_read_is_one_snapshot,
+        }
+        exactly_once (backend::exactly_once) {
+            a_commit_that_is_sent_again_is_answered_as_before,
+            what_others_did_since_is_not_undone,
+            a_hundred_commits_by_others_make_nothing_forgotten,
+            a_storage_that_was_removed_remembers,
+            copies_that_race_take_effect_once,
+            a_commit_that_was_refused_may_be_sent_again,
+        }
+        journal (backend::journal) {
+            every_commit_has_one_entry,
+            an_entry_says_what_was_there_before_and_after,
+            its_replay_is_the_state,
+            revisions_grow_in_the_order_of_commits,
+            a_reader_goes_on_where_it_was,
+            an_unknown_place_is_said_to_be_compacted,
+            a_reader_misses_nothing_while_others_write,
+            it_outlives_its_handle,
+            it_outlives_the_removal_of_the_storage,
+        }
+        cancellation (backend::cancellation) {
+            dropped_reads_leave_nothing_behind,
+            dropped_looks_at_the_journal_leave_nothing_behind,
+            dropped_commits_are_done_whole_or_not_at_all,
+            dropped_preparations_and_removals_may_be_repeated,
+        }
+        deadlines (backend::deadlines) {
+            nothing_is_done_whose_deadline_is_over,
+            what_is_given_up_in_a_queue_is_never_done,
+        }
+        network (backend::network) {
+            a_commit_whose_answer_is_lost_is_not_done_again,
+            a_commit_that_is_lost_on_its_way_is_done,
+            calls_end_with_their_deadline_though_nothing_answers,
+            a_handle_goes_on_after_its_sessions_were_ended,
         }
         objects (registry::objects) {
             every_kind_is_applied_read_listed_and_deleted,

@@ -55,7 +55,7 @@ impl Store {
     /// A registry on a handle of its own, and the wrapper around that handle, which counts what is asked of it.
     pub(crate) async fn counted_registry(&self, cache: CacheConfig) -> (Registry, Arc<FaultyBackend>) {
         let counted = Arc::new(FaultyBackend::new(self.backend().await));
-        let options = RegistryOptions { cache, ..Default::default() };
+        let options = RegistryOptions::default().with_cache(cache);
         let opened = Registry::open(Arc::clone(&counted) as Arc<dyn Backend>, options).await;
         (or_fail("opening a registry on the storage", opened), counted)
     }

@@ -184,9 +184,9 @@ async fn write(registry: &Registry, load: Load, number: usize) -> Result<()> {
             let of = interval(number);
             registry.apply_materialization(PROJECT, VIEW, of.start_time, of.end_time).await
         }
-        Load::Schemas => registry.apply(PROJECT, view(Kind::FeatureView, VIEW, &[&name_of(number)])).await,
+        Load::Schemas => registry.apply(PROJECT, view(Kind::FeatureView, VIEW, &[&name_of(number)])).await.map(drop),
         Load::Entities | Load::Mixed => {
-            registry.apply(PROJECT, applied(Kind::Entity, &name_of(number), name_of(number))).await
+            registry.apply(PROJECT, applied(Kind::Entity, &name_of(number), name_of(number))).await.map(drop)
         }
     }
 }

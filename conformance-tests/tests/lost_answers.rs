@@ -13,10 +13,8 @@ use prost_types::Timestamp;
 
 #[path = "databases/mod.rs"]
 mod databases;
-#[path = "databases/proxy.rs"]
-mod proxy;
 
-use proxy::Proxy;
+use databases::proxy::Proxy;
 
 const PROJECT: &str = "rides";
 const VIEW: &str = "driver_stats";

@@ -19,6 +19,7 @@ impl Factory for Memory {
     fn exceptions(&self) -> Vec<Exception> {
         vec![
             Exception::new("processes", "memory is one process's own: no other can open it, and nothing outlives it"),
+            Exception::new("network", "nothing lies between memory and who uses it"),
             Exception::new("storage::only_auto_removes", "no mode makes memory, so none of them keeps what is in it"),
         ]
     }

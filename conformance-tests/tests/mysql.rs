@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests, this_program};
+use feast_registry_conformance::{Exception, Factory, Link, Storage, conformance_tests, this_program};
 use feast_registry_core::config::{RegistryUrl, SchemaMode};
 use feast_registry_core::{Backend, Result};
 use feast_registry_mysql::MySqlBackend;
@@ -39,6 +39,11 @@ fn open(url: &str, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
 impl Storage for Own {
     async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
         open(&self.0.url, mode)
+    }
+
+    async fn open_with_link(&self, mode: SchemaMode) -> Result<Option<(Arc<dyn Backend>, Arc<dyn Link>)>> {
+        let (proxy, url) = databases::through_proxy(&self.0.url).await;
+        Ok(Some((open(&url, mode)?, Arc::new(proxy))))
     }
 
     fn worker(&self) -> Option<Command> {

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests, this_program};
+use feast_registry_conformance::{Exception, Factory, Link, Storage, conformance_tests, this_program};
 use feast_registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
 use feast_registry_core::{Backend, Result};
 use feast_registry_postgres::PostgresBackend;
@@ -67,6 +67,11 @@ fn open(url: &str, serializable: bool, mode: SchemaMode) -> Result<Arc<dyn Backe
 impl Storage for Place {
     async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
         open(&self.url, self.serializable, mode)
+    }
+
+    async fn open_with_link(&self, mode: SchemaMode) -> Result<Option<(Arc<dyn Backend>, Arc<dyn Link>)>> {
+        let (proxy, url) = databases::through_proxy(&self.url).await;
+        Ok(Some((open(&url, self.serializable, mode)?, Arc::new(proxy))))
     }
 
     fn worker(&self) -> Option<Command> {

@@ -38,6 +38,8 @@ mod in_memory {
         fn exceptions(&self) -> Vec<Exception> {
             vec![
                 Exception::new("processes", "a database in memory is one process's own, and nothing outlives it"),
+                Exception::new("journal::it_outlives_its_handle", "its one handle is the storage itself"),
+                Exception::new("network", "nothing lies between memory and who uses it"),
                 Exception::new("storage::only_auto_removes", "its one handle is prepared anew by every mode that asks"),
                 Exception::new("storage::verify_creates_nothing", "the same"),
             ]

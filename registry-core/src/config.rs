@@ -7,14 +7,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::{Error, Result};
+use crate::{Error, Result, Retention};
 
 mod url;
 
 pub use url::RegistryUrl;
 
-/// Everything that a registry is opened with.
+/// Everything that a registry is opened with. Made with [`new`](Self::new), and changed field by field.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegistryConfig {
     /// Where the registry is stored.
     pub url: RegistryUrl,
@@ -31,6 +32,11 @@ pub struct RegistryConfig {
     /// Whether Feast's old table `feast_metadata`, from before there was a table of projects, is emptied and no longer
     /// written. Once done, this cannot be undone.
     pub purge_feast_metadata: bool,
+    /// Whether the tables or the file of the registry stay when its last project is deleted. Feast drops its tables then,
+    /// and with them go the rights that were granted on them. Default: no, as in Feast.
+    pub keep_tables: bool,
+    /// How much of the journal is kept.
+    pub journal: Retention,
 }
 
 impl RegistryConfig {
@@ -44,6 +50,8 @@ impl RegistryConfig {
             pool: PoolConfig::default(),
             object_store: ObjectStoreConfig::default(),
             purge_feast_metadata: false,
+            keep_tables: false,
+            journal: Retention::default(),
         }
     }
 }

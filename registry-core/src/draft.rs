@@ -4,12 +4,12 @@
 //! [`Draft`]. Because every look is noted as an expectation, a rule cannot rest on something that another writer has
 //! changed meanwhile, and cannot forget to say so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use prost_types::Timestamp;
 
-use crate::backend::{Commit, Expected, Key, Query, Record, Write};
+use crate::backend::{Expected, Key, Query, Record, Write};
 use crate::encoded::Object;
 use crate::error::{Error, Result};
 use crate::kind::Kind;
@@ -51,6 +51,11 @@ impl Fetched {
         }
         fetched
     }
+
+    /// What is stored under those of the keys that were fetched.
+    pub(crate) fn into_records(mut self, keys: &[Key]) -> Vec<(Key, Option<Record>)> {
+        keys.iter().filter_map(|key| self.records.remove_entry(key)).collect()
+    }
 }
 
 /// A commit in the making.
@@ -59,12 +64,20 @@ pub(crate) struct Draft<'a> {
     expectations: BTreeMap<Key, Expected>,
     /// What has been written so far, for later looks to see.
     overlay: HashMap<Key, Option<Bytes>>,
+    /// The histories that have been removed, each with its project.
+    removed_histories: HashSet<(String, String)>,
     writes: Vec<Write>,
 }
 
 impl<'a> Draft<'a> {
     pub(crate) fn new(fetched: &'a Fetched) -> Self {
-        Self { fetched, expectations: BTreeMap::new(), overlay: HashMap::new(), writes: Vec::new() }
+        Self {
+            fetched,
+            expectations: BTreeMap::new(),
+            overlay: HashMap::new(),
+            removed_histories: HashSet::new(),
+            writes: Vec::new(),
+        }
     }
 
     /// What is stored under a key; the commit will expect that this is still so.
@@ -105,11 +118,15 @@ impl<'a> Draft<'a> {
 
     /// The highest version in the history of a view. Whoever creates the next one expects that it is not there.
     pub(crate) fn latest_version(&self, project: &str, view: &str) -> Result<Option<i32>> {
-        let written = self.overlay.keys().filter_map(|key| match key {
-            Key::Version { project: p, view: v, number } if p == project && v == view => Some(*number),
+        let written = self.overlay.iter().filter_map(|(key, value)| match key {
+            Key::Version { number, .. } if is_version_of(key, project, view) && value.is_some() => Some(*number),
             _ => None,
         });
-        match self.fetched.latest_versions.get(&(project.to_owned(), view.to_owned())) {
+        let history = (project.to_owned(), view.to_owned());
+        if self.removed_histories.contains(&history) {
+            return Ok(written.max());
+        }
+        match self.fetched.latest_versions.get(&history) {
             Some(stored) => Ok(written.max().max(*stored)),
             None => {
                 Err(Error::internal(format!("the history of view `{view}` was not fetched before a rule asked for it")))
@@ -126,7 +143,10 @@ impl<'a> Draft<'a> {
 
     /// Stores a value where nothing may be stored yet.
     pub(crate) fn create(&mut self, key: Key, value: impl Into<Bytes>, now: &Timestamp) {
-        if !self.overlay.contains_key(&key) {
+        // Of a history that this commit removes, whatever is there is gone by then.
+        let is_removed = matches!(&key, Key::Version { project, view, .. }
+            if self.removed_histories.contains(&(project.clone(), view.clone())));
+        if !is_removed && !self.overlay.contains_key(&key) {
             self.expectations.insert(key.clone(), Expected::Absent);
         }
         self.put(key, value, now);
@@ -140,6 +160,10 @@ impl<'a> Draft<'a> {
 
     /// Removes the history of a view.
     pub(crate) fn delete_versions(&mut self, project: &str, view: &str) {
+        let known = self.fetched.records.keys().chain(self.overlay.keys());
+        let removed: Vec<Key> = known.filter(|key| is_version_of(key, project, view)).cloned().collect();
+        self.overlay.extend(removed.into_iter().map(|key| (key, None)));
+        self.removed_histories.insert((project.to_owned(), view.to_owned()));
         self.writes.push(Write::DeleteVersions { project: project.to_owned(), view: view.to_owned() });
     }
 
@@ -158,8 +182,37 @@ impl<'a> Draft<'a> {
         self.writes.is_empty()
     }
 
-    /// The commit; one without writes need not be committed.
-    pub(crate) fn into_commit(self) -> Commit {
-        Commit::new(self.expectations.into_iter().collect(), self.writes)
+    /// How much has been drafted: what is drafted next comes after it.
+    pub(crate) fn mark(&self) -> usize {
+        self.writes.len()
     }
+
+    /// What has been drafted since a [`mark`](Self::mark).
+    pub(crate) fn writes_since(&self, mark: usize) -> &[Write] {
+        &self.writes[mark.min(self.writes.len())..]
+    }
+
+    /// What will be stored under a key that was fetched or written; nothing is expected of it.
+    pub(crate) fn final_value(&self, key: &Key) -> Option<Bytes> {
+        match self.overlay.get(key) {
+            Some(written) => written.clone(),
+            None => self.fetched.records.get(key)?.as_ref().map(|record| record.value.clone()),
+        }
+    }
+
+    /// What a commit of this expects and writes; one without writes need not be committed.
+    pub(crate) fn into_parts(self) -> (Vec<(Key, Expected)>, Vec<Write>) {
+        (self.expectations.into_iter().collect(), self.writes)
+    }
+
+    /// The commit, of a random identity.
+    #[cfg(test)]
+    pub(crate) fn into_commit(self) -> crate::backend::Commit {
+        let (expectations, writes) = self.into_parts();
+        crate::backend::Commit::new(expectations, writes)
+    }
+}
+
+fn is_version_of(key: &Key, project: &str, view: &str) -> bool {
+    matches!(key, Key::Version { project: p, view: v, .. } if p == project && v == view)
 }

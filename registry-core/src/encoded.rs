@@ -155,12 +155,42 @@ impl Object {
         if T::KIND != self.kind {
             return Err(Error::internal(format!("a {} was to be decoded as a {}", self.kind, T::KIND)));
         }
-        T::decode(self.bytes.clone()).map_err(|error| {
-            Error::new(ErrorKind::Corrupt, format!("a serialized {} cannot be decoded", self.kind)).with_source(error)
-        })
+        T::decode(self.bytes.clone()).map_err(|error| self.undecodable(error))
+    }
+
+    /// Checks that the bytes are a message of the kind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when they are not.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.kind.check(&self.bytes).map_err(|error| self.undecodable(error))
+    }
+
+    /// That the object cannot be decoded: which one it is, as far as its bytes say, and why.
+    fn undecodable(&self, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+        let mut object = format!("{}", self.kind);
+        for (label, field) in [("", self.kind.layout().name), ("of project ", self.kind.layout().project)] {
+            if let Some(text) = field.and_then(|field| self.legible_text(field)) {
+                object += &format!(" {label}`{text}`");
+            }
+        }
+        Error::new(ErrorKind::Corrupt, format!("the {object} cannot be decoded: {source}")).with_source(source)
+    }
+
+    /// A string field of the spec, from bytes that are damaged elsewhere.
+    fn legible_text(&self, number: u32) -> Option<&str> {
+        let within = |message, number: u32| {
+            let fields = wire::fields(message).map_while(Result::ok);
+            fields.filter(|field| field.number == number).last().map(|field| field.content)
+        };
+        let spec = self.kind.layout().spec.map_or(Some(&self.bytes[..]), |spec| within(&self.bytes, spec))?;
+        std::str::from_utf8(within(spec, number)?).ok().filter(|text| !text.is_empty())
     }
 
     /// The object's name; empty when it has none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`], as from every method that reads the bytes, when they are not an encoded message.
     pub fn name(&self) -> Result<String> {
         self.spec_text(self.kind.layout().name)
     }
@@ -172,17 +202,26 @@ impl Object {
 
     /// Whether the object has every one of these tags (Feast: `utils.has_all_tags`).
     pub fn has_tags<'a>(&self, tags: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<bool> {
-        let mut tags = tags.into_iter().peekable();
-        if tags.peek().is_none() {
+        let mut wanted: Vec<(&str, &str)> =
+            tags.into_iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        if wanted.is_empty() {
             return Ok(true);
         }
         let Some(field) = self.kind.layout().tags else { return Ok(false) };
-        let spec = self.spec()?;
-        let present = wire::string_map(&spec, field)?;
-        Ok(tags.all(|(key, value)| {
-            let stored = present.iter().rev().find(|(present, _)| present == key);
-            stored.is_some_and(|(_, stored)| stored == value)
-        }))
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.windows(2).any(|two| two[0].0 == two[1].0) {
+            return Ok(false);
+        }
+        let spec = self.spec().map_err(|error| self.undecodable(error))?;
+        let mut is_there = vec![false; wanted.len()];
+        // Of a key that is there twice, the later value counts.
+        for (key, value) in wire::string_map(&spec, field).map_err(|error| self.undecodable(error))? {
+            if let Ok(index) = wanted.binary_search_by_key(&key, |(key, _)| key) {
+                is_there[index] = wanted[index].1 == value;
+            }
+        }
+        Ok(is_there.into_iter().all(|is_there| is_there))
     }
 
     /// When the object was made (UTC); `None` when the message does not say.
@@ -230,16 +269,15 @@ impl Object {
 
     fn spec_text(&self, field: Option<u32>) -> Result<String> {
         let Some(field) = field else { return Ok(String::new()) };
-        Ok(wire::text(&self.spec()?, field)?.to_owned())
+        let text = self.spec().and_then(|spec| Ok(wire::text(&spec, field)?.to_owned()));
+        text.map_err(|error| self.undecodable(error))
     }
 
     fn timestamp(&self, field: u32) -> Result<Option<Timestamp>> {
-        let meta = self.meta()?;
-        let Some(bytes) = wire::sub_message(&meta, field)? else { return Ok(None) };
-        let timestamp = Timestamp::decode(&*bytes).map_err(|error| {
-            Error::new(ErrorKind::Corrupt, "a stored timestamp cannot be decoded").with_source(error)
-        })?;
-        Ok(Some(timestamp))
+        let encoded = self.meta().and_then(|meta| Ok(wire::sub_message(&meta, field)?.map(Cow::into_owned)));
+        let encoded = encoded.map_err(|error| self.undecodable(error))?;
+        let decoded = encoded.map(|encoded| Timestamp::decode(&*encoded)).transpose();
+        decoded.map_err(|error| self.undecodable(error))
     }
 }
 
@@ -264,6 +302,8 @@ impl<T: FeastObject> From<&T> for Object {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::proto::core::{Entity, EntitySpecV2};
 
@@ -305,5 +345,46 @@ mod tests {
         };
         assert!(has(&[]) && has(&[("team", "a")]) && has(&[("team", "a"), ("tier", "1")]));
         assert!(!has(&[("team", "b")]) && !has(&[("team", "a"), ("owner", "")]));
+    }
+    /// As this was before it had an index: every wanted tag against every tag of the object.
+    fn has_tags_by_search(present: &[(String, String)], wanted: &[(String, String)]) -> bool {
+        wanted.iter().all(|(key, value)| {
+            present.iter().rev().find(|(present, _)| present == key).is_some_and(|(_, stored)| stored == value)
+        })
+    }
+
+    /// An entity whose tags are encoded one after the other, also those of a key that was there before.
+    fn tagged(tags: &[(String, String)]) -> Object {
+        let mut spec = Vec::new();
+        for (key, value) in tags {
+            let mut entry = Vec::new();
+            wire::put(&mut entry, 1, key.as_bytes());
+            wire::put(&mut entry, 2, value.as_bytes());
+            wire::put(&mut spec, 8, &entry);
+        }
+        let mut bytes = Vec::new();
+        wire::put(&mut bytes, 1, &spec);
+        Object::new(Kind::Entity, bytes)
+    }
+
+    proptest! {
+        #[test]
+        fn tags_are_found_as_by_a_search_from_the_back(
+            present in prop::collection::vec(("[a-e]?", "[xy]?"), 0..8),
+            wanted in prop::collection::vec(("[a-e]?", "[xy]?"), 0..4),
+        ) {
+            let found = tagged(&present).has_tags(wanted.iter().map(|(key, value)| (key, value))).expect("well-formed");
+            prop_assert_eq!(found, has_tags_by_search(&present, &wanted));
+        }
+    }
+
+    /// 60,000 tags against 60,000 are more than three billion comparisons.
+    #[test]
+    fn very_many_tags_cost_their_number() {
+        let tags: Vec<_> = (0..60_000).map(|i| (format!("k{i}"), i.to_string())).collect();
+        let object = tagged(&tags);
+        assert!(object.has_tags(tags.iter().rev().map(|(key, value)| (key, value))).expect("well-formed"));
+        let other = ("k7".to_owned(), "8".to_owned());
+        assert!(!object.has_tags(tags.iter().skip(8).chain([&other]).map(|(key, value)| (key, value))).expect("tags"));
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::Kind;
 
@@ -56,12 +57,13 @@ pub enum ErrorKind {
 /// An error of the registry.
 ///
 /// `Display` says what happened in one sentence that names the object and, where there is one, the remedy; the chain of
-/// causes is behind [`source`](StdError::source).
-#[derive(Debug)]
+/// causes is behind [`source`](StdError::source). A clone shares its causes, so that all who wait for one thing can be told
+/// the same.
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
     message: Cow<'static, str>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -73,7 +75,7 @@ impl Error {
     /// Adds what caused it.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -107,6 +109,13 @@ impl Error {
     /// This library or a backend is at fault.
     pub fn internal(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::Internal, message)
+    }
+
+    /// The same error with more words before its own.
+    #[must_use]
+    pub(crate) fn with_context(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message).into();
+        self
     }
 
     /// What kind of thing went wrong.

@@ -70,7 +70,9 @@ fn type_name(feature: &FeatureSpecV2) -> String {
         ValueType::StructList => {
             feature.tags.get(STRUCT_SCHEMA).and_then(|schema| Some(format!("Array({})", struct_type(schema)?)))
         }
-        ValueType::ValueList | ValueType::ValueSet => feature.tags.get(NESTED_TYPE).map(|inner| described_type(inner)),
+        ValueType::ValueList | ValueType::ValueSet => {
+            feature.tags.get(NESTED_TYPE).map(|inner| described_type(inner, 0))
+        }
         _ => None,
     };
     described.unwrap_or_else(|| plain_type(value_type))
@@ -105,33 +107,53 @@ fn primitive(name: &str) -> String {
 }
 
 fn capitalized(word: &str) -> String {
-    let (first, rest) = word.split_at(word.len().min(1));
-    first.to_uppercase() + &rest.to_lowercase()
+    let mut chars = word.chars();
+    let Some(first) = chars.next() else { return String::new() };
+    first.to_uppercase().chain(chars.as_str().to_lowercase().chars()).collect()
 }
 
+/// How deep structs may be in each other: deeper than any that Feast's Python could make, since each level is JSON in a
+/// string of the level above and so doubles the backslashes before a quote.
+const MAX_STRUCT_DEPTH: usize = 32;
+
+/// What stands for a struct that is too deep within others.
+const TOO_DEEP: &str = "Struct(…)";
+
 /// A type as Feast spells it in a tag, `Array(INT64)`, printed.
-fn described_type(text: &str) -> String {
-    for collection in ["Array", "Set"] {
-        let inner = text.strip_prefix(collection).and_then(|rest| rest.strip_prefix('(')?.strip_suffix(')'));
-        if let Some(inner) = inner {
-            return format!("{collection}({})", described_type(inner));
-        }
+///
+/// Collections are taken off in a loop and structs are counted by `depth`, so no text makes this recurse without a bound:
+/// `no_text_in_a_tag_ends_the_process`.
+fn described_type(text: &str, depth: usize) -> String {
+    let (mut inner, mut levels) = (text, 0);
+    while let Some(element) = element_of(inner) {
+        (inner, levels) = (element, levels + 1);
     }
-    if let Ok(nested) = serde_json::from_str::<serde_json::Value>(text)
-        && let Some(fields) = nested.get("__struct__").and_then(serde_json::Value::as_object)
-    {
-        return struct_of(fields);
-    }
-    primitive(text)
+    let of_struct = || -> Option<String> {
+        let nested: serde_json::Value = serde_json::from_str(inner).ok()?;
+        Some(struct_of(nested.get("__struct__")?.as_object()?, depth))
+    };
+    let printed = of_struct().unwrap_or_else(|| primitive(inner));
+    // What was taken off is printed as it is spelled: names and opening brackets before, as many closing ones behind.
+    let opening = text.len() - inner.len() - levels;
+    format!("{}{printed}{}", &text[..opening], ")".repeat(levels))
+}
+
+/// The type of the elements, if a type is spelled as that of a collection.
+fn element_of(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix("Array").or_else(|| text.strip_prefix("Set"))?;
+    rest.strip_prefix('(')?.strip_suffix(')')
 }
 
 fn struct_type(schema: &str) -> Option<String> {
-    Some(struct_of(serde_json::from_str::<serde_json::Value>(schema).ok()?.as_object()?))
+    Some(struct_of(serde_json::from_str::<serde_json::Value>(schema).ok()?.as_object()?, 0))
 }
 
-fn struct_of(fields: &serde_json::Map<String, serde_json::Value>) -> String {
+fn struct_of(fields: &serde_json::Map<String, serde_json::Value>, depth: usize) -> String {
+    if depth == MAX_STRUCT_DEPTH {
+        return TOO_DEEP.to_owned();
+    }
     let field = |(name, of): (&String, &serde_json::Value)| {
-        format!("{name}: {}", described_type(of.as_str().unwrap_or_default()))
+        format!("{name}: {}", described_type(of.as_str().unwrap_or_default(), depth + 1))
     };
     format!("Struct({{{}}})", fields.iter().map(field).collect::<Vec<_>>().join(", "))
 }
@@ -167,5 +189,48 @@ mod tests {
         );
         let nested = feature(ValueType::ValueList, &[(NESTED_TYPE, "Array(Set(INT64))")]);
         assert_eq!(type_name(&nested), "Array(Set(Int64))");
+    }
+    #[test]
+    fn nested_structs_are_printed_level_by_level() {
+        let inner = serde_json::json!({ "__struct__": { "x": "DOUBLE" } }).to_string();
+        let outer = serde_json::json!({ "__struct__": { "points": format!("Array({inner})") } }).to_string();
+        let nested = feature(ValueType::ValueList, &[(NESTED_TYPE, &format!("Array(Set({outer}))"))]);
+        assert_eq!(type_name(&nested), "Array(Set(Struct({points: Array(Struct({x: Float64}))})))");
+    }
+
+    /// A stack of 256 KB is an eighth of what a worker of the server has.
+    #[test]
+    fn no_text_in_a_tag_ends_the_process() {
+        let collections = |depth| format!("{}INT64{}", "Array(".repeat(depth), ")".repeat(depth));
+        let mut structs = "INT64".to_owned();
+        for _ in 0..14 {
+            structs = serde_json::json!({ "__struct__": { "a": structs } }).to_string();
+        }
+        let texts = [
+            ("é".to_owned(), "É".to_owned()),
+            ("ß_É_INT64".to_owned(), "SSÉInt64".to_owned()),
+            (String::new(), String::new()),
+            ("Array(".repeat(20_000), "Array(".to_owned() + &"array(".repeat(19_999)),
+            (collections(200_000), collections(200_000).replace("INT64", "Int64")),
+            (structs, format!("{}Int64{}", "Struct({a: ".repeat(14), "})".repeat(14))),
+        ];
+        let print = move || {
+            for (text, printed) in texts {
+                for value_type in [ValueType::ValueList, ValueType::ValueSet] {
+                    assert_eq!(type_name(&feature(value_type, &[(NESTED_TYPE, &text)])), printed);
+                }
+            }
+            for json in ["[".repeat(100_000), "{\"a\":".repeat(100_000), r#"{"__struct__": 1}"#.to_owned()] {
+                type_name(&feature(ValueType::ValueList, &[(NESTED_TYPE, &json)]));
+                type_name(&feature(ValueType::Struct, &[(STRUCT_SCHEMA, &json)]));
+            }
+        };
+        std::thread::Builder::new().stack_size(256 << 10).spawn(print).expect("a thread").join().expect("no panic");
+    }
+
+    #[test]
+    fn structs_that_are_too_deep_are_cut() {
+        let fields = serde_json::json!({ "a": "INT64" });
+        assert_eq!(struct_of(fields.as_object().expect("an object"), MAX_STRUCT_DEPTH), TOO_DEEP);
     }
 }

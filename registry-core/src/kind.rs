@@ -5,6 +5,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bytes::Bytes;
+use prost::{DecodeError, Message};
+
 use crate::error::{Error, Result};
 use crate::proto::core;
 
@@ -266,11 +269,20 @@ pub trait FeastObject: prost::Message + Default + Clone + PartialEq {
 }
 
 macro_rules! feast_objects {
-    ($($message:ident),* $(,)?) => { $(
-        impl FeastObject for core::$message {
+    ($($message:ident),* $(,)?) => {
+        $(impl FeastObject for core::$message {
             const KIND: Kind = Kind::$message;
+        })*
+
+        impl Kind {
+            /// Decodes a message of this kind, for the errors that this may have.
+            pub(crate) fn check(self, message: &Bytes) -> Result<(), DecodeError> {
+                match self {
+                    $(Kind::$message => core::$message::decode(message.clone()).map(drop),)*
+                }
+            }
         }
-    )* };
+    };
 }
 
 feast_objects!(

@@ -46,6 +46,7 @@ mod memory;
 pub mod proto;
 mod registry;
 mod rules;
+mod soundness;
 pub mod wire;
 
 /// For implementing [`Backend`], whose methods are asynchronous.
@@ -62,5 +63,5 @@ pub use journal::{Change, CommitId, IDENTITY_KEPT_FOR, Image, JournalEntry, Rete
 pub use kind::{FeastObject, Kind, Layout};
 pub use lineage::{Lineage, ObjectType, Reference, Relation};
 pub use memory::MemoryBackend;
-pub use registry::{FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions};
+pub use registry::{CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions};
 pub use rules::ApplyOptions;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::encoded::Object;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::kind::{FeastObject, Kind};
 use crate::proto::core::{
     DataSource, FeatureService, FeatureView, LabelView, OnDemandFeatureView, StreamFeatureView,
@@ -108,11 +108,19 @@ pub struct Lineage {
 pub(crate) const KINDS: [Kind; 5] =
     [Kind::FeatureService, Kind::FeatureView, Kind::OnDemandFeatureView, Kind::StreamFeatureView, Kind::LabelView];
 
+/// The most relations that are found indirectly. Feast has one for each projection of a service and each source of its
+/// view, and for each entity and each data source of a view: a few definitions with long lists would make more of them than
+/// there is memory for. An answer of the server, which is 128 MiB at the most, holds fewer.
+const MAX_INDIRECT: usize = 4_000_000;
+
 /// Finds the relations between the objects of one project.
+///
+/// # Errors
+/// `Unsupported` when there are too many to be held.
 pub(crate) fn lineage(objects: &[Object]) -> Result<Lineage> {
     let services: Vec<FeatureService> = decoded(objects)?;
     let direct = direct(objects, &services)?;
-    let indirect = indirect(&direct, &services);
+    let indirect = indirect(&direct, &services, MAX_INDIRECT)?;
     Ok(Lineage { direct, indirect })
 }
 
@@ -203,37 +211,60 @@ fn direct(objects: &[Object], services: &[FeatureService]) -> Result<Vec<Relatio
     Ok(relations)
 }
 
-fn indirect(direct: &[Relation], services: &[FeatureService]) -> Vec<Relation> {
+fn indirect(direct: &[Relation], services: &[FeatureService], most: usize) -> Result<Vec<Relation>> {
     let is_view = |end: &Reference| matches!(end.object_type, ObjectType::FeatureView | ObjectType::LabelView);
-    let mut sources_of: HashMap<&str, Vec<&Reference>> = HashMap::new();
+    let mut sources_of: HashMap<&str, Sources<'_>> = HashMap::new();
     for relation in direct.iter().filter(|relation| is_view(&relation.target)) {
-        sources_of.entry(&relation.target.name).or_default().push(&relation.source);
+        let sources = sources_of.entry(&relation.target.name).or_default();
+        sources.all.push(&relation.source);
+        if relation.source.object_type == ObjectType::DataSource {
+            sources.data_sources.push(&relation.source);
+        }
     }
-    let sources = |view: &str| sources_of.get(view).into_iter().flatten().copied();
     let mut relations = Vec::new();
+    let mut add = |sources: &[&Reference], relation: &dyn Fn(&Reference) -> Relation| {
+        if relations.len() + sources.len() > most {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the lineage of this project has more than {most} indirect relations, which is more than is kept in \
+                     memory for an answer; feature services that have many projections of one view, and views with many \
+                     entities and many sources, make them"
+                ),
+            ));
+        }
+        relations.extend(sources.iter().map(|source| relation(source)));
+        Ok(())
+    };
     for service in services.iter().filter_map(|service| service.spec.as_ref()) {
-        for projection in &service.features {
-            relations.extend(sources(&projection.feature_view_name).map(|source| Relation {
-                source: source.clone(),
-                target: Reference::new(ObjectType::FeatureService, &service.name),
-            }));
+        for sources in service.features.iter().filter_map(|of| sources_of.get(of.feature_view_name.as_str())) {
+            let target = || Reference::new(ObjectType::FeatureService, &service.name);
+            add(&sources.all, &|source| Relation { source: source.clone(), target: target() })?;
         }
     }
     for relation in direct {
-        if relation.source.object_type == ObjectType::Entity && is_view(&relation.target) {
-            let data_sources = sources(&relation.target.name).filter(|end| end.object_type == ObjectType::DataSource);
-            relations.extend(
-                data_sources.map(|source| Relation { source: relation.source.clone(), target: source.clone() }),
-            );
+        if relation.source.object_type == ObjectType::Entity
+            && is_view(&relation.target)
+            && let Some(sources) = sources_of.get(relation.target.name.as_str())
+        {
+            let entity = &relation.source;
+            add(&sources.data_sources, &|source| Relation { source: entity.clone(), target: source.clone() })?;
         }
     }
-    relations
+    Ok(relations)
+}
+
+/// What a view is made of.
+#[derive(Default)]
+struct Sources<'a> {
+    all: Vec<&'a Reference>,
+    data_sources: Vec<&'a Reference>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::core::{FeatureServiceSpec, FeatureViewProjection, FeatureViewSpec};
+    use crate::proto::core::{self, FeatureServiceSpec, FeatureViewProjection, FeatureViewSpec};
 
     #[test]
     fn a_service_depends_on_the_sources_of_its_views() {
@@ -266,5 +297,37 @@ mod tests {
         let view =
             FeatureView { spec: Some(FeatureViewSpec { name: "stats".into(), ..Default::default() }), meta: None };
         assert_eq!(lineage(&[Object::encode(&view)]).expect("lineage"), Lineage::default());
+    }
+    /// 20,000 entities have one source each, and 20,000 features none: what they are not related to costs nothing.
+    #[test]
+    fn a_view_of_very_many_entities_and_features_costs_its_length() {
+        const MANY: usize = 20_000;
+        let features = (0..MANY).map(|i| core::FeatureSpecV2 { name: format!("f{i}"), ..Default::default() });
+        let spec = FeatureViewSpec {
+            name: "stats".into(),
+            entities: (0..MANY).map(|i| format!("e{i}")).collect(),
+            features: features.collect(),
+            batch_source: Some(DataSource { name: "table".into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let found = lineage(&[Object::encode(&FeatureView { spec: Some(spec), meta: None })]).expect("lineage");
+        assert_eq!((found.direct.len(), found.indirect.len()), (2 * MANY + 1, MANY));
+    }
+
+    #[test]
+    fn lineage_that_would_fill_the_memory_is_refused_before_it_does() {
+        const MANY: usize = 200;
+        let features = (0..MANY).map(|i| core::FeatureSpecV2 { name: format!("f{i}"), ..Default::default() });
+        let view = FeatureViewSpec { name: "stats".into(), features: features.collect(), ..Default::default() };
+        let projection = FeatureViewProjection { feature_view_name: "stats".into(), ..Default::default() };
+        let spec = FeatureServiceSpec { name: "model".into(), features: vec![projection; MANY], ..Default::default() };
+        let service = FeatureService { spec: Some(spec), meta: None };
+        let services = [service.clone()];
+        let objects = [Object::encode(&FeatureView { spec: Some(view), meta: None }), Object::encode(&service)];
+        let direct = direct(&objects, &services).expect("well-formed");
+        let all = MANY * MANY;
+        assert_eq!(indirect(&direct, &services[..0], all).expect("nothing").len(), 0);
+        let error = indirect(&direct, &services, all / 2).expect_err("twice as many relations");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     }
 }

@@ -15,12 +15,12 @@ use crate::kind::Kind;
 /// More queues than writers are ever likely to be at work, so that two objects rarely share one.
 const QUEUES: usize = 1024;
 
-/// How far a write reaches.
+/// What a write wants for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// To single objects; other objects of the project may be written at the same time.
+pub(crate) enum LockScope {
+    /// Single objects; other objects of the project may be written at the same time.
     Objects,
-    /// To projects themselves, so that nothing else may be written in them.
+    /// Whole projects, so that nothing else may be written in them.
     Projects,
 }
 
@@ -31,9 +31,9 @@ pub(crate) struct Locks {
     hasher: RandomState,
 }
 
-/// A place at the head of a queue, alone or with others.
+/// The head of a queue, held alone or with others until it is dropped.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum QueueGuard {
     Alone { _guard: OwnedRwLockWriteGuard<()> },
     Shared { _guard: OwnedRwLockReadGuard<()> },
 }
@@ -44,26 +44,26 @@ impl Locks {
     }
 
     /// Waits until this caller is the only one at work on any of these objects, or on their projects. The queues are
-    /// entered in one fixed order, so two callers never wait for each other.
-    pub(crate) async fn enter(&self, keys: &[Key], reach: Reach) -> Vec<Place> {
+    /// entered in one fixed order, so two callers never wait for each other. Whoever is dropped while waiting leaves no trace.
+    pub(crate) async fn enter(&self, keys: &[Key], scope: LockScope) -> Vec<QueueGuard> {
         let mut projects: Vec<usize> = keys.iter().map(|key| self.queue_of(key.project())).collect();
         let mut objects: Vec<usize> = keys.iter().filter_map(|key| self.queue_of_object(key)).collect();
         for queues in [&mut projects, &mut objects] {
             queues.sort_unstable();
             queues.dedup();
         }
-        let mut places = Vec::with_capacity(projects.len() + objects.len());
+        let mut guards = Vec::with_capacity(projects.len() + objects.len());
         for queue in projects {
             let queue = Arc::clone(&self.queues[queue]);
-            places.push(match reach {
-                Reach::Objects => Place::Shared { _guard: queue.read_owned().await },
-                Reach::Projects => Place::Alone { _guard: queue.write_owned().await },
+            guards.push(match scope {
+                LockScope::Objects => QueueGuard::Shared { _guard: queue.read_owned().await },
+                LockScope::Projects => QueueGuard::Alone { _guard: queue.write_owned().await },
             });
         }
         for queue in objects {
-            places.push(Place::Alone { _guard: Arc::clone(&self.queues[QUEUES + queue]).write_owned().await });
+            guards.push(QueueGuard::Alone { _guard: Arc::clone(&self.queues[QUEUES + queue]).write_owned().await });
         }
-        places
+        guards
     }
 
     /// The four kinds of view share their names, hence their queue. What all writers of a project read has none.

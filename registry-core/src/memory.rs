@@ -11,6 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Change, CommitId, Image, JournalEntry, Retention, Revision, Target};
 use crate::kind::Kind;
 
+/// What a call waits for whose deadline is over: nothing here takes longer than a lock is held.
+const A_TURN: &str = "its turn";
+
 /// A backend that keeps everything in memory; nothing outlives it.
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
@@ -51,19 +54,22 @@ impl Backend for MemoryBackend {
         Limits::new(usize::MAX)
     }
 
-    async fn prepare(&self, _: &Deadline) -> Result<()> {
-        Ok(())
+    async fn prepare(&self, deadline: &Deadline) -> Result<()> {
+        deadline.check(A_TURN)
     }
 
-    async fn read(&self, queries: &[Query], _: &Deadline) -> Result<Vec<Vec<Record>>> {
+    async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
+        deadline.check(A_TURN)?;
         Ok(self.with_state(|state| queries.iter().map(|query| state.read(query)).collect()))
     }
 
-    async fn commit(&self, commit: Commit, _: &Deadline) -> Result<Outcome> {
+    async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
+        deadline.check(A_TURN)?;
         Ok(self.with_state(|state| state.commit(commit)))
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, _: &Deadline) -> Result<Vec<JournalEntry>> {
+    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        deadline.check(A_TURN)?;
         self.with_state(|state| {
             let start = match after {
                 None => 0,
@@ -76,7 +82,8 @@ impl Backend for MemoryBackend {
         })
     }
 
-    async fn remove_if_empty(&self, _: &Deadline) -> Result<bool> {
+    async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
+        deadline.check(A_TURN)?;
         Ok(self.with_state(|state| {
             let has_project = state.records.keys().any(|key| matches!(key, Key::Object { kind: Kind::Project, .. }));
             if !has_project {

@@ -27,10 +27,29 @@ pub struct Field<'a> {
     pub raw: &'a [u8],
 }
 
-impl Field<'_> {
+impl<'a> Field<'a> {
     /// Whether it holds a length and so many bytes: a string, bytes, a sub-message.
     pub fn is_length_delimited(&self) -> bool {
         self.raw.first().is_some_and(|key| key & 7 == WireType::LengthDelimited as u8)
+    }
+
+    /// Whether it holds a number as a varint.
+    pub(crate) fn is_varint(&self) -> bool {
+        self.raw.first().is_some_and(|key| key & 7 == WireType::Varint as u8)
+    }
+
+    /// The fields within a group; `None` for the other wire types.
+    pub(crate) fn group(&self) -> Option<&'a [u8]> {
+        let mut rest = self.raw;
+        let (group, WireType::StartGroup) = decode_key(&mut rest).ok()? else { return None };
+        let inside = rest;
+        loop {
+            let before = rest;
+            match decode_key(&mut rest).ok()? {
+                (number, WireType::EndGroup) if number == group => return Some(&inside[..inside.len() - before.len()]),
+                (number, wire_type) => drop(skip_value(&mut rest, number, wire_type).ok()?),
+            }
+        }
     }
 }
 
@@ -293,6 +312,10 @@ mod tests {
         let group = [0x0b, 0x08, 0x01, 0x13, 0x14, 0x0c]; // 1 { 1: 1, 2 {} }
         let found: Vec<_> = fields(&group).collect::<Result<_>>().expect("well-formed");
         assert_eq!(found, [Field { number: 1, content: &[], varint: 0, raw: &group }]);
+        let inside = found[0].group().expect("a group");
+        assert_eq!(inside, &group[1..5]);
+        let inner: Vec<_> = fields(inside).collect::<Result<_>>().expect("well-formed");
+        assert_eq!((inner[0].group(), inner[1].group()), (None, Some(&[][..])));
         for broken in [&group[..5], &[0x0b, 0x14][..], &[0x0c][..], &[0x0b; 200]] {
             assert!(fields(broken).any(|field| field.is_err()), "{broken:?}");
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl};
-use feast_registry_core::{Error, ErrorKind, Result};
+use feast_registry_core::{Deadline, Error, ErrorKind, Result};
 use object_store::path::Path;
 use object_store::{
     Attributes, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
@@ -26,7 +26,7 @@ use object_store::{
 };
 use tokio::sync::OnceCell;
 
-use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, Turn, tag_of};
+use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, WriteLock, tag_of};
 
 /// How often a request is repeated that was answered with a failure of the server, or not at all.
 const RETRIES: usize = 4;
@@ -34,7 +34,11 @@ const RETRIES: usize = 4;
 /// How long requests are repeated.
 const RETRY_FOR: Duration = Duration::from_secs(20);
 
+/// What an answer is called that does not come in time.
+const ANSWER: &str = "an answer of the object store";
+
 /// How a store is reached: what differs between S3, GCS and Azure.
+#[derive(Debug)]
 struct Place {
     client: Arc<dyn ObjectStore>,
     path: Path,
@@ -47,6 +51,7 @@ struct Place {
 }
 
 /// An object in a store.
+#[derive(Debug)]
 pub(crate) struct CloudObject {
     place: Place,
     allows_unconditional: bool,
@@ -170,30 +175,31 @@ impl CloudObject {
         }
     }
 
-    async fn swap_now(&self, expected: Option<State>, bytes: Bytes) -> Result<Swapped, Failure> {
-        let certain = |error| Failure { error, is_in_doubt: false };
-        let is_conditional = self.conditional().await.map_err(certain)?;
-        let mode = match expected {
-            _ if !is_conditional => {
-                let expected = expected.map(|state| Arc::new(state) as Tag);
-                match self.load(expected.as_ref()).await.map_err(certain)? {
-                    Loaded::Unchanged => {}
-                    Loaded::Absent if expected.is_none() => {}
-                    _ => return Ok(Swapped::Changed),
-                }
-                PutMode::Overwrite
+    async fn load_now(&self, known: Option<&State>) -> Result<Loaded> {
+        let known = known.and_then(|state| state.e_tag.clone());
+        let options = GetOptions { if_none_match: known, ..GetOptions::default() };
+        match self.place.client.get_opts(&self.place.path, options).await {
+            Ok(found) => {
+                let state = State { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+                let bytes = found.bytes().await.map_err(|error| self.error("read", error))?;
+                Ok(Loaded::Changed(bytes, Arc::new(state)))
             }
-            None => PutMode::Create,
-            Some(state) => PutMode::Update(state.into()),
-        };
-        match self.put(&self.place.path, mode, bytes).await {
-            Ok(state) => Ok(Swapped::Done(Arc::new(state))),
-            Err(error) if is_condition(&error) => Ok(Swapped::Changed),
-            Err(error) => {
-                let error = self.error("written", error);
-                Err(Failure { is_in_doubt: error.is_retryable(), error })
-            }
+            Err(object_store::Error::NotModified { .. }) => Ok(Loaded::Unchanged),
+            Err(object_store::Error::NotFound { .. }) => Ok(Loaded::Absent(None)),
+            Err(error) => Err(self.error("read", error)),
         }
+    }
+
+    /// On what condition a write is to be done; `None` when it is already seen not to hold.
+    async fn condition(&self, expected: Option<State>) -> Result<Option<PutMode>> {
+        if self.conditional().await? {
+            return Ok(Some(expected.map_or(PutMode::Create, |state| PutMode::Update(state.into()))));
+        }
+        Ok(match self.load_now(expected.as_ref()).await? {
+            Loaded::Unchanged => Some(PutMode::Overwrite),
+            Loaded::Absent(_) if expected.is_none() => Some(PutMode::Overwrite),
+            _ => None,
+        })
     }
 }
 
@@ -238,39 +244,48 @@ impl Store for CloudObject {
         self.place.location.clone()
     }
 
-    async fn check(&self) -> Result<()> {
-        self.conditional().await.map(drop)
+    fn unkept(&self) -> Vec<String> {
+        let is_unconditional = self.is_conditional.get() == Some(&false);
+        let promise = "a write may undo another one, or be done twice: this store does not do conditional writes, and \
+                       `allow_unconditional_writes` has them done all the same";
+        is_unconditional.then(|| promise.to_owned()).into_iter().collect()
+    }
+
+    async fn check(&self, deadline: &Deadline) -> Result<()> {
+        deadline.wait_for(ANSWER, self.conditional()).await?.map(drop)
     }
 
     fn keeps_others_out(&self) -> bool {
         false
     }
 
-    async fn turn(&self) -> Result<Turn> {
+    async fn lock(&self, _: &Deadline) -> Result<WriteLock> {
         Ok(None)
     }
 
-    async fn load(&self, known: Option<&Tag>) -> Result<Loaded> {
-        let known = known.and_then(tag_of::<State>).and_then(|state| state.e_tag.clone());
-        let options = GetOptions { if_none_match: known, ..GetOptions::default() };
-        match self.place.client.get_opts(&self.place.path, options).await {
-            Ok(found) => {
-                let state = State { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
-                let bytes = found.bytes().await.map_err(|error| self.error("read", error))?;
-                Ok(Loaded::Changed(bytes, Arc::new(state)))
+    async fn load(&self, known: Option<&Tag>, deadline: &Deadline) -> Result<Loaded> {
+        deadline.wait_for(ANSWER, self.load_now(known.and_then(tag_of))).await?
+    }
+
+    /// What is given up in the middle may be done, or may still be: that is for whoever looks to find out.
+    async fn swap(&self, expected: Option<&Tag>, bytes: Bytes, deadline: &Deadline) -> Result<Swapped, Failure> {
+        let condition = self.condition(expected.and_then(tag_of).cloned());
+        let condition = deadline.wait_for(ANSWER, condition).await.flatten().map_err(Failure::certain)?;
+        let Some(mode) = condition else { return Ok(Swapped::Changed) };
+        let put = deadline.wait_for(ANSWER, self.put(&self.place.path, mode, bytes)).await;
+        match put.map_err(|error| Failure { error, is_in_doubt: true })? {
+            Ok(state) => Ok(Swapped::Done(Arc::new(state))),
+            // A client that repeats what was not answered meets what it has written itself.
+            Err(error) if is_condition(&error) => Ok(Swapped::ChangedOrDone),
+            Err(error) => {
+                let error = self.error("written", error);
+                Err(Failure { is_in_doubt: error.is_retryable(), error })
             }
-            Err(object_store::Error::NotModified { .. }) => Ok(Loaded::Unchanged),
-            Err(object_store::Error::NotFound { .. }) => Ok(Loaded::Absent),
-            Err(error) => Err(self.error("read", error)),
         }
     }
 
-    async fn swap(&self, expected: Option<&Tag>, bytes: Bytes) -> Result<Swapped, Failure> {
-        self.swap_now(expected.and_then(tag_of::<State>).cloned(), bytes).await
-    }
-
     /// A deletion cannot be made conditional everywhere.
-    async fn remove(&self, _: &Tag) -> Result<Removal> {
+    async fn remove(&self, _: &Tag, _: Bytes) -> Result<Removal> {
         Ok(Removal::Impossible)
     }
 }

@@ -11,7 +11,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use feast_registry_core::{Key, Kind, Object, wire};
@@ -20,6 +19,7 @@ use prost::Message;
 use prost_types::Timestamp;
 
 use crate::extra::{self, Extra, LINEAGE, Table};
+use crate::journal::Journal;
 
 /// Fields of `feast.core.Registry` that are not objects of a kind.
 mod field {
@@ -69,8 +69,11 @@ pub(crate) struct Document {
     schema_version: String,
     /// The `version_id`s of the last writes, newest last.
     lineage: Vec<String>,
+    pub(crate) journal: Arc<Journal>,
     /// Whether the object only says that there is no registry.
     pub(crate) is_removed: bool,
+    /// How many bytes the file has.
+    size: usize,
     /// How many bytes were loaded, and how many that replaced some of them are kept apart.
     loaded: usize,
     loose: usize,
@@ -86,9 +89,9 @@ impl Document {
         Self { schema_version: SCHEMA_VERSION.to_owned(), ..Self::default() }
     }
 
-    /// A registry with nothing in it, whose lineage goes on from this one.
+    /// A registry with nothing in it, whose journal goes on from this one.
     pub(crate) fn blank(&self) -> Self {
-        Self { lineage: self.lineage.clone(), ..Self::new() }
+        Self { lineage: self.lineage.clone(), journal: Arc::clone(&self.journal), ..Self::new() }
     }
 
     /// What stands in place of this registry when it was removed.
@@ -104,9 +107,14 @@ impl Document {
         !self.of_kind(Kind::Project).is_empty()
     }
 
-    /// Whether one of the last writes of the file was this one.
-    pub(crate) fn was_written_as(&self, version_id: &str) -> bool {
-        self.lineage.iter().any(|id| id == version_id)
+    /// Whether two documents are the same state of the file: each write gives it another `version_id`.
+    pub(crate) fn is_same_state(&self, other: &Self) -> bool {
+        self.lineage.last() == other.lineage.last()
+    }
+
+    /// How many bytes the file has, before the changes that are not written yet.
+    pub(crate) fn size(&self) -> usize {
+        self.size
     }
 
     /// Whether so much was changed since the file was loaded that it had better be taken in anew from the bytes that were
@@ -116,13 +124,13 @@ impl Document {
     }
 
     /// The file, as it is after a write with this `version_id`. It begins with that.
-    pub(crate) fn encode(&mut self, version_id: &str) -> Bytes {
+    pub(crate) fn encode(&mut self, version_id: &str, now: &Timestamp) -> Bytes {
         self.lineage.push(version_id.to_owned());
         self.lineage.drain(..self.lineage.len().saturating_sub(LINEAGE));
         let mut file = Vec::with_capacity(self.loaded + self.loose + (1 << 12));
         wire::put(&mut file, field::VERSION_ID, version_id.as_bytes());
         wire::put(&mut file, field::SCHEMA_VERSION, self.schema_version.as_bytes());
-        wire::put(&mut file, field::LAST_UPDATED, &now().encode_to_vec());
+        wire::put(&mut file, field::LAST_UPDATED, &now.encode_to_vec());
         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Infra) {
             for entry in self.of_kind(kind).values() {
                 wire::put(&mut file, kind.registry_field(), &entry.value);
@@ -137,6 +145,7 @@ impl Document {
         for extra in self.extras() {
             wire::put(&mut file, extra::FIELD, &extra.encode_to_vec());
         }
+        self.size = file.len();
         file.into()
     }
 
@@ -170,14 +179,13 @@ impl Document {
     }
 
     fn extras(&self) -> impl Iterator<Item = Extra> {
-        let of_table = |table: Table| Extra { table: table.into(), ..Extra::default() };
-        let lineage = Extra { value: self.lineage.join(" ").into(), ..of_table(Table::Lineage) };
-        let mark = self.infra.as_ref().map(|infra| Extra { of: extra::hash(infra), ..of_table(Table::InfraMark) });
-        let removed = self.is_removed.then(|| of_table(Table::Removed));
+        let lineage = Extra { value: self.lineage.join(" ").into(), ..Extra::of_table(Table::Lineage) };
+        let mark = self.infra.as_ref().map(|infra| Extra { of: extra::hash(infra), ..Extra::of_table(Table::InfraMark) });
+        let removed = self.is_removed.then(|| Extra::of_table(Table::Removed));
         let all = self.objects.iter().flat_map(|objects| objects.iter());
         let all = all.chain(self.versions.iter()).chain(self.user_metadata.iter()).chain(self.facts.iter());
         let kept = all.filter_map(|(key, entry)| kept_apart(key, entry));
-        [lineage].into_iter().chain(mark).chain(removed).chain(kept)
+        [lineage].into_iter().chain(mark).chain(removed).chain(kept).chain(self.journal.extras())
     }
 }
 
@@ -232,9 +240,4 @@ impl Entry {
         let is_stamped = own_second(key, &value) != Some(updated);
         Self { value, updated, is_stamped }
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp { seconds: since.as_secs() as i64, nanos: (since.subsec_micros() * 1000) as i32 }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 /// The number of the field of `feast.core.Registry`. Feast counts its own up from 1 and is at 19.
 pub(crate) const FIELD: u32 = 51_967;
 
-/// How many of the last writes of the file are known by their `version_id`.
+/// How many of the last writes of the file are listed by their `version_id`, for processes of earlier versions.
 pub(crate) const LINEAGE: usize = 16;
 
 /// What an extra is.
@@ -30,10 +30,15 @@ pub(crate) enum Table {
     UserMetadata = 4,
     /// A fact about a project that is not its UUID.
     Fact = 5,
-    /// The `version_id`s of the last writes of this library, newest last, with blanks between them.
+    /// The `version_id`s of the last writes of this library, newest last, with blanks between them. Earlier versions, which
+    /// do not know [`Self::Journal`], tell by it whether a write of theirs was done.
     Lineage = 6,
-    /// The registry was removed from a store that cannot remove an object on a condition.
+    /// The registry was removed.
     Removed = 7,
+    /// Who wrote last, and identities of commits ([`crate::journal`]).
+    Journal = 8,
+    /// An entry of the journal.
+    Entry = 9,
 }
 
 /// One of them.
@@ -61,6 +66,13 @@ pub(crate) struct Extra {
     /// The [`hash`] of the bytes that it is about.
     #[prost(fixed64, tag = "8")]
     pub(crate) of: u64,
+}
+
+impl Extra {
+    /// One of a table, that is about nothing yet.
+    pub(crate) fn of_table(table: Table) -> Self {
+        Self { table: table.into(), ..Self::default() }
+    }
 }
 
 /// FNV-1a, 64 bits: it stands in files, so it must be the same in every version of this library and on every machine.

@@ -7,12 +7,13 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
+//! use feast_registry_core::config::SchemaMode;
 //! use feast_registry_core::{Registry, RegistryOptions};
 //! use feast_registry_file::FileBackend;
 //!
 //! # async fn open() -> feast_registry_core::Result<()> {
 //! # #[cfg(feature = "local")] {
-//! let backend = FileBackend::local("data/registry.db");
+//! let backend = FileBackend::local("data/registry.db", SchemaMode::Auto);
 //! let registry = Registry::open(Arc::new(backend), RegistryOptions::default()).await?;
 //! # }
 //! # Ok(())
@@ -20,7 +21,10 @@
 //! ```
 //!
 //! What Feast's message has no field for (user metadata of views, an infrastructure for each project, when a project was
-//! last changed) is in a field that Feast does not know and that its protobuf library passes on.
+//! last changed, the journal) is in a field that Feast does not know and that its protobuf library passes on.
+//!
+//! The journal has what this library has written. It says which keys a commit changed, not what was stored there; and it has
+//! as many of the newest commits as fit into a sixteenth of the file, or 64 KiB if that is more.
 
 #![forbid(unsafe_code)]
 
@@ -28,9 +32,12 @@
 mod cloud;
 mod document;
 mod extra;
-mod known;
+mod file;
+mod journal;
 #[cfg(feature = "local")]
 mod local;
+mod queue;
+mod staged;
 mod store;
 mod writer;
 
@@ -38,15 +45,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
-use feast_registry_core::{Backend, Commit, Error, ErrorKind, Limits, Outcome, Query, Record, Result};
+use feast_registry_core::{
+    Backend, Commit, Deadline, Error, JournalEntry, Limits, Outcome, Query, Record, Result, Retention, Revision,
+};
 
-use crate::known::File;
+use crate::file::File;
 use crate::writer::Writer;
 
 /// protobuf's own limit for a message is 2 GiB, and all of the registry is one: this much is for one object of it.
 const VALUE_BYTES: usize = 1 << 30;
 
 /// A registry in a file.
+#[derive(Debug)]
 pub struct FileBackend {
     file: Arc<File>,
     writer: Writer,
@@ -57,8 +67,8 @@ impl FileBackend {
     ///
     /// Beside the file there is a hidden lock file, which stays, and while it is written a temporary one.
     #[cfg(feature = "local")]
-    pub fn local(path: impl Into<std::path::PathBuf>) -> Self {
-        Self::on(local::LocalFile::new(path.into()))
+    pub fn local(path: impl Into<std::path::PathBuf>, mode: SchemaMode) -> Self {
+        Self::on(local::LocalFile::new(path.into()), mode)
     }
 
     /// The registry in an object store that a URL names: `s3://bucket/path`, `gs://bucket/path`, `az://container/path`,
@@ -74,13 +84,20 @@ impl FileBackend {
     pub fn in_object_store(
         url: &feast_registry_core::config::RegistryUrl,
         config: &feast_registry_core::config::ObjectStoreConfig,
+        mode: SchemaMode,
     ) -> Result<Self> {
-        Ok(Self::on(cloud::CloudObject::open(url, config)?))
+        Ok(Self::on(cloud::CloudObject::open(url, config)?, mode))
     }
 
-    fn on(store: impl store::Store) -> Self {
-        let file = Arc::new(File::new(store));
-        Self { writer: Writer::new(Arc::clone(&file)), file }
+    fn on(store: impl store::Store, mode: SchemaMode) -> Self {
+        let file = Arc::new(File::new(store, mode));
+        Self { writer: Writer::new(Arc::clone(&file), Retention::default()), file }
+    }
+
+    /// The same with another bound for the journal. What does not fit into the file is not kept in any case.
+    #[must_use]
+    pub fn with_retention(self, retention: Retention) -> Self {
+        Self { writer: Writer::new(Arc::clone(&self.file), retention), file: self.file }
     }
 
     /// How often the file was written, and how often a write found that another process had been faster. For tests and
@@ -110,53 +127,58 @@ impl Backend for FileBackend {
     }
 
     fn limits(&self) -> Limits {
-        Limits { name_chars: None, value_bytes: VALUE_BYTES, keeps_order: true }
+        let identities = format!(
+            "the identity of a commit is kept for 24 hours unless more than {} commits are made in that time (or, in a file \
+             of more than 3 MB, as many as fit into a thirty-second of it): all of it is written with each commit",
+            journal::IDENTITIES
+        );
+        Limits::new(VALUE_BYTES).with_unkept([identities].into_iter().chain(self.file.unkept()).collect())
     }
 
-    async fn prepare(&self, mode: SchemaMode) -> Result<()> {
-        self.file.set_mode(mode);
-        match mode {
+    async fn prepare(&self, deadline: &Deadline) -> Result<()> {
+        match self.file.mode() {
             SchemaMode::Skip => Ok(()),
-            SchemaMode::Verify => match self.file.fresh().await?.document {
+            SchemaMode::Verify => match self.file.fresh(deadline).await?.document {
                 Some(_) => Ok(()),
                 None => Err(self.file.missing()),
             },
             SchemaMode::Auto => {
-                self.file.check().await?;
-                match self.file.fresh().await?.document {
+                self.file.check(deadline).await?;
+                match self.file.fresh(deadline).await?.document {
                     Some(_) => Ok(()),
-                    None => self.writer.create().await,
+                    None => self.writer.create(deadline).await,
                 }
             }
         }
     }
 
-    async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
-        match &self.file.fresh().await?.document {
+    async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
+        match &self.file.fresh(deadline).await?.document {
             Some(document) => Ok(document.read(queries)),
             None if self.file.makes() => Ok(vec![Vec::new(); queries.len()]),
             None => Err(self.file.missing()),
         }
     }
 
-    async fn commit(&self, commit: Commit) -> Result<Outcome> {
-        self.writer.commit(commit).await
+    async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
+        self.writer.commit(commit, deadline).await
     }
 
-    async fn remove_if_empty(&self) -> Result<bool> {
-        self.writer.remove_if_empty().await
+    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.file.fresh(deadline).await?.journal().read(after, limit)
+    }
+
+    async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
+        self.writer.remove_if_empty(deadline).await
+    }
+
+    /// Takes no more commits, and waits for those that it has taken.
+    async fn close(&self) {
+        self.writer.close().await;
     }
 }
 
 /// The same error for another who waits for the same.
 fn copy_of(error: &Error) -> Error {
     Error::new(error.kind(), error.to_string())
-}
-
-/// That a registry is not there and may not be made.
-fn missing(location: &str) -> Error {
-    Error::new(
-        ErrorKind::SchemaMissing,
-        format!("there is no registry at {location}; `feast apply`, or `schema_mode: auto`, makes it"),
-    )
 }

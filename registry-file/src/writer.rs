@@ -1,26 +1,35 @@
 //! Group commit: all commits that wait go out in one write of the file.
+//!
+//! What becomes of a write whose answer is lost is read from the file, which says what number the last write of this process
+//! has ([`Journal::tells_of`](crate::journal::Journal::tells_of)). Until that is known, the same batch is decided and sent
+//! again and again, with a number of its own each time. It is done once at the most: each of these writes is only done on
+//! the state of the file that it was decided from, and whichever comes first makes another state. So once the file is found
+//! in another state, what does not stand in it has not been done and will not be. Then, or after [`GRACE`], others have their
+//! turn.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use feast_registry_core::{Commit, Error, ErrorKind, Outcome, Result};
-use tokio::sync::oneshot;
+use feast_registry_core::{
+    Commit, Deadline, Environment as _, Error, ErrorKind, Outcome, Result, Retention, System,
+};
+use tokio::sync::watch;
 
 use crate::document::Document;
-use crate::known::{File, Known};
-use crate::store::{Failure, Removal, Swapped};
+use crate::file::{File, Snapshot};
+use crate::journal::{Told, WriterId};
+use crate::queue::{Answer, Job, Queue, Request, latest, strange};
+use crate::staged::{Decided, Staged};
+use crate::store::{Failure, Removal, Swapped, WriteLock};
 use crate::{Statistics, copy_of};
 
-/// The most commits that share a write, so that the first of them does not wait long for the last.
-const MAX_BATCH: usize = 1024;
+/// For how long after the deadline of a call it is tried to learn what became of a write.
+const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a write goes on trying against other processes, or a store that does not answer.
-const RETRY_FOR: Duration = Duration::from_secs(30);
-
-/// The longest pause between two tries, and that as so many times what a try takes.
+/// The longest pause between two attempts, and that as so many times what an attempt takes.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-const MAX_TRIES_MISSED: u32 = 8;
+const MAX_ATTEMPTS_MISSED: u32 = 8;
 
 /// How long a process that met another one makes room for it, where a lock orders them.
 const STEP_BACK: Duration = Duration::from_millis(2);
@@ -28,30 +37,10 @@ const STEP_BACK: Duration = Duration::from_millis(2);
 /// For how long a process remembers that there is another one.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-type Reply<T> = oneshot::Sender<Result<T>>;
+/// So many jobs may wait in vain before those are cleared away that nobody waits for any more.
+const CLEARED_EVERY: usize = 256;
 
-enum Job {
-    Commit(Commit, Reply<Outcome>),
-    /// Makes a registry if there is none.
-    Create(Reply<()>),
-    RemoveIfEmpty(Reply<bool>),
-}
-
-/// What a job comes to.
-enum Answer {
-    Commit(Result<Outcome>),
-    Create(Result<()>),
-    RemoveIfEmpty(Result<bool>),
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: Vec<Job>,
-    /// Whether a task is at work that will see what is added.
-    is_served: bool,
-}
-
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Counters {
     commits: AtomicU64,
     writes: AtomicU64,
@@ -60,43 +49,82 @@ struct Counters {
 }
 
 /// Takes commits, and has a task do them as long as there are any.
+#[derive(Debug)]
 pub(crate) struct Writer {
     shared: Arc<Shared>,
 }
 
+#[derive(Debug)]
 struct Shared {
     file: Arc<File>,
+    retention: Retention,
+    /// Who this is in the file.
+    id: WriterId,
+    /// How many writes have been sent.
+    sent: AtomicU64,
     queue: Mutex<Queue>,
+    /// Whether a task is at work; for whoever waits until none is.
+    is_idle: watch::Sender<bool>,
     counters: Counters,
+    /// What the task waits for, as one of [`WAITS`].
+    waits: AtomicU8,
     /// When this process last found that another one had written.
     has_met_others: Mutex<Option<Instant>>,
 }
 
+/// What a call that has not been sent yet may be waiting for.
+const WAITS: [&str; 3] = [
+    "its turn to write",
+    "the lock, which another process holds, of",
+    "a moment in which no other process writes",
+];
+const TURN: u8 = 0;
+const LOCK: u8 = 1;
+const OTHERS: u8 = 2;
+
 impl Writer {
-    pub(crate) fn new(file: Arc<File>) -> Self {
+    pub(crate) fn new(file: Arc<File>, retention: Retention) -> Self {
         Self {
             shared: Arc::new(Shared {
                 file,
+                retention,
+                id: *uuid::Uuid::new_v4().as_bytes(),
+                sent: AtomicU64::new(0),
                 queue: Mutex::default(),
+                is_idle: watch::Sender::new(true),
                 counters: Counters::default(),
+                waits: AtomicU8::new(TURN),
                 has_met_others: Mutex::default(),
             }),
         }
     }
 
-    pub(crate) async fn commit(&self, commit: Commit) -> Result<Outcome> {
-        self.ask(|reply| Job::Commit(commit, reply)).await
+    pub(crate) async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
+        match self.ask(Request::Commit(commit), deadline).await? {
+            Answer::Commit(outcome) => Ok(outcome),
+            other => Err(strange(&other)),
+        }
     }
 
-    pub(crate) async fn create(&self) -> Result<()> {
-        self.ask(Job::Create).await
+    pub(crate) async fn create(&self, deadline: &Deadline) -> Result<()> {
+        self.ask(Request::Create, deadline).await.map(drop)
     }
 
-    pub(crate) async fn remove_if_empty(&self) -> Result<bool> {
+    pub(crate) async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         if !self.shared.file.makes() {
             return Ok(false);
         }
-        self.ask(Job::RemoveIfEmpty).await
+        match self.ask(Request::RemoveIfEmpty, deadline).await? {
+            Answer::RemoveIfEmpty(is_removed) => Ok(is_removed),
+            other => Err(strange(&other)),
+        }
+    }
+
+    /// Takes nothing more, and waits until what was taken is done.
+    pub(crate) async fn close(&self) {
+        self.shared.queue().is_closed = true;
+        // It does not end before `self` does.
+        let _ = self.shared.is_idle.subscribe().wait_for(|is_idle| *is_idle).await;
     }
 
     pub(crate) fn statistics(&self) -> Statistics {
@@ -111,78 +139,126 @@ impl Writer {
     }
 
     /// The work is a task of its own: a caller that goes away leaves nothing half done for those who share its write.
-    async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
-        if self.shared.add(job(reply)) {
-            let mut served = Served(Some(Arc::clone(&self.shared)));
-            tokio::spawn(async move {
-                if let Some(shared) = &served.0 {
-                    shared.serve().await;
-                }
-                // From the moment at which it found no more jobs, another task may be at work.
-                drop(served.0.take());
-            });
+    async fn ask(&self, request: Request, deadline: &Deadline) -> Result<Answer> {
+        let shared = &self.shared;
+        let aborted = |_| Error::internal("the writing of the registry was aborted");
+        deadline.check(&shared.waits_for())?;
+        let (job, mut waiter) = Job::new(request, deadline.clone());
+        if shared.add(job)? {
+            let served = Served(Some(Arc::clone(shared)));
+            tokio::spawn(served.serve());
         }
-        answer.await.map_err(|_| Error::internal("the writing of the registry was aborted"))?
+        tokio::select! {
+            biased;
+            answer = &mut waiter.answer => return answer.map_err(aborted)?,
+            () = deadline.over() => {}
+        }
+        if waiter.withdraw() {
+            return Err(deadline.exceeded(&shared.waits_for()));
+        }
+        match tokio::time::timeout(GRACE, &mut waiter.answer).await {
+            Ok(answer) => answer.map_err(aborted)?,
+            Err(_) if waiter.withdraw() => Err(deadline.exceeded(&shared.waits_for())),
+            Err(_) => Err(shared.unknown(None)),
+        }
     }
 }
 
 /// That a task is at work. If it is dropped half way (its runtime ends), the next commit starts another.
 struct Served(Option<Arc<Shared>>);
 
+impl Served {
+    async fn serve(mut self) {
+        if let Some(shared) = &self.0 {
+            shared.serve().await;
+        }
+        // From the moment at which it found no more jobs, another task may be at work.
+        self.0 = None;
+    }
+}
+
 impl Drop for Served {
     fn drop(&mut self) {
         if let Some(shared) = &self.0 {
             let mut queue = shared.queue();
             queue.is_served = false;
+            shared.is_idle.send_replace(true);
             // Whoever waits for it is told.
             queue.jobs.clear();
         }
     }
 }
 
-/// How one try at a batch ended.
-enum Try {
-    Finished(Vec<Answer>),
+/// A write that was sent, and whose fate may not be known.
+struct Sent {
+    number: u64,
+    /// The state of the file that it was decided from: it is done on no other.
+    base: Arc<Snapshot>,
+    /// What its batch is answered if it was done.
+    answers: Vec<Result<Answer>>,
+}
+
+/// How an attempt at a batch ended.
+enum Attempted {
+    /// These are the answers.
+    Done(Vec<Result<Answer>>),
     /// The file has changed; all is to be decided again, from the file as it is now.
-    Again,
-    Failed(Failure),
+    Changed,
 }
 
 impl Shared {
-    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether a task must be started.
-    fn add(&self, job: Job) -> bool {
+    fn add(&self, job: Job) -> Result<bool> {
         let mut queue = self.queue();
+        if queue.is_closed {
+            let text = format!("the registry {} has been closed by this process", self.file.location());
+            return Err(Error::new(ErrorKind::Unavailable, text));
+        }
+        if queue.jobs.len() % CLEARED_EVERY == 0 {
+            queue.jobs.retain(|job| !job.is_over());
+        }
         queue.jobs.push(job);
-        !std::mem::replace(&mut queue.is_served, true)
+        self.is_idle.send_replace(false);
+        Ok(!std::mem::replace(&mut queue.is_served, true))
+    }
+
+    /// What a call waits for, for its error.
+    fn waits_for(&self) -> String {
+        let what = WAITS[usize::from(self.waits.load(Ordering::Relaxed)) % WAITS.len()];
+        format!("{what} the registry {}", self.file.location())
+    }
+
+    fn unknown(&self, cause: Option<&Error>) -> Error {
+        let text = format!(
+            "it is not known whether this was written to the registry {}, nor whether it yet may be: look, and try again \
+             if it was not",
+            self.file.location()
+        );
+        let text = match cause {
+            Some(cause) if !cause.is_outcome_unknown() => format!("{text}: {cause}"),
+            _ => text,
+        };
+        Error::new(ErrorKind::UnknownOutcome, text)
     }
 
     async fn serve(&self) {
         loop {
             let batch: Vec<Job> = {
                 let mut queue = self.queue();
+                queue.jobs.retain(|job| !job.is_over());
                 if queue.jobs.is_empty() {
                     queue.is_served = false;
+                    self.is_idle.send_replace(true);
                     return;
                 }
-                let count = queue.jobs.len().min(MAX_BATCH);
-                queue.jobs.drain(..count).collect()
+                queue.next_batch()
             };
             let began = Instant::now();
-            let answers = self.process(&batch).await;
-            for (job, answer) in batch.into_iter().zip(answers) {
-                // Whoever no longer waits for an answer gets none.
-                match (job, answer) {
-                    (Job::Commit(_, reply), Answer::Commit(answer)) => drop(reply.send(answer)),
-                    (Job::Create(reply), Answer::Create(answer)) => drop(reply.send(answer)),
-                    (Job::RemoveIfEmpty(reply), Answer::RemoveIfEmpty(answer)) => drop(reply.send(answer)),
-                    _ => {}
-                }
-            }
+            self.process(batch).await;
             let pause = self.pause(began.elapsed());
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
@@ -210,194 +286,247 @@ impl Shared {
         longest.min(MAX_BACKOFF).mul_f64(fastrand::f64())
     }
 
-    /// Does a batch, whatever that takes.
-    async fn process(&self, batch: &[Job]) -> Vec<Answer> {
-        let began = Instant::now();
-        let mut tried = Vec::new();
+    /// Does a batch, whatever that takes, and answers all of it.
+    async fn process(&self, mut batch: Vec<Job>) {
+        let mut sent: Vec<Sent> = Vec::new();
+        self.waits.store(TURN, Ordering::Relaxed);
         for attempt in 0_u32.. {
-            let tried_at = Instant::now();
-            let failure = match self.attempt(batch, attempt, &mut tried).await {
-                Ok(Try::Finished(answers)) => return answers,
-                Ok(Try::Again) => None,
-                Ok(Try::Failed(failure)) if failure.is_in_doubt => Some(failure.error),
-                Ok(Try::Failed(failure)) => return fail(batch, &failure.error),
-                // Whether an earlier try was written cannot be looked up either.
-                Err(error) if error.is_retryable() && !tried.is_empty() => Some(error),
-                Err(error) => return fail(batch, &error),
+            if sent.is_empty() {
+                self.drop_over(&mut batch);
+            }
+            let Some(latest) = latest(&batch) else { return };
+            let deadline = if sent.is_empty() { latest } else { Deadline::at(latest.instant() + GRACE) };
+            let began = Instant::now();
+            let error = match self.attempt(&mut batch, attempt, &mut sent, &deadline).await {
+                Ok(Attempted::Done(answers)) => {
+                    batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
+                    return;
+                }
+                Ok(Attempted::Changed) => None,
+                Err(error) => Some(error),
             };
-            if began.elapsed() > RETRY_FOR {
-                let error = failure.unwrap_or_else(|| {
-                    let location = self.file.location();
-                    let seconds = RETRY_FOR.as_secs();
-                    let text = format!("other processes kept changing {location} for {seconds} s; try again");
-                    Error::new(ErrorKind::Conflict, text)
-                });
-                return fail(batch, &error);
+            match error {
+                Some(error) if sent.is_empty() => {
+                    // Each is told its own, if its deadline was over.
+                    if error.kind() != ErrorKind::DeadlineExceeded {
+                        return batch.into_iter().for_each(|job| job.answer(Err(copy_of(&error))));
+                    }
+                }
+                // Nothing that is tried again would tell.
+                Some(error) if !error.is_retryable() || deadline.is_over() => {
+                    tracing::warn!(%error, attempt, "whether the registry was written will not be known");
+                    return batch.into_iter().for_each(|job| job.answer(Err(self.unknown(Some(&error)))));
+                }
+                Some(error) => {
+                    tracing::warn!(%error, attempt, "whether the registry was written is not known; looking");
+                }
+                None if deadline.is_over() && !sent.is_empty() => {
+                    return batch.into_iter().for_each(|job| job.answer(Err(self.unknown(None))));
+                }
+                None => {}
             }
-            if let Some(error) = &failure {
-                tracing::warn!(%error, attempt, "whether the registry was written is not known; looking");
-            }
-            tokio::time::sleep(backoff(attempt, tried_at.elapsed())).await;
+            let pause = backoff(attempt, began.elapsed());
+            // What is over ends the pause, and the batch.
+            let _ = deadline.wait_for("the next attempt", tokio::time::sleep(pause)).await;
         }
-        fail(batch, &Error::internal("a write ran out of attempts"))
     }
 
-    /// Tries a batch once. `tried` are the earlier tries of it whose fate may not be known: their `version_id` and what
-    /// they would have answered.
-    async fn attempt(&self, batch: &[Job], attempt: u32, tried: &mut Vec<(String, Vec<Answer>)>) -> Result<Try> {
-        let _turn = self.file.turn().await?;
+    /// Leaves out the jobs for which nobody waits. None of them may have been sent.
+    fn drop_over(&self, batch: &mut Vec<Job>) {
+        for job in batch.extract_if(.., |job| job.is_over()) {
+            let error = job.deadline.exceeded(&self.waits_for());
+            job.answer(Err(error));
+        }
+    }
+
+    async fn lock(&self, deadline: &Deadline) -> Result<WriteLock> {
+        let before = self.waits.swap(LOCK, Ordering::Relaxed);
+        let lock = self.file.lock(deadline).await;
+        self.waits.store(before, Ordering::Relaxed);
+        lock
+    }
+
+    /// Tries a batch once. `sent` are the earlier writes of it whose fate is not known; while there are any, the batch stays
+    /// as it is.
+    async fn attempt(
+        &self,
+        batch: &mut Vec<Job>,
+        attempt: u32,
+        sent: &mut Vec<Sent>,
+        deadline: &Deadline,
+    ) -> Result<Attempted> {
+        let _lock = self.lock(deadline).await?;
         let known = if self.file.keeps_others_out() || attempt > 0 { None } else { self.file.known() };
-        let (mut known, is_fresh) = match known {
+        let (mut snapshot, mut is_fresh) = match known {
             Some(known) => (known, false),
-            None => (self.look().await?, true),
+            None => (self.look(deadline).await?, true),
         };
-        if let Some(index) = tried.iter().position(|(version_id, _)| known.was_written_as(version_id)) {
-            self.counters.recovered.fetch_add(1, Ordering::Relaxed);
-            let (_, answers) = tried.swap_remove(index);
-            return Ok(Try::Finished(self.count(answers)));
+        if let Some(answers) = self.resolve(&snapshot, batch, sent)? {
+            return Ok(Attempted::Done(self.count(answers)));
         }
-        let mut work = Work::on(&known, self.file.makes());
-        let mut answers = self.decide(batch, &mut work);
-        // What is known without a look may be old: it can be written on, since that then fails, but it decides nothing
-        // else.
-        if !is_fresh && (!work.has_changed || answers.iter().any(is_refusal)) {
-            known = self.look().await?;
-            work = Work::on(&known, self.file.makes());
-            answers = self.decide(batch, &mut work);
+        if sent.is_empty() {
+            self.drop_over(batch);
         }
-        // What is made and removed within one batch is not made at all.
-        if !work.has_changed || (known.tag.is_none() && work.document.is_none()) {
-            return Ok(Try::Finished(self.count(answers)));
+        if batch.is_empty() {
+            return Ok(Attempted::Done(Vec::new()));
         }
-        if let (None, Some(tag)) = (&work.document, &known.tag) {
-            match self.file.remove(tag).await? {
-                Removal::Done => {
-                    self.file.set_known(Arc::new(Known::default()));
-                    return Ok(Try::Finished(self.count(answers)));
-                }
-                Removal::Changed => return Ok(Try::Again),
-                Removal::Impossible => {}
+        let (answers, decided) = loop {
+            let mut staged = Staged::on(&snapshot, self.file.makes(), System.now());
+            let answers = staged.decide(batch, || self.file.missing());
+            // What is known without a look may be old: it can be written on, since that then fails, but it decides nothing
+            // else.
+            if !is_fresh && (!staged.has_changed() || answers.iter().any(is_refusal)) {
+                (snapshot, is_fresh) = (self.look(deadline).await?, true);
+                continue;
             }
-        }
-        let mut document = match work.document {
-            Some(document) => document,
-            // Not every store can remove an object on a condition; a note that there is nothing, it can write on one.
-            None => known.document.as_ref().map_or_else(|| known.blank().removed(), Document::removed),
+            let decided = staged.into_decided();
+            if matches!(decided, Decided::Nothing) {
+                return Ok(Attempted::Done(self.count(answers)));
+            }
+            // From here on nobody can withdraw. Whoever has is left out, and the rest is decided without them.
+            let count = batch.len();
+            batch.retain(Job::send);
+            match batch.len() {
+                0 => return Ok(Attempted::Done(Vec::new())),
+                left if left == count => break (answers, decided),
+                _ => {}
+            }
         };
-        let version_id = uuid::Uuid::new_v4().to_string();
-        let bytes = document.encode(&version_id);
-        match self.file.swap(known.tag.as_ref(), bytes.clone()).await {
+        let attempted = self.write(decided, answers, snapshot, sent, deadline).await;
+        if sent.is_empty() && !matches!(attempted, Ok(Attempted::Done(_))) {
+            batch.iter().for_each(Job::take_back);
+        }
+        attempted
+    }
+
+    /// Looks up what became of the writes that were sent. Returns the answers of the one that was done, if one was.
+    ///
+    /// # Errors
+    /// `UnknownOutcome` when that can no longer be told.
+    fn resolve(
+        &self,
+        snapshot: &Snapshot,
+        batch: &[Job],
+        sent: &mut Vec<Sent>,
+    ) -> Result<Option<Vec<Result<Answer>>>> {
+        let journal = snapshot.journal();
+        let tells = |sent: &Sent| journal.tells_of(&self.id, sent.number, &sent.base.journal());
+        if let Some(index) = sent.iter().position(|sent| tells(sent) == Told::Done) {
+            self.counters.recovered.fetch_add(1, Ordering::Relaxed);
+            return Ok(Some(sent.swap_remove(index).answers));
+        }
+        if sent.iter().any(|sent| sent.base.is_same_state(snapshot)) {
+            return Ok(None);
+        }
+        if sent.iter().any(|sent| tells(sent) == Told::Nothing) {
+            return Err(self.unknown(None));
+        }
+        if !sent.is_empty() {
+            sent.clear();
+            batch.iter().for_each(Job::take_back);
+        }
+        Ok(None)
+    }
+
+    async fn write(
+        &self,
+        decided: Decided,
+        answers: Vec<Result<Answer>>,
+        base: Arc<Snapshot>,
+        sent: &mut Vec<Sent>,
+        deadline: &Deadline,
+    ) -> Result<Attempted> {
+        let number = self.sent.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut document = match decided {
+            Decided::Write(document) => document,
+            Decided::Remove => {
+                let left = base.document.as_ref().map(Document::removed).unwrap_or_default();
+                if let Some(tag) = &base.tag {
+                    let bytes = self.encode(&mut left.clone(), number);
+                    match self.file.remove(tag, bytes.clone()).await? {
+                        Removal::Done => {
+                            self.file.set_known(Arc::new(Snapshot::absent(Some(bytes))));
+                            return Ok(Attempted::Done(answers));
+                        }
+                        Removal::Changed => return Ok(Attempted::Changed),
+                        // Not every store can remove an object on a condition; a note that there is nothing, it can write
+                        // on one.
+                        Removal::Impossible => {}
+                    }
+                }
+                left
+            }
+            Decided::Nothing => return Ok(Attempted::Done(answers)),
+        };
+        let bytes = self.encode(&mut document, number);
+        let expected = base.tag.clone();
+        sent.push(Sent { number, base, answers });
+        match self.file.swap(expected.as_ref(), bytes.clone(), deadline).await {
             Ok(Swapped::Done(tag)) => {
                 self.counters.writes.fetch_add(1, Ordering::Relaxed);
                 if document.is_loose() {
-                    document = self.file.parse(bytes).await?;
+                    // It is written, whatever becomes of this.
+                    document = self.file.parse(bytes).await.unwrap_or(document);
                 }
-                self.file.set_known(Arc::new(Known::new(document, tag)));
-                Ok(Try::Finished(self.count(answers)))
+                self.file.set_known(Arc::new(Snapshot::new(document, tag)));
+                let answers = sent.pop().map(|sent| sent.answers).unwrap_or_default();
+                Ok(Attempted::Done(self.count(answers)))
             }
-            Ok(Swapped::Changed) => {
+            Ok(swapped) => {
+                if matches!(swapped, Swapped::Changed) {
+                    sent.pop();
+                }
+                self.waits.store(OTHERS, Ordering::Relaxed);
                 self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
-                tried.push((version_id, answers));
-                Ok(Try::Again)
+                Ok(Attempted::Changed)
             }
-            Err(failure) => {
-                tried.push((version_id, answers));
-                Ok(Try::Failed(failure))
+            Err(Failure { error, is_in_doubt }) => {
+                if !is_in_doubt {
+                    sent.pop();
+                }
+                Err(error)
             }
         }
     }
 
-    async fn look(&self) -> Result<Arc<Known>> {
+    /// The file, with what says that this process has written it.
+    fn encode(&self, document: &mut Document, number: u64) -> bytes::Bytes {
+        let now = System.now();
+        let size = document.size();
+        let journal = Arc::make_mut(&mut document.journal);
+        journal.sign(&self.id, number, &now);
+        journal.prune(&self.retention, size, &now);
+        document.encode(&uuid::Uuid::new_v4().to_string(), &now)
+    }
+
+    async fn look(&self, deadline: &Deadline) -> Result<Arc<Snapshot>> {
         let before = self.file.known();
-        let found = self.file.look().await?;
+        let found = self.file.look(deadline).await?;
         if before.is_some_and(|before| !Arc::ptr_eq(&before, &found)) {
             *self.has_met_others.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         Ok(found)
     }
 
-    fn decide(&self, batch: &[Job], work: &mut Work) -> Vec<Answer> {
-        let decide = |job: &Job| match job {
-            Job::Commit(commit, _) => Answer::Commit(work.commit(commit).ok_or_else(|| self.file.missing()).flatten()),
-            Job::Create(_) => Answer::Create(work.create().map(drop).ok_or_else(|| self.file.missing())),
-            Job::RemoveIfEmpty(_) => Answer::RemoveIfEmpty(Ok(work.remove_if_empty())),
-        };
-        batch.iter().map(decide).collect()
-    }
-
-    fn count(&self, answers: Vec<Answer>) -> Vec<Answer> {
-        let is_done = |answer: &&Answer| matches!(answer, Answer::Commit(Ok(Outcome::Committed)));
+    fn count(&self, answers: Vec<Result<Answer>>) -> Vec<Result<Answer>> {
+        let is_done = |answer: &&Result<Answer>| matches!(answer, Ok(Answer::Commit(Outcome::Committed { .. })));
         let done = answers.iter().filter(is_done).count();
         self.counters.commits.fetch_add(done as u64, Ordering::Relaxed);
         answers
     }
 }
 
-fn is_refusal(answer: &Answer) -> bool {
-    !matches!(answer, Answer::Commit(Ok(Outcome::Committed)) | Answer::Create(Ok(())) | Answer::RemoveIfEmpty(Ok(true)))
+fn is_refusal(answer: &Result<Answer>) -> bool {
+    match answer {
+        Ok(Answer::Commit(outcome)) => !outcome.is_committed(),
+        Ok(Answer::RemoveIfEmpty(is_removed)) => !is_removed,
+        Ok(Answer::Create) => false,
+        Err(_) => true,
+    }
 }
 
-fn fail(batch: &[Job], error: &Error) -> Vec<Answer> {
-    let answer = |job: &Job| match job {
-        Job::Commit(..) => Answer::Commit(Err(copy_of(error))),
-        Job::Create(_) => Answer::Create(Err(copy_of(error))),
-        Job::RemoveIfEmpty(_) => Answer::RemoveIfEmpty(Err(copy_of(error))),
-    };
-    batch.iter().map(answer).collect()
-}
-
-/// A random pause of up to 1, 2, 4, … times what a try takes: that is for how long another writer may be at it. Longer, and
-/// a writer that never pauses would always be first.
-fn backoff(attempt: u32, try_took: Duration) -> Duration {
-    MAX_BACKOFF.min(try_took * (1 << attempt.min(10)).min(MAX_TRIES_MISSED)).mul_f64(fastrand::f64())
-}
-
-/// The registry as it becomes while a batch is done in memory.
-struct Work {
-    /// `None` where there is none.
-    document: Option<Document>,
-    /// What one begins from that is made.
-    blank: Option<Document>,
-    has_changed: bool,
-}
-
-impl Work {
-    /// Where `makes`, a registry that is missing is made.
-    fn on(known: &Known, makes: bool) -> Self {
-        Self { document: known.document.clone(), blank: makes.then(|| known.blank()), has_changed: false }
-    }
-
-    /// The registry, made if it is missing; `None` if it may not be.
-    fn create(&mut self) -> Option<&mut Document> {
-        if self.document.is_none() {
-            self.document = Some(self.blank.clone()?);
-            self.has_changed = true;
-        }
-        self.document.as_mut()
-    }
-
-    /// `None` when there is no registry, nor may be. A commit that is refused or does not change anything makes none.
-    fn commit(&mut self, commit: &Commit) -> Option<Result<Outcome>> {
-        let mut document = self.document.as_ref().or(self.blank.as_ref())?.clone();
-        Some(document.commit(commit).map(|(outcome, has_changed)| {
-            if has_changed {
-                self.document = Some(document);
-                self.has_changed = true;
-            }
-            outcome
-        }))
-    }
-
-    fn remove_if_empty(&mut self) -> bool {
-        match &self.document {
-            Some(document) if document.has_project() => false,
-            Some(_) => {
-                self.document = None;
-                self.has_changed = true;
-                true
-            }
-            // Another process was faster.
-            None => true,
-        }
-    }
+/// A random pause of up to 1, 2, 4, … times what an attempt takes: that is for how long another writer may be at it. Longer,
+/// and a writer that never pauses would always be first.
+fn backoff(attempt: u32, took: Duration) -> Duration {
+    MAX_BACKOFF.min(took * (1 << attempt.min(10)).min(MAX_ATTEMPTS_MISSED)).mul_f64(fastrand::f64())
 }

@@ -1,6 +1,5 @@
 //! What MySQL says, as errors of the registry.
 
-use deadpool::managed::{PoolError, TimeoutType};
 use feast_registry_core::{Error, ErrorKind};
 pub(crate) use feast_registry_sql::Failure;
 use mysql_async::{DriverError, ServerError};
@@ -9,6 +8,32 @@ use mysql_async::{DriverError, ServerError};
 pub(crate) const DATA_TOO_LONG: [u16; 2] = [1406, 1264];
 /// A text has characters that its column's character set lacks: when it is written, and when it is compared.
 pub(crate) const WRONG_CHARACTER: [u16; 4] = [1366, 1267, 1270, 3854];
+
+/// A value that may not be NULL is.
+pub(crate) const NULL: u16 = 1048;
+/// A row with this key is there.
+pub(crate) const DUPLICATE: u16 = 1062;
+
+/// What it means that the server does not know the database.
+pub(crate) const GONE: &str = "there is no such database: it was dropped, or never made; make it or restore it, and open the \
+                               registry again";
+
+/// The server's number of an error, if it is one of its answers.
+pub(crate) fn code(error: &mysql_async::Error) -> Option<u16> {
+    match error {
+        mysql_async::Error::Server(answer) => Some(answer.code),
+        _ => None,
+    }
+}
+
+/// What an error in answer to `COMMIT` means. All but those that say that nothing was committed leave that open.
+pub(crate) fn uncommitted(error: mysql_async::Error, location: &str) -> Failure {
+    const NOT_COMMITTED: [u16; 4] = [1213, 3101, 8022, 9007];
+    match code(&error) {
+        Some(code) if !NOT_COMMITTED.contains(&code) => Failure::Lost(failure(error, location).into_error()),
+        _ => failure(error, location),
+    }
+}
 
 /// What an error of the driver means.
 pub(crate) fn failure(error: mysql_async::Error, location: &str) -> Failure {
@@ -58,17 +83,32 @@ fn answered(answer: ServerError, location: &str) -> Failure {
             ErrorKind::Conflict,
             "other transactions were in the way, again and again; try again",
         )),
+        // A table was made anew since the snapshot, or since a statement was prepared.
+        1412 | 1615 => {
+            Failure::Serialization(new(ErrorKind::Unavailable, "the definition of a table just changed; try again"))
+        }
         // A lock was not had in time.
         1205 | 3572 => {
             Failure::Serialization(new(ErrorKind::Unavailable, "another transaction holds a lock for long; try again"))
         }
         1062 => Failure::Unexpected(new(ErrorKind::Conflict, "another writer was faster")),
-        // Shutting down, killed, interrupted, timed out; errors of the network. After them the connection is not to be
-        // trusted.
-        1053 | 1077..=1080 | 1152 | 1154..=1161 | 1184 | 1317 | 1927 | 1969 | 3024 | 3169 | 4031 => {
-            Failure::Lost(new(ErrorKind::Unavailable, "the server ended the call or the session; try again"))
+        // Shutting down, offline or not yet in its cluster, killed, interrupted; errors of the network. An answer that says
+        // so comes instead of a commit, but after it the session is not to be trusted.
+        1047 | 1053 | 1077..=1080 | 1152 | 1154..=1161 | 1184 | 1317 | 1927 | 3032 | 3169 | 4031 => {
+            Failure::Unusable(new(ErrorKind::Unavailable, "the server ended the call or the session; try again"))
         }
-        1040 | 1129 | 1203 | 1226 => Failure::Final(new(
+        // The session works in no database: the one that it worked in was dropped.
+        1046 => Failure::Unusable(new(ErrorKind::InvalidConfig, GONE)),
+        1969 | 3024 => Failure::Final(new(
+            ErrorKind::Unavailable,
+            "the call took longer than the server lets one take; try again, or raise its max_statement_time or \
+             max_execution_time",
+        )),
+        // TiDB: its storage or its scheduler did not answer it in time.
+        9001..=9006 => {
+            Failure::Final(new(ErrorKind::Unavailable, "parts of the database do not answer each other; try again"))
+        }
+        1040 | 1129 | 1135 | 1203 | 1226 => Failure::Final(new(
             ErrorKind::Unavailable,
             "the server takes no more connections; try again, or raise its max_connections",
         )),
@@ -76,19 +116,20 @@ fn answered(answer: ServerError, location: &str) -> Failure {
             ErrorKind::SchemaMissing,
             "tables of the registry are missing; open it with schema_mode `auto` to create them",
         )),
+        // A server that was the primary when the session began may be a replica now: a new session may lead elsewhere.
         1290 | 1792 | 1836 | 3100 => {
-            Failure::Final(new(ErrorKind::ReadOnly, "the database is read-only: is this a replica?"))
+            Failure::Unusable(new(ErrorKind::ReadOnly, "the database is read-only: is this a replica?"))
         }
         1044 | 1142 | 1143 | 1227 | 1370 => Failure::Final(new(
             ErrorKind::ReadOnly,
             "the user may not do this; GRANT it what it needs on the registry's tables",
         )),
-        1045 | 1251 | 1698 | 1862 | 3118 => {
-            Failure::Final(new(ErrorKind::InvalidConfig, "the user or the password is not accepted"))
+        1045 | 1130 | 1251 | 1698 | 1820 | 1862 | 3118 | 3159 | 4151 => {
+            Failure::Final(new(ErrorKind::InvalidConfig, "the server does not accept this user, or not in this way"))
         }
-        1049 => Failure::Final(new(ErrorKind::InvalidConfig, "there is no such database")),
-        1021 | 1028 | 1037 | 1038 | 1041 | 1114 | 1206 => {
-            Failure::Final(new(ErrorKind::Unavailable, "the server is short of memory or disk; try again"))
+        1049 => Failure::Final(new(ErrorKind::InvalidConfig, GONE)),
+        1021 | 1028 | 1037 | 1038 | 1041 | 1114 | 1206 | 1461 | 1637 => {
+            Failure::Final(new(ErrorKind::Unavailable, "the server is short of memory, disk or room for more work; try again"))
         }
         1118 | 1153 | 1301 => {
             Failure::Final(new(ErrorKind::InvalidArgument, "what is written is larger than the server takes at once"))
@@ -104,12 +145,11 @@ fn answered(answer: ServerError, location: &str) -> Failure {
     }
 }
 
-/// What it means that no connection was to be had.
-pub(crate) fn no_connection(error: PoolError<Failure>, location: &str) -> Failure {
-    match error {
-        PoolError::Timeout(TimeoutType::Wait) => Failure::no_free_connection(location),
-        PoolError::Backend(failure) => failure,
-        _ => Failure::not_connected(location),
+/// A failure before anything was to be written: a connection that is lost then has done nothing.
+pub(crate) fn not_sent(failure: Failure) -> Failure {
+    match failure {
+        Failure::Lost(error) => Failure::Unusable(error),
+        failure => failure,
     }
 }
 

@@ -10,18 +10,23 @@
 //! deadlock. What is expected to be absent is kept so by InnoDB's locks of gaps, or by the primary key when it is
 //! inserted. Deadlocks of commits of different projects are resolved by trying again.
 //!
+//! A commit has its journal in the same transaction, and with it its identity: what was sent again because its answer was
+//! lost is done once. The last thing before `COMMIT` is to take a revision from a row that all commits share. Its lock
+//! orders them, and is held until the commit is visible; since nothing is waited for in between, it is held for that long
+//! and no longer. Where nobody waits for an answer any more, the server is told to stop (`KILL`).
+//!
 //! Tables made here have a collation that tells all names apart. Those that Feast made mostly take `driver` and `Driver`
 //! for one; they work, what cannot be stored in them is refused, and [`MySqlBackend::migrate`] mends them.
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use feast_registry_core::config::PoolConfig;
+//! use feast_registry_core::config::{PoolConfig, SchemaMode};
 //! use feast_registry_core::{Registry, RegistryOptions};
 //! use feast_registry_mysql::MySqlBackend;
 //!
 //! # async fn open() -> feast_registry_core::Result<()> {
 //! let url = "mysql://feast:secret@db/feast".parse()?;
-//! let backend = MySqlBackend::new(&url, &PoolConfig::default())?;
+//! let backend = MySqlBackend::new(&url, &PoolConfig::default(), SchemaMode::Auto)?;
 //! let registry = Registry::open(Arc::new(backend), RegistryOptions::default()).await?;
 //! # Ok(())
 //! # }
@@ -30,36 +35,48 @@
 #![forbid(unsafe_code)]
 
 mod commit;
+mod connector;
 mod error;
+mod journal;
 mod options;
-mod pool;
 mod schema;
 mod session;
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use feast_registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
-use feast_registry_core::{Backend, Commit, Error, Limits, Outcome, Query, Record, Result};
-use feast_registry_sql::{self as sql, Database, Dialect, Read, attempts};
+use feast_registry_core::{
+    Backend, Commit, CommitId, Deadline, Error, JournalEntry, Limits, Outcome, Query, Record, Result,
+    Retention, Revision,
+};
+use feast_registry_sql::pool::{Pool, Purpose};
+use feast_registry_sql::{Database, Dialect, Found, JournalState, Read, attempts};
 
-use crate::commit::Prepared;
-use crate::error::Failure;
+use crate::connector::{Connection, MySql};
+use crate::error::{Failure, not_sent};
 use crate::options::Options;
-use crate::pool::Pool;
 use crate::schema::State;
-use crate::session::{Session, plain};
+use crate::session::plain;
 
 /// How long a table may take to be mended.
 const MIGRATE_FOR: Duration = Duration::from_secs(6 * 3600);
+/// How long a migration waits for those who use a table. Everyone else waits behind it.
+const MIGRATE_WAITS_FOR: Duration = Duration::from_secs(30);
+/// How long to wait for a look at the tables that no caller sets a deadline for.
+const LOOK_FOR: Duration = Duration::from_secs(30);
+/// The longest that a pruning of the journal takes.
+const PRUNE_FOR: Duration = Duration::from_secs(60);
 
 /// A registry in a database of MySQL or MariaDB.
 #[derive(Debug)]
 pub struct MySqlBackend {
-    pool: Pool,
-    makes_tables: AtomicBool,
+    pool: Arc<Pool<MySql>>,
+    mode: SchemaMode,
+    journal: JournalState,
+    is_pruning: Arc<AtomicBool>,
     /// The one that tables are made with, once it is known.
     collation: OnceLock<String>,
     /// Whether what is wrong with the tables was said.
@@ -67,18 +84,30 @@ pub struct MySqlBackend {
 }
 
 impl MySqlBackend {
-    /// A registry in the database of a URL, with the options that SQLAlchemy and PyMySQL have. Nothing is connected yet.
+    /// A registry in the database of a URL, with the options that SQLAlchemy and PyMySQL have; `mode` says what
+    /// [`Backend::prepare`] does. Nothing is connected yet.
     ///
     /// # Errors
     /// `InvalidConfig` for options that are not known or not valid, and for certificates that cannot be read.
-    pub fn new(url: &RegistryUrl, pool: &PoolConfig) -> Result<Self> {
+    pub fn new(url: &RegistryUrl, pool: &PoolConfig, mode: SchemaMode) -> Result<Self> {
         let options = Options::new(url)?;
+        let (connect, answer) = (options.connect_timeout, options.answer_timeout);
+        let connector = MySql::new(url.to_string(), options, *pool)?;
         Ok(Self {
-            pool: Pool::new(url.to_string(), options, *pool)?,
-            makes_tables: AtomicBool::new(false),
+            pool: Arc::new(Pool::new(connector, url.to_string(), *pool, Some(connect), answer)?),
+            mode,
+            journal: JournalState::new(Dialect::MySql),
+            is_pruning: Arc::default(),
             collation: OnceLock::new(),
             has_warned: AtomicBool::new(false),
         })
+    }
+
+    /// The same with so much of a journal. Default: [`Retention::default`].
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.journal.set_retention(retention);
+        self
     }
 
     /// What is wrong with the tables, in words: what [`migrate`](Self::migrate) would mend.
@@ -86,7 +115,7 @@ impl MySqlBackend {
     /// # Errors
     /// `Unavailable` when the database does not answer.
     pub async fn problems(&self) -> Result<Vec<String>> {
-        Ok(self.state().await.map_err(Failure::into_error)?.problems())
+        Ok(self.state(&Deadline::after(LOOK_FOR)).await.map_err(Failure::into_error)?.problems())
     }
 
     /// Mends tables that an older registry made, Feast's own included: gives them a collation that tells all names apart,
@@ -96,41 +125,55 @@ impl MySqlBackend {
     /// # Errors
     /// What the database says if it cannot mend a table, and which are mended already. Nothing is lost.
     pub async fn migrate(&self) -> Result<Vec<String>> {
-        let state = self.state().await.map_err(Failure::into_error)?;
+        let state = self.state(&Deadline::after(LOOK_FOR)).await.map_err(Failure::into_error)?;
         let mut mended: Vec<String> = Vec::new();
         for (table, problems, statement) in state.mend() {
-            let connection = self.pool.get().await.map_err(Failure::into_error)?;
-            let alter = async |mut session: Session<'_>| session.run_all(&[statement]).await.map(drop);
-            self.pool.within_time(MIGRATE_FOR, connection, alter).await.map_err(Failure::into_error).map_err(
-                |error| {
-                    let done = if mended.is_empty() { "nothing was changed".to_owned() } else { mended.join("; ") };
-                    let kind = error.kind();
-                    let text =
-                        format!("table `{table}` cannot be mended, and is as it was: {error}. Before that: {done}");
-                    Error::new(kind, text).with_source(error)
-                },
-            )?;
+            let deadline = Deadline::after(MIGRATE_FOR);
+            let connection = self.pool.get(Purpose::Write, &deadline).await.map_err(Failure::into_error)?;
+            let alter = async |connection: &mut Connection| {
+                let lock_waits = connection.lock_waits(&deadline.at_most(MIGRATE_WAITS_FOR));
+                let statements: Vec<_> = lock_waits.into_iter().chain([statement]).collect();
+                self.pool.connector().session(connection).run_all(&statements).await.map(drop)
+            };
+            let altered = self.pool.within_time(MIGRATE_FOR, connection, &deadline, alter).await;
+            altered.map_err(Failure::into_error).map_err(|error| {
+                let done = if mended.is_empty() { "nothing was changed".to_owned() } else { mended.join("; ") };
+                let kind = error.kind();
+                let text = format!("table `{table}` cannot be mended, and is as it was: {error}. Before that: {done}");
+                Error::new(kind, text).with_source(error)
+            })?;
             mended.extend(problems.into_iter().map(|problem| format!("{problem}: mended")));
         }
         Ok(mended)
     }
 
-    fn location(&self) -> &str {
-        &self.pool.location
-    }
-
-    async fn state(&self) -> Result<State, Failure> {
-        let connection = self.pool.get().await?;
-        let state = self.pool.within(connection, async |mut session| schema::look(&mut session).await).await?;
+    async fn state(&self, deadline: &Deadline) -> Result<State, Failure> {
+        let look = async |connection: &mut Connection| {
+            schema::look(&mut self.pool.connector().session(connection)).await
+        };
+        let state = self.call(Purpose::Read, deadline, look).await?;
         self.collation.get_or_init(|| state.collation.clone());
         Ok(state)
     }
+
+    /// Runs a call on a connection of the pool.
+    async fn call<T>(
+        &self,
+        purpose: Purpose,
+        deadline: &Deadline,
+        call: impl AsyncFnOnce(&mut Connection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let connection = self.pool.get(purpose, deadline).await?;
+        self.pool.within(connection, deadline, call).await
+    }
 }
 
-/// A failure before anything was to be written: a connection that is lost then has done nothing.
-fn not_written(failure: Failure) -> Failure {
-    match failure {
-        Failure::Lost(error) => Failure::Serialization(error),
+/// What a failure means of a call that has changed nothing: when its deadline is over, that is why.
+fn unchanged(failure: Failure, deadline: &Deadline) -> Failure {
+    match not_sent(failure) {
+        Failure::Unusable(_) | Failure::Serialization(_) if deadline.is_over() => {
+            Failure::Final(deadline.exceeded("a lock or an answer of the database"))
+        }
         failure => failure,
     }
 }
@@ -138,120 +181,185 @@ fn not_written(failure: Failure) -> Failure {
 #[async_trait]
 impl Backend for MySqlBackend {
     fn location(&self) -> String {
-        self.pool.location.clone()
+        self.pool.location().to_owned()
     }
 
     fn limits(&self) -> Limits {
-        Limits { name_chars: Some(255), value_bytes: self.pool.value_bytes(), keeps_order: false }
+        Limits::new(self.pool.connector().value_bytes())
+            .with_name_chars(255)
+            .without_order()
+            .with_unkept(self.journal.unkept())
     }
 
-    async fn prepare(&self, mode: SchemaMode) -> Result<()> {
-        self.makes_tables.store(mode == SchemaMode::Auto, Ordering::Relaxed);
-        attempts::prepare(self, mode).await
+    async fn prepare(&self, deadline: &Deadline) -> Result<()> {
+        attempts::prepare(self, deadline).await
     }
 
-    async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
-        attempts::read(self, queries).await
+    async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
+        attempts::read(self, queries, deadline).await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<Outcome> {
-        attempts::commit(self, commit).await
+    async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
+        attempts::commit(self, commit, deadline).await
     }
 
-    async fn remove_if_empty(&self) -> Result<bool> {
-        attempts::remove_if_empty(self).await
+    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        attempts::journal(self, after, limit, deadline).await
+    }
+
+    async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
+        attempts::remove_if_empty(self, deadline).await
+    }
+
+    async fn close(&self) {
+        self.pool.close();
     }
 }
 
 #[async_trait]
 impl Database for MySqlBackend {
-    fn may_make_tables(&self) -> bool {
-        self.makes_tables.load(Ordering::Relaxed)
+    fn schema_mode(&self) -> SchemaMode {
+        self.mode
     }
 
-    async fn try_read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>, Failure> {
-        let connection = self.pool.get().await?;
+    fn journal_state(&self) -> &JournalState {
+        &self.journal
+    }
+
+    async fn try_read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>, Failure> {
         let read = Read::new(Dialect::MySql, queries);
         // One statement sees one state of its own accord.
         let is_transaction = read.statements.len() > 1;
         let begin = is_transaction.then(|| plain("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"));
         let end = is_transaction.then(|| plain("COMMIT"));
         let (begin, end) = (begin.into_iter().collect(), end.into_iter().collect());
-        let rows = async |mut session: Session<'_>| {
+        let rows = async |connection: &mut Connection| {
+            let mut session = self.pool.connector().session(connection);
             let rows = session.rows(begin, &read.statements, end).await;
             if is_transaction { commit::undo_if_failed(&mut session, rows).await } else { rows }
         };
-        let rows = self.pool.within(connection, rows).await?;
+        let rows = self.call(Purpose::Read, deadline, rows).await?;
         Ok(read.answers(queries, rows))
     }
 
-    async fn try_commit(&self, commit: &Commit, makes_tables: bool) -> Result<Outcome, Failure> {
+    async fn try_commit(&self, commit: &Commit, makes_tables: bool, deadline: &Deadline) -> Result<Outcome, Failure> {
         if makes_tables {
-            self.make_tables().await.map_err(not_written)?;
+            self.make_tables(deadline).await.map_err(not_sent)?;
         }
-        let connection = self.pool.get().await.map_err(not_written)?;
-        let keys = sql::keys_to_lock(commit);
-        let read = Read::locking(Dialect::MySql, &keys);
+        let is_kept = self.journal.is_kept();
         let is_writing = AtomicBool::new(false);
-        let call = async |mut session: Session<'_>| {
-            let rows = session.rows(vec![plain("START TRANSACTION")], &read.statements, Vec::new()).await;
-            let found = read.records(commit::undo_if_failed(&mut session, rows).await?);
-            let writes = match commit::prepare(commit, &keys, &found, &session) {
-                Ok(Prepared::Writes(writes)) => writes,
-                refused => {
-                    session.run_all(&[plain("ROLLBACK")]).await?;
-                    return refused.map(|prepared| match prepared {
-                        Prepared::Conflict(key) => Outcome::Conflict(key),
-                        Prepared::Writes(_) => Outcome::Committed,
-                    });
-                }
-            };
-            is_writing.store(true, Ordering::Relaxed);
-            commit::write(&mut session, commit, writes).await.map(|()| Outcome::Committed)
+        let call = async |connection: &mut Connection| {
+            let mut session = self.pool.connector().session(connection);
+            commit::run(&mut session, commit, is_kept, deadline, &is_writing).await
         };
-        let outcome = self.pool.within(connection, call).await;
-        if is_writing.load(Ordering::Relaxed) { outcome } else { outcome.map_err(not_written) }
+        let outcome = self.call(Purpose::Write, deadline, call).await;
+        match outcome {
+            Err(failure @ Failure::Lost(_)) if is_writing.load(Ordering::Relaxed) => Err(failure),
+            outcome => outcome.map_err(|failure| unchanged(failure, deadline)),
+        }
     }
 
-    async fn look_up(&self, commit: &Commit) -> Result<Vec<Record>, Failure> {
-        let connection = self.pool.get().await?;
-        let mut keys = sql::keys_to_lock(commit);
-        keys.extend(sql::keys_of(commit));
-        let read = Read::locking(Dialect::MySql, &keys);
-        let rows = async |mut session: Session<'_>| {
-            let rows = session.rows(vec![plain("START TRANSACTION")], &read.statements, vec![plain("ROLLBACK")]).await;
-            commit::undo_if_failed(&mut session, rows).await
+    async fn try_find(&self, id: CommitId, deadline: &Deadline) -> Result<Option<Found>, Failure> {
+        let find = async |connection: &mut Connection| {
+            journal::find(&mut self.pool.connector().session(connection), id).await
         };
-        let rows = self.pool.within(connection, rows).await?;
-        Ok(read.records(rows).into_iter().map(|(_, record)| record).collect())
+        self.call(Purpose::Read, deadline, find).await
     }
 
-    async fn missing_tables(&self) -> Result<Vec<&'static str>, Failure> {
-        let state = self.state().await?;
+    async fn try_fence(&self, commit: &Commit, deadline: &Deadline) -> Result<(), Failure> {
+        let fence = async |connection: &mut Connection| {
+            journal::fence(&mut self.pool.connector().session(connection), commit, deadline).await
+        };
+        self.call(Purpose::Write, deadline, fence).await
+    }
+
+    async fn try_journal(
+        &self,
+        after: Option<Revision>,
+        limit: usize,
+        deadline: &Deadline,
+    ) -> Result<Vec<JournalEntry>, Failure> {
+        let read = async |connection: &mut Connection| {
+            journal::read(&mut self.pool.connector().session(connection), after, limit).await
+        };
+        self.call(Purpose::Read, deadline, read).await
+    }
+
+    fn prune_in_background(&self) {
+        let (pool, retention, is_pruning) = (Arc::clone(&self.pool), self.journal.retention(), &self.is_pruning);
+        if is_pruning.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let turn = Turn(Arc::clone(is_pruning));
+        tokio::spawn(async move {
+            let _turn = turn;
+            let pruned = tokio::time::timeout(PRUNE_FOR, prune(&pool, retention)).await;
+            if let Ok(Err(failure)) = pruned {
+                let error = failure.into_error();
+                tracing::warn!(%error, location = pool.location(), "the journal was not pruned; trying again later");
+            }
+        });
+    }
+
+    async fn missing_tables(&self, deadline: &Deadline) -> Result<Vec<&'static str>, Failure> {
+        let state = self.state(deadline).await?;
         if !self.has_warned.swap(true, Ordering::Relaxed) {
-            schema::warn(self.location(), &state);
+            schema::warn(self.pool.location(), &state);
         }
         Ok(state.missing())
     }
 
-    async fn make_tables(&self) -> Result<(), Failure> {
+    async fn make_tables(&self, deadline: &Deadline) -> Result<(), Failure> {
         let collation = match self.collation.get() {
             Some(collation) => collation.clone(),
-            None => self.state().await?.collation,
+            None => self.state(deadline).await?.collation,
         };
-        let connection = self.pool.get().await?;
-        let statements = schema::create(&collation);
-        self.pool.within(connection, async |mut session| session.run_all(&statements).await.map(drop)).await
+        let make = async |connection: &mut Connection| {
+            let lock_waits = connection.lock_waits(deadline);
+            let statements: Vec<_> = lock_waits.into_iter().chain(schema::create(&collation)).collect();
+            self.pool.connector().session(connection).run_all(&statements).await.map(drop)
+        };
+        self.call(Purpose::Write, deadline, make).await.map_err(|failure| unchanged(failure, deadline))
     }
 
-    async fn try_remove(&self) -> Result<bool, Failure> {
-        let connection = self.pool.get().await?;
-        // Their locks of tables are none.
-        let cannot_lock = |version: &str| ["TiDB", "Vitess"].iter().any(|engine| version.contains(engine));
-        if self.pool.server().is_some_and(|server| cannot_lock(&server.version)) {
-            tracing::info!(location = self.location(), "the tables stay: this database cannot lock them");
-            return Ok(false);
-        }
-        self.pool.within(connection, async |mut session| schema::remove_if_empty(&mut session).await).await
+    async fn try_remove(&self, deadline: &Deadline) -> Result<bool, Failure> {
+        let remove = async |connection: &mut Connection| {
+            // Their locks of tables are none.
+            let cannot_lock = |version: &str| ["TiDB", "Vitess"].iter().any(|engine| version.contains(engine));
+            let connector = self.pool.connector();
+            if connector.server().is_some_and(|server| cannot_lock(&server.version)) {
+                tracing::info!(location = self.pool.location(), "the tables stay: this database cannot lock them");
+                return Ok(false);
+            }
+            schema::remove_if_empty(&mut connector.session(connection), deadline).await
+        };
+        self.call(Purpose::Write, deadline, remove).await
     }
+}
+
+/// The turn to prune, which ends with this.
+struct Turn(Arc<AtomicBool>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Prunes the journal on a connection beside those of the pool.
+async fn prune(pool: &Pool<MySql>, retention: Retention) -> Result<(), Failure> {
+    use feast_registry_sql::pool::Connector as _;
+
+    let mut connection = pool.connect_beside().await?;
+    let mut session = pool.connector().session(&mut connection);
+    let pruned = loop {
+        match journal::prune(&mut session, retention).await {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(failure) if failure.is_missing_table() => break Ok(()),
+            Err(failure) => break Err(failure),
+        }
+    };
+    pool.connector().end(connection).await;
+    pruned
 }

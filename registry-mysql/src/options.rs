@@ -116,6 +116,10 @@ impl Options {
             // Only where the URL says so: from within a container, the server's own path is another file.
             .prefer_socket(false)
             .tcp_keepalive(Some(Duration::from_secs(60)))
+            // A row of the journal has what was stored before and after. What the server takes is another matter, and asked.
+            .max_allowed_packet(Some(1 << 30))
+            // Only the driver's own pool would use it.
+            .wait_timeout(Some(120))
             // So that an UPDATE counts the rows that it found, as with SQLAlchemy.
             .client_found_rows(true);
 

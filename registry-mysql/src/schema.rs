@@ -1,16 +1,20 @@
 //! Making, verifying, mending and removing the tables.
 
-use feast_registry_core::{Error, ErrorKind, Kind};
-use feast_registry_sql::{self as sql, ColumnType, Dialect, Statement, Table, Value};
+use std::time::Duration;
+
+use feast_registry_core::{Deadline, Error, ErrorKind, Kind};
+use feast_registry_sql::{self as sql, ColumnType, Dialect, JOURNAL, JOURNAL_HEAD, Statement, Table, Value};
 use mysql_async::FromValueError;
 
-use crate::error::Failure;
+use crate::error::{Failure, GONE};
 use crate::session::{Session, column, plain, unreadable};
 
 /// The collations that tell all names apart, to the byte and with the spaces at the end: MariaDB's and MySQL's.
 const EXACT: [&str; 2] = ["utf8mb4_nopad_bin", "utf8mb4_0900_bin"];
 /// The best that others have. It does not see spaces at the end.
 const ALMOST_EXACT: &str = "utf8mb4_bin";
+/// How long a removal waits for those who write, at a time.
+const LOCKS_TABLES_WITHIN: Duration = Duration::from_secs(1);
 /// What the remedy is for all that a registry of Feast's own may lack.
 const REMEDY: &str = "`feast-registry migrate` mends that";
 
@@ -36,9 +40,14 @@ pub(crate) struct State {
     pub(crate) collation: String,
 }
 
+/// All tables, Feast's and ours.
+fn all_tables() -> Vec<Table> {
+    sql::tables().into_iter().chain(sql::journal::tables(Dialect::MySql)).collect()
+}
+
 /// Looks at the tables of the database that the session works in.
 pub(crate) async fn look(session: &mut Session<'_>) -> Result<State, Failure> {
-    let tables = sql::tables();
+    let tables = all_tables();
     let signs = vec!["?"; tables.len()].join(", ");
     let columns = Statement {
         // MariaDB and MySQL name and sort the columns of their own tables differently; the type of all is made the same.
@@ -55,10 +64,17 @@ pub(crate) async fn look(session: &mut Session<'_>) -> Result<State, Failure> {
     let collations = plain(format!(
         "SELECT COLLATION_NAME FROM information_schema.COLLATIONS WHERE COLLATION_NAME IN ('{nopad}', '{mysql}')"
     ));
+    // One that was dropped has no tables either, which must not look like a registry that is empty.
+    let database = plain("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = DATABASE()");
     let location = session.location;
     let wrong = |error: FromValueError| Failure::Final(unreadable(location, error));
-    let mut answers = session.run_all(&[columns, collations]).await?.into_iter();
-    let (columns, collations) = (answers.next().unwrap_or_default(), answers.next().unwrap_or_default());
+    let mut answers = session.run_all(&[database, columns, collations]).await?.into_iter();
+    let mut next = || answers.next().unwrap_or_default();
+    let (mut database, columns, collations) = (next(), next(), next());
+    let is_there = database.pop().map(|mut row| column::<u64>(&mut row, 0)).transpose().map_err(wrong)?;
+    if is_there.is_none_or(|count| count == 0) {
+        return Err(Failure::Final(Error::new(ErrorKind::InvalidConfig, format!("{location}: {GONE}"))));
+    }
     let columns = columns.into_iter().map(|mut row| {
         Ok(Found {
             table: column(&mut row, 0)?,
@@ -80,14 +96,19 @@ pub(crate) async fn look(session: &mut Session<'_>) -> Result<State, Failure> {
 pub(crate) fn create(collation: &str) -> Vec<Statement> {
     // The default collation of the database has no say in it, and the engine is the one that has transactions.
     let options = format!(" ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE {collation}");
-    sql::tables().iter().flat_map(|table| sql::create_table(Dialect::MySql, table, &options)).map(plain).collect()
+    let tables = all_tables();
+    let create = tables.iter().flat_map(|table| sql::create_table(Dialect::MySql, table, &options)).map(plain);
+    create.chain([sql::journal::make_head()]).collect()
 }
 
 impl State {
-    /// The tables that are missing.
+    /// The tables that are missing. Those of the journal are one.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
         let is_there = |table: &str| self.columns.iter().any(|column| column.table == table);
-        sql::tables().iter().map(|table| table.name).filter(|table| !is_there(table)).collect()
+        let missing = all_tables().into_iter().map(|table| table.name).filter(|table| !is_there(table));
+        let mut missing: Vec<_> = missing.map(|table| if table == JOURNAL_HEAD { JOURNAL } else { table }).collect();
+        missing.dedup();
+        missing
     }
 
     fn of<'a>(&'a self, table: &Table) -> impl Iterator<Item = &'a Found> + use<'a> {
@@ -102,7 +123,7 @@ impl State {
     /// What is wrong with each table that is there and is not as it should be, in words.
     fn problems_by_table(&self) -> Vec<(Table, Vec<String>)> {
         let mut all = Vec::new();
-        for table in sql::tables() {
+        for table in all_tables() {
             let mut problems = Vec::new();
             let mut collations: Vec<&str> = self.of(&table).filter_map(|column| column.collation.as_deref()).collect();
             collations.retain(|collation| !self.is_exact(collation));
@@ -159,12 +180,12 @@ impl State {
                     ColumnType::Integer | ColumnType::BigInteger => None,
                 }
             });
-            let columns: Vec<String> = columns.collect();
+            let columns: Vec<String> = columns.map(|column| format!("{column}, ")).collect();
             // Two names of four bytes a character are longer than the key of an old row format.
             let statement = plain(format!(
-                "ALTER TABLE {} {}, ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE {collation}",
+                "ALTER TABLE {} {}ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE {collation}",
                 table.name,
-                columns.join(", ")
+                columns.concat()
             ));
             (table.name, problems, statement)
         };
@@ -222,23 +243,25 @@ pub(crate) fn lookalike(location: &str, asked: &feast_registry_core::Key, found:
 /// Removes the tables if no project is left; returns whether it did.
 ///
 /// Definitions are no part of transactions here, so all tables are locked: nobody writes while this looks and removes,
-/// Feast's own registry included.
-pub(crate) async fn remove_if_empty(session: &mut Session<'_>) -> Result<bool, Failure> {
+/// Feast's own registry included. While this waits for those who write, everyone else waits behind it, readers too: so it
+/// waits for a moment, and is then tried again. The journal is neither locked nor removed.
+pub(crate) async fn remove_if_empty(session: &mut Session<'_>, deadline: &Deadline) -> Result<bool, Failure> {
     let tables: Vec<&str> = sql::tables().iter().map(|table| table.name).collect();
     let locks: Vec<String> = tables.iter().map(|table| format!("{table} WRITE")).collect();
     let projects = sql::object_table(Kind::Project).table;
-    let look = [
+    let lock_waits = session.connection.lock_waits(&deadline.at_most(LOCKS_TABLES_WITHIN));
+    let look = lock_waits.into_iter().chain([
         plain(format!("LOCK TABLES {}", locks.join(", "))),
         plain(format!("SELECT EXISTS (SELECT 1 FROM {projects})")),
-    ];
-    let looked = session.run_all(&look).await;
+    ]);
+    let looked = session.run_all(&look.collect::<Vec<_>>()).await;
     let has_project = looked.as_ref().is_ok_and(|answers| {
         let row = answers.last().and_then(|rows| rows.first());
         row.is_none_or(|row| row.get_opt::<u8, _>(0).and_then(Result::ok).is_none_or(|exists| exists != 0))
     });
     let unlock = plain("UNLOCK TABLES");
     if has_project || looked.is_err() {
-        if let Err(failure @ Failure::Lost(_)) = looked {
+        if let Err(failure @ (Failure::Lost(_) | Failure::Unusable(_))) = looked {
             return Err(failure);
         }
         session.run_all(&[unlock]).await?;
@@ -251,7 +274,7 @@ pub(crate) async fn remove_if_empty(session: &mut Session<'_>) -> Result<bool, F
         };
     }
     let removed = session.run_all(&[plain(format!("DROP TABLE {}", tables.join(", ")))]).await;
-    if let Err(failure @ Failure::Lost(_)) = removed {
+    if let Err(failure @ (Failure::Lost(_) | Failure::Unusable(_))) = removed {
         return Err(failure);
     }
     session.run_all(&[unlock]).await?;

@@ -10,8 +10,9 @@ use std::fmt::Write as _;
 use feast_registry_core::{Error, Result};
 use feast_registry_sql::{self as sql, Statement, Value};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, FromValueError, Row, from_value_opt};
+use mysql_async::{FromValueError, Row, from_value_opt};
 
+use crate::connector::Connection;
 use crate::error::{Failure, failure};
 
 /// The most bytes of values that are sent as text.
@@ -21,7 +22,7 @@ const MAX_REQUEST: usize = 512 * 1024;
 
 /// A connection in use.
 pub(crate) struct Session<'a> {
-    pub(crate) conn: &'a mut Conn,
+    pub(crate) connection: &'a mut Connection,
     /// Where the database is, without secrets.
     pub(crate) location: &'a str,
     /// The most bytes that the server takes in one request.
@@ -37,6 +38,14 @@ impl Session<'_> {
     /// Runs statements in order, in as few round trips as possible: what each returns, or what went wrong first. Those
     /// after one that fails are not run.
     pub(crate) async fn run(&mut self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, Failed> {
+        // It stays so when this is dropped, and when the connection fails.
+        self.connection.is_at_work = true;
+        let answers = self.run_in_order(statements).await;
+        self.connection.is_at_work = !matches!(answers, Ok(_) | Err((_, mysql_async::Error::Server(_))));
+        answers
+    }
+
+    async fn run_in_order(&mut self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, Failed> {
         if self.echo {
             statements.iter().for_each(|statement| tracing::info!(location = self.location, "{}", statement.text));
         }
@@ -69,7 +78,7 @@ impl Session<'_> {
     }
 
     async fn request(&mut self, text: String, count: usize, answers: &mut Vec<Vec<Row>>) -> Result<(), Failed> {
-        let mut result = self.conn.query_iter(text).await.map_err(|error| (answers.len(), error))?;
+        let mut result = self.connection.conn.query_iter(text).await.map_err(|error| (answers.len(), error))?;
         for _ in 0..count {
             let rows = result.collect::<Row>().await.map_err(|error| (answers.len(), error))?;
             answers.push(rows);
@@ -87,9 +96,10 @@ impl Session<'_> {
                 Value::Bytes(bytes) => mysql_async::Value::Bytes(bytes.to_vec()),
                 Value::Integer(number) => mysql_async::Value::Int((*number).into()),
                 Value::BigInteger(number) => mysql_async::Value::Int(*number),
+                Value::NoText => mysql_async::Value::NULL,
             })
             .collect();
-        self.conn.exec(statement.text.as_str(), values).await
+        self.connection.conn.exec(statement.text.as_str(), values).await
     }
 
     /// Runs statements; what they return, or what went wrong first.
@@ -136,7 +146,7 @@ fn size(statement: &Statement) -> usize {
     let values = statement.values.iter().map(|value| match value {
         Value::Text(text) => text.len() + 16,
         Value::Bytes(bytes) => bytes.len() + 16,
-        Value::Integer(_) | Value::BigInteger(_) => 16,
+        Value::Integer(_) | Value::BigInteger(_) | Value::NoText => 16,
     });
     values.sum()
 }
@@ -171,6 +181,7 @@ fn write_value(request: &mut String, value: &Value) {
         Value::Bytes(bytes) => hexadecimal(request, bytes),
         Value::Integer(number) => drop(write!(request, "{number}")),
         Value::BigInteger(number) => drop(write!(request, "{number}")),
+        Value::NoText => request.push_str("NULL"),
     }
 }
 
@@ -213,16 +224,17 @@ mod tests {
     #[test]
     fn values_are_written_where_they_belong() {
         let statement = Statement {
-            text: "INSERT INTO t VALUES (?, ?, ?, ?) -- end".to_owned(),
+            text: "INSERT INTO t VALUES (?, ?, ?, ?, ?) -- end".to_owned(),
             values: vec![
                 Value::Text("driver_stats v1.2".to_owned()),
                 Value::Text("o'\\é?".to_owned()),
                 Value::Bytes(vec![0, 0x27, 0xff].into()),
                 Value::BigInteger(-7),
+                Value::NoText,
             ],
         };
         let mut text = String::new();
         write_out(&mut text, &statement);
-        assert_eq!(text, "INSERT INTO t VALUES ('driver_stats v1.2', _utf8mb4 x'6f275cc3a93f', x'0027ff', -7) -- end");
+        assert_eq!(text, "INSERT INTO t VALUES ('driver_stats v1.2', _utf8mb4 x'6f275cc3a93f', x'0027ff', -7, NULL) -- end");
     }
 }

@@ -1,8 +1,8 @@
 //! What PostgreSQL says, as errors of the registry.
 
-use deadpool::managed::{PoolError, TimeoutType};
 use feast_registry_core::{Error, ErrorKind};
 pub(crate) use feast_registry_sql::Failure;
+use feast_registry_sql::JOURNAL;
 use tokio_postgres::error::SqlState;
 
 /// What an error of the driver means.
@@ -13,6 +13,10 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
     };
     let state = answer.code().clone();
     let said = answer.message().to_owned();
+    // What the server says is in the language of its administrator; what its own functions and our tables are called is not.
+    let routine = answer.routine().unwrap_or_default().to_owned();
+    let is_of_journal =
+        answer.table() == Some(JOURNAL) || answer.constraint().is_some_and(|name| name.starts_with(JOURNAL));
     let new = |kind: ErrorKind, meaning: &str| Error::new(kind, format!("{location}: {meaning} ({said})"));
     let class = &state.code()[..2];
     match () {
@@ -20,12 +24,28 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
             let meaning = "other transactions were in the way, again and again; try again";
             Failure::Serialization(new(ErrorKind::Conflict, meaning).with_source(error))
         }
+        () if state == SqlState::UNIQUE_VIOLATION && is_of_journal => {
+            Failure::Repeated(new(ErrorKind::Conflict, "this commit has been here before").with_source(error))
+        }
         () if [SqlState::DIVISION_BY_ZERO, SqlState::UNIQUE_VIOLATION].contains(&state) => {
             Failure::Unexpected(new(ErrorKind::Conflict, "another writer was faster").with_source(error))
         }
         // A plan was made for another table than there is now: the next connection makes it anew.
-        () if state == SqlState::FEATURE_NOT_SUPPORTED && said.contains("cached plan") => {
-            Failure::Lost(new(ErrorKind::Unavailable, "a table was changed meanwhile; try again").with_source(error))
+        () if state == SqlState::FEATURE_NOT_SUPPORTED
+            && (routine == "RevalidateCachedQuery" || said.contains("cached plan")) =>
+        {
+            Failure::Unusable(
+                new(ErrorKind::Unavailable, "a table was changed meanwhile; try again").with_source(error),
+            )
+        }
+        // The server became a replica, or an administrator made its sessions read-only: a new one may be another's. The
+        // former refuses a transaction that is to write (`check_transaction_read_only`, before 17 `check_XactReadOnly`).
+        () if state == SqlState::READ_ONLY_SQL_TRANSACTION
+            || (state == SqlState::FEATURE_NOT_SUPPORTED
+                && ["check_transaction_read_only", "check_XactReadOnly"].contains(&routine.as_str())) =>
+        {
+            let meaning = "the database is read-only: is this a replica?";
+            Failure::Unusable(new(ErrorKind::ReadOnly, meaning).with_source(error))
         }
         // The server ends this session, or starts or stops: 57P01 to 57P05; class 08 is the connection itself.
         () if class == "08" || state.code().starts_with("57P") => {
@@ -41,17 +61,14 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
                     ErrorKind::InvalidConfig,
                     "there is no schema to make the tables in: search_path names none that is there; create it first",
                 ),
-                SqlState::READ_ONLY_SQL_TRANSACTION => {
-                    (ErrorKind::ReadOnly, "the database is read-only: is this a replica?")
-                }
                 SqlState::INSUFFICIENT_PRIVILEGE => {
                     (ErrorKind::ReadOnly, "the user may not do this; GRANT it what it needs on the registry's tables")
                 }
                 SqlState::QUERY_CANCELED => {
-                    (ErrorKind::Unavailable, "a statement took longer than statement_timeout allows; try again")
+                    (ErrorKind::Unavailable, "a statement was cancelled, by statement_timeout or a person; try again")
                 }
                 SqlState::LOCK_NOT_AVAILABLE => {
-                    (ErrorKind::Unavailable, "a lock was not had within lock_timeout; try again")
+                    (ErrorKind::Unavailable, "another transaction holds a lock for long; nothing was done: try again")
                 }
                 SqlState::CHARACTER_NOT_IN_REPERTOIRE | SqlState::UNTRANSLATABLE_CHARACTER => {
                     (ErrorKind::InvalidArgument, "a text holds a character that the database cannot store")
@@ -70,15 +87,6 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
             };
             Failure::Final(new(kind, meaning).with_source(error))
         }
-    }
-}
-
-/// What it means that no connection was to be had.
-pub(crate) fn no_connection(error: PoolError<Failure>, location: &str) -> Failure {
-    match error {
-        PoolError::Timeout(TimeoutType::Wait) => Failure::no_free_connection(location),
-        PoolError::Backend(failure) => failure,
-        _ => Failure::not_connected(location),
     }
 }
 

@@ -8,19 +8,25 @@
 //! have no such locks run commits at the isolation level SERIALIZABLE instead, as PostgreSQL does when
 //! `isolation_level` says so.
 //!
+//! Each commit has its rows in the table `feast_registry_journal`, beside Feast's, by which it happens once. Its transaction
+//! id, which it gets when it has its locks, is its revision; readers of the journal see those below which none is under way.
+//!
+//! What is given up, since its deadline is over or its caller is gone, is cancelled on the server, and its session there
+//! ends. Locks are waited for no longer than the deadline.
+//!
 //! Statements are prepared once for each connection. Behind a pooler that may give each transaction another session, as
 //! PgBouncer does, that would be wrong; it is recognized when connecting, and then nothing is prepared. No setting is needed
 //! for that.
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use feast_registry_core::config::PoolConfig;
+//! use feast_registry_core::config::{PoolConfig, SchemaMode};
 //! use feast_registry_core::{Registry, RegistryOptions};
 //! use feast_registry_postgres::PostgresBackend;
 //!
 //! # async fn open() -> feast_registry_core::Result<()> {
 //! let url = "postgresql://feast:secret@db/feast?options=-csearch_path%3Dregistry".parse()?;
-//! let backend = PostgresBackend::new(&url, &PoolConfig::default())?;
+//! let backend = PostgresBackend::new(&url, &PoolConfig::default(), SchemaMode::Auto)?;
 //! let registry = Registry::open(Arc::new(backend), RegistryOptions::default()).await?;
 //! # Ok(())
 //! # }
@@ -28,60 +34,51 @@
 
 #![forbid(unsafe_code)]
 
+mod connect;
+mod engine;
 mod error;
+mod journal;
 mod locks;
 mod options;
-mod pool;
 mod schema;
 mod session;
 mod tls;
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use feast_registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
-use feast_registry_core::{Backend, Commit, Limits, Outcome, Query, Record, Result};
-use feast_registry_sql::{self as sql, Database, Dialect, Read, attempts};
+use feast_registry_core::{
+    Backend, Commit, CommitId, Deadline, JournalEntry, Limits, Outcome, Query, Record, Result, Retention,
+    Revision,
+};
+use feast_registry_sql::journal::{Revisions, journaled_writes};
+use feast_registry_sql::pool::{Pool, Purpose};
+use feast_registry_sql::{self as sql, Database, Dialect, Found, JournalState, Read, Statement, attempts};
 
+use crate::connect::Connect;
 use crate::error::Failure;
 use crate::options::Options;
-use crate::pool::{Connection, Pool};
-use crate::session::{Session, plain};
+use crate::session::{Link, Session, plain};
 
 /// PostgreSQL's own limit for one value, less some room for the rest of the message.
 const VALUE_BYTES: usize = 1_000_000_000;
 
+/// How long pruning the journal may wait for a lock.
+const PRUNES_WITHIN: Duration = Duration::from_secs(20);
+
 /// A registry in a PostgreSQL database.
 #[derive(Debug)]
 pub struct PostgresBackend {
-    pool: Pool,
-    is_serializable: bool,
-    makes_tables: AtomicBool,
-    engine: OnceLock<Engine>,
-}
-
-/// What a database that speaks PostgreSQL's protocol can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Engine {
-    /// Commits wait for one another at advisory locks.
-    AdvisoryLocks,
-    /// Commits run at SERIALIZABLE, and those that met are run again.
-    Serializable,
-}
-
-impl Engine {
-    pub(crate) fn has_advisory_locks(self) -> bool {
-        self == Engine::AdvisoryLocks
-    }
-
-    /// How a transaction begins. With locks, each statement must see what was committed before it got them.
-    pub(crate) fn begin(self) -> &'static str {
-        match self {
-            Engine::AdvisoryLocks => "BEGIN ISOLATION LEVEL READ COMMITTED",
-            Engine::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
-        }
-    }
+    pool: Arc<Pool<Connect>>,
+    /// How long an answer may take.
+    patience: Duration,
+    echo: bool,
+    mode: SchemaMode,
+    journal: JournalState,
+    is_pruning: Arc<AtomicBool>,
 }
 
 impl PostgresBackend {
@@ -91,140 +88,232 @@ impl PostgresBackend {
     ///
     /// # Errors
     /// `InvalidConfig` for options that are not known or not valid, and for certificates that cannot be read.
-    pub fn new(url: &RegistryUrl, pool: &PoolConfig) -> Result<Self> {
+    pub fn new(url: &RegistryUrl, pool: &PoolConfig, mode: SchemaMode) -> Result<Self> {
         let options = Options::new(url, |name| std::env::var(name).ok())?;
+        let patience = options.answer_timeout;
+        // A server that is paused takes connections and then says nothing: the driver's own limit is for the former alone.
+        let hosts = options.config.get_hosts().len().max(1) as u32;
+        let create = options.config.get_connect_timeout().map(|each| *each * hosts);
+        let connect = Connect::new(url.to_string(), options, pool)?;
         Ok(Self {
-            pool: Pool::new(url.to_string(), options, *pool)?,
-            is_serializable: pool.serializable,
-            makes_tables: AtomicBool::new(false),
-            engine: OnceLock::new(),
+            pool: Arc::new(Pool::new(connect, url.to_string(), *pool, create, patience)?),
+            patience,
+            echo: pool.echo,
+            mode,
+            journal: JournalState::new(Dialect::PostgreSql),
+            is_pruning: Arc::default(),
         })
     }
 
-    fn location(&self) -> &str {
-        &self.pool.location
+    /// The same with a journal that keeps so much.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.journal.set_retention(retention);
+        self
     }
 
-    /// A connection, and what the database behind it can do.
-    async fn connection(&self) -> Result<(Connection, Engine), Failure> {
-        let connection = self.pool.get().await?;
-        if let Some(engine) = self.engine.get() {
-            return Ok((connection, *engine));
-        }
-        if self.is_serializable {
-            return Ok((connection, *self.engine.get_or_init(|| Engine::Serializable)));
-        }
-        let version = async |session: Session<'_>| {
-            let rows = session.run_all(&[plain("SELECT version()")]).await?.remove(0);
-            let version = rows.first().map(|row| row.try_get::<_, String>(0)).transpose();
-            version.map(Option::unwrap_or_default).map_err(|error| session.failure(error))
+    /// Has a connection for a call, and waits for its answer.
+    async fn call<T>(
+        &self,
+        purpose: Purpose,
+        deadline: &Deadline,
+        call: impl AsyncFnOnce(Session<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let connection = self.pool.get(purpose, deadline).await?;
+        let location = self.pool.location();
+        let call = async |link: &mut Link| call(Session { link, location, echo: self.echo }).await;
+        self.pool.within(connection, deadline, call).await
+    }
+
+    /// How long a call of this deadline lets a lock be waited for, in milliseconds.
+    fn lock_timeout(&self, session: &Session<'_>, deadline: &Deadline) -> i64 {
+        session.link.lock_timeout(deadline.at_most(self.patience).remaining())
+    }
+
+    /// Puts the journal in order if it came from another server. What fails is not needed to write: it is said, and tried
+    /// again when the registry is opened the next time.
+    async fn put_journal_in_order(&self, deadline: &Deadline) {
+        let call = async |session: Session<'_>| match session.link.engine.revisions() {
+            Some(_) => journal::put_in_order(&session, self.lock_timeout(&session, deadline)).await,
+            None => Ok(()),
         };
-        let version = self.pool.within(connection, version).await?;
-        // Aurora and AlloyDB are PostgreSQL in this.
-        let lacks_locks = ["CockroachDB", "-YB-", "Yugabyte"].iter().any(|engine| version.contains(engine));
-        tracing::debug!(version, lacks_locks, "connected to {}", self.location());
-        let engine = if lacks_locks { Engine::Serializable } else { Engine::AdvisoryLocks };
-        Ok((self.pool.get().await?, *self.engine.get_or_init(|| engine)))
+        if let Err(failure) = self.call(Purpose::Write, deadline, call).await {
+            let error = failure.into_error();
+            tracing::warn!(%error, "it could not be looked whether the journal is that of another server");
+        }
     }
 }
 
 #[async_trait]
 impl Backend for PostgresBackend {
     fn location(&self) -> String {
-        self.pool.location.clone()
+        self.pool.location().to_owned()
     }
 
     fn limits(&self) -> Limits {
-        Limits { name_chars: Some(255), value_bytes: VALUE_BYTES, keeps_order: false }
+        Limits::new(VALUE_BYTES).with_name_chars(255).without_order().with_unkept(self.journal.unkept())
     }
 
-    async fn prepare(&self, mode: SchemaMode) -> Result<()> {
-        self.makes_tables.store(mode == SchemaMode::Auto, Ordering::Relaxed);
-        attempts::prepare(self, mode).await
+    async fn prepare(&self, deadline: &Deadline) -> Result<()> {
+        attempts::prepare(self, deadline).await?;
+        if self.mode == SchemaMode::Auto && self.journal.is_kept() {
+            self.put_journal_in_order(deadline).await;
+        }
+        Ok(())
     }
 
-    async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
-        attempts::read(self, queries).await
+    async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
+        attempts::read(self, queries, deadline).await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<Outcome> {
-        attempts::commit(self, commit).await
+    async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
+        attempts::commit(self, commit, deadline).await
     }
 
-    async fn remove_if_empty(&self) -> Result<bool> {
-        attempts::remove_if_empty(self).await
+    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        attempts::journal(self, after, limit, deadline).await
+    }
+
+    async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
+        attempts::remove_if_empty(self, deadline).await
+    }
+
+    async fn close(&self) {
+        self.pool.close();
     }
 }
 
 #[async_trait]
 impl Database for PostgresBackend {
-    fn may_make_tables(&self) -> bool {
-        self.makes_tables.load(Ordering::Relaxed)
+    fn schema_mode(&self) -> SchemaMode {
+        self.mode
     }
 
-    async fn try_read(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>, Failure> {
-        let connection = self.pool.get().await?;
+    fn journal_state(&self) -> &JournalState {
+        &self.journal
+    }
+
+    async fn try_read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>, Failure> {
         let read = Read::new(Dialect::PostgreSql, queries);
         // One statement sees one state of its own accord.
         let is_transaction = read.statements.len() > 1;
         let begin = is_transaction.then(|| plain("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"));
         let end = is_transaction.then(|| plain("COMMIT"));
         let (begin, end) = (begin.into_iter().collect(), end.into_iter().collect());
-        let rows =
-            self.pool.within(connection, async |session| session.rows(begin, &read.statements, end).await).await?;
+        let rows = async |session: Session<'_>| session.rows(begin, &read.statements, end).await;
+        let rows = self.call(Purpose::Read, deadline, rows).await?;
         Ok(read.answers(queries, rows))
     }
 
-    async fn try_commit(&self, commit: &Commit, makes_tables: bool) -> Result<Outcome, Failure> {
-        let (connection, engine) = self.connection().await?;
-        let mut statements = vec![plain(engine.begin())];
-        if engine.has_advisory_locks() {
-            statements.push(if makes_tables { locks::of_registry() } else { locks::of_commit(commit) });
+    async fn try_commit(&self, commit: &Commit, makes_tables: bool, deadline: &Deadline) -> Result<Outcome, Failure> {
+        let has_journal = self.journal.is_kept();
+        let call = async |session: Session<'_>| {
+            let timeout = self.lock_timeout(&session, deadline);
+            let lock = |timeout| match makes_tables {
+                true => locks::of_registry(timeout),
+                false => locks::of_commit(commit, timeout),
+            };
+            let mut statements = session.locks(lock, timeout);
+            if makes_tables {
+                statements.extend(schema::create(has_journal));
+            }
+            let checks = sql::checks(Dialect::PostgreSql, commit);
+            if !has_journal {
+                statements.extend(checks);
+                statements.extend(sql::writes(Dialect::PostgreSql, commit).map_err(Failure::Final)?);
+                session.transaction(statements).await?;
+                return Ok(Outcome::Committed { revision: None });
+            }
+            let (revisions, begun) = match session.link.engine.revisions() {
+                Some(revisions) => (revisions, false),
+                None => (Revisions::Number(journal::begin(&session, statements.split_off(0)).await?), true),
+            };
+            // The identity comes first: a commit that has taken place is to be told by that, and not by what it expects.
+            let mut writes = journaled_writes(Dialect::PostgreSql, commit, sql::absent(commit), revisions)
+                .map_err(Failure::Final)?
+                .into_iter();
+            let identity = statements.len();
+            statements.extend(writes.next().map(|Statement { text, values }| {
+                let text = format!("{text} RETURNING revision");
+                Statement { text, values }
+            }));
+            statements.extend(checks);
+            statements.extend(writes);
+            let mut answers = if begun { session.rest(statements).await? } else { session.transaction(statements).await? };
+            let row = answers.get_mut(identity).and_then(Vec::pop);
+            let revision = row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(|error| session.failure(error))?;
+            Ok(Outcome::Committed { revision: revision.map(|revision| Revision::new(revision as u64)) })
+        };
+        self.call(Purpose::Write, deadline, call).await
+    }
+
+    async fn try_find(&self, id: CommitId, deadline: &Deadline) -> Result<Option<Found>, Failure> {
+        self.call(Purpose::Read, deadline, async |session| journal::find(&session, id).await).await
+    }
+
+    async fn try_fence(&self, commit: &Commit, deadline: &Deadline) -> Result<(), Failure> {
+        // It waits for nobody but the commit itself, and writers may have all the connections that are theirs.
+        let fence = async |session: Session<'_>| {
+            let timeout = self.lock_timeout(&session, deadline);
+            journal::fence(&session, commit, timeout).await
+        };
+        self.call(Purpose::Read, deadline, fence).await
+    }
+
+    async fn try_journal(
+        &self,
+        after: Option<Revision>,
+        limit: usize,
+        deadline: &Deadline,
+    ) -> Result<Vec<JournalEntry>, Failure> {
+        self.call(Purpose::Read, deadline, async |session| journal::read(&session, after, limit).await).await
+    }
+
+    fn prune_in_background(&self) {
+        if self.is_pruning.swap(true, Ordering::AcqRel) {
+            return;
         }
-        if makes_tables {
-            statements.extend(schema::create());
-        }
-        statements.extend(sql::checks(Dialect::PostgreSql, commit));
-        statements.extend(sql::writes(Dialect::PostgreSql, commit).map_err(Failure::Final)?);
-        statements.push(plain("COMMIT"));
-        self.pool
-            .within(connection, async |session| session.run_all(&statements).await.map(|_| Outcome::Committed))
-            .await
+        let (pool, is_pruning) = (Arc::clone(&self.pool), Arc::clone(&self.is_pruning));
+        let (retention, echo) = (self.journal.retention(), self.echo);
+        tokio::spawn(async move {
+            let pruned = async {
+                let link = pool.connect_beside().await?;
+                let session = Session { link: &link, location: pool.location(), echo };
+                journal::prune(&session, retention, link.lock_timeout(PRUNES_WITHIN)).await
+            };
+            let pruned = tokio::time::timeout(2 * PRUNES_WITHIN, pruned).await;
+            is_pruning.store(false, Ordering::Release);
+            if let Ok(Err(failure)) = pruned {
+                let error = failure.into_error();
+                tracing::debug!(%error, "the journal is pruned later");
+            }
+        });
     }
 
-    async fn look_up(&self, commit: &Commit) -> Result<Vec<Record>, Failure> {
-        let (connection, engine) = self.connection().await?;
-        let queries = [Query::Keys(sql::keys_of(commit))];
-        let read = Read::new(Dialect::PostgreSql, &queries);
-        let mut before = vec![plain(engine.begin())];
-        if engine.has_advisory_locks() {
-            before.push(locks::of_commit(commit));
-        }
-        let rows = async |session: Session<'_>| session.rows(before, &read.statements, vec![plain("COMMIT")]).await;
-        let rows = self.pool.within(connection, rows).await?;
-        Ok(read.answers(&queries, rows).remove(0))
+    async fn missing_tables(&self, deadline: &Deadline) -> Result<Vec<&'static str>, Failure> {
+        self.call(Purpose::Read, deadline, async |session| schema::missing(&session).await).await
     }
 
-    async fn missing_tables(&self) -> Result<Vec<&'static str>, Failure> {
-        let connection = self.pool.get().await?;
-        self.pool.within(connection, async |session| schema::missing(&session).await).await
+    async fn make_tables(&self, deadline: &Deadline) -> Result<(), Failure> {
+        let make = async |session: Session<'_>| {
+            let mut statements = session.locks(locks::of_registry, self.lock_timeout(&session, deadline));
+            statements.extend(schema::create(true));
+            session.transaction(statements).await.map(drop)
+        };
+        self.call(Purpose::Write, deadline, make).await
     }
 
-    async fn make_tables(&self) -> Result<(), Failure> {
-        let (connection, engine) = self.connection().await?;
-        self.pool.within(connection, async |session| schema::make(&session, engine).await).await
-    }
-
-    async fn try_remove(&self) -> Result<bool, Failure> {
-        let (connection, engine) = self.connection().await?;
-        self.pool.within(connection, async |session| schema::remove_if_empty(&session, engine).await).await
+    async fn try_remove(&self, deadline: &Deadline) -> Result<bool, Failure> {
+        let remove = async |session: Session<'_>| {
+            let timeout = self.lock_timeout(&session, deadline);
+            schema::remove_if_empty(&session, timeout).await
+        };
+        self.call(Purpose::Write, deadline, remove).await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use feast_registry_sql::Statement;
-
     use super::*;
 
     #[test]

@@ -4,8 +4,9 @@
 //! stays absent until it is done. Locks are taken in the order of their numbers, so no two commits wait for each other.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
-use feast_registry_core::{Commit, Key, Write};
+use feast_registry_core::{Commit, Key, Kind, Write};
 use feast_registry_sql::{Statement, Value, keys_of};
 
 /// The most keys that are locked one by one. PostgreSQL keeps all locks in a table of fixed size (some 6,400 by default);
@@ -19,24 +20,32 @@ enum Mode {
     Exclusive,
 }
 
-/// Locks what a commit depends on and writes.
-pub(crate) fn of_commit(commit: &Commit) -> Statement {
+/// Locks what a commit depends on and writes. No lock is waited for longer than `timeout` (milliseconds), these and those
+/// of the statements that follow.
+pub(crate) fn of_commit(commit: &Commit, timeout: i64) -> Statement {
     let keys = keys_of(commit);
     if keys.len() > MAX_KEYS {
-        return of_registry();
+        return of_registry(timeout);
     }
-    let mut locks = BTreeMap::from([(number("registry"), Mode::Shared)]);
+    let mut locks = BTreeMap::from([(number(REGISTRY), Mode::Shared)]);
     for key in &keys {
         let mode = if is_written(commit, key) { Mode::Exclusive } else { Mode::Shared };
-        let held = locks.entry(number(&format!("{key:?}"))).or_insert(mode);
-        *held = mode.max(*held);
+        for number in numbers(key) {
+            let held = locks.entry(number).or_insert(mode);
+            *held = mode.max(*held);
+        }
     }
-    statement(&locks)
+    statement(&locks, timeout)
 }
 
 /// Locks the whole registry.
-pub(crate) fn of_registry() -> Statement {
-    statement(&BTreeMap::from([(number("registry"), Mode::Exclusive)]))
+pub(crate) fn of_registry(timeout: i64) -> Statement {
+    statement(&BTreeMap::from([(number(REGISTRY), Mode::Exclusive)]), timeout)
+}
+
+/// Locks nothing: `timeout` is for the statements that follow.
+pub(crate) fn only_timeout(timeout: i64) -> Statement {
+    statement(&BTreeMap::new(), timeout)
 }
 
 fn is_written(commit: &Commit, key: &Key) -> bool {
@@ -52,24 +61,106 @@ fn is_written(commit: &Commit, key: &Key) -> bool {
 }
 
 /// One text for so many locks, whichever way each is held.
-fn statement(locks: &BTreeMap<i64, Mode>) -> Statement {
+fn statement(locks: &BTreeMap<i64, Mode>, timeout: i64) -> Statement {
     let call = |index: usize| {
-        let (number, mode) = (2 * index + 1, 2 * index + 2);
+        let (number, mode) = (2 * index + 2, 2 * index + 3);
         // Cast, since the functions return nothing, which is no type that a driver reads.
         format!(
-            "CASE ${mode} WHEN 1 THEN pg_advisory_xact_lock(${number})::text \
+            ", CASE ${mode} WHEN 1 THEN pg_advisory_xact_lock(${number})::text \
              ELSE pg_advisory_xact_lock_shared(${number})::text END"
         )
     };
-    let calls: Vec<String> = (0..locks.len()).map(call).collect();
+    // As a value, so that it is one statement to those who count statements.
+    let mut text = "SELECT set_config('lock_timeout', $1, true)".to_owned();
+    text.extend((0..locks.len()).map(call));
     let value = |(number, mode): (&i64, &Mode)| {
         [Value::BigInteger(*number), Value::Integer(i32::from(*mode == Mode::Exclusive))]
     };
-    Statement { text: format!("SELECT {}", calls.join(", ")), values: locks.iter().flat_map(value).collect() }
+    let timeout = Value::Text(timeout.to_string());
+    Statement { text, values: [timeout].into_iter().chain(locks.iter().flat_map(value)).collect() }
 }
 
-/// The number of a lock: FNV-1a, which is the same in every version of this crate. Two keys of one number wait for each
-/// other without need, and that is all.
+/// What the lock of the whole registry is a number of.
+const REGISTRY: &str = "registry";
+
+/// The numbers of the locks of a key: one, or two where its text has characters beyond ASCII.
+///
+/// Servers of different versions at work on one database must agree on a number. What was first hashed was the text that
+/// derives from `Debug`, so that text is written here for good. Of characters beyond ASCII it depends on the version of
+/// Unicode that a build of Rust knows which are escaped, so a key that has any is also locked by a text that has them as
+/// they are.
+fn numbers(key: &Key) -> impl Iterator<Item = i64> {
+    let first = number(&text_of(key, false));
+    let is_ascii = match key {
+        Key::Object { project, name, .. } | Key::Metadata { project, name } => project.is_ascii() && name.is_ascii(),
+        Key::Version { project, view, .. } | Key::UserMetadata { project, view, .. } => {
+            project.is_ascii() && view.is_ascii()
+        }
+    };
+    let second = (!is_ascii).then(|| number(&text_of(key, true)));
+    [first].into_iter().chain(second)
+}
+
+/// The text of a key: what `Debug` said of it, or with characters beyond ASCII `as_they_are`.
+fn text_of(key: &Key, as_they_are: bool) -> String {
+    let quoted = |text: &str| quoted(text, as_they_are);
+    match key {
+        Key::Object { kind, project, name } => {
+            format!("Object {{ kind: {}, project: {}, name: {} }}", kind_name(*kind), quoted(project), quoted(name))
+        }
+        Key::Version { project, view, number } => {
+            format!("Version {{ project: {}, view: {}, number: {number} }}", quoted(project), quoted(view))
+        }
+        Key::UserMetadata { kind, project, view } => format!(
+            "UserMetadata {{ kind: {}, project: {}, view: {} }}",
+            kind_name(*kind),
+            quoted(project),
+            quoted(view)
+        ),
+        Key::Metadata { project, name } => {
+            format!("Metadata {{ project: {}, name: {} }}", quoted(project), quoted(name))
+        }
+    }
+}
+
+const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Project => "Project",
+        Kind::Entity => "Entity",
+        Kind::DataSource => "DataSource",
+        Kind::FeatureView => "FeatureView",
+        Kind::StreamFeatureView => "StreamFeatureView",
+        Kind::OnDemandFeatureView => "OnDemandFeatureView",
+        Kind::LabelView => "LabelView",
+        Kind::FeatureService => "FeatureService",
+        Kind::SavedDataset => "SavedDataset",
+        Kind::ValidationReference => "ValidationReference",
+        Kind::Permission => "Permission",
+        Kind::Infra => "Infra",
+    }
+}
+
+fn quoted(text: &str, as_they_are: bool) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '\0' => quoted.push_str("\\0"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            '\n' => quoted.push_str("\\n"),
+            '"' | '\\' => quoted.extend(['\\', character]),
+            ' '..='~' => quoted.push(character),
+            '\x01'..='\x1f' | '\x7f' => drop(write!(quoted, "\\u{{{:x}}}", u32::from(character))),
+            beyond if as_they_are => quoted.push(beyond),
+            beyond => quoted.extend(beyond.escape_debug()),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// The number of a text: FNV-1a. Two texts of one number wait for each other without need, and that is all.
 fn number(of: &str) -> i64 {
     let hash = format!("feast-registry {of}")
         .bytes()
@@ -87,17 +178,16 @@ mod tests {
     }
 
     fn put(key: Key) -> Write {
-        Write::Put(Record { key, value: bytes::Bytes::new(), updated: 0 })
+        Write::Put(Record::new(key, bytes::Bytes::new(), 0))
     }
 
     #[test]
     fn what_is_written_is_locked_alone_and_what_is_depended_on_is_shared() {
-        let commit = Commit {
-            expectations: vec![(entity("a"), Expected::Absent), (entity("b"), Expected::Present)],
-            writes: vec![put(entity("a"))],
-        };
-        let Statement { values, .. } = of_commit(&commit);
-        let (numbers, modes): (Vec<_>, Vec<_>) = values.chunks(2).map(|lock| (&lock[0], &lock[1])).unzip();
+        let expectations = vec![(entity("a"), Expected::Absent), (entity("b"), Expected::Present)];
+        let commit = Commit::new(expectations, vec![put(entity("a"))]);
+        let Statement { values, .. } = of_commit(&commit, 7);
+        assert_eq!(values[0], Value::Text("7".to_owned()));
+        let (numbers, modes): (Vec<_>, Vec<_>) = values[1..].chunks(2).map(|lock| (&lock[0], &lock[1])).unzip();
         assert_eq!(modes.len(), 3, "the registry and two keys");
         assert_eq!(modes.iter().filter(|mode| ***mode == Value::Integer(1)).count(), 1, "{values:?}");
         assert!(numbers.is_sorted_by_key(|value| match value {
@@ -109,13 +199,57 @@ mod tests {
     #[test]
     fn a_large_commit_locks_the_registry() {
         let writes = (0..=MAX_KEYS).map(|number| put(entity(&number.to_string()))).collect();
-        let commit = Commit { expectations: Vec::new(), writes };
-        assert_eq!(of_commit(&commit), of_registry());
+        let commit = Commit::new(Vec::new(), writes);
+        assert_eq!(of_commit(&commit, 7), of_registry(7));
     }
 
     #[test]
     fn numbers_stay_what_they_are() {
         // Two versions of this crate at work on one database must agree.
-        assert_eq!(number(&format!("{:?}", entity("driver"))), 8_625_366_724_477_447_740);
+        assert_eq!(numbers(&entity("driver")).collect::<Vec<_>>(), [8_625_366_724_477_447_740]);
+        assert_eq!(number(REGISTRY), 1_876_579_240_200_724_759);
+        let all_of_one = numbers(&entity("dríver")).collect::<Vec<_>>();
+        assert_eq!(all_of_one.len(), 2, "what another version of Unicode may escape has a second one");
+    }
+
+    #[test]
+    fn the_text_of_a_key_is_what_debug_said_of_it() {
+        let nasty = [
+            "",
+            "p",
+            "o'clock",
+            "\"quoted\"",
+            "back\\slash",
+            "tab\t",
+            "line\r\n",
+            "\u{1}\u{1f}\u{7f}",
+            "\0",
+            "{ } , :",
+            "dríver",
+            "e\u{301}",
+            "\u{301}first",
+            "\u{200b}\u{202e}",
+            "\u{ad}",
+            "日本語",
+            "👩‍🚀",
+            "\u{e000}",
+            "\u{10ffff}",
+        ];
+        let every_ascii: String = (0..=0x7f_u8).map(char::from).collect();
+        for name in nasty.into_iter().chain([every_ascii.as_str()]) {
+            let (project, name) = (name.to_owned(), name.to_owned());
+            let mut keys: Vec<Key> = vec![
+                Key::Metadata { project: project.clone(), name: name.clone() },
+                Key::Version { project: project.clone(), view: name.clone(), number: 0 },
+                Key::Version { project: project.clone(), view: name.clone(), number: i32::MIN },
+            ];
+            for kind in Kind::ALL {
+                keys.push(Key::Object { kind, project: project.clone(), name: name.clone() });
+                keys.push(Key::UserMetadata { kind, project: project.clone(), view: name.clone() });
+            }
+            for key in keys {
+                assert_eq!(text_of(&key, false), format!("{key:?}"));
+            }
+        }
     }
 }

@@ -189,16 +189,23 @@ impl Options {
     }
 }
 
-/// The `statement_timeout` that the server is told in `options`, if it is one in plain milliseconds or seconds.
+/// The `statement_timeout` that the server is told in `options`, if there is one.
 fn statement_timeout(options: &str) -> Option<Duration> {
     let (_, rest) = options.rsplit_once("statement_timeout=")?;
-    let value = rest.split_whitespace().next()?;
+    duration(rest.split_whitespace().next()?)
+}
+
+/// A timeout as PostgreSQL writes it: in milliseconds, or with a unit. `None` for zero, which is none.
+pub(crate) fn duration(value: &str) -> Option<Duration> {
     let digits = value.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
     let number = u64::from_str(digits).ok().filter(|number| *number > 0)?;
+    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
     match &value[digits.len()..] {
         "" | "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        "min" => Some(Duration::from_secs(number * 60)),
+        "s" => seconds(1),
+        "min" => seconds(60),
+        "h" => seconds(3600),
+        "d" => seconds(86_400),
         _ => None,
     }
 }
@@ -230,6 +237,17 @@ mod tests {
         assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_millis(1500)));
         assert_eq!((options.verify, config.get_ssl_mode()), (Verify::Host, SslMode::Require));
         assert_eq!(options.answer_timeout, Duration::from_secs(7));
+    }
+
+    #[test]
+    fn timeouts_are_read_as_postgresql_writes_them() {
+        let milliseconds = |value: &str| duration(value).map(|time| time.as_millis());
+        let read =
+            ["0", "250", "250ms", "5s", "2min", "1h", "1d", "soon", "5y", "99999999999999999d"].map(milliseconds);
+        let day = 86_400_000;
+        let expected =
+            [None, Some(250), Some(250), Some(5000), Some(120_000), Some(3_600_000), Some(day), None, None, None];
+        assert_eq!(read, expected);
     }
 
     #[test]

@@ -3,14 +3,20 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
+use feast_registry_sql::journal::JournalRow;
 use feast_registry_sql::{Row, Statement, Value};
+use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
+use crate::engine::Engine;
 use crate::error::{Failure, failure};
+use crate::locks;
 
 /// What a statement returns.
 pub(crate) type Answer = Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>;
@@ -21,17 +27,55 @@ const MAX_PREPARED: usize = 512;
 /// Statements with more values than this come in too many shapes to be worth preparing.
 const MAX_VALUES: usize = 64;
 
+/// How much longer than its caller a statement waits for a lock.
+const LATER: Duration = Duration::from_millis(20);
+
+const COMMIT: &str = "COMMIT";
+
+/// What keeps the statements of a transaction from being run one by one if its BEGIN fails, as when it is cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// The session is read-only by default, and only a transaction that is begun to write may write: all is sent at once.
+    Pipelined,
+    /// Nothing does, since the session is not ours alone: the rest is sent when BEGIN has been answered.
+    Awaited,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) client: Client,
+    /// What reads from the server; it ends with the client, when all is answered.
+    pub(crate) task: JoinHandle<()>,
+    pub(crate) engine: Engine,
+    begin: Begin,
+    /// How long the user or an administrator lets a lock be waited for.
+    lock_timeout: Option<Duration>,
+    /// Whether all but the answer to COMMIT is there.
+    pub(crate) is_committing: Arc<AtomicBool>,
     /// What has been prepared on it, by its text. `None` where nothing may be: behind a pooler.
     prepared: Option<Mutex<HashMap<String, tokio_postgres::Statement>>>,
 }
 
 impl Link {
-    pub(crate) fn new(client: Client, prepares: bool) -> Self {
-        Self { client, prepared: prepares.then(Mutex::default) }
+    pub(crate) fn new(
+        client: Client,
+        task: JoinHandle<()>,
+        engine: Engine,
+        begin: Begin,
+        lock_timeout: Option<Duration>,
+        prepares: bool,
+    ) -> Self {
+        let prepared = prepares.then(Mutex::default);
+        Self { client, task, engine, begin, lock_timeout, is_committing: Arc::default(), prepared }
+    }
+
+    /// How long a lock may be waited for, in milliseconds, where the caller waits so long.
+    pub(crate) fn lock_timeout(&self, patience: Duration) -> i64 {
+        // So that it is over when the caller's time is: an error of locks is then told as that.
+        let patience = patience.saturating_add(LATER);
+        let timeout = self.lock_timeout.map_or(patience, |timeout| timeout.min(patience));
+        i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX).clamp(1, i64::from(i32::MAX))
     }
 
     /// The prepared form of each statement that has one. What has none yet is prepared first: one more round trip, once
@@ -53,7 +97,7 @@ impl Link {
                 let text = statement.text.clone();
                 Box::pin(async move { self.client.prepare_typed(&text, &types).await.map(|done| (text, done)) }) as _
             };
-            let done = pipelined(missing.iter().map(prepare).collect()).await;
+            let done = pipelined(missing.iter().map(prepare).collect(), |_| {}).await;
             known().extend(done.into_iter().flatten());
         }
         statements.iter().map(|statement| known().get(&statement.text).cloned()).collect()
@@ -79,14 +123,64 @@ impl Session<'_> {
         let prepared = self.link.prepared(statements).await;
         let client = &self.link.client;
         let requests = statements.iter().zip(prepared);
-        pipelined(requests.map(|(statement, prepared)| Box::pin(query(client, statement, prepared)) as _).collect())
-            .await
+        let requests = requests.map(|(statement, prepared)| Box::pin(query(client, statement, prepared)) as _);
+        let last =
+            if statements.last().is_some_and(|last| last.text == COMMIT) { statements.len() } else { usize::MAX };
+        let is_committing = &self.link.is_committing;
+        let note = |number: usize| is_committing.store(number == last, Ordering::Release);
+        let answers = pipelined(requests.collect(), note).await;
+        is_committing.store(false, Ordering::Release);
+        answers
     }
 
     /// Runs statements in one round trip; what they return, or what went wrong first.
     pub(crate) async fn run_all(&self, statements: &[Statement]) -> Result<Vec<Vec<tokio_postgres::Row>>, Failure> {
         let answers = self.run(statements).await;
         answers.into_iter().collect::<Result<_, _>>().map_err(|error| self.failure(error))
+    }
+
+    /// Runs statements in a transaction that writes, and commits it; what they return, or what went wrong first. It is one
+    /// round trip, or two where BEGIN is awaited.
+    ///
+    /// If BEGIN fails, or an earlier statement does, none of the others has an effect.
+    pub(crate) async fn transaction(
+        &self,
+        mut statements: Vec<Statement>,
+    ) -> Result<Vec<Vec<tokio_postgres::Row>>, Failure> {
+        let begin = plain(self.begin());
+        match self.link.begin {
+            Begin::Pipelined => {
+                statements.insert(0, begin);
+                let mut answers = self.rest(statements).await?;
+                answers.remove(0);
+                Ok(answers)
+            }
+            Begin::Awaited => {
+                self.run_all(&[begin]).await?;
+                self.rest(statements).await
+            }
+        }
+    }
+
+    /// Runs the rest of a transaction, and commits it, or undoes all of it if one fails.
+    pub(crate) async fn rest(
+        &self,
+        mut statements: Vec<Statement>,
+    ) -> Result<Vec<Vec<tokio_postgres::Row>>, Failure> {
+        statements.push(plain(COMMIT));
+        self.run_all(&statements).await
+    }
+
+    /// Locks, where there are any, and how long they are waited for.
+    pub(crate) fn locks(&self, locks: impl FnOnce(i64) -> Statement, timeout: i64) -> Vec<Statement> {
+        let has_locks = self.link.engine.has_advisory_locks();
+        vec![if has_locks { locks(timeout) } else { locks::only_timeout(timeout) }]
+    }
+
+    /// What begins a transaction that writes.
+    pub(crate) fn begin(&self) -> String {
+        let write = if self.link.begin == Begin::Pipelined { " READ WRITE" } else { "" };
+        format!("BEGIN {}{write}", self.link.engine.level())
     }
 
     /// Runs the statements of a [`feast_registry_sql::Read`], with others around them that return nothing to read.
@@ -110,8 +204,9 @@ impl Session<'_> {
 
 type Request<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Sends all requests before any is answered: a request is sent when it is first polled.
-async fn pipelined<T>(mut requests: Vec<Request<'_, T>>) -> Vec<T> {
+/// Sends all requests before any is answered: a request is sent when it is first polled. `waiting_for` is told of each
+/// answer, from 1 on, that those before it are there.
+async fn pipelined<T>(mut requests: Vec<Request<'_, T>>, waiting_for: impl Fn(usize)) -> Vec<T> {
     let mut answers: Vec<Option<T>> = poll_fn(|context| {
         let first = requests.iter_mut().map(|request| match request.as_mut().poll(context) {
             Poll::Ready(answer) => Some(answer),
@@ -122,6 +217,7 @@ async fn pipelined<T>(mut requests: Vec<Request<'_, T>>) -> Vec<T> {
     .await;
     let mut all = Vec::with_capacity(requests.len());
     for (request, answer) in requests.into_iter().zip(&mut answers) {
+        waiting_for(all.len() + 1);
         all.push(match answer.take() {
             Some(answer) => answer,
             None => request.await,
@@ -167,6 +263,7 @@ enum Parameter<'a> {
     Bytes(&'a [u8]),
     Integer(i32),
     BigInteger(i64),
+    NoText(Option<&'a str>),
 }
 
 impl Parameter<'_> {
@@ -176,6 +273,7 @@ impl Parameter<'_> {
             Parameter::Bytes(value) => value,
             Parameter::Integer(value) => value,
             Parameter::BigInteger(value) => value,
+            Parameter::NoText(value) => value,
         }
     }
 }
@@ -186,6 +284,7 @@ fn parameter(value: &Value) -> (Parameter<'_>, Type) {
         Value::Bytes(bytes) => (Parameter::Bytes(bytes), Type::BYTEA),
         Value::Integer(number) => (Parameter::Integer(*number), Type::INT4),
         Value::BigInteger(number) => (Parameter::BigInteger(*number), Type::INT8),
+        Value::NoText => (Parameter::NoText(None), Type::TEXT),
     }
 }
 
@@ -202,5 +301,28 @@ fn row(row: &tokio_postgres::Row) -> Result<Row, tokio_postgres::Error> {
         view_type: row.try_get(7)?,
         description: row.try_get(8)?,
         version_id: row.try_get(9)?,
+    })
+}
+
+/// A row of [`feast_registry_sql::journal::read`].
+pub(crate) fn journal_row(row: &tokio_postgres::Row) -> Result<JournalRow, tokio_postgres::Error> {
+    let bytes = |index: usize| row.try_get::<_, Option<Vec<u8>>>(index).map(|value| value.map(Into::into));
+    Ok(JournalRow {
+        revision: row.try_get(0)?,
+        commit_id: row.try_get(1)?,
+        change_number: row.try_get(2)?,
+        committed_at: row.try_get(3)?,
+        author: row.try_get(4)?,
+        reason: row.try_get(5)?,
+        target: row.try_get(6)?,
+        project: row.try_get(7)?,
+        name: row.try_get(8)?,
+        number: row.try_get(9)?,
+        value_before: bytes(10)?,
+        value_after: bytes(11)?,
+        version_type: row.try_get(12)?,
+        version_created: row.try_get(13)?,
+        version_description: row.try_get(14)?,
+        version_id: row.try_get(15)?,
     })
 }

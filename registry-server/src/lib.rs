@@ -5,11 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+mod call;
 mod listing;
+mod panics;
 pub mod proto;
 mod serve;
 mod service;
 mod status;
 
-pub use serve::{DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_PORT, ServeOptions, serve};
+pub use serve::{DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_PORT, DEFAULT_REQUEST_TIMEOUT, ServeOptions, serve};
 pub use service::Service;

@@ -12,6 +12,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::panics::{Isolated, caught};
 use crate::proto::registry_server_server::RegistryServerServer;
 use crate::service::Service;
 
@@ -28,16 +29,22 @@ const GRACE_PERIOD: Duration = Duration::from_secs(30);
 /// How often the storage is asked whether it answers, and how long it may take to.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How a server serves.
+/// How long a request may take whose client sets no deadline, unless told otherwise.
+pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a server serves. Made with `default()`, and changed field by field.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct ServeOptions {
     /// The largest message that is accepted and sent, in bytes.
     pub max_message_size: usize,
+    /// How long a request may take whose client sets no deadline.
+    pub request_timeout: Duration,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { max_message_size: DEFAULT_MAX_MESSAGE_SIZE }
+        Self { max_message_size: DEFAULT_MAX_MESSAGE_SIZE, request_timeout: DEFAULT_REQUEST_TIMEOUT }
     }
 }
 
@@ -71,9 +78,10 @@ pub async fn serve(
     let reflection_v1 = reflection().build_v1().map_err(|error| failed("reflection cannot be served")(error.into()))?;
     let reflection_v1alpha =
         reflection().build_v1alpha().map_err(|error| failed("reflection cannot be served")(error.into()))?;
-    let service = RegistryServerServer::new(Service::new(registry.clone()))
-        .max_decoding_message_size(options.max_message_size)
-        .max_encoding_message_size(options.max_message_size);
+    let service =
+        RegistryServerServer::new(Service::new(registry.clone()).with_request_timeout(options.request_timeout))
+            .max_decoding_message_size(options.max_message_size)
+            .max_encoding_message_size(options.max_message_size);
 
     // Small answers go out at once. (The setting of tonic's builder is for sockets that it opens itself.) Without it an
     // answer of more than one segment waits 40 ms for the client's acknowledgement of the first.
@@ -88,10 +96,10 @@ pub async fn serve(
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .trace_fn(|request| tracing::debug_span!("request", path = %request.uri().path()))
-        .add_service(health_service)
-        .add_service(reflection_v1)
-        .add_service(reflection_v1alpha)
-        .add_service(service)
+        .add_service(Isolated(health_service))
+        .add_service(Isolated(reflection_v1))
+        .add_service(Isolated(reflection_v1alpha))
+        .add_service(Isolated(service))
         .serve_with_incoming_shutdown(connections, async move {
             stop.await;
             tracing::info!("stopping: finishing the requests that are under way");
@@ -124,7 +132,9 @@ pub async fn serve(
 async fn watch_storage(registry: Registry, health: HealthReporter) {
     let mut is_serving = true;
     loop {
-        let answer = tokio::time::timeout(HEALTH_INTERVAL, registry.ping()).await;
+        // A panic here must not be the end of the watch: health would stay what it last was.
+        let answer = tokio::time::timeout(HEALTH_INTERVAL, caught(registry.ping())).await;
+        let answer = answer.map(|answer| answer.unwrap_or_else(|panic| Err(Error::internal(panic))));
         let answers = matches!(answer, Ok(Ok(())));
         if answers != is_serving {
             is_serving = answers;

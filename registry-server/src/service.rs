@@ -4,6 +4,7 @@
 //! particular to one follows in the block at its end.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use feast_registry_core::proto::core::{
@@ -15,17 +16,20 @@ use feast_registry_core::{
 };
 use tonic::{Request, Response, Status};
 
+use crate::call;
 use crate::listing::page;
 use crate::proto::any_feature_view::AnyFeatureView as AnyView;
 use crate::proto::apply_feature_view_request::BaseFeatureView;
 use crate::proto::registry_server_server::RegistryServer;
 use crate::proto::*;
+use crate::serve::DEFAULT_REQUEST_TIMEOUT;
 use crate::status::status;
 
 /// Feast's registry server: an implementation of `feast.registry.RegistryServer` over a registry.
 #[derive(Clone)]
 pub struct Service {
     registry: Registry,
+    request_timeout: Duration,
 }
 
 /// The tag of a project that `ListProjects` leaves out (Feast: `feast.constants.PROTECTED_PROJECT_TAG`).
@@ -33,8 +37,9 @@ const PROTECTED_PROJECT_TAG: &str = "feast.dev/protected-project";
 
 type Reply<T> = std::result::Result<Response<T>, Status>;
 
-fn reply<T>(result: Result<T>) -> Reply<T> {
-    result.map(Response::new).map_err(status)
+/// The answer to a call, or its error.
+fn reply<T>(call: &str, result: Result<T>) -> Reply<T> {
+    result.map(Response::new).map_err(|error| status(call, error))
 }
 
 /// Objects as the type that a message has them in. The caller asked the registry for this kind.
@@ -47,9 +52,23 @@ fn required<T>(object: Option<Encoded<T>>, field: &str) -> Result<Encoded<T>> {
 }
 
 impl Service {
-    /// A service over a registry.
+    /// A service over a registry. A request whose client sets no deadline may take half a minute.
     pub fn new(registry: Registry) -> Self {
-        Self { registry }
+        Self { registry, request_timeout: DEFAULT_REQUEST_TIMEOUT }
+    }
+
+    /// The same with another time for requests whose clients set no deadline.
+    #[must_use]
+    pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// A request, and the service that does it as the request says: until when and why.
+    fn of_call<T>(&self, request: Request<T>) -> (Self, T) {
+        let options = call::options(request.metadata(), self.request_timeout);
+        let registry = self.registry.with_call(options);
+        (Self { registry, request_timeout: self.request_timeout }, request.into_inner())
     }
 
     async fn list(
@@ -67,7 +86,7 @@ impl Service {
     /// all the same.
     async fn apply(&self, project: &str, object: Object, commit: bool) -> Result<(), Error> {
         if commit {
-            self.registry.apply(project, object).await
+            self.registry.apply(project, object).await.map(drop)
         } else {
             self.registry.apply_later(project, object).await
         }
@@ -86,33 +105,33 @@ macro_rules! registry_server {
         #[tonic::async_trait]
         impl RegistryServer for Service {
             $(async fn $apply(&self, request: Request<$apply_request>) -> Reply<()> {
-                let request = request.into_inner();
+                let (this, request) = self.of_call(request);
                 let apply = async {
                     let object = required(request.$object, stringify!($object))?;
-                    self.apply(&request.project, object.into(), request.commit).await
+                    this.apply(&request.project, object.into(), request.commit).await
                 };
-                reply(apply.await)
+                reply(stringify!($apply), apply.await)
             })*
 
             $(async fn $get(&self, request: Request<$get_request>) -> Reply<Encoded<core::$got>> {
-                let request = request.into_inner();
+                let (this, request) = self.of_call(request);
                 let freshness = Freshness::allow_cache(request.allow_cache);
-                let object = self.registry.get(Kind::$got, &request.project, &request.name, freshness).await;
-                reply(object.map(|object| Encoded::from_bytes(object.bytes)))
+                let object = this.registry.get(Kind::$got, &request.project, &request.name, freshness).await;
+                reply(stringify!($get), object.map(|object| Encoded::from_bytes(object.bytes)))
             })*
 
             $(async fn $list(&self, request: Request<$list_request>) -> Reply<$list_response> {
-                let request = request.into_inner();
-                let objects = self.list(Kind::$listed_kind, &request.project, request.allow_cache, request.tags).await;
-                reply(objects.map(|objects| {
+                let (this, request) = self.of_call(request);
+                let objects = this.list(Kind::$listed_kind, &request.project, request.allow_cache, request.tags).await;
+                reply(stringify!($list), objects.map(|objects| {
                     let (objects, pagination) = page(objects, request.pagination, request.sorting);
                     $list_response { $listed: encoded(objects), pagination: Some(pagination) }
                 }))
             })*
 
             $(async fn $delete(&self, request: Request<$delete_request>) -> Reply<()> {
-                let request = request.into_inner();
-                reply(self.registry.delete(Kind::$deleted, &request.project, &request.name).await)
+                let (this, request) = self.of_call(request);
+                reply(stringify!($delete), this.registry.delete(Kind::$deleted, &request.project, &request.name).await)
             })*
 
             $(async fn $unimplemented(&self, _: Request<$unimplemented_request>) -> Reply<$unimplemented_response> {
@@ -182,46 +201,47 @@ registry_server! {
     }
     particular {
         async fn apply_feature_view(&self, request: Request<ApplyFeatureViewRequest>) -> Reply<()> {
-            let request = request.into_inner();
+            let (this, request) = self.of_call(request);
             let view: Object = match request.base_feature_view {
                 Some(BaseFeatureView::FeatureView(view)) => view.into(),
                 Some(BaseFeatureView::StreamFeatureView(view)) => view.into(),
                 Some(BaseFeatureView::OnDemandFeatureView(view)) => view.into(),
                 Some(BaseFeatureView::LabelView(view)) => view.into(),
-                None => return reply(Err(Error::invalid("the request has no feature view of any kind"))),
+                None => return reply("apply_feature_view", Err(Error::invalid("the request has no feature view of any kind"))),
             };
-            reply(self.apply(&request.project, view, request.commit).await)
+            reply("apply_feature_view", this.apply(&request.project, view, request.commit).await)
         }
 
         async fn delete_feature_view(&self, request: Request<DeleteFeatureViewRequest>) -> Reply<()> {
-            let request = request.into_inner();
-            reply(self.registry.delete_view(&request.project, &request.name).await)
+            let (this, request) = self.of_call(request);
+            reply("delete_feature_view", this.registry.delete_view(&request.project, &request.name).await)
         }
 
         async fn get_any_feature_view(
             &self,
             request: Request<GetAnyFeatureViewRequest>,
         ) -> Reply<GetAnyFeatureViewResponse> {
-            let request = request.into_inner();
+            let (this, request) = self.of_call(request);
             let freshness = Freshness::allow_cache(request.allow_cache);
-            let view = self.registry.get_any_view(&request.project, &request.name, freshness).await;
-            reply(view.map(|view| GetAnyFeatureViewResponse { any_feature_view: Some(any_view(view)) }))
+            let view = this.registry.get_any_view(&request.project, &request.name, freshness).await;
+            reply("get_any_feature_view", view.map(|view| GetAnyFeatureViewResponse { any_feature_view: Some(any_view(view)) }))
         }
 
         async fn list_all_feature_views(
             &self,
             request: Request<ListAllFeatureViewsRequest>,
         ) -> Reply<ListAllFeatureViewsResponse> {
-            reply(self.all_feature_views(request.into_inner()).await)
+            let (this, request) = self.of_call(request);
+            reply("list_all_feature_views", this.all_feature_views(request).await)
         }
 
         async fn list_feature_services(
             &self,
             request: Request<ListFeatureServicesRequest>,
         ) -> Reply<ListFeatureServicesResponse> {
-            let request = request.into_inner();
-            let services = self.list(Kind::FeatureService, &request.project, request.allow_cache, request.tags).await;
-            reply(services.and_then(|services| {
+            let (this, request) = self.of_call(request);
+            let services = this.list(Kind::FeatureService, &request.project, request.allow_cache, request.tags).await;
+            reply("list_feature_services", services.and_then(|services| {
                 let services = filtered(services, |service| {
                     Ok(request.feature_view.is_empty() || uses_view(service, &request.feature_view)?)
                 })?;
@@ -234,9 +254,9 @@ registry_server! {
             &self,
             request: Request<ListSavedDatasetsRequest>,
         ) -> Reply<ListSavedDatasetsResponse> {
-            let request = request.into_inner();
-            let datasets = self.list(Kind::SavedDataset, &request.project, request.allow_cache, request.tags).await;
-            reply(datasets.and_then(|datasets| {
+            let (this, request) = self.of_call(request);
+            let datasets = this.list(Kind::SavedDataset, &request.project, request.allow_cache, request.tags).await;
+            reply("list_saved_datasets", datasets.and_then(|datasets| {
                 let is_any = request.namespace.is_empty() && request.collection.is_empty();
                 let datasets = filtered(datasets, |dataset| {
                     if is_any {
@@ -252,26 +272,26 @@ registry_server! {
         }
 
         async fn apply_project(&self, request: Request<ApplyProjectRequest>) -> Reply<()> {
+            let (this, request) = self.of_call(request);
             let apply = async {
-                let request = request.into_inner();
                 let project: Object = required(request.project, "project")?.into();
-                self.apply(&project.name().map_err(invalid)?, project, request.commit).await
+                this.apply(&project.name().map_err(invalid)?, project, request.commit).await
             };
-            reply(apply.await)
+            reply("apply_project", apply.await)
         }
 
         async fn get_project(&self, request: Request<GetProjectRequest>) -> Reply<Encoded<core::Project>> {
-            let GetProjectRequest { name, allow_cache } = request.into_inner();
-            let project = self.registry.get(Kind::Project, &name, &name, Freshness::allow_cache(allow_cache)).await;
-            reply(project.map(|project| Encoded::from_bytes(project.bytes)))
+            let (this, GetProjectRequest { name, allow_cache }) = self.of_call(request);
+            let project = this.registry.get(Kind::Project, &name, &name, Freshness::allow_cache(allow_cache)).await;
+            reply("get_project", project.map(|project| Encoded::from_bytes(project.bytes)))
         }
 
         async fn list_projects(&self, request: Request<ListProjectsRequest>) -> Reply<ListProjectsResponse> {
-            let request = request.into_inner();
+            let (this, request) = self.of_call(request);
             let filter = ListFilter { tags: request.tags, updated_since: None };
             let freshness = Freshness::allow_cache(request.allow_cache);
-            let projects = self.registry.list(Kind::Project, None, &filter, freshness).await;
-            reply(projects.and_then(|projects| {
+            let projects = this.registry.list(Kind::Project, None, &filter, freshness).await;
+            reply("list_projects", projects.and_then(|projects| {
                 let protected = [(PROTECTED_PROJECT_TAG.to_owned(), "true".to_owned())];
                 let protected = || protected.iter().map(|(tag, value)| (tag, value));
                 let projects = filtered(projects, |project| Ok(!project.has_tags(protected())?))?;
@@ -281,67 +301,73 @@ registry_server! {
         }
 
         async fn delete_project(&self, request: Request<DeleteProjectRequest>) -> Reply<()> {
-            reply(self.registry.delete_project(&request.into_inner().name).await)
+            let (this, request) = self.of_call(request);
+            reply("delete_project", this.registry.delete_project(&request.name).await)
         }
 
         async fn apply_materialization(&self, request: Request<ApplyMaterializationRequest>) -> Reply<()> {
-            let request = request.into_inner();
+            let (this, request) = self.of_call(request);
             let apply = async {
                 let view: Object = required(request.feature_view, "feature_view")?.into();
                 let name = view.name().map_err(invalid)?;
                 let (start, end) = (request.start_date, request.end_date);
-                self.registry.apply_materialization(&request.project, &name, start, end).await
+                this.registry.apply_materialization(&request.project, &name, start, end).await
             };
-            reply(apply.await)
+            reply("apply_materialization", apply.await)
         }
 
         async fn list_project_metadata(
             &self,
             request: Request<ListProjectMetadataRequest>,
         ) -> Reply<ListProjectMetadataResponse> {
-            let ListProjectMetadataRequest { project, allow_cache } = request.into_inner();
-            let metadata = self.registry.list_project_metadata(&project, Freshness::allow_cache(allow_cache)).await;
-            reply(metadata.map(|metadata| ListProjectMetadataResponse {
+            let (this, ListProjectMetadataRequest { project, allow_cache }) = self.of_call(request);
+            let metadata = this.registry.list_project_metadata(&project, Freshness::allow_cache(allow_cache)).await;
+            reply("list_project_metadata", metadata.map(|metadata| ListProjectMetadataResponse {
                 project_metadata: metadata.iter().map(Encoded::new).collect(),
             }))
         }
 
         async fn get_infra(&self, request: Request<GetInfraRequest>) -> Reply<Encoded<core::Infra>> {
-            let GetInfraRequest { project, allow_cache } = request.into_inner();
-            let infra = self.registry.get_infra(&project, Freshness::allow_cache(allow_cache)).await;
-            reply(infra.map(|infra| Encoded::from_bytes(infra.bytes)))
+            let (this, GetInfraRequest { project, allow_cache }) = self.of_call(request);
+            let infra = this.registry.get_infra(&project, Freshness::allow_cache(allow_cache)).await;
+            reply("get_infra", infra.map(|infra| Encoded::from_bytes(infra.bytes)))
         }
 
-        async fn commit(&self, _: Request<()>) -> Reply<()> {
-            reply(self.registry.commit().await)
+        async fn commit(&self, request: Request<()>) -> Reply<()> {
+            let (this, ()) = self.of_call(request);
+            reply("commit", this.registry.commit().await)
         }
 
-        async fn refresh(&self, _: Request<RefreshRequest>) -> Reply<()> {
-            reply(self.registry.refresh().await)
+        async fn refresh(&self, request: Request<RefreshRequest>) -> Reply<()> {
+            let (this, _) = self.of_call(request);
+            reply("refresh", this.registry.refresh().await)
         }
 
-        async fn proto(&self, _: Request<()>) -> Reply<Encoded<core::Registry>> {
-            reply(self.registry.proto(Freshness::Stored).await)
+        async fn proto(&self, request: Request<()>) -> Reply<Encoded<core::Registry>> {
+            let (this, ()) = self.of_call(request);
+            reply("proto", this.registry.proto(Freshness::Stored).await)
         }
 
         async fn get_registry_lineage(
             &self,
             request: Request<GetRegistryLineageRequest>,
         ) -> Reply<GetRegistryLineageResponse> {
-            reply(self.registry_lineage(request.into_inner()).await)
+            let (this, request) = self.of_call(request);
+            reply("get_registry_lineage", this.registry_lineage(request).await)
         }
 
         async fn get_object_relationships(
             &self,
             request: Request<GetObjectRelationshipsRequest>,
         ) -> Reply<GetObjectRelationshipsResponse> {
-            reply(self.object_relationships(request.into_inner()).await)
+            let (this, request) = self.of_call(request);
+            reply("get_object_relationships", this.object_relationships(request).await)
         }
 
         async fn list_features(&self, request: Request<ListFeaturesRequest>) -> Reply<ListFeaturesResponse> {
-            let request = request.into_inner();
-            let features = self.registry.list_features(&request.project, Freshness::allow_cache(request.allow_cache)).await;
-            reply(features.map(|mut features| {
+            let (this, request) = self.of_call(request);
+            let features = this.registry.list_features(&request.project, Freshness::allow_cache(request.allow_cache)).await;
+            reply("list_features", features.map(|mut features| {
                 let is = |wanted: &str, value: &str| wanted.is_empty() || wanted == value;
                 features.retain(|feature| {
                     is(&request.kind, kind_of(feature))
@@ -355,9 +381,9 @@ registry_server! {
         }
 
         async fn get_feature(&self, request: Request<GetFeatureRequest>) -> Reply<crate::proto::Feature> {
-            let GetFeatureRequest { project, feature_view, name, allow_cache } = request.into_inner();
-            let features = self.registry.list_features(&project, Freshness::allow_cache(allow_cache)).await;
-            reply(features.and_then(|features| {
+            let (this, GetFeatureRequest { project, feature_view, name, allow_cache }) = self.of_call(request);
+            let features = this.registry.list_features(&project, Freshness::allow_cache(allow_cache)).await;
+            reply("get_feature", features.and_then(|features| {
                 let found = features.into_iter().find(|feature| feature.view == feature_view && feature.name == name);
                 found.map(feature_message).ok_or_else(|| {
                     let message = format!("view `{feature_view}` of project `{project}` has no feature `{name}`");

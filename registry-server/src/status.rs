@@ -13,14 +13,23 @@ use tonic::{Code, Status};
 /// 8 KiB in all; a name alone may be longer.
 const MAX_ENCODED_BYTES: usize = 2000;
 
-/// The status for an error.
-pub(crate) fn status(error: Error) -> Status {
+/// The status for an error of a call. What points to a defect, or has to be looked after by somebody else than the caller,
+/// is logged.
+pub(crate) fn status(call: &str, error: Error) -> Status {
     let (code, class) = code_and_class(error.kind());
-    if code == Code::Internal && class.is_none() {
+    let is_defect = code == Code::Internal && class.is_none();
+    if is_defect || matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::UnknownOutcome) {
         let cause = error.source().map(ToString::to_string);
-        tracing::error!(%error, cause, "a request failed");
+        tracing::error!(call, %error, cause, "a request failed");
     }
-    let message = shortened(&error.to_string());
+    let text = match error.kind() {
+        ErrorKind::UnknownOutcome => format!(
+            "the outcome is unknown: what was asked for may have been done, or may yet be. Read what is stored before \
+             trying again: {error}"
+        ),
+        _ => error.to_string(),
+    };
+    let message = shortened(&text);
     match class {
         Some(class) => {
             let detail = json!({ "module": "feast.errors", "class": class, "message": message });
@@ -44,6 +53,10 @@ fn code_and_class(kind: ErrorKind) -> (Code, Option<&'static str>) {
         ErrorKind::InvalidConfig | ErrorKind::SchemaMissing => (Code::FailedPrecondition, None),
         ErrorKind::Conflict => (Code::Aborted, None),
         ErrorKind::Unavailable => (Code::Unavailable, None),
+        ErrorKind::Overloaded => (Code::ResourceExhausted, None),
+        ErrorKind::DeadlineExceeded => (Code::DeadlineExceeded, None),
+        ErrorKind::UnknownOutcome => (Code::Unknown, None),
+        ErrorKind::Compacted => (Code::OutOfRange, None),
         ErrorKind::Corrupt => (Code::DataLoss, None),
         ErrorKind::Unsupported => (Code::Unimplemented, None),
         _ => (Code::Internal, None),
@@ -84,7 +97,7 @@ mod tests {
 
     #[test]
     fn feasts_client_can_tell_the_class() {
-        let status = status(Error::not_found(Kind::Entity, "rides", "driver \"x\""));
+        let status = status("get_entity", Error::not_found(Kind::Entity, "rides", "driver \"x\""));
         assert_eq!(status.code(), Code::NotFound);
         let detail: serde_json::Value = serde_json::from_str(status.message()).expect("JSON");
         assert_eq!(detail["module"], "feast.errors");
@@ -93,9 +106,26 @@ mod tests {
     }
 
     #[test]
+    fn errors_say_what_is_certain() {
+        for (kind, code, certain) in [
+            (ErrorKind::Overloaded, Code::ResourceExhausted, "it"),
+            (ErrorKind::DeadlineExceeded, Code::DeadlineExceeded, "it"),
+            (ErrorKind::UnknownOutcome, Code::Unknown, "the outcome is unknown"),
+            (ErrorKind::Compacted, Code::OutOfRange, "it"),
+            (ErrorKind::Corrupt, Code::DataLoss, "it"),
+            (ErrorKind::Unavailable, Code::Unavailable, "it"),
+            (ErrorKind::Conflict, Code::Aborted, "it"),
+        ] {
+            let status = status("apply_entity", Error::new(kind, "it"));
+            assert_eq!(status.code(), code, "{kind:?}");
+            assert!(status.message().starts_with(certain), "{kind:?}: {}", status.message());
+        }
+    }
+
+    #[test]
     fn a_long_name_does_not_make_the_header_too_long() {
         for char in ["n", "ü", "𝔫"] {
-            let status = status(Error::not_found(Kind::Entity, "rides", &char.repeat(10_000)));
+            let status = status("get_entity", Error::not_found(Kind::Entity, "rides", &char.repeat(10_000)));
             let encoded: usize =
                 status.message().chars().map(|c| if c.is_ascii() { 1 } else { 3 * c.len_utf8() }).sum();
             assert!(encoded < 2500, "{encoded}");

@@ -21,14 +21,17 @@ use crate::{self as sql, JOURNAL};
 const SETTLE_FOR: Duration = Duration::from_secs(5);
 /// The longest pause between two tries.
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
-/// How often a read is tried when its connection fails: one that was idle may have died long ago.
-const READ_TRIES: u32 = 3;
+/// How often a call is tried when its connection fails: one that was idle may have died long ago.
+const CONNECTION_TRIES: u32 = 3;
 
 /// Why an attempt failed, as far as it matters for what is done next.
 #[derive(Debug)]
 pub enum Failure {
     /// The connection is gone, or the server did not answer in time: it is not known what it did.
     Lost(Error),
+    /// There is no connection, or the session cannot do this any more, as after a failover; nothing was done. Another one
+    /// may serve.
+    Unusable(Error),
     /// Something was in the way, as another transaction, and nothing was done: the same may succeed.
     Serialization(Error),
     /// A row is there that was expected to be absent, or what was expected is not so. Nothing was done.
@@ -52,7 +55,7 @@ impl Failure {
 
     /// The server did not take a connection in time.
     pub fn not_connected(location: &str) -> Self {
-        Failure::Lost(Error::new(
+        Failure::Unusable(Error::new(
             ErrorKind::Unavailable,
             format!(
                 "{location}: the database did not take a connection within the time that connect_timeout allows; try again"
@@ -72,6 +75,7 @@ impl Failure {
     pub fn into_error(self) -> Error {
         match self {
             Failure::Lost(error)
+            | Failure::Unusable(error)
             | Failure::Serialization(error)
             | Failure::Unexpected(error)
             | Failure::Repeated(error)
@@ -220,8 +224,8 @@ pub async fn read(database: &impl Database, queries: &[Query], deadline: &Deadli
                 }
                 pause(attempt).await;
             }
-            Err(Failure::Lost(error)) => {
-                if attempt + 1 >= READ_TRIES || deadline.is_over() {
+            Err(Failure::Lost(error) | Failure::Unusable(error)) => {
+                if attempt + 1 >= CONNECTION_TRIES || deadline.is_over() {
                     return Err(error);
                 }
                 pause(attempt).await;
@@ -246,67 +250,85 @@ pub async fn commit(database: &impl Database, commit: Commit, deadline: &Deadlin
 }
 
 async fn attempt_all(database: &impl Database, commit: &Commit, deadline: &Deadline) -> Result<Outcome> {
+    let mut lost = None;
+    let result = attempt_until_answered(database, commit, deadline, &mut lost).await;
+    match (result, lost) {
+        (Ok(outcome), _) if outcome.is_committed() => Ok(outcome),
+        // Whatever was said of the last attempt, one before it may yet take place, unless it is fenced off.
+        (result, Some(lost)) if !result.as_ref().is_err_and(Error::is_outcome_unknown) => {
+            settle(database, commit, Some(lost), result).await
+        }
+        (result, _) => result,
+    }
+}
+
+/// Tries until an answer is had that is no reason to try again. `lost` is then the error of the last attempt that may have
+/// taken place, or may yet.
+async fn attempt_until_answered(
+    database: &impl Database,
+    commit: &Commit,
+    deadline: &Deadline,
+    lost: &mut Option<Error>,
+) -> Result<Outcome> {
     let mut makes_tables = false;
-    // The error of the last attempt that may have taken place.
-    let mut lost: Option<Error> = None;
+    let mut without_connection = 0;
     for attempt in 0.. {
         let failure = match database.try_commit(commit, makes_tables, deadline).await {
             Ok(outcome) => return Ok(outcome),
             Err(failure) => failure,
         };
         let is_late = deadline.is_over();
-        let error = match failure {
-            Failure::Repeated(_) => return settle(database, commit, lost).await,
+        match failure {
+            Failure::Repeated(_) => {
+                let fenced = was_fenced(database, lost.as_ref().map(ToString::to_string));
+                return settle(database, commit, lost.take(), Err(fenced)).await;
+            }
             Failure::Unexpected(error) => match conflict(database, commit, deadline).await? {
                 Some(key) => return Ok(Outcome::Conflict(key)),
                 // It holds again, or what others were making too was a table.
-                None if !is_late => {
-                    pause(attempt).await;
-                    continue;
-                }
-                None => error,
+                None if is_late => return Err(error),
+                None => pause(attempt).await,
             },
             Failure::Lost(error) => {
                 if !database.journal_state().is_kept() {
-                    return Err(unknown_outcome(database, &error));
+                    return Err(unknown_outcome(database, &error.to_string()));
                 }
                 tracing::warn!(%error, commit = %commit.id, "the answer to a commit was lost; looking what became of it");
-                let again = format!("{error}");
-                lost = Some(error);
-                if !is_late {
-                    pause(attempt).await;
-                    continue;
+                let said = error.to_string();
+                *lost = Some(error);
+                if is_late {
+                    return Err(was_fenced(database, Some(said)));
                 }
-                Error::new(ErrorKind::Unavailable, again)
-            }
-            Failure::Serialization(_) if !is_late => {
                 pause(attempt).await;
-                continue;
+            }
+            Failure::Serialization(_) if !is_late => pause(attempt).await,
+            Failure::Unusable(error) => {
+                without_connection += 1;
+                if is_late || (lost.is_none() && without_connection >= CONNECTION_TRIES) {
+                    return Err(error);
+                }
+                pause(attempt).await;
             }
             failure if failure.is_missing_table() && !is_late => match without_table(database, deadline).await? {
                 // The tables may be gone because the last project is. They are made again together with what is written,
                 // so that another process is unlikely to remove them in between; if it does, this is tried again.
-                Remedy::MakeTables if attempt < 100 => {
-                    makes_tables = true;
-                    continue;
-                }
-                Remedy::DoWithoutJournal => continue,
-                _ => failure.into_error(),
+                Remedy::MakeTables if attempt < 100 => makes_tables = true,
+                // Without its identity it could be done twice.
+                Remedy::DoWithoutJournal if lost.is_none() => {}
+                _ => return Err(failure.into_error()),
             },
             Failure::Final(error)
                 if makes_tables && error.kind() == ErrorKind::ReadOnly && database.journal_state().is_kept() =>
             {
                 let missing = database.missing_tables(deadline).await.map_err(Failure::into_error)?;
-                if missing != [JOURNAL] {
+                if missing != [JOURNAL] || lost.is_some() {
                     return Err(error);
                 }
                 database.journal_state().is_missing(&database.location(), &error.to_string());
                 makes_tables = false;
-                continue;
             }
-            failure => failure.into_error(),
-        };
-        return if lost.is_some() { settle(database, commit, lost).await } else { Err(error) };
+            failure => return Err(failure.into_error()),
+        }
     }
     Err(Error::internal("a commit ran out of attempts"))
 }
@@ -330,11 +352,19 @@ async fn without_table(database: &impl Database, deadline: &Deadline) -> Result<
     Ok(Remedy::DoWithoutJournal)
 }
 
-/// Learns what became of a commit that may have taken place, or may yet; one that has not, no longer can.
-async fn settle(database: &impl Database, commit: &Commit, lost: Option<Error>) -> Result<Outcome> {
+/// Learns what became of a commit that may have taken place, or may yet; one that has not, no longer can, and `otherwise`
+/// is what is said of it.
+async fn settle(
+    database: &impl Database,
+    commit: &Commit,
+    lost: Option<Error>,
+    otherwise: Result<Outcome>,
+) -> Result<Outcome> {
     let deadline = Deadline::after(SETTLE_FOR);
-    let said =
-        |error: Option<Error>| error.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "it was given up before"));
+    let unknown = || {
+        let said = lost.as_ref().map_or_else(|| "it was given up before".to_owned(), ToString::to_string);
+        unknown_outcome(database, &said)
+    };
     for attempt in 0.. {
         let fenced = match database.try_fence(commit, &deadline).await {
             Err(Failure::Repeated(_)) => database.try_find(commit.id, &deadline).await,
@@ -342,21 +372,28 @@ async fn settle(database: &impl Database, commit: &Commit, lost: Option<Error>) 
         };
         match fenced {
             Ok(Some(Found::Committed(revision))) => return Ok(Outcome::Committed { revision: Some(revision) }),
-            Ok(Some(Found::Fenced)) => {
-                let text = format!("{}: a write was lost on its way and was not done; try again", database.location());
-                return Err(Error::new(ErrorKind::Unavailable, text).with_source(said(lost)));
-            }
+            Ok(Some(Found::Fenced)) => return otherwise,
             // It was there just now: somebody emptied the journal.
             Ok(None) => {}
-            Err(Failure::Lost(_) | Failure::Serialization(_)) if !deadline.is_over() => {}
-            Err(_) => return Err(unknown_outcome(database, &said(lost))),
+            Err(Failure::Lost(_) | Failure::Unusable(_) | Failure::Serialization(_)) if !deadline.is_over() => {}
+            Err(_) => return Err(unknown()),
         }
         if deadline.is_over() {
-            return Err(unknown_outcome(database, &said(lost)));
+            return Err(unknown());
         }
         pause(attempt).await;
     }
     Err(Error::internal("a commit could not be settled"))
+}
+
+/// The error of a commit that may have been under way, and can no longer take place.
+fn was_fenced(database: &impl Database, lost: Option<String>) -> Error {
+    let text = format!("{}: a write was lost on its way and was not done; try again", database.location());
+    let error = Error::new(ErrorKind::Unavailable, text);
+    match lost {
+        Some(lost) => error.with_source(lost),
+        None => error,
+    }
 }
 
 /// [`Backend::journal`].
@@ -381,7 +418,9 @@ pub async fn journal(
                     Some(after) => Err(sql::journal::compacted(&database.location(), after)),
                 };
             }
-            Err(Failure::Lost(_)) if attempt + 1 < READ_TRIES && !deadline.is_over() => pause(attempt).await,
+            Err(Failure::Lost(_) | Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => {
+                pause(attempt).await;
+            }
             Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt).await,
             Err(failure) => return Err(failure.into_error()),
         }
@@ -420,7 +459,7 @@ async fn conflict(database: &impl Database, commit: &Commit, deadline: &Deadline
     Ok(sql::conflict(&commit.expectations, &found))
 }
 
-fn unknown_outcome(database: &impl Database, lost: &Error) -> Error {
+fn unknown_outcome(database: &impl Database, lost: &str) -> Error {
     Error::new(
         ErrorKind::UnknownOutcome,
         format!(

@@ -27,7 +27,8 @@ pub fn conflict(expectations: &[(Key, Expected)], found: &[Record]) -> Option<Ke
 }
 
 /// Statements that fail with a division by zero unless everything is as a commit expects, so that they can be sent
-/// together with its writes. Rows that the commit goes on to change are locked.
+/// together with its writes. Rows that are to be there are locked: those that the commit goes on to write for itself alone,
+/// the others so that they stay as they are expected until it is done, whoever else writes, Feast's own registry too.
 pub fn checks(dialect: Dialect, commit: &Commit) -> Vec<Statement> {
     let written: HashSet<&Key> = written(commit).collect();
     let check = |expectations: &[(Key, Expected)]| {
@@ -42,7 +43,7 @@ pub fn checks(dialect: Dialect, commit: &Commit) -> Vec<Statement> {
     commit.expectations.chunks(MAX_CONDITIONS).map(check).collect()
 }
 
-fn condition(builder: &mut Builder, key: &Key, expected: &Expected, lock: bool) {
+fn condition(builder: &mut Builder, key: &Key, expected: &Expected, is_written: bool) {
     let place = Place::of(key);
     if *expected == Expected::Absent {
         builder.push("NOT ");
@@ -63,10 +64,16 @@ fn condition(builder: &mut Builder, key: &Key, expected: &Expected, lock: bool) 
             // No row can be this.
             None => builder.push(" AND 1 = 0"),
         }
-        if lock {
-            builder.push(" FOR UPDATE");
-        }
     }
+    builder.push(match (expected, is_written) {
+        // There is nothing to lock: an insertion meets another's in the primary key.
+        (Expected::Absent, _) => "",
+        (Expected::Present | Expected::Value(_), true) => " FOR UPDATE",
+        (Expected::Value(_), false) => " FOR SHARE",
+        // What a deletion waits for. What is attached to a row is in a column of it.
+        (Expected::Present, false) if matches!(key, Key::UserMetadata { .. }) => " FOR SHARE",
+        (Expected::Present, false) => " FOR KEY SHARE",
+    });
     builder.push(")");
 }
 

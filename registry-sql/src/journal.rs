@@ -17,7 +17,7 @@ use prost_types::Timestamp;
 use crate::attempts::Found;
 use crate::dialect::Builder;
 use crate::read::{FACT_VALUE, NUMBER, Place, VIEW};
-use crate::tables::{Column, ColumnType, JOURNAL, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS};
+use crate::tables::{Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS};
 use crate::write::write_one;
 use crate::{self as sql, Dialect, Statement, Value};
 
@@ -45,6 +45,11 @@ pub enum Revisions {
     Expression(&'static str),
     /// This number, which is known since nobody else is writing.
     Number(i64),
+}
+
+impl Revisions {
+    /// None yet: it comes with [`take_revision`], in the same transaction.
+    pub const LATER: Self = Self::Number(0);
 }
 
 const fn column(name: &'static str, column_type: ColumnType, is_key: bool, is_nullable: bool) -> Column {
@@ -78,8 +83,58 @@ pub fn table() -> Table {
             optional("version_description", ColumnType::Text),
             optional("version_id", ColumnType::String(36)),
         ],
-        index: ("idx_feast_registry_journal_revision", "revision"),
+        index: Some(("idx_feast_registry_journal_revision", "revision")),
     }
+}
+
+/// The tables of the journal: [`table`], and in MySQL the row that revisions come from ([`take_revision`]).
+pub fn tables(dialect: Dialect) -> Vec<Table> {
+    let head = Table {
+        name: JOURNAL_HEAD,
+        columns: vec![
+            column("id", ColumnType::Integer, true, false),
+            column("revision", ColumnType::BigInteger, false, false),
+        ],
+        index: None,
+    };
+    let has_head = dialect == Dialect::MySql;
+    [table()].into_iter().chain(has_head.then_some(head)).collect()
+}
+
+/// The statement that makes the row of [`JOURNAL_HEAD`], unless it is there. It goes on from the journal's last revision.
+pub fn make_head() -> Statement {
+    let text = format!(
+        "INSERT INTO {JOURNAL_HEAD} (id, revision) SELECT 1, COALESCE(MAX(revision), 0) FROM {JOURNAL} \
+         HAVING NOT EXISTS (SELECT 1 FROM {JOURNAL_HEAD} WHERE id = 1)"
+    );
+    Statement { text, values: Vec::new() }
+}
+
+/// The statements that give the rows of a commit, which were written with [`Revisions::LATER`], their revision; the last
+/// one returns it. They come last before `COMMIT`: from the first of them on, the row that they lock orders all commits, and
+/// since nothing that follows waits for another lock, no commit waits longer for it than the others take to commit.
+///
+/// The second one fails, because a revision is not NULL, if there is no row to take it from ([`make_head`]).
+pub fn take_revision(dialect: Dialect, id: CommitId) -> Vec<Statement> {
+    let of_commit = |text: String| {
+        let mut builder = Builder::new(dialect);
+        builder.push(&text);
+        builder.equals("commit_id", &id.to_string());
+        builder
+    };
+    let mut returned = of_commit(format!("SELECT revision FROM {JOURNAL} WHERE "));
+    returned.push(" AND change_number = 0");
+    vec![
+        Statement {
+            text: format!("UPDATE {JOURNAL_HEAD} SET revision = revision + 1 WHERE id = 1"),
+            values: Vec::new(),
+        },
+        of_commit(format!(
+            "UPDATE {JOURNAL} SET revision = (SELECT revision FROM {JOURNAL_HEAD} WHERE id = 1) WHERE "
+        ))
+        .build(),
+        returned.build(),
+    ]
 }
 
 /// The columns that every row fills.
@@ -226,6 +281,12 @@ impl Rows<'_> {
         builder.bind_all([Value::BigInteger(micros(at)), text(author.as_deref()), text(reason.as_deref())]);
     }
 
+    /// What keeps a row that is read to be journaled as it is until it is written, against those who know no journal. In
+    /// SQLite nobody else writes meanwhile, in MySQL the rows are locked before.
+    fn lock(&self) -> &'static str {
+        if self.dialect == Dialect::PostgreSql { " FOR UPDATE" } else { "" }
+    }
+
     /// A row without images.
     fn scope(&self, number: i64, target: &str, project: Option<&str>, name: Option<&str>) -> Statement {
         let mut builder = self.insert("");
@@ -260,6 +321,7 @@ impl Rows<'_> {
         } else {
             builder.push(&format!("(SELECT {column} FROM {} WHERE ", place.table));
             place.matches(&mut builder);
+            builder.push(self.lock());
             builder.push(")");
         }
         builder.push(", ");
@@ -496,13 +558,38 @@ fn unreadable(revision: Revision) -> Error {
 
 /// The statement that removes what need not be kept: of the oldest commits, a few hundred at once, so that nobody waits for it
 /// for long. The newest commit always stays.
+///
+/// MySQL is to find them first ([`prunable`]) and [`remove`] them then: it would lock all that such a statement looks at.
 pub fn prune(dialect: Dialect, retention: Retention, now: &Timestamp) -> Statement {
+    let mut builder = Builder::new(dialect);
+    builder.push(&format!("DELETE FROM {JOURNAL} WHERE revision IN ("));
+    select_prunable(&mut builder, retention, now);
+    builder.push(")");
+    builder.build()
+}
+
+/// The statement that finds what [`prune`] removes: a row for each revision.
+pub fn prunable(dialect: Dialect, retention: Retention, now: &Timestamp) -> Statement {
+    let mut builder = Builder::new(dialect);
+    select_prunable(&mut builder, retention, now);
+    builder.build()
+}
+
+/// The statement that removes commits, of which there is at least one, by their revisions.
+pub fn remove(dialect: Dialect, revisions: impl IntoIterator<Item = i64>) -> Statement {
+    let mut builder = Builder::new(dialect);
+    builder.push(&format!("DELETE FROM {JOURNAL} WHERE revision IN ("));
+    builder.bind_all(revisions.into_iter().map(Value::BigInteger));
+    builder.push(")");
+    builder.build()
+}
+
+fn select_prunable(builder: &mut Builder, retention: Retention, now: &Timestamp) {
     const AT_ONCE: i64 = 500;
     let (too_old, old_enough) = retention.bounds(now);
-    let mut builder = Builder::new(dialect);
     builder.push(&format!(
-        "DELETE FROM {JOURNAL} WHERE revision IN (SELECT revision FROM (SELECT revision, committed_at FROM {JOURNAL} \
-         ORDER BY revision LIMIT {AT_ONCE}) AS oldest WHERE committed_at < "
+        "SELECT DISTINCT revision FROM (SELECT revision, committed_at FROM {JOURNAL} ORDER BY revision LIMIT {AT_ONCE}) \
+         AS oldest WHERE (committed_at < "
     ));
     builder.bind(Value::BigInteger(too_old.saturating_mul(1_000_000)));
     builder.push(" OR (committed_at < ");
@@ -527,7 +614,6 @@ pub fn prune(dialect: Dialect, retention: Retention, now: &Timestamp) -> Stateme
     builder.push(&format!(
         ") AND revision < (SELECT newest FROM (SELECT max(revision) AS newest FROM {JOURNAL}) AS last)"
     ));
-    builder.build()
 }
 
 fn text(text: Option<&str>) -> Value {

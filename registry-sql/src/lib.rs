@@ -9,12 +9,14 @@
 //!   after reading, or within the database;
 //! - [`journal`] is what tells whether a commit took place whose answer was lost;
 //! - [`create_table`] makes a [`Table`] as Feast's own does;
+//! - [`pool`] keeps connections, and ends those whose answer nobody waits for;
 //! - [`attempts`] are what a backend over a database server does around its statements.
 
 pub mod attempts;
 mod check;
 mod dialect;
 pub mod journal;
+pub mod pool;
 mod read;
 mod state;
 mod tables;
@@ -26,8 +28,8 @@ pub use dialect::{Dialect, Statement, Value};
 pub use read::{Read, Row, keys_of, keys_to_lock};
 pub use state::JournalState;
 pub use tables::{
-    Column, ColumnType, JOURNAL, METADATA, NAME, ObjectTable, PROJECT, Table, UPDATED, USER_METADATA, VERSIONS,
+    Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, ObjectTable, PROJECT, Table, UPDATED, USER_METADATA, VERSIONS,
     create_table, object_table, tables,
 };
 pub(crate) use write::decode_version;
-pub use write::{writes, writes_beside};
+pub use write::{absent, writes, writes_beside};

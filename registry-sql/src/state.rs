@@ -74,7 +74,8 @@ impl JournalState {
 
     /// The statements that make the table, as a person runs them.
     fn definition(&self) -> String {
-        let statements = create_table(self.dialect, &journal::table(), "");
+        let tables = journal::tables(self.dialect);
+        let statements: Vec<_> = tables.iter().flat_map(|table| create_table(self.dialect, table, "")).collect();
         statements
             .iter()
             .map(|statement| format!("{};", statement.replace(['\n', '\t'], " ")))

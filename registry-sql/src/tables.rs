@@ -39,7 +39,7 @@ pub struct Table {
     /// Its columns, in order.
     pub columns: Vec<Column>,
     /// Its index besides the primary key, and the column that this is on: `project_id` in all of Feast's tables.
-    pub index: (&'static str, &'static str),
+    pub index: Option<(&'static str, &'static str)>,
 }
 
 /// Where the objects of a kind are.
@@ -63,6 +63,8 @@ pub const USER_METADATA: &str = "user_metadata";
 pub const VERSIONS: &str = "feature_view_version_history";
 /// The table of the journal, which is no table of Feast's.
 pub const JOURNAL: &str = "feast_registry_journal";
+/// The table of one row that says which revision the journal was given last, in databases that need one.
+pub const JOURNAL_HEAD: &str = "feast_registry_journal_head";
 /// The table of facts about projects.
 pub const METADATA: &str = "feast_metadata";
 
@@ -102,7 +104,7 @@ const fn optional(name: &'static str, column_type: ColumnType) -> Column {
 /// The width of names and projects.
 pub const NAME: ColumnType = ColumnType::String(255);
 
-/// Every table of Feast's registry; [`journal::table`](crate::journal::table) is ours.
+/// Every table of Feast's registry; those of [`journal::tables`](crate::journal::tables) are ours.
 pub fn tables() -> Vec<Table> {
     let mut tables: Vec<Table> = Kind::ALL.into_iter().map(table_of).collect();
     tables.push(Table {
@@ -118,7 +120,7 @@ pub fn tables() -> Vec<Table> {
             optional("description", ColumnType::Text),
             required("version_id", ColumnType::String(36)),
         ],
-        index: ("idx_fv_version_history_project_id", PROJECT),
+        index: Some(("idx_fv_version_history_project_id", PROJECT)),
     });
     tables.push(Table {
         name: METADATA,
@@ -128,7 +130,7 @@ pub fn tables() -> Vec<Table> {
             required("metadata_value", ColumnType::Text),
             required(UPDATED, ColumnType::BigInteger),
         ],
-        index: ("idx_feast_metadata_project_id", PROJECT),
+        index: Some(("idx_feast_metadata_project_id", PROJECT)),
     });
     tables
 }
@@ -163,7 +165,7 @@ fn table_of(kind: Kind) -> Table {
         Kind::Permission => "idx_permissions_project_id",
         Kind::Infra => "idx_managed_infra_project_id",
     };
-    Table { name: table, columns, index: (index, PROJECT) }
+    Table { name: table, columns, index: Some((index, PROJECT)) }
 }
 
 /// The statements that make a table as SQLAlchemy does for Feast, and its index, unless another process just did.
@@ -172,16 +174,18 @@ pub fn create_table(dialect: Dialect, table: &Table, options: &str) -> Vec<Strin
     let mut lines: Vec<String> = table.columns.iter().map(|column| column_line(dialect, column)).collect();
     let key: Vec<_> = table.columns.iter().filter(|column| column.is_key).map(|column| column.name).collect();
     lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
-    let Table { name, index: (index, indexed), .. } = table;
+    let Table { name, index, .. } = table;
     let create =
         |lines: &[String]| format!("CREATE TABLE IF NOT EXISTS {name} (\n\t{}\n){options}", lines.join(", \n\t"));
     match dialect {
         Dialect::Sqlite | Dialect::PostgreSql => {
-            vec![create(&lines), format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({indexed})")]
+            let create_index =
+                |(index, indexed): (&str, &str)| format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({indexed})");
+            [create(&lines)].into_iter().chain(index.map(create_index)).collect()
         }
         // It has no IF NOT EXISTS for indexes.
         Dialect::MySql => {
-            lines.push(format!("KEY {index} ({indexed})"));
+            lines.extend(index.map(|(index, indexed)| format!("KEY {index} ({indexed})")));
             vec![create(&lines)]
         }
     }

@@ -21,8 +21,13 @@ use feast_registry_core::{Error, ErrorKind, Result};
 /// # Errors
 /// `Corrupt` when the value of a version is no record of a version.
 pub fn writes(dialect: Dialect, commit: &Commit) -> Result<Vec<Statement>> {
+    writes_beside(dialect, commit, absent(commit))
+}
+
+/// What a commit expects to be absent.
+pub fn absent(commit: &Commit) -> HashSet<&Key> {
     let absent = commit.expectations.iter().filter(|(_, expected)| *expected == Expected::Absent);
-    writes_beside(dialect, commit, absent.map(|(key, _)| key).collect())
+    absent.map(|(key, _)| key).collect()
 }
 
 /// [`writes`] of a commit by one who knows what is absent.

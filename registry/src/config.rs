@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use feast_registry_core::config::{CacheMode, PoolConfig, RegistryConfig, RegistryUrl, SchemaMode};
-use feast_registry_core::{Error, Result};
+use feast_registry_core::{Error, Result, Retention};
 
 mod block;
 mod env;
@@ -123,8 +123,15 @@ const S3_OPTIONS: &str = "s3_additional_kwargs";
 /// Ours, which Feast passes over.
 const UNCONDITIONAL: &str = "allow_unconditional_writes";
 
+/// Ours too: the tables, or the file, stay when the last project is deleted.
+const KEEP_TABLES: &str = "keep_tables";
+
+/// Ours too: how much of the journal is kept.
+const JOURNAL_DAYS: &str = "journal_retention_days";
+const JOURNAL_COMMITS: &str = "journal_max_commits";
+
 /// Settings of every registry.
-const COMMON: [&str; 11] = [
+const COMMON: [&str; 14] = [
     "registry_type",
     "path",
     "cache_ttl_seconds",
@@ -133,6 +140,9 @@ const COMMON: [&str; 11] = [
     "registry_store_type",
     S3_OPTIONS,
     UNCONDITIONAL,
+    KEEP_TABLES,
+    JOURNAL_DAYS,
+    JOURNAL_COMMITS,
     "enable_online_feature_view_versioning",
     "serve_features_while_materializing",
     "mcp",
@@ -218,6 +228,15 @@ fn registry(block: &Block<'_>, origin: &str) -> Result<RegistryConfig, Problem> 
     }
     if let Some(allow) = block.boolean(UNCONDITIONAL)? {
         config.object_store.allow_unconditional_writes = allow;
+    }
+    if let Some(keep) = block.boolean(KEEP_TABLES)? {
+        config.keep_tables = keep;
+    }
+    if let Some(days) = block.integer::<u64>(JOURNAL_DAYS, 1..=36_500, " of days")? {
+        config.journal = Retention::new(Duration::from_secs(days * 86_400), config.journal.commits);
+    }
+    if let Some(commits) = block.integer::<u64>(JOURNAL_COMMITS, 1..=i64::MAX.into(), " of commits")? {
+        config.journal = Retention::new(config.journal.age, commits);
     }
     if let Some(seconds) =
         block.integer("cache_ttl_seconds", 0..=LONGEST, " of seconds (0: what is cached never expires)")?

@@ -50,7 +50,7 @@ pub use feast_registry_sqlite::SqliteBackend;
 /// # Errors
 /// `InvalidConfig` when no backend for the URL is compiled in; else what [`Registry::open`] says.
 pub async fn open(config: &RegistryConfig) -> Result<Registry> {
-    open_with(config, options(config)).await
+    open_with(config, config.schema_mode, RegistryOptions::from(config)).await
 }
 
 /// Opens the registry that a configuration names, to read from it: nothing is made or changed, and writes are refused.
@@ -65,14 +65,18 @@ pub async fn open_read_only(config: &RegistryConfig) -> Result<Registry> {
     {
         return Err(Error::config(format!("there is no registry file `{path}`")));
     }
-    let options = RegistryOptions { read_only: true, purge_feast_metadata: false, ..options(config) };
-    open_with(config, options).await
+    open_with(config, looking_at(config.schema_mode), RegistryOptions::from(config).for_reading()).await
 }
 
-async fn open_with(config: &RegistryConfig, options: RegistryOptions) -> Result<Registry> {
+async fn open_with(config: &RegistryConfig, mode: SchemaMode, options: RegistryOptions) -> Result<Registry> {
     let replica = config.read_url.as_ref().filter(|replica| **replica != config.url);
-    let replica = replica.map(|url| open_backend(url, config)).transpose()?;
-    Registry::open_with_replica(open_backend(&config.url, config)?, replica, options).await
+    let replica = replica.map(|url| open_backend(url, config, looking_at(config.schema_mode))).transpose()?;
+    Registry::open_with_replica(open_backend(&config.url, config, mode)?, replica, options).await
+}
+
+/// The same, but that nothing is made.
+fn looking_at(mode: SchemaMode) -> SchemaMode {
+    if mode == SchemaMode::Auto { SchemaMode::Verify } else { mode }
 }
 
 /// What [`migrate`] would change, in words.
@@ -82,7 +86,7 @@ async fn open_with(config: &RegistryConfig, options: RegistryOptions) -> Result<
 pub async fn problems(config: &RegistryConfig) -> Result<Vec<String>> {
     match config.url.scheme() {
         #[cfg(feature = "mysql")]
-        "mysql" | "mariadb" => MySqlBackend::new(&config.url, &config.pool)?.problems().await,
+        "mysql" | "mariadb" => MySqlBackend::new(&config.url, &config.pool, SchemaMode::Verify)?.problems().await,
         // It is opened for its errors alone.
         _ => open_read_only(config).await.map(|_| Vec::new()),
     }
@@ -97,19 +101,8 @@ pub async fn problems(config: &RegistryConfig) -> Result<Vec<String>> {
 pub async fn migrate(config: &RegistryConfig) -> Result<Vec<String>> {
     match config.url.scheme() {
         #[cfg(feature = "mysql")]
-        "mysql" | "mariadb" => MySqlBackend::new(&config.url, &config.pool)?.migrate().await,
+        "mysql" | "mariadb" => MySqlBackend::new(&config.url, &config.pool, SchemaMode::Verify)?.migrate().await,
         _ => problems(config).await,
-    }
-}
-
-fn options(config: &RegistryConfig) -> RegistryOptions {
-    RegistryOptions {
-        schema_mode: config.schema_mode,
-        cache: config.cache,
-        purge_feast_metadata: config.purge_feast_metadata,
-        // A file is written whole, a row is not.
-        defers: !matches!(config.url.scheme(), "sqlite" | "postgresql" | "mysql" | "mariadb"),
-        read_only: false,
     }
 }
 
@@ -128,46 +121,48 @@ const SCHEMES: [(&str, Option<&str>); 10] = [
 ];
 
 /// What the URL names; of the configuration, the rest.
-fn open_backend(url: &RegistryUrl, config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
+fn open_backend(url: &RegistryUrl, config: &RegistryConfig, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
     match url.scheme() {
         "memory" => Ok(Arc::new(MemoryBackend::new())),
         #[cfg(feature = "sqlite")]
-        "sqlite" => open_sqlite(url, config),
+        "sqlite" => open_sqlite(url, config, mode),
         #[cfg(feature = "postgres")]
-        "postgresql" => Ok(Arc::new(PostgresBackend::new(url, &config.pool)?)),
+        "postgresql" => Ok(Arc::new(PostgresBackend::new(url, &config.pool, mode)?.with_retention(config.journal))),
         #[cfg(feature = "mysql")]
-        "mysql" | "mariadb" => Ok(Arc::new(MySqlBackend::new(url, &config.pool)?)),
+        "mysql" | "mariadb" => Ok(Arc::new(MySqlBackend::new(url, &config.pool, mode)?.with_retention(config.journal))),
         #[cfg(feature = "file")]
         "file" => {
             let path = url.database().ok_or_else(|| Error::config("the path of the registry file is empty"))?;
-            Ok(Arc::new(FileBackend::local(path)))
+            Ok(Arc::new(FileBackend::local(path, mode).with_retention(config.journal)))
         }
         #[cfg(feature = "s3")]
-        "s3" => open_in_object_store(url, config),
+        "s3" => open_in_object_store(url, config, mode),
         #[cfg(feature = "gcs")]
-        "gs" => open_in_object_store(url, config),
+        "gs" => open_in_object_store(url, config, mode),
         #[cfg(feature = "azure")]
-        "az" | "abfss" | "https" => open_in_object_store(url, config),
+        "az" | "abfss" | "https" => open_in_object_store(url, config, mode),
         scheme => Err(missing_backend(scheme, url)),
     }
 }
 
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
-fn open_in_object_store(url: &RegistryUrl, config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
-    Ok(Arc::new(FileBackend::in_object_store(url, &config.object_store)?))
+fn open_in_object_store(url: &RegistryUrl, config: &RegistryConfig, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
+    let backend = FileBackend::in_object_store(url, &config.object_store, mode)?;
+    Ok(Arc::new(backend.with_retention(config.journal)))
 }
 
 #[cfg(feature = "sqlite")]
-fn open_sqlite(url: &RegistryUrl, config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
+fn open_sqlite(url: &RegistryUrl, config: &RegistryConfig, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
     if let Some(replica) = config.read_url.as_ref().filter(|replica| **replica != config.url) {
         return Err(Error::config(format!(
             "`read_path` is `{replica}`, but a SQLite registry has no replicas; leave it out"
         )));
     }
-    Ok(Arc::new(match url.database() {
+    let backend = match url.database() {
         None | Some(":memory:") => SqliteBackend::in_memory()?,
-        Some(path) => SqliteBackend::open(path)?,
-    }))
+        Some(path) => SqliteBackend::open(path, mode)?,
+    };
+    Ok(Arc::new(backend.with_retention(config.journal)))
 }
 
 fn missing_backend(scheme: &str, url: &RegistryUrl) -> Error {

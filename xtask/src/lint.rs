@@ -59,6 +59,7 @@ pub(crate) fn run(project: &Project) -> Result<()> {
         "generated sources",
         &mut project.cargo("run --quiet --package xtask --features codegen -- codegen --check"),
     );
+    steps.run("public API", &mut project.cargo("run --quiet --package xtask --features api -- api --check"));
     for (package, has_features) in packages(project)? {
         // Alone, a crate cannot lean on features that another one of the workspace switches on.
         let check = format!("check --package {package}");

@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool")]
 
+#[cfg(feature = "api")]
+mod api;
 mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
@@ -19,7 +21,8 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
-/// The project's chores. The sources generated from .proto files have their own alias: `cargo codegen [--check]`.
+/// The project's chores. Two have an alias of their own: `cargo codegen [--check]` generates the sources of .proto files, and
+/// `cargo api [--check]` lists the public API.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", max_term_width = 100)]
 struct Cli {
@@ -55,6 +58,14 @@ enum Chore {
     /// Takes about six minutes once all is built, and means most on a machine that does nothing else. Needs the Python
     /// that `test` needs, and makes the same environment.
     Bench(bench::Args),
+
+    /// List the public API of each library
+    #[cfg(feature = "api")]
+    Api {
+        /// Write nothing; fail when the committed listings are not what would be listed
+        #[arg(long)]
+        check: bool,
+    },
 
     /// Generate Rust sources from the .proto files
     #[cfg(feature = "codegen")]
@@ -105,6 +116,8 @@ fn main() -> ExitCode {
         Chore::Services { without } => services::keep(&project, &without),
         Chore::Lint => lint::run(&project),
         Chore::Bench(args) => bench::run(&project, &args),
+        #[cfg(feature = "api")]
+        Chore::Api { check } => api::run(&project, check),
         #[cfg(feature = "codegen")]
         Chore::Codegen { check } => codegen::run(&project.root, check),
     };

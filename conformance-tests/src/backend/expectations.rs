@@ -125,7 +125,7 @@ pub(crate) async fn values_are_compared_to_the_last_byte(setup: Setup) {
 }
 
 /// Writes of every sort to what `whole_project("p", …)` and `("q", …)` have.
-fn writes_of_every_sort() -> Vec<Write> {
+pub(crate) fn writes_of_every_sort() -> Vec<Write> {
     let view = crate::sample::view_name(Kind::StreamFeatureView);
     let mut writes: Vec<Write> = whole_project("p", "changed").into_iter().map(Write::Put).collect();
     writes.extend(whole_project("new", "new").into_iter().map(Write::Put));

@@ -1,7 +1,13 @@
 //! The contract of a backend, tested on it directly.
 
+pub(crate) mod cancellation;
+pub(crate) mod deadlines;
+pub(crate) mod exactly_once;
 pub(crate) mod expectations;
+pub(crate) mod journal;
 pub(crate) mod names;
+pub(crate) mod network;
+pub(crate) mod pages;
 pub(crate) mod races;
 pub(crate) mod reads;
 pub(crate) mod storage;

@@ -229,10 +229,10 @@ pub(crate) async fn racing_writers_leave_the_cache_as_the_storage(setup: Setup) 
                 for step in 0..4 {
                     let note = format!("round {round}, racer {racer}, step {step}");
                     let outcome = match (racer + step) % 6 {
-                        0 => registry.apply("p", applied(Kind::Entity, "shared", note)).await,
+                        0 => registry.apply("p", applied(Kind::Entity, "shared", note)).await.map(drop),
                         1 => registry.delete(Kind::Entity, "p", "shared").await,
-                        2 => registry.apply("p", applied(Kind::Project, "p", note)).await,
-                        3 => registry.apply("p", view(Kind::FeatureView, "view", &[&note])).await,
+                        2 => registry.apply("p", applied(Kind::Project, "p", note)).await.map(drop),
+                        3 => registry.apply("p", view(Kind::FeatureView, "view", &[&note])).await.map(drop),
                         4 => registry.delete_project("p").await,
                         _ => registry.refresh().await,
                     };

@@ -115,7 +115,7 @@ pub(crate) async fn one_kind_of_view_gets_the_name(setup: Setup) {
         assert_eq!(there.len(), 1, "of four kinds of view racing for a name, one gets it; there are {there:?}");
         for (kind, outcome) in outcomes {
             match outcome {
-                Ok(()) => assert_eq!(kind, there[0], "the kind whose apply was acknowledged"),
+                Ok(_) => assert_eq!(kind, there[0], "the kind whose apply was acknowledged"),
                 Err(error) => {
                     let property = "the kind whose apply was refused";
                     assert_ne!(kind, there[0], "{property}: {}", chain(&error));

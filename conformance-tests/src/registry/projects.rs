@@ -110,7 +110,7 @@ pub(crate) async fn an_apply_and_a_deletion_leave_all_or_nothing(setup: Setup) {
                 if racer == round % RACERS {
                     return registry.delete_project(&project).await;
                 }
-                registry.apply_all(&project, objects, ApplyOptions::default()).await
+                registry.apply_all(&project, objects, ApplyOptions::default()).await.map(drop)
             }
         });
         let (outcomes, raced) = race(racers).await;

@@ -3,13 +3,17 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub(crate) mod mysql;
+pub(crate) mod proxy;
 
 use std::env;
+use std::net::ToSocketAddrs as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use feast_registry_conformance::Exception;
 use feast_registry_core::config::{PoolConfig, RegistryUrl};
+
+use proxy::Proxy;
 
 /// Where a worker finds the storage.
 pub(crate) const STORAGE: &str = "CONFORMANCE_STORAGE";
@@ -40,6 +44,19 @@ pub(crate) fn exceptions(name: &str) -> Vec<Exception> {
         .collect();
     themes.dedup();
     themes.into_iter().map(|theme| Exception::new(theme, reason.clone())).collect()
+}
+
+/// A proxy before the server of a URL, and the URL through it. What else the URL says stays as it is.
+pub(crate) async fn through_proxy(url: &str) -> (Proxy, String) {
+    let parsed: RegistryUrl = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
+    let (host, default) = (parsed.host().unwrap_or("127.0.0.1"), if url.starts_with("mysql") { 3306 } else { 5432 });
+    let mut addresses = (host, parsed.port().unwrap_or(default)).to_socket_addrs().expect("the address of the server");
+    let proxy = Proxy::start(addresses.next().expect("an address")).await;
+    let (scheme, rest) = url.split_once("://").expect("a URL with a scheme");
+    let (authority, path) = rest.split_once('/').expect("a URL with a database");
+    let user = authority.rsplit_once('@').map(|(user, _)| format!("{user}@")).unwrap_or_default();
+    let url = format!("{scheme}://{user}127.0.0.1:{}/{path}", proxy.port);
+    (proxy, url)
 }
 
 /// Few connections: the servers of a test machine have a hundred, and tests have many processes.

@@ -1,13 +1,15 @@
-//! A proxy before a database server: counts round trips, and loses answers.
+//! A proxy before a server: counts round trips, loses answers, holds them, and falls silent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use feast_registry_conformance::Link;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// How long a server is left to work on a request whose answer is lost.
 const LOSES_FOR: Duration = Duration::from_millis(30);
@@ -22,16 +24,31 @@ pub(crate) struct Proxy {
 struct State {
     /// Requests that began after an answer: round trips.
     turns: AtomicUsize,
+    /// The same with the first request of each connection.
+    requests: AtomicUsize,
+    way: watch::Sender<Way>,
     /// The turn whose answer is to be lost, together with the connection; 0 is none.
     cut_at: AtomicUsize,
     cuts: AtomicUsize,
 }
 
+/// What may pass.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way {
+    /// The request whose answer is the first that is held.
+    holds_from: Option<usize>,
+    is_stalled: bool,
+    /// How often all connections were ended.
+    cuts: usize,
+}
+
 /// One connection through the proxy.
 #[derive(Default)]
-struct Link {
+struct Connection {
     is_answering: AtomicBool,
     loses: AtomicBool,
+    /// Which of all requests its last was; 0 is none.
+    request: AtomicUsize,
 }
 
 impl Proxy {
@@ -75,20 +92,54 @@ impl Proxy {
     }
 }
 
+impl Link for Proxy {
+    fn hold_answers(&self, after: usize) {
+        let from = self.state.requests.load(Ordering::SeqCst) + after + 1;
+        self.state.way.send_modify(|way| way.holds_from = Some(from));
+    }
+
+    fn stall(&self) {
+        self.state.way.send_modify(|way| way.is_stalled = true);
+    }
+
+    fn cut(&self) {
+        self.state.way.send_modify(|way| *way = Way { cuts: way.cuts + 1, ..Way::default() });
+    }
+
+    fn resume(&self) {
+        self.state.way.send_modify(|way| (way.holds_from, way.is_stalled) = (None, false));
+    }
+}
+
+impl State {
+    /// Waits until the way lets something pass.
+    async fn passes(&self, passes: impl Fn(&Way) -> bool) {
+        self.way.subscribe().wait_for(passes).await.expect("the state has the sender");
+    }
+}
+
 async fn relay(client: TcpStream, server: TcpStream, state: Arc<State>) {
-    let link = Link::default();
+    let link = Connection::default();
+    let cuts = state.way.borrow().cuts;
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     // The first to end closes both.
     tokio::select! {
         () = requests(from_client, to_server, &state, &link) => {}
         () = answers(from_server, to_client, &state, &link) => {}
+        () = state.passes(|way| way.cuts > cuts) => {}
     }
 }
 
-async fn requests(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, state: &State, link: &Link) {
+async fn requests(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, state: &State, link: &Connection) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(length @ 1..) = client.read(&mut buffer).await {
-        if link.is_answering.swap(false, Ordering::SeqCst) {
+        let is_first = link.request.load(Ordering::SeqCst) == 0;
+        let follows_an_answer = link.is_answering.swap(false, Ordering::SeqCst);
+        state.passes(|way| !way.is_stalled).await;
+        if is_first || follows_an_answer {
+            link.request.store(state.requests.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        }
+        if follows_an_answer {
             let turn = state.turns.fetch_add(1, Ordering::SeqCst) + 1;
             if state.cut_at.compare_exchange(turn, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 link.loses.store(true, Ordering::SeqCst);
@@ -100,7 +151,7 @@ async fn requests(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, state: 
     }
 }
 
-async fn answers(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, state: &State, link: &Link) {
+async fn answers(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, state: &State, link: &Connection) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(length @ 1..) = server.read(&mut buffer).await {
         if link.loses.load(Ordering::SeqCst) {
@@ -109,6 +160,10 @@ async fn answers(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, state: &
             while let Ok(Ok(1..)) = tokio::time::timeout(LOSES_FOR, server.read(&mut buffer)).await {}
             return;
         }
+        let is_held = |way: &Way| {
+            way.is_stalled || way.holds_from.is_some_and(|from| link.request.load(Ordering::SeqCst) >= from)
+        };
+        state.passes(|way| !is_held(way)).await;
         link.is_answering.store(true, Ordering::SeqCst);
         if client.write_all(&buffer[..length]).await.is_err() {
             break;

@@ -15,6 +15,8 @@ use feast_registry_core::{
 };
 use prost::Message;
 
+use crate::promises::{self, Promises};
+
 /// What is wrong with a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
@@ -69,6 +71,42 @@ pub(crate) enum Flaw {
     RemovesForAnybody,
     IsGoneOnceRemoved,
     DiesWithItsHandle,
+    // Identities.
+    ForgetsIdentities,
+    RemembersSixteen,
+    ForgetsWhenRemoved,
+    NotesIdentitiesLate,
+    RemembersRefusals,
+    // The journal.
+    JournalsRefusals,
+    JournalsLate,
+    JournalsNoRemovals,
+    ForgetsOrigins,
+    RoundsTimes,
+    ForgetsWhatWasBefore,
+    ForgetsTheJournalWhenRemoved,
+    JournalRepeatsTheLast,
+    NeverCompacts,
+    NumbersEarly,
+    NumbersByHandle,
+    // Deadlines and callers who leave.
+    IgnoresDeadlines,
+    DoesItLater,
+    SaysExceededWhenDone,
+    LeaksPermits,
+    TornByDrops,
+    LocksWhilePreparing,
+    // The way to the storage.
+    GuessesFromExpectations,
+    TakesLostForDone,
+    TakesSilenceForNotDone,
+    HangsWithItsServer,
+    KeepsDeadSessions,
+    // Pages.
+    PagesIgnoreCase,
+    PagesIncludeTheirStart,
+    PagesLoseTheirPlace,
+    PagesCountTooMuch,
 }
 
 /// A handle on a storage.
@@ -89,6 +127,7 @@ pub(crate) struct State {
     was_removed: AtomicBool,
     prepared: AtomicUsize,
     commits: AtomicUsize,
+    promises: Arc<promises::State>,
 }
 
 impl Handle {
@@ -269,12 +308,12 @@ fn metadata_key(view: &Key) -> Option<Key> {
 }
 
 /// The deadline of what a flawed backend does by itself.
-fn patience() -> Deadline {
+pub(crate) fn patience() -> Deadline {
     Deadline::after(Duration::from_secs(60))
 }
 
 /// Long enough for others to come between.
-fn dawdle() {
+pub(crate) fn dawdle() {
     std::thread::sleep(Duration::from_micros(100));
 }
 
@@ -436,5 +475,6 @@ impl Backend for Handle {
 
 /// A handle with a flaw around one that has none.
 pub(crate) fn flawed(inner: Arc<dyn Backend>, flaw: Flaw, mode: SchemaMode, storage: Arc<State>) -> Arc<dyn Backend> {
+    let inner = Promises::around(inner, flaw, Arc::clone(&storage.promises));
     Arc::new(Handle { flaw, inner, mode, storage, seen: Mutex::default() })
 }

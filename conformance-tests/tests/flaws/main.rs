@@ -2,6 +2,8 @@
 //! flaw must pass all of them. A test that nothing fails tests nothing.
 
 mod backend;
+mod link;
+mod promises;
 mod storage;
 
 use std::collections::BTreeSet;
@@ -221,7 +223,67 @@ flaws! {
     removes_never: RemovesNever => ["storage::only_a_storage_without_projects_is_removed"],
     removes_for_anybody: RemovesForAnybody => ["storage::only_auto_removes"],
     is_gone_once_removed: IsGoneOnceRemoved => ["storage::a_removed_storage_is_usable"],
+    forgets_identities: ForgetsIdentities => [
+        "exactly_once::a_commit_that_is_sent_again_is_answered_as_before",
+        "exactly_once::what_others_did_since_is_not_undone",
+        "exactly_once::a_hundred_commits_by_others_make_nothing_forgotten",
+        "exactly_once::a_storage_that_was_removed_remembers",
+        "exactly_once::copies_that_race_take_effect_once",
+        "exactly_once::a_commit_that_was_refused_may_be_sent_again",
+    ],
+    remembers_sixteen: RemembersSixteen => [
+        "exactly_once::a_hundred_commits_by_others_make_nothing_forgotten",
+        "network::a_commit_whose_answer_is_lost_is_not_done_again",
+    ],
+    forgets_when_removed: ForgetsWhenRemoved => ["exactly_once::a_storage_that_was_removed_remembers"],
+    notes_identities_late: NotesIdentitiesLate => ["exactly_once::copies_that_race_take_effect_once"],
+    remembers_refusals: RemembersRefusals => ["exactly_once::a_commit_that_was_refused_may_be_sent_again"],
+    journals_refusals: JournalsRefusals => ["journal::every_commit_has_one_entry"],
+    journals_late: JournalsLate => ["journal::every_commit_has_one_entry"],
+    journals_no_removals: JournalsNoRemovals => [
+        "journal::an_entry_says_what_was_there_before_and_after",
+        "journal::its_replay_is_the_state",
+    ],
+    forgets_origins: ForgetsOrigins => ["journal::every_commit_has_one_entry"],
+    rounds_times: RoundsTimes => ["journal::every_commit_has_one_entry"],
+    forgets_what_was_before: ForgetsWhatWasBefore => [
+        "journal::an_entry_says_what_was_there_before_and_after",
+        "journal::its_replay_is_the_state",
+    ],
+    forgets_the_journal_when_removed: ForgetsTheJournalWhenRemoved => [
+        "journal::it_outlives_the_removal_of_the_storage",
+    ],
+    journal_repeats_the_last: JournalRepeatsTheLast => ["journal::a_reader_goes_on_where_it_was"],
+    never_compacts: NeverCompacts => ["journal::an_unknown_place_is_said_to_be_compacted"],
+    numbers_early: NumbersEarly => ["journal::a_reader_misses_nothing_while_others_write"],
+    numbers_by_handle: NumbersByHandle => ["journal::revisions_grow_in_the_order_of_commits"],
+    ignores_deadlines: IgnoresDeadlines => ["deadlines::nothing_is_done_whose_deadline_is_over"],
+    does_it_later: DoesItLater => ["deadlines::what_is_given_up_in_a_queue_is_never_done"],
+    says_exceeded_when_done: SaysExceededWhenDone => ["deadlines::what_is_given_up_in_a_queue_is_never_done"],
+    leaks_permits: LeaksPermits => [
+        "cancellation::dropped_reads_leave_nothing_behind",
+        "cancellation::dropped_looks_at_the_journal_leave_nothing_behind",
+        "cancellation::dropped_commits_are_done_whole_or_not_at_all",
+    ],
+    torn_by_drops: TornByDrops => ["cancellation::dropped_commits_are_done_whole_or_not_at_all"],
+    locks_while_preparing: LocksWhilePreparing => ["cancellation::dropped_preparations_and_removals_may_be_repeated"],
+    guesses_from_expectations: GuessesFromExpectations => ["network::a_commit_whose_answer_is_lost_is_not_done_again"],
+    takes_lost_for_done: TakesLostForDone => ["network::a_commit_that_is_lost_on_its_way_is_done"],
+    takes_silence_for_not_done: TakesSilenceForNotDone => [
+        "network::calls_end_with_their_deadline_though_nothing_answers",
+    ],
+    hangs_with_its_server: HangsWithItsServer => ["network::calls_end_with_their_deadline_though_nothing_answers"],
+    keeps_dead_sessions: KeepsDeadSessions => ["network::a_handle_goes_on_after_its_sessions_were_ended"],
+    pages_ignore_case: PagesIgnoreCase => ["pages::pages_are_parts_of_a_list_by_project_and_name"],
+    pages_include_their_start: PagesIncludeTheirStart => [
+        "pages::pages_are_parts_of_a_list_by_project_and_name",
+        "pages::a_page_goes_on_after_what_is_gone",
+        "pages::a_page_counts_what_its_query_asks_for",
+    ],
+    pages_lose_their_place: PagesLoseTheirPlace => ["pages::a_page_goes_on_after_what_is_gone"],
+    pages_count_too_much: PagesCountTooMuch => ["pages::a_page_counts_what_its_query_asks_for"],
     dies_with_its_handle: DiesWithItsHandle => [
+        "journal::it_outlives_its_handle",
         "storage::everything_outlives_its_handle",
         "reads::an_acknowledged_write_is_seen_by_every_handle",
     ],

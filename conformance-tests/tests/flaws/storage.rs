@@ -5,13 +5,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Storage, this_program, worker};
+use feast_registry_conformance::{Exception, Factory, Link, Storage, this_program, worker};
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, MemoryBackend, Result};
 use feast_registry_sqlite::SqliteBackend;
 use tempfile::TempDir;
 
 use crate::backend::{Flaw, State, flawed};
+use crate::link::{Linked, Way};
 
 /// Makes storages in memory, with a flaw.
 pub(crate) struct InMemory(pub(crate) Flaw);
@@ -40,6 +41,12 @@ impl Storage for Memory {
         let is_alone = self.flaw == Flaw::DiesWithItsHandle;
         let inner = if is_alone { Arc::new(MemoryBackend::new()) } else { Arc::clone(&self.inner) };
         Ok(flawed(inner, self.flaw, mode, Arc::clone(&self.state)))
+    }
+
+    async fn open_with_link(&self, mode: SchemaMode) -> Result<Option<(Arc<dyn Backend>, Arc<dyn Link>)>> {
+        let way = Arc::new(Way::default());
+        let flawed = flawed(Arc::clone(&self.inner), self.flaw, mode, Arc::clone(&self.state));
+        Ok(Some((Arc::new(Linked::new(flawed, self.flaw, Arc::clone(&way))), way)))
     }
 
     fn worker(&self) -> Option<Command> {

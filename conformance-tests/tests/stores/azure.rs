@@ -102,6 +102,7 @@ impl Azurite {
                 setting("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT),
                 setting("REGISTRY_BLOB_KEY", KEY),
             ],
+            server: self.address,
             worker,
         }
     }

@@ -70,6 +70,7 @@ pub(crate) fn object(server: &Server, worker: &'static str) -> Object {
     Object {
         url: format!("gs://bucket/tests/{}/registry.db", number()),
         settings: vec![("STORAGE_EMULATOR_HOST".to_owned(), format!("http://{}", server.address))],
+        server: server.address,
         worker,
     }
 }

@@ -6,6 +6,9 @@ pub(crate) mod azure;
 pub(crate) mod gcs;
 pub(crate) mod s3;
 
+#[path = "../databases/proxy.rs"]
+mod proxy;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -13,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Storage, this_program};
+use feast_registry_conformance::{Exception, Factory, Link, Storage, this_program};
 use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl, SchemaMode};
 use feast_registry_core::{Backend, Result};
 use feast_registry_file::FileBackend;
@@ -22,6 +25,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+
+use proxy::Proxy;
 
 /// Where a worker finds the object, and the settings of the store: lines of a name, `=` and a value.
 const URL: &str = "REGISTRY_URL";
@@ -143,6 +148,8 @@ fn counting(inner: Handler, counts: Arc<Counts>) -> Handler {
 pub(crate) struct Object {
     pub(crate) url: String,
     pub(crate) settings: Vec<(String, String)>,
+    /// The server, whose address is in the settings.
+    pub(crate) server: SocketAddr,
     /// The test that other processes run.
     pub(crate) worker: &'static str,
 }
@@ -162,6 +169,16 @@ pub(crate) fn open_as(url: &str, config: ObjectStoreConfig, mode: SchemaMode) ->
 impl Storage for Object {
     async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
         Ok(Arc::new(self.backend(mode)?))
+    }
+
+    async fn open_with_link(&self, mode: SchemaMode) -> Result<Option<(Arc<dyn Backend>, Arc<dyn Link>)>> {
+        let proxy = Proxy::start(self.server).await;
+        let through = format!("127.0.0.1:{}", proxy.port);
+        let settings = self.settings.iter();
+        let settings =
+            settings.map(|(name, value)| (name.clone(), value.replace(&self.server.to_string(), &through))).collect();
+        let config = ObjectStoreConfig { settings, ..Default::default() };
+        Ok(Some((Arc::new(open_as(&self.url, config, mode)?), Arc::new(proxy))))
     }
 
     fn worker(&self) -> Option<std::process::Command> {

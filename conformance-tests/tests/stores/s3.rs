@@ -84,6 +84,7 @@ impl S3 {
                 setting("AWS_SKIP_SIGNATURE", (self.conditions == Conditions::Ignored).to_string()),
                 setting("AWS_REGION", "us-east-1".to_owned()),
             ],
+            server: self.server.address,
             worker,
         }
     }

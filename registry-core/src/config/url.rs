@@ -77,6 +77,11 @@ impl RegistryUrl {
         &self.scheme
     }
 
+    /// Whether the registry is kept in one file, in a folder or in an object store.
+    pub fn is_file(&self) -> bool {
+        matches!(self.scheme(), "file" | "s3" | "gs" | "az" | "abfss" | "https")
+    }
+
     /// The Python driver that is named after a `+`, as `psycopg2` in `postgresql+psycopg2://`.
     pub fn driver(&self) -> Option<&str> {
         self.driver.as_deref()

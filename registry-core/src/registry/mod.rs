@@ -1,70 +1,52 @@
 //! The registry: typed verbs over a backend, with Feast's rules, retries and a cache.
 
+mod adopt;
+mod edit;
 mod later;
+mod options;
 mod read;
+#[cfg(test)]
+mod tests;
+mod transact;
 mod write;
 
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use prost_types::Timestamp;
+use tokio::sync::Semaphore;
 
-use crate::backend::{Backend, Commit, Key, Limits, Outcome, Query, Record, Write};
+use crate::backend::{Backend, Key, Limits};
 use crate::cache::Cache;
 use crate::config::{CacheConfig, CacheMode};
 use crate::deadline::Deadline;
-use crate::draft::{Context, Draft, Fetched};
-use crate::error::{Error, ErrorKind, Result};
-use crate::locks::{Locks, Reach};
-use crate::rules;
+use crate::environment::Environment;
+use crate::error::{Error, Result};
+use crate::journal::{JournalEntry, Revision};
+use crate::locks::Locks;
 
+pub use edit::{Edit, Edited};
+pub use options::{CallOptions, Freshness, RegistryOptions};
 pub use read::{FeatureViewVersion, ListFilter};
-
-/// How long a write goes on trying against other writers of the same objects.
-const RETRY_FOR: Duration = Duration::from_secs(30);
-/// The longest pause between two tries.
-const MAX_BACKOFF: Duration = Duration::from_millis(64);
-
-/// How a registry behaves, whatever stores it.
-#[derive(Debug, Clone, Default)]
-pub struct RegistryOptions {
-    /// How cached reads are kept fresh.
-    pub cache: CacheConfig,
-    /// Removes Feast's old `feast_metadata` and writes none (Feast: `purge_feast_metadata`).
-    pub purge_feast_metadata: bool,
-    /// Objects of [`Registry::apply_later`] wait for a commit, as suits storages that are written whole. Else they are
-    /// written at once.
-    pub defers: bool,
-    /// Only reads: opening changes nothing, and writes are refused. The backend is to be one that makes nothing.
-    pub read_only: bool,
-}
-
-/// How old an answer may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freshness {
-    /// It may come from memory: this process's own writes show at once, those of others within `cache_ttl_seconds`
-    /// (Feast: `allow_cache=True`).
-    Cached,
-    /// It is read from the storage (Feast: `allow_cache=False`).
-    Stored,
-}
-
-impl Freshness {
-    /// What Feast's `allow_cache` means.
-    pub fn allow_cache(allow: bool) -> Self {
-        if allow { Freshness::Cached } else { Freshness::Stored }
-    }
-}
 
 /// A feature registry.
 ///
-/// Cloning gives another handle on the same one. Its methods want a tokio runtime. Every write is atomic, durable when
-/// it returns, and completes even if the future that waits for it is dropped. Writers may race, within this process and
-/// between processes: each write decides again from what another has left, until it is done or half a minute is over.
+/// Cloning gives another handle on the same one, and so does [`with_call`](Self::with_call), whose calls have a deadline,
+/// an author and a reason. The methods want a tokio runtime.
+///
+/// Every write is atomic, and durable when it returns. Writers may race, within this process and between processes: each
+/// write decides again from what another has left, until it is done or its deadline is over. A write may be dropped at any
+/// await: what has not been sent to the storage then ends without effect, and a commit that has been sent is seen through
+/// (`a_write_is_finished_though_nobody_waits_for_it`, `a_write_that_still_queues_ends_with_its_caller`).
+///
+/// Any call may fail with [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) and
+/// [`Overloaded`](crate::ErrorKind::Overloaded), which say that nothing was done, and with what the storage says. Only
+/// writes fail with [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome).
 #[derive(Clone)]
 pub struct Registry {
     inner: Arc<Inner>,
+    call: CallOptions,
 }
 
 struct Inner {
@@ -72,16 +54,22 @@ struct Inner {
     /// Where reads go that do not decide a write, if not to the backend itself.
     replica: Option<Arc<dyn Backend>>,
     limits: Limits,
-    cache: Cache,
+    cache: Arc<Cache>,
     locks: Locks,
+    writes: Arc<Semaphore>,
+    stored_reads: Arc<Semaphore>,
+    call_timeout: Duration,
+    environment: Arc<dyn Environment>,
     keeps_metadata: bool,
+    keeps_tables: bool,
     is_read_only: bool,
     defers: bool,
     later: later::Later,
 }
 
 impl Registry {
-    /// Opens a registry: makes the storage ready as `schema_mode` says, and takes in what older Feast versions left.
+    /// Opens a registry: makes the storage ready as its backend was told to, and takes in what older Feast versions left.
+    /// May take as long as [`RegistryOptions::call_timeout`] says.
     ///
     /// # Errors
     /// What [`Backend::prepare`] says, and what a first read and write may.
@@ -101,32 +89,48 @@ impl Registry {
         replica: Option<Arc<dyn Backend>>,
         options: RegistryOptions,
     ) -> Result<Self> {
-        let deadline = Deadline::after(RETRY_FOR);
+        let deadline = Deadline::after(options.call_timeout);
         backend.prepare(&deadline).await?;
         if let Some(replica) = &replica {
             replica.prepare(&deadline).await?;
         }
         let limits = backend.limits();
+        for promise in &limits.unkept {
+            tracing::warn!("{promise}");
+        }
+        let CacheConfig { mode, ttl } = options.cache;
+        let permits = |number: usize| Arc::new(Semaphore::new(number.min(Semaphore::MAX_PERMITS)));
+        let source = Arc::clone(replica.as_ref().unwrap_or(&backend));
         let inner = Inner {
-            cache: Cache::new(options.cache, limits.keeps_order),
+            cache: Cache::new(options.cache, limits.keeps_order, source),
             limits,
             backend,
             replica,
             locks: Locks::new(),
+            writes: permits(options.max_writes),
+            stored_reads: permits(options.max_stored_reads),
+            call_timeout: options.call_timeout,
+            environment: options.environment,
             keeps_metadata: !options.purge_feast_metadata,
+            keeps_tables: options.keep_tables,
             is_read_only: options.read_only,
             defers: options.defers && !options.read_only,
             later: later::Later::default(),
         };
-        let registry = Self { inner: Arc::new(inner) };
+        let registry = Self { inner: Arc::new(inner), call: CallOptions::default() };
         if !options.read_only {
-            registry.adopt_old_projects().await?;
+            registry.adopt_old_projects(deadline).await?;
         }
-        let CacheConfig { mode, ttl } = registry.inner.cache.config();
-        if *mode == CacheMode::Thread && *ttl > Duration::ZERO {
-            tokio::spawn(refresh_forever(Arc::downgrade(&registry.inner), *ttl));
+        if mode == CacheMode::Thread && ttl > Duration::ZERO {
+            tokio::spawn(Cache::refresh_forever(Arc::downgrade(&registry.inner.cache)));
         }
         Ok(registry)
+    }
+
+    /// A handle on the same registry whose calls are made in this way. It costs next to nothing.
+    #[must_use]
+    pub fn with_call(&self, call: CallOptions) -> Self {
+        Self { inner: Arc::clone(&self.inner), call }
     }
 
     /// Where the registry is stored, without secrets.
@@ -134,57 +138,64 @@ impl Registry {
         self.inner.backend.location()
     }
 
-    /// Reads everything anew for cached reads (Feast: `refresh`).
-    pub async fn refresh(&self) -> Result<()> {
-        self.inner.settle().await;
-        self.inner.cache.refresh(self.inner.reads()).await
-    }
-
-    /// Registries of Feast before 0.40 had no project objects; with `purge_feast_metadata`, their old form then goes.
-    async fn adopt_old_projects(&self) -> Result<()> {
-        let queries = rules::fetch_for_adoption();
-        let answers = match self.inner.backend.read(&queries, &Deadline::after(RETRY_FOR)).await {
-            // With `schema_mode: skip` the tables may be made later: there is nothing old in those.
-            Err(error) if error.kind() == ErrorKind::SchemaMissing => return Ok(()),
-            answers => answers?,
-        };
-        let metadata = answers.into_iter().next().unwrap_or_default();
-        let identities: Vec<(String, i64)> = metadata
-            .iter()
-            .filter_map(|record| match &record.key {
-                Key::Metadata { project, name } if name == Key::PROJECT_UUID => Some((project.clone(), record.updated)),
-                _ => None,
-            })
-            .collect();
-        if identities.is_empty() {
-            return Ok(());
-        }
-        let purged: Vec<Key> = if self.inner.keeps_metadata {
-            Vec::new()
-        } else {
-            metadata.into_iter().map(|record| record.key).collect()
-        };
-        let projects = identities.iter().map(|(project, _)| Key::project_object(project)).collect();
-        self.transact(vec![Query::Keys(projects)], Reach::Projects, move |draft, ctx| {
-            purged.iter().cloned().for_each(|key| draft.delete(key));
-            rules::adopt(draft, ctx, &identities)
-        })
-        .await
-    }
-
-    /// Reads, lets a rule decide, commits; and again, if another writer was there in between.
+    /// Reads everything anew for cached reads (Feast: `refresh`), with a read that begins after this call; callers who
+    /// come at the same time share one. It goes on when its callers are gone.
     ///
-    /// It runs as a task of its own, so that a caller who goes away cannot leave a commit whose result the cache misses.
-    async fn transact<T: Send + 'static>(
-        &self,
-        queries: Vec<Query>,
-        reach: Reach,
-        rule: impl FnMut(&mut Draft<'_>, &mut Context<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.inner.settle().await;
-        let inner = Arc::clone(&self.inner);
-        let task = tokio::spawn(async move { inner.transact(&queries, reach, rule).await });
-        task.await.map_err(|error| Error::internal("a write of the registry was aborted").with_source(error))?
+    /// # Errors
+    /// Why the storage could not be read: cached reads then have what they had before.
+    pub async fn refresh(&self) -> Result<()> {
+        self.inner.cache.refresh(&self.deadline()).await
+    }
+
+    /// How long ago what cached reads have was read from the storage; `None` when it never was.
+    pub fn cache_age(&self) -> Option<Duration> {
+        self.inner.cache.age()
+    }
+
+    /// Objects that are stored and cannot be decoded, as far as reads have met them. They are left out of lists, each is
+    /// logged once for each state that it is in, and a call that asks for one fails with
+    /// [`Corrupt`](crate::ErrorKind::Corrupt). Applying the whole object again, or deleting it, mends it.
+    pub fn undecodable(&self) -> Vec<Key> {
+        self.inner.cache.unsound().keys()
+    }
+
+    /// The entries of the journal that come after a revision, or from the oldest that is kept, in commit order; at most
+    /// `limit`. After an empty answer there is nothing yet.
+    ///
+    /// # Errors
+    /// [`Compacted`](crate::ErrorKind::Compacted) when the journal no longer has the revision;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the storage has no journal.
+    pub async fn journal(&self, after: Option<Revision>, limit: usize) -> Result<Vec<JournalEntry>> {
+        let _permit = self.inner.admit_read()?;
+        let deadline = self.deadline();
+        let journal = self.inner.backend.journal(after, limit, &deadline);
+        deadline.wait_for("the journal to be read", journal).await?
+    }
+
+    /// Ends what the registry keeps up: what waits for a commit is written, the cache is no longer refreshed, and the
+    /// storage is let go of. Other handles are of no use afterwards.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit): what waited and could not be written is lost. The rest is done all the same.
+    pub async fn close(&self) -> Result<()> {
+        let written = self.commit().await;
+        self.inner.cache.close();
+        self.inner.backend.close().await;
+        if let Some(replica) = &self.inner.replica {
+            replica.close().await;
+        }
+        written
+    }
+
+    /// When a call of this handle is over that begins now.
+    fn deadline(&self) -> Deadline {
+        self.call.deadline(self.inner.call_timeout)
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("location", &self.location()).field("call", &self.call).finish_non_exhaustive()
     }
 }
 
@@ -194,96 +205,10 @@ impl Inner {
         &**self.replica.as_ref().unwrap_or(&self.backend)
     }
 
-    async fn transact<T>(
-        &self,
-        queries: &[Query],
-        reach: Reach,
-        mut rule: impl FnMut(&mut Draft<'_>, &mut Context<'_>) -> Result<T>,
-    ) -> Result<T> {
-        if self.is_read_only {
-            return Err(Error::new(ErrorKind::ReadOnly, "this registry was opened for reading only"));
-        }
-        let keys: Vec<Key> = queries
-            .iter()
-            .filter_map(|query| if let Query::Keys(keys) = query { Some(keys.as_slice()) } else { None })
-            .flatten()
-            .cloned()
-            .collect();
-        let _places = self.locks.enter(&keys, reach).await;
-        let began = Instant::now();
-        let deadline = Deadline::after(RETRY_FOR);
-        for attempt in 0_u32.. {
-            let fetched = Fetched::new(queries, self.backend.read(queries, &deadline).await?);
-            let mut draft = Draft::new(&fetched);
-            let mut ctx = Context { now: now(), new_uuid: &mut new_uuid, keeps_metadata: self.keeps_metadata };
-            let value = rule(&mut draft, &mut ctx)?;
-            if draft.is_empty() {
-                return Ok(value);
-            }
-            let commit = draft.into_commit();
-            self.check_sizes(&commit)?;
-            let writes = commit.writes.clone();
-            match self.backend.commit(commit, &deadline).await? {
-                Outcome::Committed { .. } => {
-                    self.cache.apply(writes);
-                    return Ok(value);
-                }
-                Outcome::Conflict(key) if began.elapsed() > RETRY_FOR => {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        format!("other writers kept changing {key} for {} s; try again", RETRY_FOR.as_secs()),
-                    ));
-                }
-                Outcome::Conflict(key) => {
-                    tracing::debug!(%key, attempt, "another writer was faster; deciding again");
-                    tokio::time::sleep(backoff(attempt)).await;
-                }
-            }
-        }
-        Err(Error::internal("a write ran out of attempts"))
+    /// Lets a reader of the storage in.
+    fn admit_read(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Error> {
+        transact::admit(&self.stored_reads, "reads from the storage")
     }
-
-    fn check_sizes(&self, commit: &Commit) -> Result<()> {
-        for write in &commit.writes {
-            if let Write::Put(Record { key, value, .. }) = write
-                && value.len() > self.limits.value_bytes
-            {
-                let (size, limit) = (value.len(), self.limits.value_bytes);
-                return Err(Error::invalid(format!(
-                    "{key} has {size} bytes, and this registry stores at most {limit}"
-                )));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A random pause of up to 1, 2, 4, … ms, so that writers who met once do not meet again.
-fn backoff(attempt: u32) -> Duration {
-    let longest = MAX_BACKOFF.min(Duration::from_millis(1 << attempt.min(10)));
-    longest.mul_f64(fastrand::f64())
-}
-
-/// Now (UTC), in whole microseconds. A clock before 1970 counts as 1970.
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp { seconds: since.as_secs() as i64, nanos: (since.subsec_micros() * 1000) as i32 }
-}
-
-/// Refreshes the cache every `ttl` until the registry is gone (Feast: `cache_mode: thread`).
-async fn refresh_forever(registry: Weak<Inner>, ttl: Duration) {
-    loop {
-        let Some(inner) = registry.upgrade() else { return };
-        if let Err(error) = inner.cache.refresh(inner.reads()).await {
-            tracing::warn!(%error, "the cached registry could not be refreshed");
-        }
-        drop(inner);
-        tokio::time::sleep(ttl).await;
-    }
-}
-
-fn new_uuid() -> String {
-    uuid::Uuid::new_v4().to_string()
 }
 
 /// The text of a fact.

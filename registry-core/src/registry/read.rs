@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::slice;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 use prost_types::Timestamp;
 
 use crate::backend::{INFRA_NAME, Key, Query, Record};
-use crate::deadline::Deadline;
+use crate::cache::{Contents, Listed};
 use crate::encoded::{Encoded, Object};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{self, Feature};
 use crate::kind::{FeastObject, Kind};
 use crate::lineage::{self, Lineage};
 use crate::proto::core::{self, ProjectMetadata};
-use crate::registry::{Freshness, RETRY_FOR, Registry, fact};
+use crate::registry::{Freshness, Registry, fact};
 use crate::{rules, wire};
+
+/// How long the storage is given to answer a ping.
+const PING_FOR: Duration = Duration::from_secs(5);
 
 /// Which objects a list has.
 #[derive(Debug, Clone, Default)]
@@ -71,18 +75,61 @@ impl Registry {
     }
 
     /// The first of these kinds that has an object of this name.
+    ///
+    /// # Errors
+    /// `Corrupt` when it cannot be decoded.
     async fn find(&self, kinds: &[Kind], project: &str, name: &str, freshness: Freshness) -> Result<Option<Object>> {
-        match freshness {
-            Freshness::Cached => {
-                self.inner.settle().await;
-                self.inner.cache.ensure_fresh(self.inner.reads()).await?;
-                Ok(kinds.iter().find_map(|kind| self.inner.cache.get(*kind, project, name)))
-            }
-            Freshness::Stored => {
-                let keys = kinds.iter().map(|kind| Key::object(*kind, project, name)).collect();
-                Ok(self.read(Query::Keys(keys)).await?.into_iter().next().and_then(object_of))
-            }
+        if freshness == Freshness::Stored || self.inner.overlay().is_some() {
+            return self.find_record(kinds, project, name, freshness).await;
         }
+        let look = |contents: &Contents| {
+            let mut entries = kinds.iter().filter_map(|kind| Some((*kind, contents.entry(*kind, project, name)?)));
+            let (kind, entry) = entries.next()?;
+            Some((Object { kind, bytes: entry.bytes.clone() }, entry.is_sound))
+        };
+        match self.cached(look).await? {
+            Some((object, false)) => {
+                let key = Key::object(object.kind, project, name);
+                self.inner.cache.check(&Record::new(key, object.bytes.clone(), 0)).map(|()| Some(object))
+            }
+            found => Ok(found.map(|(object, _)| object)),
+        }
+    }
+
+    /// The same from the storage, or with what waits to be written.
+    async fn find_record(
+        &self,
+        kinds: &[Kind],
+        project: &str,
+        name: &str,
+        freshness: Freshness,
+    ) -> Result<Option<Object>> {
+        let keys: Vec<Key> = kinds.iter().map(|kind| Key::object(*kind, project, name)).collect();
+        let found = match freshness {
+            Freshness::Stored => self.read(Query::Keys(keys)).await?.into_iter().next(),
+            Freshness::Cached => {
+                let overlay = self.inner.overlay().unwrap_or_default();
+                let mut records = self.cached(|contents| contents.records_of(&keys)).await?;
+                overlay.show(&Query::Keys(keys), &mut records, self.inner.limits.keeps_order);
+                records.into_iter().next()
+            }
+        };
+        let Some(record) = found else { return Ok(None) };
+        self.inner.cache.check(&record)?;
+        Ok(object_of(record))
+    }
+
+    /// Looks at what is in memory, once that is filled and as fresh as it has to be. Looks once, and allocates and waits
+    /// for nothing of its own when it is.
+    async fn cached<T>(&self, look: impl FnOnce(&Contents) -> T) -> Result<T> {
+        let cache = &self.inner.cache;
+        let look = match cache.read_if_fresh(look) {
+            Ok(found) => return Ok(found),
+            Err(look) => look,
+        };
+        let _permit = if cache.is_warm() { None } else { Some(self.inner.admit_read()?) };
+        cache.freshen(|| self.deadline()).await?;
+        cache.read(look)
     }
 
     /// The infrastructure of a project; empty when there is none, also for a project that is not there.
@@ -115,25 +162,37 @@ impl Registry {
         freshness: Freshness,
     ) -> Result<Vec<Object>> {
         let since = filter.updated_since.map(|moment| moment.seconds);
-        let mut objects: Vec<Object> = match freshness {
-            Freshness::Cached => {
-                self.inner.settle().await;
-                self.inner.cache.ensure_fresh(self.inner.reads()).await?;
-                let listed = kinds.iter().flat_map(|kind| self.inner.cache.list(*kind, project));
-                let recent = listed.filter(|(_, updated)| since.is_none_or(|since| *updated >= since));
-                recent.map(|(object, _)| object).collect()
+        let queries = || -> Vec<Query> {
+            let project = || project.map(str::to_owned);
+            let query =
+                |kind: &Kind| Query::Objects { kind: *kind, project: project(), updated_since: since, page: None };
+            kinds.iter().map(query).collect()
+        };
+        let overlay = self.inner.overlay();
+        let mut objects: Vec<Object> = match (freshness, overlay) {
+            (Freshness::Cached, None) => {
+                let listed = self.cached(|contents| {
+                    kinds.iter().map(|kind| contents.list(*kind, project)).collect::<Vec<Vec<Listed>>>()
+                });
+                let recent = |listed: &Listed| since.is_none_or(|since| listed.updated >= since);
+                listed.await?.into_iter().flatten().filter(recent).map(|listed| listed.object).collect()
             }
-            Freshness::Stored => {
-                let query = |kind: &Kind| Query::Objects {
-                    kind: *kind,
-                    project: project.map(str::to_owned),
-                    updated_since: since,
-                    page: None,
-                };
-                let queries: Vec<Query> = kinds.iter().map(query).collect();
-                self.inner.settle().await;
-                let answers = self.inner.reads().read(&queries, &Deadline::after(RETRY_FOR)).await?;
-                answers.into_iter().flatten().filter_map(object_of).collect()
+            (Freshness::Cached, Some(overlay)) => {
+                let records = self.cached(|contents| {
+                    kinds.iter().map(|kind| contents.records(*kind, project)).collect::<Vec<Vec<Record>>>()
+                });
+                let mut found = Vec::new();
+                for (query, mut answer) in queries().iter().zip(records.await?) {
+                    answer.retain(|record| since.is_none_or(|since| record.updated >= since));
+                    overlay.show(query, &mut answer, self.inner.limits.keeps_order);
+                    found.extend(answer.into_iter().filter_map(object_of));
+                }
+                found
+            }
+            (Freshness::Stored, _) => {
+                let mut records: Vec<Record> = self.read_all(&queries()).await?.into_iter().flatten().collect();
+                self.inner.cache.keep_sound(&mut records);
+                records.into_iter().filter_map(object_of).collect()
             }
         };
         if !filter.tags.is_empty() {
@@ -167,12 +226,18 @@ impl Registry {
     }
 
     async fn project_facts(&self, project: &str, freshness: Freshness) -> Result<Vec<(String, Bytes)>> {
-        if freshness == Freshness::Cached {
-            self.inner.settle().await;
-            self.inner.cache.ensure_fresh(self.inner.reads()).await?;
-            return Ok(self.inner.cache.metadata(project));
-        }
-        let records = self.read(Query::Metadata { project: Some(project.to_owned()) }).await?;
+        let query = Query::Metadata { project: Some(project.to_owned()) };
+        let records = match freshness {
+            Freshness::Stored => self.read(query).await?,
+            Freshness::Cached => {
+                let overlay = self.inner.overlay();
+                let mut records = self.cached(|contents| contents.metadata_of(project)).await?;
+                if let Some(overlay) = overlay {
+                    overlay.show(&query, &mut records, self.inner.limits.keeps_order);
+                }
+                records
+            }
+        };
         let facts = records.into_iter().filter_map(|record| match record.key {
             Key::Metadata { name, .. } => Some((name, record.value)),
             _ => None,
@@ -193,25 +258,30 @@ impl Registry {
         Ok(records.next().map(|record| record.value))
     }
 
-    /// The history of a view, oldest version first; empty when it has none (Feast: `list_feature_view_versions`).
+    /// The history of a view, oldest version first; empty when it has none (Feast: `list_feature_view_versions`). A version
+    /// that cannot be decoded is left out and logged.
     pub async fn list_versions(&self, project: &str, view: &str) -> Result<Vec<FeatureViewVersion>> {
         let query = Query::Versions { project: project.to_owned(), view: view.to_owned(), latest_only: false };
-        self.read(query).await?.iter().map(|record| version_of(&record.value)).collect()
+        Ok(self.read(query).await?.iter().filter_map(|record| self.version_of(record).ok()).collect())
     }
 
     /// One version of a view (Feast: `get_feature_view_by_version`).
     ///
     /// # Errors
-    /// `VersionNotFound`.
+    /// `VersionNotFound`; `Corrupt` when it cannot be decoded.
     pub async fn get_version(&self, project: &str, view: &str, number: i32) -> Result<FeatureViewVersion> {
         let key = Key::Version { project: project.to_owned(), view: view.to_owned(), number };
         match self.read(Query::Keys(vec![key])).await?.first() {
-            Some(record) => version_of(&record.value),
+            Some(record) => self.version_of(record),
             None => Err(Error::new(
                 ErrorKind::VersionNotFound,
                 format!("feature view `{view}` of project `{project}` has no version v{number}"),
             )),
         }
+    }
+
+    fn version_of(&self, record: &Record) -> Result<FeatureViewVersion> {
+        version_of(&record.value).map_err(|error| self.inner.cache.unsound().note(&record.key, &record.value, error))
     }
 
     /// How the objects of a project depend on each other.
@@ -253,23 +323,38 @@ impl Registry {
         Ok(Encoded::from_bytes(message.into()))
     }
 
-    /// Asks the storage whether it answers.
+    /// Asks the storage whether it answers, for no longer than a few seconds. It does not queue behind other calls.
     ///
     /// # Errors
-    /// What the storage says.
+    /// What the storage says, or `DeadlineExceeded`.
     pub async fn ping(&self) -> Result<()> {
         let query = [Query::Keys(vec![Key::metadata("", Key::LAST_UPDATED)])];
-        self.inner.backend.read(&query, &Deadline::after(RETRY_FOR)).await?;
-        match &self.inner.replica {
-            Some(replica) => replica.read(&query, &Deadline::after(RETRY_FOR)).await.map(drop),
-            None => Ok(()),
+        let deadline = self.deadline().at_most(PING_FOR);
+        let backends = [Some(&self.inner.backend), self.inner.replica.as_ref()];
+        for backend in backends.into_iter().flatten() {
+            deadline.wait_for("the storage to answer at all", backend.read(&query, &deadline)).await??;
         }
+        Ok(())
     }
 
     async fn read(&self, query: Query) -> Result<Vec<Record>> {
-        self.inner.settle().await;
-        let answers = self.inner.reads().read(slice::from_ref(&query), &Deadline::after(RETRY_FOR)).await?;
-        Ok(answers.into_iter().next().unwrap_or_default())
+        Ok(self.read_all(slice::from_ref(&query)).await?.into_iter().next().unwrap_or_default())
+    }
+
+    /// Reads from the storage, with what waits to be written laid over it.
+    async fn read_all(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
+        let _permit = self.inner.admit_read()?;
+        let deadline = self.deadline();
+        // What waits is looked at first: what is written meanwhile is then in one of the two, at the least.
+        let overlay = self.inner.overlay();
+        let read = self.inner.reads().read(queries, &deadline);
+        let mut answers = deadline.wait_for("the storage to be read", read).await??;
+        if let Some(overlay) = overlay {
+            for (query, answer) in queries.iter().zip(&mut answers) {
+                overlay.show(query, answer, self.inner.limits.keeps_order);
+            }
+        }
+        Ok(answers)
     }
 }
 

@@ -1,19 +1,18 @@
 //! What changes a registry.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use prost_types::Timestamp;
 
 use crate::backend::{Key, Query};
-use crate::deadline::Deadline;
+use crate::draft::{Context, Draft};
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kind::{FeastObject, Kind};
-use crate::locks::Reach;
-use crate::proto::core;
-use crate::registry::{Inner, RETRY_FOR, Registry};
+use crate::kind::Kind;
+use crate::locks::LockScope;
+use crate::registry::Registry;
+use crate::registry::edit::{self, Edit, Edited};
 use crate::rules::{self, ApplyOptions};
+use crate::soundness;
 
 impl Registry {
     /// Creates or replaces one object of a project, which is made if it is not there. Of an object that says what is
@@ -25,27 +24,53 @@ impl Registry {
     /// # Errors
     /// `InvalidArgument` for bytes that are not a message of the kind, and for names that cannot be;
     /// `ConflictingFeatureViewNames`, `FeatureViewPinConflict`; `FeatureNotFound` for a service over a missing view.
-    pub async fn apply(&self, project: &str, object: impl Into<Object>) -> Result<()> {
-        self.apply_all(project, vec![object.into()], ApplyOptions::default()).await
+    pub async fn apply(&self, project: &str, object: impl Into<Object>) -> Result<Edited> {
+        let edited = self.edit(project, vec![Edit::Apply(object.into())], ApplyOptions::default()).await?;
+        edited.into_iter().next().ok_or_else(|| Error::internal("an apply has no outcome"))
     }
 
-    /// Applies many objects of one project at once: all of them or none. Later ones see earlier ones.
+    /// Applies many objects of one project in one commit: all of them or none. Later ones see earlier ones.
     ///
     /// # Errors
     /// As [`apply`](Self::apply); then nothing is written.
-    pub async fn apply_all(&self, project: &str, objects: Vec<Object>, options: ApplyOptions) -> Result<()> {
-        for object in &objects {
-            self.check_object(project, object)?;
+    pub async fn apply_all(&self, project: &str, objects: Vec<Object>, options: ApplyOptions) -> Result<Vec<Edited>> {
+        self.edit(project, objects.into_iter().map(Edit::Apply).collect(), options).await
+    }
+
+    /// Applies and deletes objects of one project in one commit: all of it or nothing. Later edits see earlier ones.
+    /// Returns what became of each, in their order.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply) and [`delete`](Self::delete); then nothing is written. `InvalidArgument` for the deletion
+    /// of a project.
+    pub async fn edit(&self, project: &str, edits: Vec<Edit>, options: ApplyOptions) -> Result<Vec<Edited>> {
+        for edit in &edits {
+            self.check_edit(project, edit)?;
         }
-        self.inner.settle().await;
-        let (inner, project) = (Arc::clone(&self.inner), project.to_owned());
-        let task = tokio::spawn(async move { inner.apply_all(&project, objects, options).await });
-        task.await.map_err(|error| Error::internal("a write of the registry was aborted").with_source(error))?
+        let queries = edit::fetch(project, &edits)?;
+        let done = self
+            .transact(&queries, edit::scope(&edits), |draft, ctx| edit::run(draft, ctx, project, &edits, options))
+            .await?;
+        self.inner.later.forgive(project, &edits);
+        Ok(done.value.into_iter().map(|edited| edited.with_revision(done.revision)).collect())
+    }
+
+    /// Whether an edit can be one of a project.
+    pub(super) fn check_edit(&self, project: &str, edit: &Edit) -> Result<()> {
+        match edit {
+            Edit::Apply(object) => self.check_object(project, object),
+            Edit::Delete { kind: Kind::Project, name } => Err(Error::invalid(format!(
+                "project `{name}` cannot be deleted together with other changes; delete it with everything in it alone"
+            ))),
+            Edit::Delete { .. } => Ok(()),
+        }
     }
 
     /// Whether an object can be one of a project.
-    pub(super) fn check_object(&self, project: &str, object: &Object) -> Result<()> {
-        check_message(object)?;
+    fn check_object(&self, project: &str, object: &Object) -> Result<()> {
+        soundness::check(object).map_err(|error| {
+            Error::new(ErrorKind::InvalidArgument, format!("what was sent is not a {}", object.kind)).with_source(error)
+        })?;
         rules::check_names(object, project, &self.inner.limits)?;
         if object.kind == Kind::Project && object.name()? != project {
             return Err(Error::invalid(format!(
@@ -65,9 +90,7 @@ impl Registry {
         if kind == Kind::Project {
             return self.delete_project(name).await;
         }
-        let queries = rules::fetch_for_delete(project, name, &[kind]);
-        let (project, name) = (project.to_owned(), name.to_owned());
-        self.transact(queries, Reach::Objects, move |draft, ctx| rules::delete(draft, ctx, kind, &project, &name)).await
+        self.edit(project, vec![Edit::delete(kind, name)], ApplyOptions::default()).await.map(drop)
     }
 
     /// Deletes a view, of whichever of the four kinds it is.
@@ -76,8 +99,8 @@ impl Registry {
     /// `ViewNotFound`.
     pub async fn delete_view(&self, project: &str, name: &str) -> Result<()> {
         let queries = rules::fetch_for_delete(project, name, &Kind::VIEWS);
-        let (project, name) = (project.to_owned(), name.to_owned());
-        self.transact(queries, Reach::Objects, move |draft, ctx| rules::delete_view(draft, ctx, &project, &name)).await
+        let delete = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| rules::delete_view(draft, ctx, project, name);
+        self.transact(&queries, LockScope::Objects, delete).await.map(drop)
     }
 
     /// Deletes a project with everything in it and nothing of another, in one commit; see [`delete`](Self::delete).
@@ -86,11 +109,23 @@ impl Registry {
     /// `NotFound` when it is not there.
     pub async fn delete_project(&self, project: &str) -> Result<()> {
         let queries = vec![Query::Keys(vec![Key::project_object(project)])];
-        let name = project.to_owned();
-        self.transact(queries, Reach::Projects, move |draft, _| rules::delete_project(draft, &name)).await?;
+        let deadline = self.deadline();
+        self.transact(&queries, LockScope::Projects, |draft, _| rules::delete_project(draft, project)).await?;
+        if self.inner.keeps_tables {
+            return Ok(());
+        }
+        let location = self.location();
         // The project is gone, whatever becomes of the storage: an error here would have the caller try again.
-        if let Err(error) = self.inner.backend.remove_if_empty(&Deadline::after(RETRY_FOR)).await {
-            tracing::warn!(%error, "the storage of the registry could not be removed after its last project");
+        match self.inner.backend.remove_if_empty(&deadline).await {
+            Ok(true) => tracing::info!(
+                location,
+                "the last project is deleted, and the storage of the registry is removed with it; with `keep_tables: true` \
+                 in the registry block it stays"
+            ),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, location, "the storage of the registry could not be removed after its last project");
+            }
         }
         Ok(())
     }
@@ -110,11 +145,10 @@ impl Registry {
     ) -> Result<()> {
         let interval = rules::interval(start, end)?;
         let queries = rules::fetch_for_materialization(project, view);
-        let (project, view) = (project.to_owned(), view.to_owned());
-        self.transact(queries, Reach::Objects, move |draft, ctx| {
-            rules::apply_materialization(draft, ctx, &project, &view, interval)
-        })
-        .await
+        let record = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| {
+            rules::apply_materialization(draft, ctx, project, view, interval)
+        };
+        self.transact(&queries, LockScope::Objects, record).await.map(drop)
     }
 
     /// Removes an interval from what has been materialized of a view, in all its occurrences. No apply ever does.
@@ -130,11 +164,10 @@ impl Registry {
     ) -> Result<()> {
         let interval = rules::interval(Some(start), Some(end))?;
         let queries = rules::fetch_for_materialization(project, view);
-        let (project, view) = (project.to_owned(), view.to_owned());
-        self.transact(queries, Reach::Objects, move |draft, ctx| {
-            rules::remove_materialization(draft, ctx, &project, &view, &interval)
-        })
-        .await
+        let remove = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| {
+            rules::remove_materialization(draft, ctx, project, view, &interval)
+        };
+        self.transact(&queries, LockScope::Objects, remove).await.map(drop)
     }
 
     /// Attaches bytes to a view, or with `None` takes them away (Feast: `apply_user_metadata`).
@@ -152,47 +185,9 @@ impl Registry {
             return Err(Error::invalid(format!("user metadata is attached to views, and a {kind} is none")));
         }
         let queries = rules::fetch_for_user_metadata(kind, project, view);
-        let (project, view) = (project.to_owned(), view.to_owned());
-        self.transact(queries, Reach::Objects, move |draft, ctx| {
-            rules::apply_user_metadata(draft, ctx, kind, &project, &view, metadata.clone())
-        })
-        .await
+        let attach = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| {
+            rules::apply_user_metadata(draft, ctx, kind, project, view, metadata.clone())
+        };
+        self.transact(&queries, LockScope::Objects, attach).await.map(drop)
     }
-}
-
-impl Inner {
-    /// Applies objects that were checked.
-    pub(super) async fn apply_all(&self, project: &str, objects: Vec<Object>, options: ApplyOptions) -> Result<()> {
-        let queries = rules::fetch_for_apply(project, &objects)?;
-        let has_project = objects.iter().any(|object| object.kind == Kind::Project);
-        let reach = if has_project { Reach::Projects } else { Reach::Objects };
-        self.transact(&queries, reach, |draft, ctx| {
-            objects.iter().try_for_each(|object| rules::apply(draft, ctx, project, object, options))
-        })
-        .await
-    }
-}
-
-/// Checks that the bytes are a message of the kind: what is not must never be stored.
-fn check_message(object: &Object) -> Result<()> {
-    fn check<T: FeastObject>(object: &Object) -> Result<()> {
-        object.decode::<T>().map(drop)
-    }
-    let checked = match object.kind {
-        Kind::Project => check::<core::Project>(object),
-        Kind::Entity => check::<core::Entity>(object),
-        Kind::DataSource => check::<core::DataSource>(object),
-        Kind::FeatureView => check::<core::FeatureView>(object),
-        Kind::StreamFeatureView => check::<core::StreamFeatureView>(object),
-        Kind::OnDemandFeatureView => check::<core::OnDemandFeatureView>(object),
-        Kind::LabelView => check::<core::LabelView>(object),
-        Kind::FeatureService => check::<core::FeatureService>(object),
-        Kind::SavedDataset => check::<core::SavedDataset>(object),
-        Kind::ValidationReference => check::<core::ValidationReference>(object),
-        Kind::Permission => check::<core::Permission>(object),
-        Kind::Infra => check::<core::Infra>(object),
-    };
-    checked.map_err(|error| {
-        Error::new(ErrorKind::InvalidArgument, format!("what was sent is not a {}", object.kind)).with_source(error)
-    })
 }

@@ -1,25 +1,13 @@
 //! Create or replace: what becomes of an object that is applied (Feast: `SqlRegistry._apply_object`).
 
-use crate::backend::{INFRA_NAME, Key, Query};
+use crate::backend::{Key, Query};
 use crate::draft::{Context, Draft};
 use crate::encoded::Object;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kind::Kind;
-use crate::rules::definition::{self, Closeness};
-use crate::rules::meta::Meta;
-use crate::rules::{feature_service, project, versions};
-
-/// How objects are applied.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ApplyOptions {
-    /// Records a view whose schema changed as a new version and leaves the active one as it is (Feast: `no_promote`).
-    pub no_promote: bool,
-}
-
-/// The name that an object is stored under.
-pub(crate) fn stored_name(object: &Object) -> Result<String> {
-    if object.kind == Kind::Infra { Ok(INFRA_NAME.to_owned()) } else { object.name() }
-}
+use crate::rules::replace::{replace, stored_name};
+use crate::rules::versions::ApplyOptions;
+use crate::rules::{feature_service, pin, project, versions};
 
 /// What [`apply`] needs to have read for these objects.
 pub(crate) fn fetch_for_apply(project: &str, objects: &[Object]) -> Result<Vec<Query>> {
@@ -29,7 +17,7 @@ pub(crate) fn fetch_for_apply(project: &str, objects: &[Object]) -> Result<Vec<Q
         let name = stored_name(object)?;
         if object.kind.is_view() {
             keys.extend(Kind::VIEWS.map(|kind| Key::object(kind, project, &name)));
-            keys.extend(versions::pinned(object)?.map(|number| versions::key(project, &name, number)));
+            keys.extend(pin::pinned(object)?.map(|number| pin::key(project, &name, number)));
             histories.push(Query::Versions { project: project.to_owned(), view: name, latest_only: true });
         } else {
             keys.push(Key::object(object.kind, project, name));
@@ -72,55 +60,4 @@ pub(crate) fn apply(
         project::touch(draft, ctx, project)?;
     }
     Ok(())
-}
-
-/// Stores an object in place of what is stored, unless it says the same. Returns the bytes that are then stored.
-///
-/// A `version` is what a view's version number becomes; without one it stays. The project goes into the message, since
-/// in a file it is only there.
-pub(crate) fn replace(
-    draft: &mut Draft<'_>,
-    ctx: &Context<'_>,
-    project: &str,
-    incoming: &Object,
-    version: Option<i32>,
-) -> Result<Object> {
-    let (stored, object, is_same) = replacement(draft, ctx, project, incoming, version)?;
-    match stored {
-        Some(stored) if is_same => Ok(stored),
-        _ => {
-            let key = Key::object(incoming.kind, project, stored_name(incoming)?);
-            draft.put(key, object.bytes.clone(), &ctx.now);
-            Ok(object)
-        }
-    }
-}
-
-/// What is stored, what an apply makes of it, and whether that is the same.
-pub(crate) fn replacement(
-    draft: &mut Draft<'_>,
-    ctx: &Context<'_>,
-    project: &str,
-    incoming: &Object,
-    version: Option<i32>,
-) -> Result<(Option<Object>, Object, bool)> {
-    let stored = draft.object(incoming.kind, project, &stored_name(incoming)?)?;
-    let mut meta = Meta::merged(stored.as_ref(), incoming, &ctx.now)?;
-    if let Some(version) = version {
-        meta.current_version_number =
-            u64::try_from(version).map_err(|_| Error::internal("version numbers are not negative"))?;
-    }
-    let placed = match incoming.kind.layout().project {
-        Some(field) => incoming.with_spec_text(field, project)?,
-        None => incoming.clone(),
-    };
-    let is_same = match &stored {
-        Some(stored) => {
-            let has_meta = incoming.kind.layout().meta.is_some();
-            (!has_meta || meta.is_same(&Meta::of(stored)?)?) && definition::is_same(stored, incoming, Closeness::Exact)?
-        }
-        None => false,
-    };
-    let object = meta.put_into(&placed)?;
-    Ok((stored, object, is_same))
 }

@@ -14,7 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
 use crate::proto::DESCRIPTORS;
 use crate::proto::core::{OnDemandFeatureView, StreamFeatureView, feature_transformation_v2::Transformation};
-use crate::rules::versions::Version;
+use crate::rules::pin::Version;
+use crate::wire;
 
 /// How closely definitions are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +43,12 @@ fn comparable(object: &Object, closeness: Closeness) -> Result<DynamicMessage> {
     let descriptor = DESCRIPTORS
         .get_message_by_name(&name)
         .ok_or_else(|| Error::internal(format!("{name} is missing from the descriptors")))?;
-    let mut message = DynamicMessage::decode(descriptor, object.bytes.clone()).map_err(|error| {
+    // What the registry keeps about the object may be much more than its definition.
+    let meta = object.kind.layout().meta;
+    let definition = wire::retain(&object.bytes, |field| Some(field) != meta)?;
+    let mut message = DynamicMessage::decode(descriptor, definition.as_slice()).map_err(|error| {
         Error::new(ErrorKind::Corrupt, format!("a {} cannot be decoded", object.kind)).with_source(error)
     })?;
-    if object.kind.layout().meta.is_some() {
-        message.clear_field_by_name("meta");
-    }
     normalize(&mut message, closeness);
     Ok(message)
 }

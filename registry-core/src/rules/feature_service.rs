@@ -2,6 +2,8 @@
 //! (Feast: `FeatureService.prepare_for_apply`, `FeatureViewProjection.from_feature_view_definition`).
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use prost::Message;
 
@@ -12,11 +14,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
 use crate::proto::core::{DataSource, FeatureService, FeatureSpecV2, FeatureViewProjection, data_source::SourceType};
 use crate::proto::types::value_type::Enum as ValueType;
-use crate::rules::versions;
+use crate::rules::pin;
+use crate::rules::stored::readable;
 use crate::wire;
 
 /// The field of `FeatureServiceSpec` that holds the projections.
 const PROJECTIONS: u32 = 3;
+
+/// The most bytes that a service may grow to when it is completed: no more than the server sends in one message. A short
+/// list of views that have many features would otherwise take any amount of memory.
+const MAX_RESOLVED: usize = 128 << 20;
 
 /// Whether a projection says all that there is to say. One from Feast's SDK does; one that was put together from names
 /// alone (`FeatureService.build_apply_request`, a UI) does not.
@@ -35,10 +42,8 @@ pub(crate) fn unresolved_views(project: &str, service: &Object) -> Result<Vec<Ke
     if projections.iter().all(is_resolved) {
         return Ok(Vec::new());
     }
-    let views = projections
-        .iter()
-        .flat_map(|projection| Kind::VIEWS.map(|kind| Key::object(kind, project, &projection.feature_view_name)));
-    Ok(views.collect())
+    let views: BTreeSet<&str> = projections.iter().map(|projection| projection.feature_view_name.as_str()).collect();
+    Ok(views.into_iter().flat_map(|view| Kind::VIEWS.map(|kind| Key::object(kind, project, view))).collect())
 }
 
 /// The service with every projection complete. As in Feast, one that is complete in all its projections is taken as it
@@ -53,32 +58,52 @@ pub(crate) fn resolve<'a>(draft: &mut Draft<'_>, project: &str, service: &'a Obj
     }
     let spec = service.spec()?;
     let mut resolved = wire::retain(&spec, |field| field != PROJECTIONS)?;
+    // Each view is read once, however many projections are of it.
+    let mut views = HashMap::new();
     for field in wire::fields(&spec) {
         let field = field?;
         if field.number == PROJECTIONS {
-            wire::put(&mut resolved, PROJECTIONS, &complete(draft, project, field.content)?);
+            wire::put(&mut resolved, PROJECTIONS, &complete(draft, project, &mut views, field.content)?);
+            if resolved.len() > MAX_RESOLVED {
+                return Err(Error::invalid(format!(
+                    "with all features of its views, the feature service `{}` of project `{project}` has more than \
+                     {MAX_RESOLVED} bytes; name the features that it takes from each view",
+                    service.name()?
+                )));
+            }
         }
     }
     Ok(Cow::Owned(Object::new(Kind::FeatureService, wire::set(&service.bytes, 1, &resolved)?)))
 }
 
 /// An encoded projection, completed.
-fn complete(draft: &mut Draft<'_>, project: &str, encoded: &[u8]) -> Result<Vec<u8>> {
+fn complete(
+    draft: &mut Draft<'_>,
+    project: &str,
+    views: &mut HashMap<String, Source>,
+    encoded: &[u8],
+) -> Result<Vec<u8>> {
     let projection = FeatureViewProjection::decode(encoded).map_err(|error| {
         Error::new(ErrorKind::Corrupt, "a projection of a feature service cannot be decoded").with_source(error)
     })?;
-    let name = &projection.feature_view_name;
-    let view = Source::find(draft, project, name)?.ok_or_else(|| {
-        Error::new(
-            ErrorKind::FeatureNotFound,
-            format!("the feature service refers to the view `{name}`, which project `{project}` does not have"),
-        )
-    })?;
+    let view = match views.entry(projection.feature_view_name.clone()) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(unknown) => {
+            let view = Source::find(draft, project, unknown.key())?.ok_or_else(|| {
+                let name = unknown.key();
+                Error::new(
+                    ErrorKind::FeatureNotFound,
+                    format!("the feature service refers to the view `{name}`, which project `{project}` does not have"),
+                )
+            })?;
+            unknown.insert(view)
+        }
+    };
     let wanted = &projection.feature_columns;
     let mut completed = if !wanted.is_empty() && wanted.iter().all(|feature| view.has(feature)) {
         encoded.to_vec()
     } else {
-        complete_from(&view, &projection, encoded)?
+        complete_from(view, &projection, encoded)?
     };
     if let Some(version) = view.pinned.filter(|_| projection.version_tag.is_none()) {
         // A version tag says something also when it is 0, so it is written even then.
@@ -100,11 +125,10 @@ fn complete_from(view: &Source, projection: &FeatureViewProjection, encoded: &[u
         field != FEATURE_COLUMNS && field != VIEW_TYPE && (view.batch_source.is_none() || !from_source.contains(&field))
     })?;
     if projection.feature_columns.is_empty() {
-        view.features.iter().for_each(|(_, feature)| wire::put(&mut completed, FEATURE_COLUMNS, feature));
+        view.features.iter().for_each(|feature| wire::put(&mut completed, FEATURE_COLUMNS, feature));
     }
     for wanted in &projection.feature_columns {
-        let found = view.features.iter().find(|(feature, _)| feature.name == wanted.name);
-        let (_, feature) = found.ok_or_else(|| {
+        let feature = view.feature(&wanted.name).ok_or_else(|| {
             let (view, feature) = (&projection.feature_view_name, &wanted.name);
             Error::invalid(format!(
                 "the feature service asks for `{view}:{feature}`, and that view has no such feature"
@@ -132,7 +156,12 @@ fn complete_from(view: &Source, projection: &FeatureViewProjection, encoded: &[u
 /// What a projection takes from a view, as bytes with their meaning.
 struct Source {
     kind: Kind,
-    features: Vec<(FeatureSpecV2, Vec<u8>)>,
+    /// As they are stored, in their order.
+    features: Vec<Vec<u8>>,
+    /// Where among them the first of each name is.
+    by_name: HashMap<String, usize>,
+    /// As this registry encodes them: the same definition gives the same bytes, without fields that are not known.
+    known: HashSet<Vec<u8>>,
     batch_source: Option<(DataSource, Vec<u8>)>,
     pinned: Option<i32>,
 }
@@ -149,7 +178,7 @@ fn fields_of(kind: Kind) -> (u32, Option<u32>) {
 impl Source {
     fn find(draft: &mut Draft<'_>, project: &str, name: &str) -> Result<Option<Self>> {
         for kind in Kind::VIEWS {
-            if let Some(view) = draft.object(kind, project, name)? {
+            if let Some(view) = readable(draft, kind, project, name)? {
                 return Ok(Some(Self::of(&view)?));
             }
         }
@@ -159,11 +188,14 @@ impl Source {
     fn of(view: &Object) -> Result<Self> {
         let (features_field, source_field) = fields_of(view.kind);
         let spec = view.spec()?;
-        let mut features = Vec::new();
+        let (mut features, mut by_name, mut known) = (Vec::new(), HashMap::new(), HashSet::new());
         for field in wire::fields(&spec) {
             let field = field?;
             if field.number == features_field {
-                features.push((decode::<FeatureSpecV2>(field.content)?, field.content.to_vec()));
+                let feature = decode::<FeatureSpecV2>(field.content)?;
+                known.insert(feature.encode_to_vec());
+                by_name.entry(feature.name).or_insert(features.len());
+                features.push(field.content.to_vec());
             }
         }
         let source = match source_field {
@@ -175,11 +207,16 @@ impl Source {
             other => other,
         };
         let batch_source = batch_source.map(|bytes| Ok((decode::<DataSource>(&bytes)?, bytes))).transpose()?;
-        Ok(Self { kind: view.kind, features, batch_source, pinned: versions::pinned(view)? })
+        Ok(Self { kind: view.kind, features, by_name, known, batch_source, pinned: pin::pinned(view)? })
     }
 
     fn has(&self, feature: &FeatureSpecV2) -> bool {
-        self.features.iter().any(|(of_view, _)| of_view == feature)
+        self.known.contains(&feature.encode_to_vec())
+    }
+
+    /// The first feature of this name, as it is stored.
+    fn feature(&self, name: &str) -> Option<&[u8]> {
+        self.by_name.get(name).map(|index| self.features[*index].as_slice())
     }
 }
 

@@ -10,6 +10,7 @@ use crate::kind::Kind;
 use crate::proto::core::{FeatureViewState, MaterializationInterval};
 use crate::rules::meta::{self, Meta};
 use crate::rules::project;
+use crate::rules::stored::readable;
 
 /// The kinds of view that can be materialized.
 const MATERIALIZED: [Kind; 2] = [Kind::FeatureView, Kind::StreamFeatureView];
@@ -73,7 +74,7 @@ fn change_meta(
     change: impl FnOnce(&mut Meta) -> Result<()>,
 ) -> Result<()> {
     for kind in MATERIALIZED {
-        if let Some(view) = draft.object(kind, project, name)? {
+        if let Some(view) = readable(draft, kind, project, name)? {
             let mut meta = Meta::of(&view)?;
             change(&mut meta)?;
             meta.last_updated_timestamp = Some(ctx.now.encode_to_vec());

@@ -2,6 +2,8 @@
 //!
 //! It is read and written field by field, so that what a newer Feast keeps there stays.
 
+use std::collections::HashSet;
+
 use prost::Message;
 use prost_types::Timestamp;
 
@@ -9,7 +11,7 @@ use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::{Kind, Layout};
 use crate::proto::core::{FeatureViewState, MaterializationInterval};
-use crate::wire;
+use crate::wire::{self, Field};
 
 /// The fields of a `meta` message, each still encoded but for what rules decide about.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,24 +32,47 @@ impl Meta {
         let layout = object.kind.layout();
         let mut meta = Meta::default();
         for field in wire::fields(&object.meta()?) {
-            let field = field?;
-            let number = Some(field.number);
-            if field.number == layout.created_timestamp {
-                merge(&mut meta.created_timestamp, field.content);
-            } else if field.number == layout.last_updated_timestamp {
-                merge(&mut meta.last_updated_timestamp, field.content);
-            } else if number == layout.materialization_intervals {
-                meta.intervals.push(field.content.to_vec());
-            } else if number == layout.current_version_number {
-                meta.current_version_number = field.varint;
-            } else if number == layout.state {
-                meta.state = field.varint;
-            } else {
-                meta.others.push((field.number, field.raw.to_vec()));
-            }
+            meta.take(&layout, &field?);
         }
         meta.others.sort_by_key(|(number, _)| place(&layout, *number));
         Ok(meta)
+    }
+
+    /// What can be read of the meta of an object that cannot be decoded: the fields before the damage, and of those the
+    /// ones that are what they should be.
+    pub(crate) fn salvaged(object: &Object) -> Self {
+        let layout = object.kind.layout();
+        let mut meta = Meta::default();
+        let legible = |message| wire::fields(message).map_while(Result::ok);
+        for part in legible(&object.bytes).filter(|field| Some(field.number) == layout.meta) {
+            legible(part.content)
+                .filter(|field| is_well_typed(&layout, field))
+                .for_each(|field| meta.take(&layout, &field));
+        }
+        let moment = |encoded: &Vec<u8>| Timestamp::decode(encoded.as_slice()).is_ok();
+        meta.created_timestamp = meta.created_timestamp.filter(moment);
+        meta.last_updated_timestamp = meta.last_updated_timestamp.filter(moment);
+        meta.intervals.retain(|interval| decode(interval).is_ok());
+        meta.others.sort_by_key(|(number, _)| place(&layout, *number));
+        meta
+    }
+
+    /// Takes in one field of an encoded meta.
+    fn take(&mut self, layout: &Layout, field: &Field<'_>) {
+        let number = Some(field.number);
+        if field.number == layout.created_timestamp {
+            merge(&mut self.created_timestamp, field.content);
+        } else if field.number == layout.last_updated_timestamp {
+            merge(&mut self.last_updated_timestamp, field.content);
+        } else if number == layout.materialization_intervals {
+            self.intervals.push(field.content.to_vec());
+        } else if number == layout.current_version_number {
+            self.current_version_number = field.varint;
+        } else if number == layout.state {
+            self.state = field.varint;
+        } else {
+            self.others.push((field.number, field.raw.to_vec()));
+        }
     }
 
     /// The meta that an object has after an apply.
@@ -59,7 +84,7 @@ impl Meta {
     /// - The state comes from the apply, unless that is unspecified; Feast's SQL registry then forgets the stored one.
     /// - The version number is the registry's own and is set by the rules of versions.
     /// - A field that this registry does not know is kept when the apply does not bring it.
-    pub(crate) fn merged(stored: Option<&Object>, incoming: &Object, now: &Timestamp) -> Result<Self> {
+    pub(crate) fn merged(stored: Option<Self>, incoming: &Object, now: &Timestamp) -> Result<Self> {
         let now = now.encode_to_vec();
         let mut merged = Meta::of(incoming)?;
         merged.last_updated_timestamp = Some(now.clone());
@@ -68,7 +93,6 @@ impl Meta {
             merged.created_timestamp = Some(now);
             return Ok(merged);
         };
-        let stored = Meta::of(stored)?;
         if stored.created_timestamp.is_some() || merged.created_timestamp.is_none() {
             merged.created_timestamp = stored.created_timestamp.or(Some(now));
         }
@@ -78,9 +102,9 @@ impl Meta {
             merged.state = stored.state;
         }
         let known = incoming.kind.layout().known_meta_fields;
-        let is_new = |number: u32| number > known && merged.others.iter().all(|(present, _)| *present != number);
-        let kept: Vec<_> = stored.others.into_iter().filter(|(number, _)| is_new(*number)).collect();
-        merged.others.extend(kept);
+        let brought: HashSet<u32> = merged.others.iter().map(|(number, _)| *number).collect();
+        let is_kept = |number: u32| number > known && !brought.contains(&number);
+        merged.others.extend(stored.others.into_iter().filter(|(number, _)| is_kept(*number)));
         Ok(merged)
     }
 
@@ -141,6 +165,13 @@ fn place(layout: &Layout, number: u32) -> u32 {
     if number <= layout.known_meta_fields { number } else { u32::MAX }
 }
 
+/// Whether a field that this registry knows has the wire type that it should; those of others may have any.
+fn is_well_typed(layout: &Layout, field: &Field<'_>) -> bool {
+    let is_number = [layout.current_version_number, layout.state].contains(&Some(field.number));
+    let is_known = field.number <= layout.known_meta_fields;
+    !is_known || if is_number { field.is_varint() } else { field.is_length_delimited() }
+}
+
 fn merge(timestamp: &mut Option<Vec<u8>>, more: &[u8]) {
     timestamp.get_or_insert_default().extend_from_slice(more);
 }
@@ -150,12 +181,10 @@ fn union(stored: Vec<Vec<u8>>, incoming: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
     if incoming.is_empty() {
         return Ok(stored);
     }
-    let mut known: Vec<_> = stored.iter().map(|interval| decode(interval)).collect::<Result<_>>()?;
+    let mut known: HashSet<_> = stored.iter().map(|interval| decode(interval)).collect::<Result<_>>()?;
     let mut all = stored;
     for interval in incoming {
-        let decoded = decode(&interval)?;
-        if !known.contains(&decoded) {
-            known.push(decoded);
+        if known.insert(decode(&interval)?) {
             all.push(interval);
         }
     }

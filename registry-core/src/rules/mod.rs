@@ -6,21 +6,25 @@
 mod apply;
 mod definition;
 mod delete;
+mod depth;
 mod feature_service;
 mod materialization;
 mod meta;
 mod names;
+mod pin;
 mod project;
+mod replace;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod user_metadata;
 mod versions;
 
-pub use apply::ApplyOptions;
 pub(crate) use apply::{apply, fetch_for_apply};
 pub(crate) use delete::{delete, delete_project, delete_view, fetch_for_delete};
 pub(crate) use materialization::{apply_materialization, fetch_for_materialization, interval, remove_materialization};
 pub(crate) use names::check_names;
 pub(crate) use project::{adopt, fetch_for_adoption};
 pub(crate) use user_metadata::{apply_user_metadata, fetch_for_user_metadata, key as user_metadata_key};
+pub use versions::ApplyOptions;
 pub(crate) use versions::decode_record;

@@ -14,64 +14,22 @@ use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
 use crate::proto::core::FeatureViewVersionRecord;
-use crate::rules::apply::{ApplyOptions, replace, replacement};
 use crate::rules::definition::{self, Closeness};
+use crate::rules::pin::{HIGHEST_NEW_PIN, key, pinned, version_field};
+use crate::rules::replace::{replace, replacement};
+use crate::rules::stored::unreadable;
 use crate::wire;
 
-/// The version that a view asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Version {
-    /// Whatever comes next.
-    Latest,
-    /// This one.
-    Pinned(i32),
-}
-
-impl Version {
-    /// Reads `latest`, `vN` or `versionN`, in any case; empty is `latest`.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        let lower = text.to_lowercase();
-        if lower.is_empty() || lower == "latest" {
-            return Ok(Version::Latest);
-        }
-        let digits = lower.strip_prefix("version").or_else(|| lower.strip_prefix('v'));
-        digits
-            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|digits| digits.parse().ok())
-            .map(Version::Pinned)
-            .ok_or_else(|| {
-                Error::invalid(format!("`{text}` is not a version: it is `latest`, or as `v2` or `version2`"))
-            })
-    }
-}
-
-/// The field of a view's spec that says which version it asks for; label views have none.
-fn version_field(kind: Kind) -> Option<u32> {
-    match kind {
-        Kind::FeatureView => Some(18),
-        Kind::StreamFeatureView => Some(21),
-        Kind::OnDemandFeatureView => Some(17),
-        _ => None,
-    }
+/// How objects are applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// Records a view whose schema changed as a new version and leaves the active one as it is (Feast: `no_promote`).
+    pub no_promote: bool,
 }
 
 /// The field of a view's spec that lists its entities; on demand views need none.
 fn entities_field(kind: Kind) -> Option<u32> {
     (kind != Kind::OnDemandFeatureView).then_some(3)
-}
-
-/// The version that a view pins, if it does.
-pub(crate) fn pinned(view: &Object) -> Result<Option<i32>> {
-    let Some(field) = version_field(view.kind) else { return Ok(None) };
-    match Version::parse(wire::text(&view.spec()?, field)?)? {
-        Version::Latest => Ok(None),
-        Version::Pinned(number) => Ok(Some(number)),
-    }
-}
-
-/// Where a version is stored.
-pub(crate) fn key(project: &str, view: &str, number: i32) -> Key {
-    Key::Version { project: project.to_owned(), view: view.to_owned(), number }
 }
 
 /// Applies a view of any of the four kinds.
@@ -117,9 +75,10 @@ fn apply_latest(
     options: ApplyOptions,
 ) -> Result<()> {
     let latest = draft.latest_version(project, name)?;
-    let Some(active) = draft.object(view.kind, project, name)? else {
+    // An active view that cannot be decoded is replaced as if there were none.
+    let Some(active) = draft.object(view.kind, project, name)?.filter(|active| active.check().is_ok()) else {
         // A history may have outlived its view, if Feast deleted it; its numbers are not given twice.
-        let number = latest.map_or(0, |latest| latest + 1);
+        let number = latest.map_or(Ok(0), |latest| next(view.kind, project, name, latest))?;
         let stored = replace(draft, ctx, project, view, Some(number))?;
         record(draft, ctx, project, name, number, &stored);
         return Ok(());
@@ -129,7 +88,7 @@ fn apply_latest(
         return Ok(());
     }
     let number = match latest {
-        Some(latest) => latest + 1,
+        Some(latest) => next(view.kind, project, name, latest)?,
         None => {
             record(draft, ctx, project, name, 0, &active);
             1
@@ -147,6 +106,20 @@ fn apply_latest(
     Ok(())
 }
 
+/// The number of the version that follows the latest one.
+///
+/// # Errors
+/// `InvalidArgument` when there is none: an older registry let views ask for any number that an `i32` can be.
+fn next(kind: Kind, project: &str, name: &str, latest: i32) -> Result<i32> {
+    latest.checked_add(1).ok_or_else(|| {
+        Error::invalid(format!(
+            "the history of `{name}` of project `{project}` has v{latest}, and no number follows that: have the {kind} ask \
+             for a version that is free, as `v{HIGHEST_NEW_PIN}`, or delete it and apply it again, which begins its history \
+             anew"
+        ))
+    })
+}
+
 fn apply_pinned(
     draft: &mut Draft<'_>,
     ctx: &mut Context<'_>,
@@ -156,11 +129,18 @@ fn apply_pinned(
     number: i32,
 ) -> Result<()> {
     let Some(version) = draft.get(&key(project, name, number))? else {
+        if number > HIGHEST_NEW_PIN {
+            return Err(Error::invalid(format!(
+                "{} `{name}` of project `{project}` asks for v{number}, which is not in its history; the highest version \
+                 that can be made is v{HIGHEST_NEW_PIN}, so that later changes find a number",
+                view.kind
+            )));
+        }
         let stored = replace(draft, ctx, project, view, Some(number))?;
         record(draft, ctx, project, name, number, &stored);
         return Ok(());
     };
-    if let Some(active) = draft.object(view.kind, project, name)?
+    if let Some(active) = draft.object(view.kind, project, name)?.filter(|active| active.check().is_ok())
         && !definition::is_same(&active, view, Closeness::Pinning)?
     {
         return Err(Error::new(
@@ -172,7 +152,8 @@ fn apply_pinned(
             ),
         ));
     }
-    let restored = restore(view, name, number, &version)?;
+    let restored =
+        restore(view, name, number, &version).map_err(|error| unreadable(&key(project, name, number), error))?;
     replace(draft, ctx, project, &restored, Some(number))?;
     Ok(())
 }
@@ -188,6 +169,7 @@ fn restore(view: &Object, name: &str, number: i32, version: &Bytes) -> Result<Ob
         )));
     }
     let recorded = Object::new(view.kind, record.feature_view_proto).with_meta(&view.meta()?)?;
+    recorded.check()?;
     match version_field(view.kind) {
         Some(field) => recorded.with_spec_text(field, wire::text(&view.spec()?, field)?),
         None => Ok(recorded),
@@ -214,11 +196,13 @@ fn record(draft: &mut Draft<'_>, ctx: &mut Context<'_>, project: &str, name: &st
 fn is_recorded(draft: &mut Draft<'_>, project: &str, name: &str, latest: Option<i32>, view: &Object) -> Result<bool> {
     let Some(latest) = latest else { return Ok(false) };
     let Some(version) = draft.get(&key(project, name, latest))? else { return Ok(false) };
-    let record = decode_record(&version)?;
-    if Kind::from_version_type(&record.feature_view_type) != Some(view.kind) {
+    // A version that cannot be decoded is another one.
+    let Ok(record) = decode_record(&version) else { return Ok(false) };
+    let recorded = Object::new(view.kind, record.feature_view_proto);
+    if Kind::from_version_type(&record.feature_view_type) != Some(view.kind) || recorded.check().is_err() {
         return Ok(false);
     }
-    Ok(!definition::schema_changed(&Object::new(view.kind, record.feature_view_proto), view)?)
+    Ok(!definition::schema_changed(&recorded, view)?)
 }
 
 /// Reads a record of the history.

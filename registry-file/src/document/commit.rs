@@ -3,33 +3,41 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use feast_registry_core::{Commit, Error, Expected, Key, Kind, Object, Outcome, Record, Result, Write};
+use feast_registry_core::{Change, Commit, Error, Expected, Image, Key, Kind, Object, Record, Result, Target, Write};
 
 use super::parse::version_key;
 use super::{Document, Entry, place};
 
 impl Document {
-    /// Checks the expectations and, if all hold, does the writes. Returns the outcome and whether anything is different.
+    /// Checks the expectations and, if all hold, does the writes. Returns what that changed, or the first key that is not
+    /// as expected.
     ///
     /// # Errors
     /// `InvalidArgument` for an object or a version that does not say the name that it is to be stored under: in a file,
     /// that is the only place where the name is. The document is then partly changed, and not to be used.
-    pub(crate) fn commit(&mut self, commit: &Commit) -> Result<(Outcome, bool)> {
+    pub(crate) fn commit(&mut self, commit: &Commit) -> Result<Result<Vec<Change>, Key>> {
         if let Some((key, _)) = commit.expectations.iter().find(|(key, expected)| !self.is_as(key, expected)) {
-            return Ok((Outcome::Conflict(key.clone()), false));
+            return Ok(Err(key.clone()));
         }
-        let mut has_changed = false;
+        let mut changes = Vec::new();
         for write in &commit.writes {
-            has_changed |= match write {
-                Write::Put(record) => self.put(record)?,
-                Write::Delete(key) => self.delete(key),
-                Write::DeleteVersions { project, view } => self.delete_versions(
-                    |key| matches!(key, Key::Version { project: p, view: v, .. } if p == project && v == view),
-                ),
-                Write::DeleteProject { project } => self.delete_project(project),
-            };
+            match write {
+                Write::Put(record) => self.put(record, &mut changes)?,
+                Write::Delete(key) => self.delete(key, &mut changes),
+                Write::DeleteVersions { project, view } => {
+                    self.delete_versions(
+                        |key| matches!(key, Key::Version { project: p, view: v, .. } if p == project && v == view),
+                    );
+                    let target = Target::Versions { project: project.clone(), view: view.clone() };
+                    changes.push(Change::removal(target));
+                }
+                Write::DeleteProject { project } => {
+                    self.delete_project(project);
+                    changes.push(Change::removal(Target::Project { project: project.clone() }));
+                }
+            }
         }
-        Ok((Outcome::Committed, has_changed))
+        Ok(Ok(changes))
     }
 
     fn is_as(&self, key: &Key, expected: &Expected) -> bool {
@@ -40,9 +48,15 @@ impl Document {
         }
     }
 
-    fn put(&mut self, record: &Record) -> Result<bool> {
-        let Record { key, value, updated } = record;
+    fn put(&mut self, record: &Record, changes: &mut Vec<Change>) -> Result<()> {
+        let Record { key, value, updated, .. } = record;
         check_key(key, value)?;
+        if let Key::UserMetadata { kind, project, view } = key
+            && !self.of_kind(*kind).contains_key(&Key::object(*kind, project, view))
+        {
+            return Ok(());
+        }
+        changes.push(Change::of_key(key.clone(), self.image(key), Image::NotKept));
         let entry = Entry::new(key, value.clone(), *updated);
         self.loose += value.len();
         match key {
@@ -52,22 +66,26 @@ impl Document {
                 }
                 replace(Arc::make_mut(&mut self.objects[place(*kind)]).entry(Arc::new(key.clone())), entry);
             }
-            Key::UserMetadata { kind, project, view } => {
-                if !self.of_kind(*kind).contains_key(&Key::object(*kind, project, view)) {
-                    return Ok(false);
-                }
+            Key::UserMetadata { .. } => {
                 Arc::make_mut(&mut self.user_metadata).insert(Arc::new(key.clone()), entry);
             }
             Key::Version { .. } => drop(Arc::make_mut(&mut self.versions).insert(Arc::new(key.clone()), entry)),
             Key::Metadata { .. } => drop(Arc::make_mut(&mut self.facts).insert(Arc::new(key.clone()), entry)),
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn delete(&mut self, key: &Key) -> bool {
+    /// What was there before a change, as the journal has it. Bytes would make a copy of each object that changes.
+    fn image(&self, key: &Key) -> Image {
+        if self.get(key).is_some() { Image::NotKept } else { Image::Absent }
+    }
+
+    fn delete(&mut self, key: &Key, changes: &mut Vec<Change>) {
         if self.get(key).is_none() {
-            return false;
+            return;
         }
+        let removed = |key: &Key| Change::of_key(key.clone(), Image::NotKept, Image::Absent);
+        changes.push(removed(key));
         match key {
             Key::Object { kind, project, name } => {
                 Arc::make_mut(&mut self.objects[place(*kind)]).shift_remove(key);
@@ -77,6 +95,7 @@ impl Document {
                 let attached = Key::UserMetadata { kind: *kind, project: project.clone(), view: name.clone() };
                 if self.user_metadata.contains_key(&attached) {
                     Arc::make_mut(&mut self.user_metadata).remove(&attached);
+                    changes.push(removed(&attached));
                 }
             }
             Key::UserMetadata { .. } => drop(Arc::make_mut(&mut self.user_metadata).remove(key)),
@@ -88,9 +107,9 @@ impl Document {
                 }
             }
         }
-        true
     }
 
+    /// Returns whether there were any.
     fn delete_versions(&mut self, is_of: impl Fn(&Key) -> bool) -> bool {
         let is_there = self.versions.keys().any(|key| is_of(key));
         if is_there {
@@ -99,7 +118,7 @@ impl Document {
         is_there
     }
 
-    fn delete_project(&mut self, project: &str) -> bool {
+    fn delete_project(&mut self, project: &str) {
         let is_of = |key: &Key| key.project() == project;
         let mut has_changed = self.delete_versions(is_of);
         for objects in &mut self.objects {
@@ -118,7 +137,6 @@ impl Document {
             Arc::make_mut(&mut self.unknown_metadata).remove(project);
             self.choose_infra();
         }
-        has_changed
     }
 
     /// The message's one infrastructure is that of the last project that still has one.

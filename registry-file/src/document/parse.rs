@@ -9,6 +9,7 @@ use prost::Message;
 
 use super::{Document, Entry, Objects, Sorted, field, own_second, place};
 use crate::extra::{self, Extra, Table};
+use crate::journal::Journal;
 
 impl Document {
     /// Takes in the bytes of a file; objects share them.
@@ -146,11 +147,13 @@ impl Parts {
             unknown_history: self.unknown_history.into(),
             unknown: self.unknown.into(),
             schema_version: self.schema_version,
+            size: loaded,
             loaded,
             ..Document::default()
         };
         let mut user_metadata = Sorted::new();
         let mut mark = None;
+        let (mut journal, mut entries) = (None, Vec::new());
         for extra in self.extras {
             let table = extra.table();
             match table {
@@ -185,6 +188,8 @@ impl Parts {
                         _ => drop(self.facts.insert(Arc::new(key), entry)),
                     }
                 }
+                Table::Journal => journal = Some(extra.value),
+                Table::Entry => entries.push(extra.value),
                 Table::Unknown => {}
             }
         }
@@ -199,6 +204,7 @@ impl Parts {
         document.versions = Arc::new(self.versions);
         document.facts = Arc::new(self.facts);
         document.user_metadata = Arc::new(user_metadata);
+        document.journal = Arc::new(Journal::parse(journal, entries));
         document
     }
 }

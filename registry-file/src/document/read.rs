@@ -1,6 +1,8 @@
 //! Answering queries from memory.
 
-use feast_registry_core::{Key, Query, Record};
+use std::sync::Arc;
+
+use feast_registry_core::{Key, Page, Query, Record};
 
 use super::{Document, Entry};
 
@@ -14,12 +16,16 @@ impl Document {
         let is_of = |wanted: &Option<String>, key: &Key| wanted.as_deref().is_none_or(|of| of == key.project());
         match query {
             Query::Keys(keys) => keys.iter().filter_map(|key| self.get(key).map(|entry| record(key, entry))).collect(),
-            Query::Objects { kind, project, updated_since } => self
-                .of_kind(*kind)
-                .iter()
-                .filter(|(key, entry)| is_of(project, key) && updated_since.is_none_or(|since| entry.updated >= since))
-                .map(|(key, entry)| record(key, entry))
-                .collect(),
+            Query::Objects { kind, project, updated_since, page } => {
+                let is_wanted = |(key, entry): &(&Arc<Key>, &Entry)| {
+                    is_of(project, key) && updated_since.is_none_or(|since| entry.updated >= since)
+                };
+                let found = self.of_kind(*kind).iter().filter(is_wanted);
+                match page {
+                    None => found.map(|(key, entry)| record(key, entry)).collect(),
+                    Some(page) => on_page(found, page),
+                }
+            }
             Query::Versions { project, view, latest_only } => {
                 let key = |number| Key::Version { project: project.clone(), view: view.clone(), number };
                 let mut found = self.versions.range(key(i32::MIN)..=key(i32::MAX));
@@ -50,5 +56,22 @@ impl Document {
 }
 
 fn record(key: &Key, entry: &Entry) -> Record {
-    Record { key: key.clone(), value: entry.value.clone(), updated: entry.updated }
+    Record::new(key.clone(), entry.value.clone(), entry.updated)
+}
+
+/// Those that a page has of objects of one kind: by project and name.
+fn on_page<'a>(found: impl Iterator<Item = (&'a Arc<Key>, &'a Entry)>, page: &Page) -> Vec<Record> {
+    let place = |key: &'a Key| match key {
+        Key::Object { project, name, .. } => (project.as_str(), name.as_str()),
+        other => (other.project(), ""),
+    };
+    let after = page.after.as_ref().map(|(project, name)| (project.as_str(), name.as_str()));
+    let mut found: Vec<_> = found.filter(|(key, _)| after.is_none_or(|after| place(key) > after)).collect();
+    if page.limit < found.len() {
+        // The rest need not be sorted.
+        found.select_nth_unstable_by(page.limit, |(one, _), (other, _)| one.cmp(other));
+        found.truncate(page.limit);
+    }
+    found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    found.into_iter().map(|(key, entry)| record(key, entry)).collect()
 }

@@ -84,6 +84,6 @@ impl Opened {
 
     /// Whether deleting the last project removes the storage too.
     pub(crate) fn removes_storage(&self) -> bool {
-        self.config.schema_mode == SchemaMode::Auto
+        self.config.schema_mode == SchemaMode::Auto && !self.config.keep_tables
     }
 }

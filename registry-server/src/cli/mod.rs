@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// A registry for the Feast feature store that loses nothing.
 #[derive(Debug, Parser)]
@@ -59,6 +60,7 @@ enum Command {
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
+        survive_file_size_limit().context("SIGXFSZ cannot be caught")?;
         match arguments.command {
             Command::Serve(serve) => serve.run().await,
             Command::List(list) => list.run().await,
@@ -70,6 +72,17 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has a write beyond the file size limit of the process (`ulimit -f`) fail, as one on a full disk does. Without a handler
+/// the system ends the process instead: `interop/test_hostile.py` runs a server under such a limit.
+///
+/// The handler does nothing, and stays until the process ends.
+fn survive_file_size_limit() -> std::io::Result<()> {
+    /// The same number on Linux, macOS and the BSDs; on MIPS it is another signal's.
+    const SIGXFSZ: i32 = 25;
+    drop(signal(SignalKind::from_raw(SIGXFSZ))?);
+    Ok(())
 }
 
 /// Says what went wrong, in one line on stderr.

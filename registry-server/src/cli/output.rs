@@ -201,8 +201,8 @@ fn fit(table: &mut comfy_table::Table, width: u16) {
         if is_shown {
             // The first column says which row it is, so it is whole.
             let shown = if index == 0 { wanted } else { given };
-            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(shown + GAP)));
-            left = left.saturating_sub(shown + GAP);
+            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(shown.saturating_add(GAP))));
+            left = left.saturating_sub(shown.saturating_add(GAP));
         } else {
             column.set_constraint(ColumnConstraint::Hidden);
             left = 0;
@@ -256,5 +256,15 @@ mod tests {
         );
         assert!(!text.contains("OWNER"), "{text}");
         assert!(table.render_to("", Some(150)).contains("me@example.com"));
+    }
+    #[test]
+    fn a_table_shows_names_of_any_length() {
+        for length in [usize::from(u16::MAX) - 1, usize::from(u16::MAX), 70_000, 200_000] {
+            let mut table = Table::new(["NAME", "KIND", "DESCRIPTION"]);
+            table.push(["n".repeat(length), "entity".to_owned(), "d".repeat(length)]);
+            for width in [None, Some(10), Some(80), Some(u16::MAX)] {
+                assert!(table.render_to("  ", width).contains("nnn"), "{length}, {width:?}");
+            }
+        }
     }
 }

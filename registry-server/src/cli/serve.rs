@@ -1,10 +1,11 @@
 //! `feast-registry serve`.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use feast_registry_server::{DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_PORT, ServeOptions};
+use feast_registry_server::{DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_PORT, DEFAULT_REQUEST_TIMEOUT, ServeOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -39,6 +40,12 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_MESSAGE_SIZE)]
     max_message_size: usize,
 
+    /// How long a request may take whose client sets no deadline, in seconds.
+    ///
+    /// What still waits then ends without effect. A client's own deadline counts instead, if it sets one.
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_REQUEST_TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    request_timeout: u64,
+
     /// What to log: error, warn, info, debug (a line per request) or trace; or a filter, as info,feast_registry_core=debug.
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
     log: String,
@@ -71,8 +78,12 @@ impl Serve {
                 _ = interrupt.recv() => {}
             }
         };
-        let options = ServeOptions { max_message_size: self.max_message_size };
-        feast_registry_server::serve(registry, listener, options, stop).await?;
+        let mut options = ServeOptions::default();
+        options.max_message_size = self.max_message_size;
+        options.request_timeout = Duration::from_secs(self.request_timeout);
+        feast_registry_server::serve(registry.clone(), listener, options, stop).await?;
+        // What waited has been written by now, or logged.
+        drop(registry.close().await);
         tracing::info!("stopped");
         Ok(())
     }

@@ -33,6 +33,8 @@ enum Step {
     Silence,
     /// A deadlock.
     Serialization,
+    /// No connection.
+    Unusable,
     /// Another writer stores this first.
     After(Record),
     /// Nothing is in the way, and the database says there is.
@@ -121,6 +123,7 @@ impl Database for Scripted {
         let step = self.commits.lock().expect("a test").pop_front();
         match step {
             Some(Step::Serialization) => return Err(Failure::Serialization(unavailable())),
+            Some(Step::Unusable) => return Err(Failure::Unusable(unavailable())),
             Some(Step::Unexpected) => return Err(Failure::Unexpected(unavailable())),
             Some(Step::Lost) => return Err(Failure::Lost(unavailable())),
             Some(Step::Silence) => {
@@ -275,6 +278,31 @@ async fn what_is_said_of_a_commit_that_was_given_up_stays_true() {
     let late = database.try_commit(&commit, false, &soon()).await.expect_err("it is fenced off");
     assert!(matches!(late, Failure::Repeated(_)), "{late:?}");
     assert_eq!(stored(&database).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_after_a_lost_answer_is_only_told_when_it_is_sure_to_stay_one() {
+    // The first attempt is still on its way when the second finds that another was faster.
+    let database = Scripted::new([Step::Lost, Step::After(record("theirs"))]);
+    let commit = creation();
+    let outcome = database.commit(commit.clone(), &soon()).await.expect("an outcome");
+    assert_eq!(outcome, Outcome::Conflict(Key::project_object("p")));
+    // The other one deletes it again, and the first attempt arrives after all.
+    database.commit(deletion(), &soon()).await.expect("a commit");
+    let late = database.try_commit(&commit, false, &soon()).await.expect_err("it is fenced off");
+    assert!(matches!(late, Failure::Repeated(_)), "{late:?}");
+    assert_eq!(stored(&database).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_not_there_is_tried_a_few_times_and_the_commit_is_not_done() {
+    let (outcome, attempts) = outcome([Step::Unusable, Step::Unusable]).await;
+    assert!(outcome.expect("a commit").is_committed());
+    assert_eq!(attempts, 3);
+    let database = Scripted::new([Step::Unusable, Step::Unusable, Step::Unusable]);
+    let error = database.commit(creation(), &soon()).await.expect_err("no connection");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(database.fenced.lock().expect("a test").is_empty(), "nothing was sent, so there is nothing to fence off");
 }
 
 #[tokio::test(start_paused = true)]

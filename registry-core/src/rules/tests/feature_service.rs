@@ -1,5 +1,7 @@
 //! The projections of a feature service are completed from the views that they are of.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::proto::core::{FeatureService, FeatureViewProjection};
 
@@ -242,4 +244,108 @@ fn fields_that_are_not_known_stay_when_a_service_is_completed() {
         ],
         |(which, is_kept)| ensure(is_kept, || format!("a field that is not known was lost: {which}")),
     );
+}
+
+/// As the rule was before it had an index: every wanted feature against every feature of the view.
+fn complete_by_search(
+    view: &[core::FeatureSpecV2],
+    wanted: &[core::FeatureSpecV2],
+) -> Option<Vec<core::FeatureSpecV2>> {
+    if wanted.is_empty() {
+        return Some(view.to_vec());
+    }
+    if wanted.iter().all(|feature| view.contains(feature)) {
+        return Some(wanted.to_vec());
+    }
+    wanted.iter().map(|wanted| view.iter().find(|feature| feature.name == wanted.name).cloned()).collect()
+}
+
+fn feature() -> impl Strategy<Value = core::FeatureSpecV2> {
+    let tags = prop::collection::btree_map("[ab]", "[ab]", 0..2);
+    ("[abc]", 1..3_i32, "[x]?", tags).prop_map(|(name, value_type, description, tags)| core::FeatureSpecV2 {
+        name,
+        value_type,
+        description,
+        tags,
+        ..Default::default()
+    })
+}
+
+proptest! {
+    #[test]
+    fn features_are_found_as_by_a_search_from_the_front(
+        of_view in prop::collection::vec(feature(), 1..6),
+        wanted in prop::collection::vec((feature(), any::<prop::sample::Index>(), any::<bool>()), 0..4),
+    ) {
+        let wanted: Vec<_> = wanted
+            .into_iter()
+            .map(|(other, index, is_there)| if is_there { index.get(&of_view).clone() } else { other })
+            .collect();
+        let view = core::FeatureView {
+            spec: Some(core::FeatureViewSpec {
+                name: "trips".into(),
+                entities: vec!["driver".into()],
+                features: of_view.clone(),
+                ..Default::default()
+            }),
+            meta: None,
+        };
+        // The second projection says nothing of types, so that both are looked up.
+        let projection = |feature_columns| FeatureViewProjection {
+            feature_view_name: "trips".into(),
+            feature_columns,
+            ..Default::default()
+        };
+        let spec = core::FeatureServiceSpec {
+            name: "model".into(),
+            features: vec![projection(wanted.clone()), projection(Vec::new())],
+            ..Default::default()
+        };
+        let service = Object::encode(&FeatureService { spec: Some(spec), meta: None });
+        match (apply_over(&[Object::encode(&view)], &service), complete_by_search(&of_view, &wanted)) {
+            (Ok(projections), Some(expected)) => {
+                prop_assert_eq!(&projections[0].feature_columns, &expected);
+                prop_assert_eq!(&projections[1].feature_columns, &of_view);
+            }
+            (Err(error), None) => prop_assert_eq!(error.kind(), ErrorKind::InvalidArgument),
+            (applied, expected) => prop_assert!(false, "{applied:?} is not {expected:?}"),
+        }
+    }
+}
+
+/// 40,000 features against 40,000 are 1.6 billion comparisons, and 2,000 projections of that view decode it 2,000 times.
+#[test]
+fn very_many_features_and_projections_cost_their_number() {
+    const MANY: usize = 40_000;
+    let features: Vec<_> =
+        (0..MANY).map(|i| core::FeatureSpecV2 { name: format!("f{i}"), value_type: 2, ..Default::default() }).collect();
+    let spec = core::FeatureViewSpec {
+        name: "trips".into(),
+        entities: vec!["driver".into()],
+        features: features.clone(),
+        ..Default::default()
+    };
+    let view = Object::encode(&core::FeatureView { spec: Some(spec), meta: None });
+    let projection = |columns: &[core::FeatureSpecV2]| FeatureViewProjection {
+        feature_view_name: "trips".into(),
+        feature_columns: columns.iter().map(|of| core::FeatureSpecV2 { value_type: 0, ..of.clone() }).collect(),
+        ..Default::default()
+    };
+    let mut projections = vec![projection(&features)];
+    projections.extend(features.iter().take(2000).map(|feature| projection(std::slice::from_ref(feature))));
+    let spec = core::FeatureServiceSpec { name: "model".into(), features: projections, ..Default::default() };
+    let stored =
+        apply_over(&[view], &Object::encode(&FeatureService { spec: Some(spec), meta: None })).expect("applied");
+    assert_eq!(stored[0].feature_columns, features);
+    assert_eq!(stored.len(), 2001);
+}
+
+#[test]
+fn a_service_that_would_fill_the_memory_is_refused_before_it_does() {
+    let description = "d".repeat(1 << 20);
+    let spec =
+        json!({ "name": "trips", "features": [{ "name": "a", "value_type": "INT64", "description": description }] });
+    let many: Json = (0..1000).map(|_| names_only(json!({}))).collect();
+    let refused = apply_over(&[object(Kind::FeatureView, spec, json!({}))], &service(many));
+    assert_refused(refused, ErrorKind::InvalidArgument, &["`thing`", PROJECT, "134217728 bytes"]);
 }

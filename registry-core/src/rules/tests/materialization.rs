@@ -1,5 +1,7 @@
 //! What has been materialized is never lost by an apply, and grows by exactly what is recorded.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const MATERIALIZED: [Kind; 2] = [Kind::FeatureView, Kind::StreamFeatureView];
@@ -228,9 +230,47 @@ fn a_stored_interval_that_cannot_be_read_is_said_to_be_corrupt() {
         let mut world = World::with([trips(kind)]);
         let broken = edit_meta(&world.stored(&trips(kind)), |meta| meta.extend([0x1a, 0x01, 0xff]));
         world.plant_object(&broken);
-        assert_refused(unmaterialize(&mut world, interval_of(1)), ErrorKind::Corrupt, &["interval"]);
-        let applied = world.apply(&materialized(&trips(kind), &[1], CREATED));
-        assert_refused(applied, ErrorKind::Corrupt, &["decoded"]);
+        let words = [kind.label(), "`trips`", PROJECT, "decoded", "apply it again"];
+        assert_refused(unmaterialize(&mut world, interval_of(1)), ErrorKind::Corrupt, &words);
+        assert_refused(materialize(&mut world, interval_of(1)), ErrorKind::Corrupt, &words);
         assert_eq!(world.stored(&trips(kind)), broken, "{kind}");
     }
+}
+
+/// As the rule was before it had an index: every interval that comes against every one that is there.
+fn union_by_search(stored: &[i64], incoming: &[i64]) -> Vec<i64> {
+    let mut all = stored.to_vec();
+    for interval in incoming {
+        if !all.contains(interval) {
+            all.push(*interval);
+        }
+    }
+    all
+}
+
+proptest! {
+    #[test]
+    fn the_union_of_intervals_is_what_a_search_from_the_front_finds(
+        stored in prop::collection::vec(0..12_i64, 0..12),
+        incoming in prop::collection::vec(0..12_i64, 0..12),
+    ) {
+        let before = materialized(&trips(Kind::FeatureView), &stored, AVAILABLE_ONLINE);
+        let mut world = World::new();
+        world.plant_object(&before);
+        world.apply(&materialized(&trips(Kind::FeatureView), &incoming, AVAILABLE_ONLINE)).expect("applied");
+        prop_assert_eq!(intervals(&world.stored(&before)), intervals_of(&union_by_search(&stored, &incoming)));
+    }
+}
+
+/// 60,000 intervals against 60,000 others are more than three billion comparisons.
+#[test]
+fn very_many_intervals_cost_their_number() {
+    let numbers = |start: i64| (start..start + 60_000).collect::<Vec<_>>();
+    let before = materialized(&trips(Kind::FeatureView), &numbers(0), AVAILABLE_ONLINE);
+    let mut world = World::new();
+    world.plant_object(&before);
+    world.apply(&materialized(&trips(Kind::FeatureView), &numbers(30_000), AVAILABLE_ONLINE)).expect("applied");
+    assert_eq!(intervals(&world.stored(&before)), intervals_of(&(0..90_000).collect::<Vec<_>>()));
+    unmaterialize(&mut world, interval_of(89_999)).expect("removed");
+    assert_eq!(intervals(&world.stored(&before)).len(), 89_999);
 }

@@ -6,12 +6,14 @@
 mod apply;
 mod arbitrary;
 mod delete;
+mod depth;
 mod feature_service;
 mod materialization;
 mod names;
 mod project;
 mod properties;
 mod simulation;
+mod stored;
 mod versions;
 mod views;
 
@@ -27,7 +29,7 @@ use serde_json::{Value as Json, json};
 
 use super::definition::{self, Closeness};
 use super::meta::Meta;
-use super::versions::key as version_key;
+use super::pin::key as version_key;
 use super::*;
 use crate::backend::{Backend, Commit, Expected, INFRA_NAME, Key, Outcome, Query, Record, Write};
 use crate::deadline::Deadline;

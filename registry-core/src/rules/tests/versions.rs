@@ -1,7 +1,7 @@
 //! The history of views: every new view is version 0, each change of its schema adds one.
 
 use super::*;
-use crate::rules::versions::{Version, pinned};
+use crate::rules::pin::{Version, pinned};
 
 /// The kinds of view that know their version number and can ask for a version.
 const NUMBERED: [Kind; 3] = [Kind::FeatureView, Kind::StreamFeatureView, Kind::OnDemandFeatureView];
@@ -424,5 +424,49 @@ fn a_view_has_entities_or_the_placeholder_for_none_but_for_an_on_demand_view() {
             Kind::OnDemandFeatureView => assert!(applied.is_ok(), "{kind}"),
             _ => assert_refused(applied.map(drop), ErrorKind::InvalidArgument, &["entities", "__dummy"]),
         }
+    }
+}
+
+#[test]
+fn a_version_that_would_leave_no_room_for_the_next_is_not_made() {
+    for kind in NUMBERED {
+        let (mut world, [_, _, latest]) = three(kind);
+        for text in ["v1000000001", "v2147483646", "version2147483647", "v2147483648", "v99999999999999999999"] {
+            let refused = world.apply(&pin(&latest, text));
+            assert_refused(refused, ErrorKind::InvalidArgument, &[&text.replace("version", "v"), "v1000000000"]);
+        }
+        assert_eq!(world.version_numbers("trips"), [0, 1, 2], "{kind}");
+        world.apply(&pin(&latest, "v1000000000")).expect("the highest that can be made");
+        world.apply(&view(kind, "trips", &["z"])).expect("room for the next");
+        assert_eq!(world.version_numbers("trips"), [0, 1, 2, 1_000_000_000, 1_000_000_001], "{kind}");
+    }
+}
+
+/// What an older registry accepted.
+#[test]
+fn a_history_without_a_number_left_says_what_to_do_and_that_helps() {
+    for kind in NUMBERED {
+        let with_the_last_number = || {
+            let (world, [first, _, latest]) = three(kind);
+            let record = FeatureViewVersionRecord { version_number: i32::MAX, ..world.versions("trips")[0].clone() };
+            world.plant(version_key(PROJECT, "trips", i32::MAX), record.encode_to_vec());
+            (world, first, latest)
+        };
+        let changed = view(kind, "trips", &["z"]);
+        let (mut world, first, latest) = with_the_last_number();
+        let words = ["`trips`", PROJECT, "v2147483647", "ask for a version that is free", "delete"];
+        assert_refused(world.apply(&changed), ErrorKind::InvalidArgument, &words);
+        assert_refused(world.apply_unpromoted(std::slice::from_ref(&changed)), ErrorKind::InvalidArgument, &words);
+        // What needs no new number goes on.
+        let description = edit_spec(&latest, |spec| wire::put(spec, 900, b"newer"));
+        world.apply(&description).expect("the same schema");
+        world.apply(&pin(&description, "v2147483647")).expect("a version of the history");
+        assert_eq!(features(&world.stored(&first)), ["a"], "{kind}");
+        // And so do the remedies.
+        world.apply(&pin(&changed, "v3")).expect("a version that is free");
+        assert_eq!(number(&world, &changed), 3, "{kind}");
+        world.run(&Op::DeleteView("trips".to_owned())).expect("deleted");
+        world.apply(&changed).expect("applied");
+        assert_eq!(world.version_numbers("trips"), [0], "{kind}");
     }
 }

@@ -1,0 +1,155 @@
+//! One state of the registry in memory: serialized objects, indexed by name.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+
+use crate::backend::{Key, Record, Write};
+use crate::encoded::Object;
+use crate::kind::Kind;
+
+/// The objects of one kind in one project, in the order in which they were first stored.
+type Objects = IndexMap<String, Entry>;
+
+/// An object as it is held.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) bytes: Bytes,
+    /// The second (since 1970, UTC) that it was written in.
+    pub(crate) updated: i64,
+    /// Its place in the order in which the objects of all projects were first stored.
+    place: u64,
+    /// Whether the bytes are a message of the kind.
+    pub(crate) is_sound: bool,
+}
+
+/// An object of a list.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) object: Object,
+    /// The second (since 1970, UTC) that it was written in.
+    pub(crate) updated: i64,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    objects: HashMap<Kind, IndexMap<String, Objects>>,
+    metadata: HashMap<String, IndexMap<String, Bytes>>,
+    stored_so_far: u64,
+    /// See [`crate::Limits::keeps_order`].
+    keeps_order: bool,
+}
+
+impl Contents {
+    pub(super) fn new(keeps_order: bool) -> Self {
+        Self { keeps_order, ..Self::default() }
+    }
+
+    /// An object.
+    pub(crate) fn entry(&self, kind: Kind, project: &str, name: &str) -> Option<&Entry> {
+        self.objects.get(&kind)?.get(project)?.get(name)
+    }
+
+    /// The objects of a kind in a project, or in all, that are sound; in the order of the storage's own lists.
+    pub(crate) fn list(&self, kind: Kind, project: Option<&str>) -> Vec<Listed> {
+        let sound = self.entries(kind, project).into_iter().filter(|(_, _, entry)| entry.is_sound);
+        sound
+            .map(|(_, _, entry)| Listed { object: Object { kind, bytes: entry.bytes.clone() }, updated: entry.updated })
+            .collect()
+    }
+
+    /// The same with the keys that they are stored under.
+    pub(crate) fn records(&self, kind: Kind, project: Option<&str>) -> Vec<Record> {
+        let sound = self.entries(kind, project).into_iter().filter(|(_, _, entry)| entry.is_sound);
+        sound
+            .map(|(project, name, entry)| {
+                Record::new(Key::object(kind, project, name), entry.bytes.clone(), entry.updated)
+            })
+            .collect()
+    }
+
+    fn entries(&self, kind: Kind, project: Option<&str>) -> Vec<(&str, &str, &Entry)> {
+        let Some(by_project) = self.objects.get(&kind) else { return Vec::new() };
+        let projects: Vec<(&String, &Objects)> = match project {
+            Some(project) => by_project.get_key_value(project).into_iter().collect(),
+            None => by_project.iter().collect(),
+        };
+        let mut found = Vec::with_capacity(projects.iter().map(|(_, objects)| objects.len()).sum());
+        for (project, objects) in projects {
+            found.extend(objects.iter().map(|(name, entry)| (project.as_str(), name.as_str(), entry)));
+        }
+        if !self.keeps_order {
+            found.sort_unstable_by_key(|(project, name, _)| (*project, *name));
+        } else if project.is_none() {
+            found.sort_unstable_by_key(|(_, _, entry)| entry.place);
+        }
+        found
+    }
+
+    /// What is stored under these keys of objects, sound or not.
+    pub(crate) fn records_of(&self, keys: &[Key]) -> Vec<Record> {
+        let record = |key: &Key| match key {
+            Key::Object { kind, project, name } => {
+                let entry = self.entry(*kind, project, name)?;
+                Some(Record::new(key.clone(), entry.bytes.clone(), entry.updated))
+            }
+            _ => None,
+        };
+        keys.iter().filter_map(record).collect()
+    }
+
+    /// The facts about a project. When they were written is not known here.
+    pub(crate) fn metadata_of(&self, project: &str) -> Vec<Record> {
+        let facts = self.metadata.get(project).into_iter().flatten();
+        facts.map(|(name, text)| Record::new(Key::metadata(project, name), text.clone(), 0)).collect()
+    }
+
+    /// Takes in what was read from the storage.
+    pub(super) fn take_in(&mut self, record: Record, is_sound: bool) {
+        match record.key {
+            Key::Object { kind, project, name } => {
+                self.put(kind, project, name, record.value, record.updated, is_sound);
+            }
+            key => self.apply([Write::Put(Record { key, ..record })]),
+        }
+    }
+
+    fn put(&mut self, kind: Kind, project: String, name: String, bytes: Bytes, updated: i64, is_sound: bool) {
+        let objects = self.objects.entry(kind).or_default().entry(project).or_default();
+        self.stored_so_far += 1;
+        let place = objects.get(&name).map_or(self.stored_so_far, |entry| entry.place);
+        objects.insert(name, Entry { bytes, updated, place, is_sound });
+    }
+
+    /// Takes in what was committed, in the order in which it was. What a registry commits is sound: it has checked it.
+    pub(super) fn apply(&mut self, writes: impl IntoIterator<Item = Write>) {
+        for write in writes {
+            match write {
+                Write::Put(Record { key: Key::Object { kind, project, name }, value, updated }) => {
+                    self.put(kind, project, name, value, updated, true);
+                }
+                Write::Put(Record { key: Key::Metadata { project, name }, value, .. }) => {
+                    self.metadata.entry(project).or_default().insert(name, value);
+                }
+                Write::Delete(Key::Object { kind, project, name }) => {
+                    if let Some(objects) = self.objects.get_mut(&kind).and_then(|kinds| kinds.get_mut(&project)) {
+                        objects.shift_remove(&name);
+                    }
+                }
+                Write::Delete(Key::Metadata { project, name }) => {
+                    if let Some(facts) = self.metadata.get_mut(&project) {
+                        facts.shift_remove(&name);
+                    }
+                }
+                Write::DeleteProject { project } => {
+                    self.objects.values_mut().for_each(|kinds| drop(kinds.shift_remove(&project)));
+                    self.metadata.remove(&project);
+                }
+                // History and user metadata are always read from the storage.
+                Write::Put(_) | Write::Delete(_) | Write::DeleteVersions { .. } => {}
+            }
+        }
+    }
+}

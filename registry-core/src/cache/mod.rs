@@ -1,0 +1,183 @@
+//! The registry in memory, for reads that may be a little old (Feast: `allow_cache`, `cache_ttl_seconds`, `cache_mode`).
+//!
+//! A read from it decodes nothing and, once it is filled, waits for no storage. What this process writes shows in it at
+//! once, one object at a time: nothing is rebuilt. What other processes write shows when it is next refreshed, which
+//! happens in a task of its own ([`refresh`]) while readers get what is there.
+
+mod contents;
+mod refresh;
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::backend::{Backend, Key, Record, Write};
+use crate::config::CacheConfig;
+use crate::encoded::Object;
+use crate::error::{Error, Result};
+use crate::soundness::{self, Unsound};
+
+pub(crate) use contents::{Contents, Listed};
+
+/// How many writes may be committed during one refresh; with more, what it has read is of no use any more.
+const MOST_MEANWHILE: usize = 65_536;
+
+#[derive(Debug, Default)]
+struct State {
+    /// `None` until the first refresh.
+    contents: Option<Contents>,
+    /// From when on a reader starts a refresh; `None` when none ever does.
+    due: Option<Instant>,
+    /// When the refresh began that the contents are of.
+    refreshed: Option<Instant>,
+    meanwhile: Meanwhile,
+}
+
+/// What has been committed since a refresh began, which it may or may not have read.
+#[derive(Debug, Default)]
+enum Meanwhile {
+    /// No refresh is under way.
+    #[default]
+    Unneeded,
+    Writes(Vec<Write>),
+    /// More than is worth keeping.
+    TooMany,
+}
+
+impl State {
+    fn is_due(&self) -> bool {
+        self.due.is_some_and(|due| Instant::now() >= due)
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    config: CacheConfig,
+    /// See [`crate::Limits::keeps_order`].
+    keeps_order: bool,
+    source: Arc<dyn Backend>,
+    state: RwLock<State>,
+    refreshes: Mutex<refresh::Refreshes>,
+    /// The number of the last refresh that has ended.
+    ended: watch::Sender<u64>,
+    unsound: Unsound,
+}
+
+impl Cache {
+    /// An empty cache of what `source` stores.
+    pub(crate) fn new(config: CacheConfig, keeps_order: bool, source: Arc<dyn Backend>) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            keeps_order,
+            source,
+            state: RwLock::default(),
+            refreshes: Mutex::default(),
+            ended: watch::Sender::new(0),
+            unsound: Unsound::default(),
+        })
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at one state, under one lock, so that what several kinds are read from is never two states. Others wait while
+    /// a reader looks, so `look` is to copy what it needs and do its work afterwards.
+    ///
+    /// It is given back when the cache is to be [`freshen`](Self::freshen)ed first.
+    pub(crate) fn read_if_fresh<T, L: FnOnce(&Contents) -> T>(&self, look: L) -> Result<T, L> {
+        let state = self.state();
+        match &state.contents {
+            Some(contents) if !state.is_due() => Ok(look(contents)),
+            _ => Err(look),
+        }
+    }
+
+    /// Looks at one state, however old it is.
+    ///
+    /// # Errors
+    /// When the cache has never been filled.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Contents) -> T) -> Result<T> {
+        match &self.state().contents {
+            Some(contents) => Ok(look(contents)),
+            None => Err(Error::internal("the cache was read before it was filled")),
+        }
+    }
+
+    /// Whether something can be read without waiting for the storage.
+    pub(crate) fn is_warm(&self) -> bool {
+        self.state().contents.is_some()
+    }
+
+    /// How long ago the refresh began that the contents are of; `None` when there was none.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.state().refreshed.map(|refreshed| refreshed.elapsed())
+    }
+
+    /// Shows what this process has committed.
+    pub(crate) fn apply(&self, writes: Vec<Write>) {
+        self.unsound.forget(&writes);
+        let mut state = self.state_mut();
+        match &mut state.meanwhile {
+            Meanwhile::Writes(meanwhile) if meanwhile.len() + writes.len() > MOST_MEANWHILE => {
+                state.meanwhile = Meanwhile::TooMany;
+            }
+            Meanwhile::Writes(meanwhile) => meanwhile.extend(writes.iter().cloned()),
+            Meanwhile::Unneeded | Meanwhile::TooMany => {}
+        }
+        if let Some(contents) = &mut state.contents {
+            contents.apply(writes);
+        }
+    }
+
+    /// Whether an object is held as it is stored, or nothing is held at all.
+    pub(crate) fn shows(&self, key: &Key, stored: Option<&Record>) -> bool {
+        let state = self.state();
+        let (Some(contents), Key::Object { kind, project, name }) = (&state.contents, key) else { return true };
+        contents.entry(*kind, project, name).map(|entry| &entry.bytes) == stored.map(|record| &record.value)
+    }
+
+    /// Leaves out the objects whose bytes are not a message of their kind, and has them logged. What is held already need
+    /// not be checked again.
+    pub(crate) fn keep_sound(&self, records: &mut Vec<Record>) {
+        records.retain(|record| self.check(record).is_ok());
+    }
+
+    /// Whether a record, if it is of an object, is a message of the object's kind. One that is not is logged.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), naming kind, project and name.
+    pub(crate) fn check(&self, record: &Record) -> Result<()> {
+        let Key::Object { kind, project, name } = &record.key else { return Ok(()) };
+        {
+            let state = self.state();
+            let held = state.contents.as_ref().and_then(|contents| contents.entry(*kind, project, name));
+            if held.is_some_and(|held| held.is_sound && held.bytes == record.value) {
+                return Ok(());
+            }
+        }
+        soundness::check(&Object { kind: *kind, bytes: record.value.clone() })
+            .map_err(|error| self.unsound.note(&record.key, &record.value, error))
+    }
+
+    /// The objects that were found not to be messages of their kind.
+    pub(crate) fn unsound(&self) -> &Unsound {
+        &self.unsound
+    }
+
+    /// How many writes are noted for the refresh that is under way.
+    #[cfg(test)]
+    pub(crate) fn noted_meanwhile(&self) -> usize {
+        match &self.state().meanwhile {
+            Meanwhile::Writes(writes) => writes.len(),
+            Meanwhile::Unneeded | Meanwhile::TooMany => 0,
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Reading the whole registry anew: one refresh at a time, in a task of its own, which no caller ends by leaving.
+
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::{Cache, Contents, Meanwhile};
+use crate::backend::{Key, Query, Record, Write};
+use crate::config::CacheMode;
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kind::Kind;
+
+/// How long a refresh may take to read the storage.
+const READ_FOR: Duration = Duration::from_secs(60);
+
+/// How long after a refresh that failed the next one is started by itself.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// For how long after a refresh has begun readers wait for it, if the last one took no longer. See
+/// [`Cache::freshen`].
+const GRACE: Duration = Duration::from_millis(250);
+
+/// How many records are taken in before others have their turn.
+const BATCH: usize = 256;
+
+/// How far refreshes are, which are numbered from 1.
+#[derive(Debug, Default)]
+pub(super) struct Refreshes {
+    begun: u64,
+    /// The highest number that somebody waits for.
+    wanted: u64,
+    began_at: Option<Instant>,
+    is_running: bool,
+    /// The number of the last one that succeeded.
+    succeeded: u64,
+    /// Why the last one failed, if it did.
+    failed: Option<Error>,
+    /// How long the last one took that succeeded.
+    took: Option<Duration>,
+    is_closed: bool,
+    task: Option<AbortHandle>,
+}
+
+/// Which refresh a caller wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// The one that is under way, if one is.
+    Any,
+    /// One that begins from now on.
+    New,
+}
+
+impl Cache {
+    fn refreshes(&self) -> MutexGuard<'_, Refreshes> {
+        self.refreshes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads everything anew, with a refresh that begins from now on; callers who come at once share one. The refresh goes
+    /// on when its callers are gone.
+    ///
+    /// # Errors
+    /// Why it failed; the contents are then as they were.
+    pub(crate) async fn refresh(self: &Arc<Self>, deadline: &Deadline) -> Result<()> {
+        let (number, _) = self.request(Wanted::New)?;
+        self.outcome(number, deadline).await
+    }
+
+    /// Starts a refresh that nobody waits for.
+    pub(crate) fn refresh_soon(self: &Arc<Self>) {
+        // A cache that is closed needs none.
+        drop(self.request(Wanted::New));
+    }
+
+    /// Makes sure that a refresh is under way, and waits for it if nothing was ever read.
+    ///
+    /// Otherwise readers get what is there while it runs. Yet with `cache_mode: sync`, who reads after the time to live
+    /// expects to see what others have written (Feast reads the storage before it answers), so a reader gives the refresh
+    /// a chance: until [`GRACE`] after it began, but for no more than half of the time that the reader has, and only if
+    /// the last refresh succeeded and was as fast. A storage that is silent or large, then, has nobody wait.
+    pub(crate) async fn freshen(self: &Arc<Self>, deadline: impl FnOnce() -> Deadline) -> Result<()> {
+        let is_warm = self.is_warm();
+        let (number, chance) = match self.request(Wanted::Any) {
+            Err(_) if is_warm => return Ok(()),
+            requested => requested?,
+        };
+        if !is_warm {
+            return self.outcome(number, &deadline()).await;
+        }
+        if !chance.is_zero() {
+            let chance = chance.min(deadline().remaining() / 2);
+            // Whether it is over in time or not, the reader has something to read.
+            drop(tokio::time::timeout(chance, self.has_ended(number)).await);
+        }
+        Ok(())
+    }
+
+    /// The number of a refresh, which is started if it does not run yet, and for how long it is worth a reader's wait.
+    fn request(self: &Arc<Self>, wanted: Wanted) -> Result<(u64, Duration)> {
+        let mut refreshes = self.refreshes();
+        if refreshes.is_closed {
+            return Err(Error::new(ErrorKind::Unavailable, "the registry is closed"));
+        }
+        if !refreshes.is_running {
+            refreshes.begin();
+            let task = tokio::spawn(Arc::clone(self).run());
+            refreshes.task = Some(task.abort_handle());
+        } else if wanted == Wanted::New {
+            refreshes.wanted = refreshes.begun + 1;
+            return Ok((refreshes.wanted, Duration::ZERO));
+        }
+        Ok((refreshes.begun, refreshes.chance()))
+    }
+
+    /// Completes when a refresh has ended, or a later one.
+    async fn has_ended(&self, number: u64) {
+        // The sender is this cache's own, so it is there.
+        drop(self.ended.subscribe().wait_for(|ended| *ended >= number).await);
+    }
+
+    async fn outcome(&self, number: u64, deadline: &Deadline) -> Result<()> {
+        deadline.wait_for("the registry to be read into memory", self.has_ended(number)).await?;
+        let refreshes = self.refreshes();
+        match &refreshes.failed {
+            Some(error) if refreshes.succeeded < number => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refreshes until nobody wants another.
+    async fn run(self: Arc<Self>) {
+        let mut running = Running { cache: &self, is_over: false };
+        loop {
+            let outcome = self.read_anew().await;
+            if !running.ended(outcome) {
+                return;
+            }
+        }
+    }
+
+    /// Reads the storage, builds new contents without holding up readers, and puts them in the place of the old.
+    async fn read_anew(&self) -> Result<()> {
+        self.state_mut().meanwhile = Meanwhile::Writes(Vec::new());
+        let mut queries: Vec<Query> = Kind::ALL.into_iter().map(|kind| Query::objects(kind, None)).collect();
+        queries.push(Query::Metadata { project: None });
+        let began = Instant::now();
+        let deadline = Deadline::after(READ_FOR);
+        // Also where a backend overlooks its deadline: there is only one refresh, and it must not hang for ever.
+        let read = self.source.read(&queries, &deadline);
+        let answers = deadline.wait_for("the registry to be read into memory", read).await??;
+        let mut contents = Contents::new(self.keeps_order);
+        for answer in answers {
+            let mut records = answer.into_iter().peekable();
+            while records.peek().is_some() {
+                records.by_ref().take(BATCH).for_each(|record| self.take_in(&mut contents, record));
+                tokio::task::yield_now().await;
+            }
+        }
+        // All but the last few writes are caught up with before readers have to wait.
+        while let Some(writes) = self.many_written_meanwhile() {
+            contents.apply(writes);
+            tokio::task::yield_now().await;
+        }
+        let mut state = self.state_mut();
+        let Meanwhile::Writes(writes) = std::mem::take(&mut state.meanwhile) else {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "more was written while the registry was read into memory than could be noted",
+            ));
+        };
+        contents.apply(writes);
+        let old = state.contents.replace(contents);
+        state.refreshed = Some(began);
+        state.due = match self.config.mode {
+            CacheMode::Sync if !self.config.ttl.is_zero() => began.checked_add(self.config.ttl),
+            _ => None,
+        };
+        drop(state);
+        drop(old);
+        self.forget_what_is_sound();
+        Ok(())
+    }
+
+    /// Takes in a record. What is held already with the same bytes is shared with it and need not be checked again.
+    fn take_in(&self, contents: &mut Contents, mut record: Record) {
+        if let Key::Object { kind, project, name } = &record.key {
+            let state = self.state();
+            let held = state.contents.as_ref().and_then(|contents| contents.entry(*kind, project, name));
+            if let Some(held) = held.filter(|held| held.is_sound && held.bytes == record.value) {
+                record.value = held.bytes.clone();
+                drop(state);
+                return contents.take_in(record, true);
+            }
+        }
+        let is_sound = self.check(&record).is_ok();
+        contents.take_in(record, is_sound);
+    }
+
+    fn many_written_meanwhile(&self) -> Option<Vec<Write>> {
+        match &mut self.state_mut().meanwhile {
+            Meanwhile::Writes(writes) if writes.len() > BATCH => Some(std::mem::take(writes)),
+            _ => None,
+        }
+    }
+
+    fn forget_what_is_sound(&self) {
+        let state = self.state();
+        self.unsound.keep(|key| match (key, &state.contents) {
+            (Key::Object { kind, project, name }, Some(contents)) => {
+                contents.entry(*kind, project, name).is_some_and(|entry| !entry.is_sound)
+            }
+            _ => true,
+        });
+    }
+
+    /// Notes how a refresh ended, and says so to those who wait. Returns whether another has begun.
+    fn end(&self, outcome: Result<()>, may_go_on: bool) -> bool {
+        if outcome.is_err() {
+            let mut state = self.state_mut();
+            state.meanwhile = Meanwhile::Unneeded;
+            let next = Instant::now() + RETRY_AFTER;
+            state.due = state.due.map(|due| due.max(next));
+        }
+        let age = self.age();
+        let mut refreshes = self.refreshes();
+        let ended = if may_go_on { refreshes.begun } else { refreshes.begun.max(refreshes.wanted) };
+        match outcome {
+            Ok(()) => {
+                refreshes.succeeded = refreshes.begun;
+                refreshes.took = refreshes.began_at.map(|began| began.elapsed());
+                if refreshes.failed.take().is_some() {
+                    tracing::info!("the cached registry is refreshed again");
+                }
+            }
+            Err(error) => {
+                let age = age.map(|age| age.as_secs());
+                tracing::warn!(%error, seconds_old = age, "the cached registry could not be refreshed");
+                refreshes.failed = Some(error);
+            }
+        }
+        refreshes.is_running = may_go_on && !refreshes.is_closed && refreshes.wanted > refreshes.begun;
+        if refreshes.is_running {
+            refreshes.begin();
+        }
+        self.ended.send_replace(ended);
+        refreshes.is_running
+    }
+
+    /// Refreshes once per time to live, for as long as somebody else has the cache (Feast: `cache_mode: thread`).
+    pub(crate) async fn refresh_forever(cache: Weak<Self>) {
+        loop {
+            let Some(cache) = cache.upgrade() else { return };
+            let Ok((number, _)) = cache.request(Wanted::Any) else { return };
+            cache.has_ended(number).await;
+            let pause = if cache.refreshes().failed.is_some() { RETRY_AFTER } else { cache.config.ttl };
+            drop(cache);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Starts no refresh any more, and ends the one that is under way.
+    pub(crate) fn close(&self) {
+        let mut refreshes = self.refreshes();
+        refreshes.is_closed = true;
+        if let Some(task) = refreshes.task.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Refreshes {
+    fn begin(&mut self) {
+        self.begun += 1;
+        self.began_at = Some(Instant::now());
+        self.is_running = true;
+    }
+
+    /// For how long the refresh that is under way is worth a reader's wait.
+    fn chance(&self) -> Duration {
+        let was_fast = self.failed.is_none() && self.took.is_some_and(|took| took <= GRACE);
+        match self.began_at {
+            Some(began) if was_fast => GRACE.saturating_sub(began.elapsed()),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// A task that refreshes. However it ends, by a panic or by being aborted, nobody waits for it in vain and nothing goes on
+/// being noted for it.
+struct Running<'a> {
+    cache: &'a Cache,
+    is_over: bool,
+}
+
+impl Running<'_> {
+    fn ended(&mut self, outcome: Result<()>) -> bool {
+        self.is_over = !self.cache.end(outcome, true);
+        !self.is_over
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.cache.end(Err(Error::internal("reading the registry into memory was broken off")), false);
+        }
+    }
+}

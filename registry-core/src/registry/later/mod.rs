@@ -1,0 +1,222 @@
+//! Applies that may wait for the caller's commit (Feast: `commit=False`), so that many of them become one.
+//!
+//! What waits has passed the rules, after what waits before it. It is written with the next commit or the next other
+//! write of this process, when there is much of it, or after a moment; until then it is not durable. Reads of this
+//! process see it at once, laid over what is stored ([`Overlay`]), and never wait for it to be written.
+//!
+//! Each apply that is acknowledged has a number. A commit answers for all numbers up to the last one when it begins: it
+//! returns when they are written, and fails if some of them still wait or were lost. What cannot be written *now* (an
+//! error that a retry may mend) goes on waiting and is tried again. What can never be written is lost; every commit that
+//! answers for it says so, whoever makes it, until the object is applied or deleted again or [`LOST_FOR`] is over. Who has
+//! applied what is not known here: a caller's applies and its commit may come over different connections.
+
+mod overlay;
+mod queue;
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::transact::Call;
+use super::{Inner, Registry};
+use crate::backend::Write;
+use crate::deadline::Deadline;
+use crate::draft::{Draft, Fetched};
+use crate::encoded::Object;
+use crate::environment::new_uuid;
+use crate::error::{Error, Result};
+use crate::registry::edit::{self, Edit};
+use crate::rules::{self, ApplyOptions};
+
+pub(super) use overlay::Overlay;
+pub(super) use queue::Later;
+use queue::Waiting;
+
+/// How many objects wait before they are written without being asked for. Each that is added is tried out after all that
+/// wait.
+const MANY: usize = 128;
+
+/// How many objects wait at the most; who would add more waits until there is room.
+const MOST: usize = 2 * MANY;
+
+/// How long they wait at the most, if the storage lets them be written.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The longest pause before they are tried to be written again.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long commits tell of an object that was lost.
+const LOST_FOR: Duration = Duration::from_secs(600);
+
+impl Registry {
+    /// As [`apply`](Self::apply), but where the registry is set to ([`RegistryOptions::defers`](crate::RegistryOptions::defers))
+    /// the object need not be durable before [`commit`](Self::commit) returns. This process sees it at once.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub async fn apply_later(&self, project: &str, object: impl Into<Object>) -> Result<()> {
+        let object = object.into();
+        if !self.inner.defers {
+            return self.apply(project, object).await.map(drop);
+        }
+        self.check_edit(project, &Edit::Apply(object.clone()))?;
+        let _permit = self.inner.admit_write()?;
+        let call = self.write_call();
+        let later = &self.inner.later;
+        let _turn = call.deadline.wait_for("earlier applies that wait for a commit", later.turn()).await?;
+        if later.len() >= MOST {
+            self.inner.settle(&call.deadline).await?;
+        }
+        let writes = self.inner.try_out(project, &object, &call.deadline).await?;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let is_first = later.add(project, object, writes, call);
+        if is_first {
+            tokio::spawn(settle_after(Arc::downgrade(&self.inner), LONGEST));
+        } else if later.len() >= MANY {
+            self.inner.write_soon();
+        }
+        Ok(())
+    }
+
+    /// Returns when everything that was applied before is durable (Feast: `commit`).
+    ///
+    /// # Errors
+    /// Why something that was acknowledged before this call began is not written: it still waits and is tried again by
+    /// itself (the error is then one that can be retried), or it is lost and has to be applied again. Everything else is
+    /// durable.
+    pub async fn commit(&self) -> Result<()> {
+        let answers_for = self.inner.later.acknowledged();
+        self.inner.settle(&self.deadline()).await.map_err(|error| {
+            let told = "what was applied before is not durable yet; it goes on waiting, and a later commit tells";
+            Error::new(error.kind(), format!("{told}: {error}")).with_source(error)
+        })?;
+        self.inner.later.lost(answers_for).map_or(Ok(()), Err)
+    }
+}
+
+impl Inner {
+    /// What waits, for a read that begins now; `None` when nothing does.
+    pub(super) fn overlay(&self) -> Option<Arc<Overlay>> {
+        self.later.overlay()
+    }
+
+    /// Returns when what waits now is written or lost.
+    ///
+    /// # Errors
+    /// Why some of it still waits.
+    pub(super) async fn settle(self: &Arc<Self>, deadline: &Deadline) -> Result<()> {
+        if !self.later.is_any() {
+            return Ok(());
+        }
+        let answers_for = self.later.acknowledged();
+        let Some((number, is_new)) = self.later.request(Some(answers_for)) else { return Ok(()) };
+        if is_new {
+            tokio::spawn(Arc::clone(self).write_waiting());
+        }
+        deadline.wait_for("what was applied before to be written", self.later.has_ended(number)).await?;
+        self.later.waits(answers_for).map_or(Ok(()), Err)
+    }
+
+    /// Has what waits be written by a task of its own, if none is at it.
+    fn write_soon(self: &Arc<Self>) {
+        if let Some((_, true)) = self.later.request(None) {
+            tokio::spawn(Arc::clone(self).write_waiting());
+        }
+    }
+
+    /// Writes what waits, for as long as somebody wants it to be tried again.
+    async fn write_waiting(self: Arc<Self>) {
+        let mut attempts = self.later.attempts();
+        loop {
+            let failed = self.attempt().await;
+            let outcome = attempts.ended(failed);
+            if let Some(pause) = outcome.try_again_after {
+                tokio::spawn(settle_after(Arc::downgrade(&self), pause));
+            }
+            if !outcome.goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Tries to write all that waits now. Returns why some of it has to go on waiting, if so.
+    async fn attempt(self: &Arc<Self>) -> Option<Error> {
+        let mut rest = self.later.all();
+        while let Some(project) = rest.first().map(|waiting| waiting.project.clone()) {
+            let (batch, others): (Vec<Waiting>, _) = rest.into_iter().partition(|waiting| waiting.project == project);
+            rest = others;
+            let mut failed = match self.write_batch(&batch).await {
+                Ok(()) => continue,
+                Err(error) => error,
+            };
+            // One that can never be written is not to be the end of the others.
+            for waiting in &batch {
+                if batch.len() > 1 && !failed.is_retryable() && !failed.is_outcome_unknown() {
+                    match self.write_batch(std::slice::from_ref(waiting)).await {
+                        Ok(()) => continue,
+                        Err(error) if error.is_retryable() => failed = error,
+                        Err(error) => {
+                            self.later.lose(waiting, error);
+                            continue;
+                        }
+                    }
+                }
+                if failed.is_retryable() {
+                    return Some(failed);
+                }
+                self.later.lose(waiting, failed.clone());
+            }
+        }
+        None
+    }
+
+    /// Writes objects of one project in one commit.
+    async fn write_batch(self: &Arc<Self>, batch: &[Waiting]) -> Result<()> {
+        let Some(first) = batch.first() else { return Ok(()) };
+        let is_same = |other: &Waiting| (&other.author, &other.reason) == (&first.author, &first.reason);
+        let mut call = Call::of_registry(Deadline::after(self.call_timeout));
+        if batch.iter().all(is_same) {
+            (call.author, call.reason) = (first.author.clone(), first.reason.clone());
+        }
+        let edits: Vec<Edit> = batch.iter().map(|waiting| Edit::Apply(waiting.object.clone())).collect();
+        let queries = edit::fetch(&first.project, &edits)?;
+        let done = self.transact(&call, None, &queries, edit::scope(&edits), |draft, ctx| {
+            edit::run(draft, ctx, &first.project, &edits, ApplyOptions::default())
+        });
+        done.await?;
+        self.later.forgive(&first.project, &edits);
+        self.later.remove(batch);
+        Ok(())
+    }
+
+    /// What the rules write for an object after all that waits in its project.
+    async fn try_out(&self, project: &str, object: &Object, deadline: &Deadline) -> Result<Vec<Write>> {
+        let mut objects = self.later.objects_of(project);
+        objects.push(object.clone());
+        let queries = rules::fetch_for_apply(project, &objects)?;
+        let answers = deadline.wait_for("the storage to be read", self.backend.read(&queries, deadline)).await??;
+        let fetched = Fetched::new(&queries, answers);
+        let mut draft = Draft::new(&fetched);
+        let environment = &*self.environment;
+        let mut new_uuid = || new_uuid(environment);
+        let mut ctx = self.context(environment.now(), &mut new_uuid);
+        objects.pop();
+        for before in &objects {
+            // Whether one that waits can still be written is not this one's concern.
+            drop(rules::apply(&mut draft, &mut ctx, project, before, ApplyOptions::default()));
+        }
+        let mark = draft.mark();
+        rules::apply(&mut draft, &mut ctx, project, object, ApplyOptions::default())?;
+        let writes = draft.writes_since(mark).to_vec();
+        self.check_sizes(&writes)?;
+        Ok(writes)
+    }
+}
+
+async fn settle_after(registry: Weak<Inner>, delay: Duration) {
+    tokio::time::sleep(delay).await;
+    if let Some(inner) = registry.upgrade() {
+        inner.write_soon();
+    }
+}

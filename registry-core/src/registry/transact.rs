@@ -1,0 +1,240 @@
+//! How a write is done: queue, read, decide, commit; and again, if another writer was there in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Inner, Registry};
+use crate::backend::{Commit, Key, Outcome, Query, Record, Write};
+use crate::deadline::Deadline;
+use crate::draft::{Context, Draft, Fetched};
+use crate::environment::{fraction, new_uuid};
+use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{CommitId, Revision};
+use crate::locks::{LockScope, QueueGuard};
+
+/// The longest pause between two tries.
+const MAX_BACKOFF: Duration = Duration::from_millis(64);
+
+/// Who writes, why, and until when.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) deadline: Deadline,
+    pub(super) author: Option<String>,
+    pub(super) reason: Option<String>,
+}
+
+impl Call {
+    /// A call of the registry itself.
+    pub(super) fn of_registry(deadline: Deadline) -> Self {
+        Self { deadline, author: None, reason: None }
+    }
+}
+
+/// What a write returned, and where the journal has it: nowhere if nothing was to be written.
+#[derive(Debug)]
+pub(super) struct Done<T> {
+    pub(super) value: T,
+    pub(super) revision: Option<Revision>,
+}
+
+/// What a writer holds on to until its commit shows in the cache, whether its caller is there or not.
+struct Held {
+    _permit: Option<OwnedSemaphorePermit>,
+    _queues: Vec<QueueGuard>,
+}
+
+/// Lets a call in, unless too many are there already.
+pub(super) fn admit(semaphore: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit> {
+    Arc::clone(semaphore).try_acquire_owned().map_err(|_| {
+        Error::new(
+            ErrorKind::Overloaded,
+            format!("too many {what} are under way or waiting in this process; nothing was done: try again later"),
+        )
+    })
+}
+
+impl Registry {
+    /// See [`Inner::transact`]. What waits for a commit is written first, since it was there first.
+    pub(super) async fn transact<T>(
+        &self,
+        queries: &[Query],
+        scope: LockScope,
+        rule: impl FnMut(&mut Draft<'_>, &mut Context<'_>) -> Result<T> + Send,
+    ) -> Result<Done<T>> {
+        let call = self.write_call();
+        let permit = self.inner.admit_write()?;
+        self.inner.settle(&call.deadline).await?;
+        self.inner.transact(&call, Some(permit), queries, scope, rule).await
+    }
+
+    /// The call that a write of this handle makes, beginning now.
+    pub(super) fn write_call(&self) -> Call {
+        Call { deadline: self.deadline(), author: self.call.author(), reason: self.call.reason() }
+    }
+}
+
+impl Inner {
+    /// Lets a writer in.
+    pub(super) fn admit_write(&self) -> Result<OwnedSemaphorePermit> {
+        if self.is_read_only {
+            return Err(Error::new(ErrorKind::ReadOnly, "this registry was opened for reading only"));
+        }
+        admit(&self.writes, "writes")
+    }
+
+    /// Reads, lets a rule decide, commits; and again, with a new identity, if another writer was there in between.
+    ///
+    /// All of it ends with its caller or at the deadline, but for a commit that has been sent: that is seen through in a
+    /// task of its own, which also shows it in the cache.
+    pub(super) async fn transact<T>(
+        self: &Arc<Self>,
+        call: &Call,
+        permit: Option<OwnedSemaphorePermit>,
+        queries: &[Query],
+        scope: LockScope,
+        mut rule: impl FnMut(&mut Draft<'_>, &mut Context<'_>) -> Result<T> + Send,
+    ) -> Result<Done<T>> {
+        let deadline = &call.deadline;
+        let keys: Vec<Key> = queries
+            .iter()
+            .filter_map(|query| if let Query::Keys(keys) = query { Some(keys.as_slice()) } else { None })
+            .flatten()
+            .cloned()
+            .collect();
+        let queues = self.locks.enter(&keys, scope);
+        let queues = deadline.wait_for("earlier writers of the same objects", queues).await?;
+        let mut held = Held { _permit: permit, _queues: queues };
+        for attempt in 0_u32.. {
+            let read = self.backend.read(queries, deadline);
+            // What is read has no effect, so a backend that overlooks the deadline need not be waited for.
+            let answers = deadline.wait_for("the storage to be read", read).await??;
+            let fetched = Fetched::new(queries, answers);
+            let (value, commit) = self.decide(call, &fetched, &mut rule)?;
+            let Some(commit) = commit else {
+                self.show_unchanged(&keys, fetched);
+                return Ok(Done { value, revision: None });
+            };
+            let (outcome, still_held) = self.commit(commit, deadline, held).await?;
+            held = still_held;
+            match outcome? {
+                Outcome::Committed { revision } => return Ok(Done { value, revision }),
+                Outcome::Conflict(key) => {
+                    tracing::debug!(%key, attempt, "another writer was faster; deciding again");
+                    let pause = backoff(attempt, fraction(&*self.environment));
+                    if deadline.remaining() <= pause {
+                        return Err(Error::new(
+                            ErrorKind::Conflict,
+                            format!(
+                                "other writers kept changing {key} until the deadline of the call; nothing was done: try again"
+                            ),
+                        ));
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+        Err(Error::internal("a write ran out of attempts"))
+    }
+
+    /// What a rule makes of what was read, and the commit of it if there is anything to write.
+    fn decide<T>(
+        &self,
+        call: &Call,
+        fetched: &Fetched,
+        rule: &mut impl FnMut(&mut Draft<'_>, &mut Context<'_>) -> Result<T>,
+    ) -> Result<(T, Option<Commit>)> {
+        let environment = &*self.environment;
+        let now = environment.now();
+        let mut draft = Draft::new(fetched);
+        let value = rule(&mut draft, &mut self.context(now, &mut || new_uuid(environment)))?;
+        if draft.is_empty() {
+            return Ok((value, None));
+        }
+        let (expectations, writes) = draft.into_parts();
+        self.check_sizes(&writes)?;
+        let commit = Commit::new(expectations, writes)
+            .with_id(CommitId::from_bytes(environment.random().to_be_bytes()))
+            .with_time(now)
+            .with_origin(call.author.clone(), call.reason.clone());
+        Ok((value, Some(commit)))
+    }
+
+    /// What rules take from outside.
+    pub(super) fn context<'a>(
+        &self,
+        now: prost_types::Timestamp,
+        new_uuid: &'a mut (dyn FnMut() -> String + Send),
+    ) -> Context<'a> {
+        Context { now, new_uuid, keeps_metadata: self.keeps_metadata }
+    }
+
+    /// Commits in a task of its own, so that a caller who leaves cannot leave a commit whose result the cache misses. What
+    /// has not been sent when the caller leaves ends there.
+    async fn commit(
+        self: &Arc<Self>,
+        commit: Commit,
+        deadline: &Deadline,
+        held: Held,
+    ) -> Result<(Result<Outcome>, Held)> {
+        let (tied, caller) = deadline.tied_to_caller();
+        let inner = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let writes = commit.writes.clone();
+            let outcome = inner.backend.commit(commit, &tied).await;
+            match &outcome {
+                Ok(Outcome::Committed { .. }) => inner.cache.apply(writes),
+                // It may show up any time.
+                Err(error) if error.is_outcome_unknown() => inner.cache.refresh_soon(),
+                _ => {}
+            }
+            (outcome, held)
+        });
+        let done = task.await.map_err(|error| {
+            Error::new(
+                ErrorKind::UnknownOutcome,
+                "the task of a commit was broken off: it may have been done. Read what is stored before trying again",
+            )
+            .with_source(error)
+        });
+        drop(caller);
+        done
+    }
+
+    /// Whoever is told that an object is stored as it was sent sees it at once, whoever has stored it: an earlier try of
+    /// the same caller whose outcome it did not learn, for example.
+    fn show_unchanged(&self, keys: &[Key], fetched: Fetched) {
+        let records: Vec<(Key, Option<Record>)> = fetched.into_records(keys);
+        // Facts and projects are written by many at once, so what was read of them may be old by now.
+        let of_own = records
+            .into_iter()
+            .filter(|(key, _)| matches!(key, Key::Object { kind, .. } if *kind != crate::Kind::Project));
+        let changes = of_own.filter(|(key, record)| !self.cache.shows(key, record.as_ref()));
+        let writes: Vec<Write> = changes.map(|(key, record)| record.map_or(Write::Delete(key), Write::Put)).collect();
+        if !writes.is_empty() {
+            self.cache.apply(writes);
+        }
+    }
+
+    /// Refuses what the storage cannot hold.
+    pub(super) fn check_sizes(&self, writes: &[Write]) -> Result<()> {
+        for write in writes {
+            if let Write::Put(Record { key, value, .. }) = write
+                && value.len() > self.limits.value_bytes
+            {
+                let (size, limit) = (value.len(), self.limits.value_bytes);
+                return Err(Error::invalid(format!(
+                    "{key} has {size} bytes, and this registry stores at most {limit}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A random pause of up to 1, 2, 4, … ms, so that writers who met once do not meet again.
+fn backoff(attempt: u32, fraction: f64) -> Duration {
+    let longest = MAX_BACKOFF.min(Duration::from_millis(1 << attempt.min(10)));
+    longest.mul_f64(fraction)
+}

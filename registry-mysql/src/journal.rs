@@ -1,0 +1,91 @@
+//! The journal besides the writing of commits: looking a commit up, fencing one off, reading, pruning.
+
+use feast_registry_core::{Commit, CommitId, Deadline, Environment as _, JournalEntry, Retention, Revision, System};
+use feast_registry_sql::journal::{self, JournalRow, Revisions};
+use feast_registry_sql::{Dialect, Found};
+use mysql_async::{FromValueError, Row};
+
+use crate::commit::{Unwritten, begin, found, undo_if_failed, write_journaled};
+use crate::error::{Failure, failure};
+use crate::session::{Session, column, plain, unreadable};
+
+/// What the journal has of a commit.
+pub(crate) async fn find(session: &mut Session<'_>, id: CommitId) -> Result<Option<Found>, Failure> {
+    let mut answers = session.run_all(&[journal::find(Dialect::MySql, id)]).await?;
+    found(answers.pop().unwrap_or_default(), session.location)
+}
+
+/// Takes the identity of a commit.
+pub(crate) async fn fence(session: &mut Session<'_>, commit: &Commit, deadline: &Deadline) -> Result<(), Failure> {
+    let fence = [journal::fence(Dialect::MySql, commit, Revisions::LATER)];
+    let before = begin(session, deadline);
+    match write_journaled(session, commit, before, &fence).await {
+        Ok(_) => Ok(()),
+        Err(Unwritten::Explained(failure)) => Err(failure),
+        Err(Unwritten::Refused(_, error)) => {
+            let failed = Err(failure(error, session.location));
+            undo_if_failed(session, failed).await
+        }
+    }
+}
+
+/// Reads the journal.
+pub(crate) async fn read(
+    session: &mut Session<'_>,
+    after: Option<Revision>,
+    limit: usize,
+) -> Result<Vec<JournalEntry>, Failure> {
+    let location = session.location;
+    // The lock that orders revisions is held until a commit is visible, so all that is visible is in order.
+    let (known, rows) = journal::read(Dialect::MySql, after, limit, None);
+    let begin = plain("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
+    let statements: Vec<_> = [begin].into_iter().chain(known).chain([rows, plain("COMMIT")]).collect();
+    let answers = session.run_all(&statements).await;
+    let mut answers = undo_if_failed(session, answers).await?;
+    if let Some(after) = after
+        && answers.get(1).is_none_or(Vec::is_empty)
+    {
+        return Err(Failure::Final(journal::compacted(location, after)));
+    }
+    let rows = answers.swap_remove(statements.len() - 2).into_iter().map(row).collect::<Result<Vec<_>, _>>();
+    let rows = rows.map_err(|error| Failure::Final(unreadable(location, error)))?;
+    journal::entries(rows).map_err(Failure::Final)
+}
+
+/// Removes what need not be kept, a part at a time; `true` when there may be more.
+///
+/// What is removed is looked for without a lock, and is older than what anybody writes: no writer waits.
+pub(crate) async fn prune(session: &mut Session<'_>, retention: Retention) -> Result<bool, Failure> {
+    let prunable = journal::prunable(Dialect::MySql, retention, &System.now());
+    let rows = session.run_all(&[prunable]).await?.pop().unwrap_or_default();
+    let revisions = rows.into_iter().map(|mut row| column::<i64>(&mut row, 0)).collect::<Result<Vec<_>, _>>();
+    let revisions = revisions.map_err(|error| Failure::Final(unreadable(session.location, error)))?;
+    if revisions.is_empty() {
+        return Ok(false);
+    }
+    session.run_all(&[journal::remove(Dialect::MySql, revisions)]).await.map(|_| true)
+}
+
+/// A row of [`journal::read`].
+fn row(mut row: Row) -> Result<JournalRow, FromValueError> {
+    let row = &mut row;
+    let bytes = |row: &mut Row, index| column::<Option<Vec<u8>>>(row, index).map(|value| value.map(Into::into));
+    Ok(JournalRow {
+        revision: column(row, 0)?,
+        commit_id: column(row, 1)?,
+        change_number: column(row, 2)?,
+        committed_at: column(row, 3)?,
+        author: column(row, 4)?,
+        reason: column(row, 5)?,
+        target: column(row, 6)?,
+        project: column(row, 7)?,
+        name: column(row, 8)?,
+        number: column(row, 9)?,
+        value_before: bytes(row, 10)?,
+        value_after: bytes(row, 11)?,
+        version_type: column(row, 12)?,
+        version_created: column(row, 13)?,
+        version_description: column(row, 14)?,
+        version_id: column(row, 15)?,
+    })
+}

@@ -1,0 +1,92 @@
+//! The journal's table: what is asked of it, and what keeps it in order.
+
+use feast_registry_core::{Commit, CommitId, Environment as _, JournalEntry, Retention, Revision, System};
+use feast_registry_sql::journal::{self, JournalRow, Revisions};
+use feast_registry_sql::{Dialect, Found, JOURNAL, Statement};
+
+use crate::engine::next_revision;
+use crate::error::Failure;
+use crate::locks;
+use crate::session::{Session, journal_row, plain};
+
+const DIALECT: Dialect = Dialect::PostgreSql;
+
+/// What the journal has of a commit.
+pub(crate) async fn find(session: &Session<'_>, id: CommitId) -> Result<Option<Found>, Failure> {
+    let rows = session.run_all(&[journal::find(DIALECT, id)]).await?.remove(0);
+    let Some(row) = rows.first() else { return Ok(None) };
+    let read = || Ok(journal::found(row.try_get(0)?, row.try_get(1)?));
+    read().map(Some).map_err(|error| session.failure(error))
+}
+
+/// Takes the identity of a commit. Waits while its transaction is under way, if that has come so far.
+pub(crate) async fn fence(session: &Session<'_>, commit: &Commit, timeout: i64) -> Result<(), Failure> {
+    // It is no commit, so its revision is none that a reader sees.
+    let revisions = session.link.engine.revisions().unwrap_or(Revisions::Number(0));
+    let statements = vec![locks::only_timeout(timeout), journal::fence(DIALECT, commit, revisions)];
+    session.transaction(statements).await.map(drop)
+}
+
+/// Reads the journal, all from one state.
+pub(crate) async fn read(
+    session: &Session<'_>,
+    after: Option<Revision>,
+    limit: usize,
+) -> Result<Vec<JournalEntry>, Failure> {
+    let (known, rows) = journal::read(DIALECT, after, limit, session.link.engine.seen_by_all());
+    let is_looked_for = known.is_some();
+    let mut statements = vec![plain("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")];
+    statements.extend(known);
+    statements.extend([rows, plain("COMMIT")]);
+    let mut answers = session.run_all(&statements).await?;
+    if let (true, Some(after)) = (is_looked_for, after)
+        && answers[1].is_empty()
+    {
+        return Err(Failure::Final(journal::compacted(session.location, after)));
+    }
+    let rows = answers.remove(statements.len() - 2);
+    let rows: Result<Vec<JournalRow>, _> = rows.iter().map(journal_row).collect();
+    journal::entries(rows.map_err(|error| session.failure(error))?).map_err(Failure::Final)
+}
+
+/// Removes what need not be kept.
+pub(crate) async fn prune(session: &Session<'_>, retention: Retention, timeout: i64) -> Result<(), Failure> {
+    let prune = journal::prune(DIALECT, retention, &System.now());
+    session.transaction(vec![locks::only_timeout(timeout), prune]).await.map(drop)
+}
+
+/// Begins a transaction of these statements where transaction ids are not to be had; returns the revision that it has.
+pub(crate) async fn begin(session: &Session<'_>, statements: Vec<Statement>) -> Result<i64, Failure> {
+    let begin = [plain(session.begin())].into_iter().chain(statements).chain([plain(next_revision())]);
+    let mut answers = session.run_all(&begin.collect::<Vec<_>>()).await?;
+    let row = answers.pop().and_then(|mut rows| rows.pop());
+    let number = row.map(|row| row.try_get(0)).transpose().map_err(|error| session.failure(error))?;
+    Ok(number.unwrap_or(1))
+}
+
+/// Puts the revisions of a database that was restored from another server's dump below those that this server gives next:
+/// there a commit may have had a higher number than the next one gets here, which would then come before it. Readers who
+/// were in the midst of the old journal are told to begin anew. Those of the oldest commits that find no place are removed.
+pub(crate) async fn put_in_order(session: &Session<'_>, timeout: i64) -> Result<(), Failure> {
+    let is_ahead =
+        format!("SELECT 1 FROM {JOURNAL} WHERE revision >= txid_snapshot_xmax(txid_current_snapshot()) LIMIT 1");
+    if session.run_all(&[plain(is_ahead.clone())]).await?.remove(0).is_empty() {
+        return Ok(());
+    }
+    let mut statements = session.locks(locks::of_registry, timeout);
+    // The highest gets the number before that of this transaction. Another server may have done it meanwhile.
+    let renumber = format!(
+        "UPDATE {JOURNAL} AS journal SET revision = place.revision FROM (SELECT revision AS old, txid_current() - 1 - \
+         (row_number() OVER (ORDER BY revision DESC) - 1) AS revision FROM (SELECT DISTINCT revision FROM {JOURNAL}) AS each) \
+         AS place WHERE journal.revision = place.old AND EXISTS ({is_ahead})"
+    );
+    statements.push(plain(renumber));
+    statements.push(plain(format!("DELETE FROM {JOURNAL} WHERE revision < 0")));
+    session.transaction(statements).await?;
+    tracing::warn!(
+        location = session.location,
+        "the journal is that of another server, as after a restore: its revisions were numbered anew, below those of this \
+         server. Who follows the journal has to read everything anew"
+    );
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! What a request says of how it is to be done.
+
+use std::time::Duration;
+
+use feast_registry_core::CallOptions;
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+
+/// How long the caller waits, as every gRPC client with a deadline says.
+const TIMEOUT: &str = "grpc-timeout";
+
+/// Why something is changed, in words, for the journal.
+const REASON: &str = "x-registry-reason";
+
+/// How much earlier than its caller a call gives up, so that the caller is told what is certain instead of nothing.
+const MARGIN: Duration = Duration::from_millis(50);
+
+/// How a request is to be done that has just come: until its deadline, or else for `usual`.
+pub(crate) fn options(metadata: &MetadataMap, usual: Duration) -> CallOptions {
+    let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
+    let timeout = text(TIMEOUT).and_then(timeout).unwrap_or(usual);
+    let timeout = timeout - MARGIN.min(timeout / 20);
+    let options = match Instant::now().checked_add(timeout) {
+        Some(deadline) => CallOptions::new().with_deadline(deadline),
+        None => CallOptions::new().with_timeout(timeout),
+    };
+    match text(REASON) {
+        Some(reason) => options.with_reason(reason),
+        None => options,
+    }
+}
+
+/// Up to eight digits and a unit (gRPC over HTTP/2: `Timeout`).
+fn timeout(text: &str) -> Option<Duration> {
+    let unit = text.chars().next_back()?;
+    let digits = text.strip_suffix(unit)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        'H' => Some(Duration::from_secs(number * 3600)),
+        'M' => Some(Duration::from_secs(number * 60)),
+        'S' => Some(Duration::from_secs(number)),
+        'm' => Some(Duration::from_millis(number)),
+        'u' => Some(Duration::from_micros(number)),
+        'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        for (text, read) in [
+            ("5S", Some(Duration::from_secs(5))),
+            ("4999m", Some(Duration::from_millis(4999))),
+            ("20000u", Some(Duration::from_millis(20))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("100000000S", None),
+            ("", None),
+            ("S", None),
+            ("5", None),
+            ("-5S", None),
+            ("5é", None),
+        ] {
+            assert_eq!(timeout(text), read, "{text:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_gives_up_a_moment_before_its_caller() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(TIMEOUT, "5S".parse().expect("a value"));
+        for usual in [Duration::from_secs(1), Duration::MAX] {
+            let said = format!("{:?}", options(&metadata, usual));
+            let expected = CallOptions::new().with_deadline(Instant::now() + Duration::from_millis(4950));
+            assert_eq!(said, format!("{expected:?}"));
+        }
+        drop(options(&MetadataMap::new(), Duration::MAX));
+    }
+}

@@ -1,0 +1,91 @@
+//! `cargo api`: a listing of each library's public API, which is committed, so that a change of it is seen in review.
+//!
+//! The listing is made from rustdoc's JSON. That format is not stable yet: it is asked for by the switch that has a stable
+//! compiler take unstable options, and read by the version of `public-api` that knows the format of this toolchain.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use public_api::Builder;
+
+use crate::Project;
+use crate::steps::run as run_command;
+
+/// The libraries that others build on, each with its folder and the features that are on.
+const LIBRARIES: [(&str, &str, &str); 9] = [
+    ("feast-registry-core", "registry-core", ""),
+    ("feast-registry-sql", "registry-sql", ""),
+    ("feast-registry-file", "registry-file", "--features s3,gcs,azure"),
+    ("feast-registry-sqlite", "registry-sqlite", ""),
+    ("feast-registry-postgres", "registry-postgres", ""),
+    ("feast-registry-mysql", "registry-mysql", ""),
+    ("feast-registry", "registry", "--all-features"),
+    ("feast-registry-server", "registry-server", ""),
+    ("feast-registry-conformance", "conformance-tests", ""),
+];
+
+/// Generated from .proto files: the listing of a message is the .proto file.
+const GENERATED: [&str; 2] = ["feast_registry_core::proto", "feast_registry_server::proto"];
+
+/// Writes the listings, or with `check` fails when what is committed is not what they would be.
+pub(crate) fn run(project: &Project, check: bool) -> Result<()> {
+    let mut stale = Vec::new();
+    for (package, folder, features) in LIBRARIES {
+        let listing = listing(project, package, features)?;
+        let file = project.root.join(folder).join("public-api.txt");
+        if check {
+            let committed = fs::read_to_string(&file).unwrap_or_default();
+            if let Some(difference) = difference(&committed, &listing) {
+                stale.push(format!("{}\n{difference}", shown(&project.root, &file)));
+            }
+        } else {
+            fs::write(&file, listing).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+    }
+    if !stale.is_empty() {
+        bail!("the public API is not what is committed: run `cargo api` and commit the result\n{}", stale.join("\n"));
+    }
+    Ok(())
+}
+
+fn listing(project: &Project, package: &str, features: &str) -> Result<String> {
+    let rustdoc = format!("rustdoc --quiet --package {package} {features} --lib");
+    let unstable = ["--", "-Z", "unstable-options", "--output-format", "json", "--cap-lints", "allow"];
+    run_command(project.cargo(&rustdoc).args(unstable).env("RUSTC_BOOTSTRAP", "1"))?;
+    let json = json(project, package);
+    let api = Builder::from_rustdoc_json(&json)
+        .omit_blanket_impls(true)
+        .omit_auto_trait_impls(true)
+        .omit_auto_derived_impls(true)
+        .build()
+        .with_context(|| format!("{} is not of the format that Rust 1.95 writes", json.display()))?;
+    let mut text = String::new();
+    for item in api.items() {
+        let line = item.to_string();
+        if !GENERATED.iter().any(|module| line.contains(&format!("{module}::"))) {
+            writeln!(text, "{line}")?;
+        }
+    }
+    Ok(text)
+}
+
+fn json(project: &Project, package: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project.root.join("target"), PathBuf::from);
+    target.join("doc").join(format!("{}.json", package.replace('-', "_")))
+}
+
+fn shown(root: &Path, file: &Path) -> String {
+    file.strip_prefix(root).unwrap_or(file).display().to_string()
+}
+
+/// The lines that only one of the two has.
+fn difference(committed: &str, now: &str) -> Option<String> {
+    let (old, new): (BTreeSet<&str>, BTreeSet<&str>) = (committed.lines().collect(), now.lines().collect());
+    let gone = old.difference(&new).map(|line| format!("- {line}"));
+    let come = new.difference(&old).map(|line| format!("+ {line}"));
+    let lines: Vec<String> = gone.chain(come).collect();
+    (committed != now).then(|| lines.join("\n"))
+}
