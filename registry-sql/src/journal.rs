@@ -612,13 +612,25 @@ fn select_prunable(builder: &mut Builder, retention: Retention, now: &Timestamp)
     builder.bind(Value::BigInteger(too_old.saturating_mul(1_000_000)));
     builder.push(" OR (committed_at < ");
     builder.bind(Value::BigInteger(old_enough.saturating_mul(1_000_000)));
+    let commits = Value::BigInteger(i64::try_from(retention.commits).unwrap_or(i64::MAX));
+    match dialect {
+        // One who writes alone numbers commits one by one, so nothing has to be counted.
+        Dialect::Sqlite => {
+            builder.push(&format!(" AND revision <= (SELECT max(revision) FROM {JOURNAL}) - "));
+            builder.bind(commits);
+            builder.push(")");
+        }
+        Dialect::PostgreSql | Dialect::MySql => {
+            builder.push(&format!(
+                " AND revision <= (SELECT revision FROM (SELECT revision FROM {JOURNAL} WHERE change_number = 0 \
+                 ORDER BY revision DESC LIMIT 1 OFFSET "
+            ));
+            builder.bind(commits);
+            builder.push(") AS beyond))");
+        }
+    }
     builder.push(&format!(
-        " AND revision <= (SELECT revision FROM (SELECT revision FROM {JOURNAL} WHERE change_number = 0 \
-         ORDER BY revision DESC LIMIT 1 OFFSET "
-    ));
-    builder.bind(Value::BigInteger(i64::try_from(retention.commits).unwrap_or(i64::MAX)));
-    builder.push(&format!(
-        ") AS beyond))) AND revision < (SELECT newest FROM (SELECT max(revision) AS newest FROM {JOURNAL}) AS last)"
+        ") AND revision < (SELECT newest FROM (SELECT max(revision) AS newest FROM {JOURNAL}) AS last)"
     ));
 }
 

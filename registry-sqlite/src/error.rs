@@ -113,6 +113,9 @@ impl From<Error> for Problem {
 fn classify(error: &rusqlite::Error) -> (ErrorKind, Effect, &'static str) {
     use Effect::{Busy, Repeated, RowExists, StatementFailed, TransactionFailed};
     use ErrorKind::{Corrupt, DeadlineExceeded, Internal, InvalidArgument, ReadOnly, SchemaMissing, Unavailable};
+    if let rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) = error {
+        return (Corrupt, StatementFailed, "what is stored cannot be read");
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (Unavailable, Busy, "another process holds its lock; try again")

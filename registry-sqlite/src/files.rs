@@ -2,7 +2,7 @@
 //!
 //! SQLite writes into the files that it has open, whatever becomes of their names: into a file that was removed, or over
 //! which another was moved, it goes on writing what nobody will find again. So their devices and inodes are compared before a
-//! commit and before it is acknowledged. `conformance-tests/tests/sqlite_replaced.rs` has the proof.
+//! commit and before it is acknowledged. `registry-sqlite/tests/edges/replaced.rs` has the proof.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -176,3 +176,54 @@ impl<C, T> State<C, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    type Numbers = Queue<usize, usize>;
+
+    fn ticket(number: usize) -> Arc<Ticket<usize>> {
+        Arc::new(Ticket::new(number, Deadline::after(Duration::from_secs(60))))
+    }
+
+    #[test]
+    fn a_full_queue_lets_nobody_in_until_others_left() {
+        let queue = Numbers::new();
+        let tickets: Vec<_> = (0..MAX_WAITING).map(ticket).collect();
+        for ticket in &tickets {
+            queue.push(Job::Commit(Arc::clone(ticket))).expect("there is room");
+        }
+        assert_eq!(queue.push(Job::Task(ticket(0))), Err(Refusal::Full));
+        assert!(tickets[7].withdraw());
+        queue.push(Job::Task(ticket(0))).expect("one has left");
+        queue.close();
+        assert_eq!(queue.push(Job::Task(ticket(0))), Err(Refusal::Closed));
+        let mut done = 0;
+        while let Next::Commits(commits) = queue.next(256) {
+            assert!(commits.len() <= 256);
+            done += commits.len();
+        }
+        assert_eq!(done, MAX_WAITING - 1);
+    }
+
+    #[test]
+    fn the_journal_is_pruned_when_nothing_waits_or_after_much_was_done() {
+        let queue = Numbers::new();
+        queue.prune(Retention::default());
+        for number in 0..2 * MAX_BEFORE_PRUNING {
+            queue.push(Job::Commit(ticket(number))).expect("there is room");
+        }
+        let mut done = 0;
+        while let Next::Commits(commits) = queue.next(100) {
+            done += commits.len();
+        }
+        assert!((MAX_BEFORE_PRUNING..MAX_BEFORE_PRUNING + 100).contains(&done), "{done} were done before");
+        // The rest is done first again.
+        queue.prune(Retention::default());
+        assert!(matches!(queue.next(MAX_WAITING), Next::Commits(_)));
+        assert!(matches!(queue.next(MAX_WAITING), Next::Prune(_)));
+    }
+}

@@ -40,7 +40,7 @@ impl Readers {
 
     /// Reads on a thread for blocking work. When the caller leaves or its deadline is over, SQLite is interrupted; the permit is
     /// held until it has stopped, so that callers who leave never make for more than [`READERS`] reads at once.
-    /// (`conformance-tests/tests/sqlite_abandoned.rs`)
+    /// (`callers_who_leave_do_not_pile_up_work`)
     pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         deadline: &Deadline,
@@ -148,4 +148,50 @@ fn attend(connection: &mut Connection, abandoned: Option<&Arc<AtomicBool>>) -> r
             !is_abandoned()
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use feast_registry_core::ErrorKind;
+
+    use super::*;
+
+    /// Never ends.
+    const FOREVER: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+
+    #[tokio::test]
+    async fn a_read_that_nobody_waits_for_ends_and_holds_its_permit_until_then() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let location = Location::file(&folder.path().join("registry.db"));
+        drop(connection::open_writer(&location).expect("a file is made"));
+        let readers = Arc::new(Readers::new(location, None));
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let reads = (0..4 * READERS).map(|_| {
+            let (readers, running, most) = (Arc::clone(&readers), Arc::clone(&running), Arc::clone(&most));
+            tokio::spawn(async move {
+                let read = move |connection: &Connection| {
+                    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    let read = connection.query_row(FOREVER, (), |row| row.get::<_, i64>(0));
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    read
+                };
+                readers.read(&Deadline::after(Duration::from_millis(50)), read).await
+            })
+        });
+        for read in reads.collect::<Vec<_>>() {
+            let error = read.await.expect("no panic").expect_err("it never ends").into_error();
+            assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
+        }
+        // All permits come back, so all reads have ended.
+        let all = readers.permits.acquire_many(READERS as u32);
+        drop(tokio::time::timeout(Duration::from_secs(60), all).await.expect("they end").expect("not closed"));
+        assert_eq!(running.load(Ordering::SeqCst), 0);
+        assert!(most.load(Ordering::SeqCst) <= READERS, "{most:?} at once");
+        let patient = Deadline::after(Duration::from_secs(60));
+        let read =
+            readers.read(&patient, |connection| connection.query_row("SELECT 1", (), |row| row.get::<_, i64>(0)));
+        assert_eq!(read.await.expect("a patient read"), 1);
+    }
 }

@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::ops::{Deref, DerefMut};
 
 use feast_registry_core::{
-    Commit, CommitId, Environment as _, Error, Expected, Key, Outcome, Query, Record, Retention, Revision, System,
+    Commit, CommitId, Environment as _, Error, ErrorKind, Expected, Key, Outcome, Query, Record, Retention, Revision,
+    System,
 };
 use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{self as sql, Dialect, Found, JOURNAL, Read, Row, Statement, Value};
+use rusqlite::types::{ToSqlOutput, Type, Value as Owned, ValueRef};
 use rusqlite::{CachedStatement, Connection, Result, params_from_iter};
 
 /// Statements with more values are not kept prepared: they are lists of keys, of which nearly every length is another
@@ -166,8 +168,7 @@ fn params(statement: &Statement) -> impl rusqlite::Params {
     params_from_iter(statement.values.iter().map(parameter))
 }
 
-fn parameter(value: &Value) -> rusqlite::types::ToSqlOutput<'_> {
-    use rusqlite::types::{ToSqlOutput, Value as Owned, ValueRef};
+fn parameter(value: &Value) -> ToSqlOutput<'_> {
     match value {
         Value::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
         Value::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
@@ -178,6 +179,20 @@ fn parameter(value: &Value) -> rusqlite::types::ToSqlOutput<'_> {
 }
 
 fn row(row: &rusqlite::Row<'_>) -> Result<Row> {
+    read_row(row).map_err(|error| unreadable(row, &error))
+}
+
+/// The error of a row with a value that cannot be what it should be, which names the row.
+fn unreadable(row: &rusqlite::Row<'_>, error: &rusqlite::Error) -> rusqlite::Error {
+    let text = |column| match row.get_ref(column) {
+        Ok(ValueRef::Text(text) | ValueRef::Blob(text)) => String::from_utf8_lossy(text).into_owned(),
+        _ => "?".to_owned(),
+    };
+    let text = format!("the row of `{}` of project `{}`: {error}", text(2), text(1));
+    rusqlite::Error::FromSqlConversionFailure(4, Type::Blob, Error::new(ErrorKind::Corrupt, text).into())
+}
+
+fn read_row(row: &rusqlite::Row<'_>) -> Result<Row> {
     Ok(Row {
         term: row.get(0)?,
         project: row.get(1)?,
@@ -211,4 +226,39 @@ fn journal_row(row: &rusqlite::Row<'_>) -> Result<JournalRow> {
         version_description: row.get(14)?,
         version_id: row.get(15)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use feast_registry_core::Kind;
+
+    use super::*;
+    use crate::schema;
+
+    fn database() -> Connection {
+        let connection = Connection::open_in_memory().expect("a database in memory");
+        schema::create_missing(&connection).expect("the tables are made");
+        connection
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_named() {
+        let connection = database();
+        connection.execute_batch("INSERT INTO entities VALUES ('driver', 'taxi', 7, 12)").expect("a number is stored");
+        let error = read(&connection, &[Query::objects(Kind::Entity, None)]).expect_err("a number is no message");
+        let error = Error::from(crate::error::Problem::of(error, "registry.db"));
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains("`driver` of project `taxi`"), "{error}");
+    }
+
+    #[test]
+    fn lists_of_keys_of_every_length_are_not_kept_prepared() {
+        let connection = database();
+        let keys = |count: usize| (0..count).map(|number| Key::object(Kind::Entity, "p", number.to_string())).collect();
+        for (count, is_kept) in [(1, true), (16, true), (17, false), (500, false)] {
+            let read = Read::new(Dialect::Sqlite, &[Query::Keys(keys(count))]);
+            let statement = prepared(&connection, &read.statements[0]).expect("it is prepared");
+            assert_eq!(matches!(statement, Prepared::Kept(_)), is_kept, "{count} keys");
+        }
+    }
 }

@@ -259,3 +259,42 @@ impl Drop for Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use feast_registry_core::{Commit, Error, ErrorKind, Key, Kind, Record, Write};
+
+    use super::*;
+
+    fn put(name: &str, bytes: usize) -> Work {
+        let key = Key::object(Kind::Entity, "p", name);
+        let commit = Commit::new(vec![], vec![Write::Put(Record::new(key, vec![7; bytes], 7))]);
+        Work::new(commit, true, true, tokio::sync::oneshot::channel().0)
+    }
+
+    fn commit(session: &mut Session, work: &[Work]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
+        session.begin(|| false).expect("nobody else has the lock");
+        session.commit(work)
+    }
+
+    #[test]
+    fn a_full_disk_fails_the_whole_transaction_once() {
+        let connection = connection::open_writer(&Location::Memory).expect("a database in memory");
+        let mut session = Session::new(connection, Location::Memory, None);
+        commit(&mut session, &[put("first", 1)]).expect("it is written");
+        let limit = |session: &Session, pages: &str| {
+            session.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), (), |_| Ok(())).expect("a limit");
+        };
+        limit(&session, "1");
+        let full = commit(&mut session, &[put("small", 1), put("large", 1_000_000), put("other", 1)]);
+        let error = Error::from(full.expect_err("there is no room"));
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("full"), "{error}");
+        limit(&session, "1000000");
+        let outcomes = commit(&mut session, &[put("small", 1), put("large", 1_000_000)]).expect("there is room");
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        let stored: i64 =
+            session.connection.query_row("SELECT count(*) FROM entities", (), |row| row.get(0)).expect("rows");
+        assert_eq!(stored, 3);
+    }
+}

@@ -33,6 +33,17 @@ pub(crate) struct Work {
     reply: oneshot::Sender<Result<Outcome, Problem>>,
 }
 
+impl Work {
+    pub(crate) fn new(
+        commit: Commit,
+        makes_tables: bool,
+        is_journaled: bool,
+        reply: oneshot::Sender<Result<Outcome, Problem>>,
+    ) -> Self {
+        Self { commit, makes_tables, is_journaled, reply }
+    }
+}
+
 /// Something else to be done with the connection.
 type Task = Box<dyn FnOnce(&mut Session) + Send>;
 
@@ -70,7 +81,7 @@ impl Writer {
         is_journaled: bool,
         deadline: &Deadline,
     ) -> Result<Outcome, Failure> {
-        let work = |reply| Work { commit, makes_tables, is_journaled, reply };
+        let work = |reply| Work::new(commit, makes_tables, is_journaled, reply);
         self.ask(deadline, work, Job::Commit).await
     }
 
