@@ -73,12 +73,12 @@ impl Moody {
     /// Stores bytes past the registry, as another process does.
     async fn plant(&self, key: Key, value: impl Into<Bytes>) {
         let commit = Commit::new(vec![], vec![Write::Put(Record::new(key, value, 1))]);
-        self.inner.commit(commit, &Deadline::after(Duration::ZERO)).await.expect("memory does not fail");
+        self.inner.commit(commit, &Deadline::after(Duration::from_secs(1))).await.expect("memory does not fail");
     }
 
     async fn stored(&self, kind: Kind, name: &str) -> Option<Bytes> {
         let query = [Query::Keys(vec![Key::object(kind, "p", name)])];
-        let answers = self.inner.read(&query, &Deadline::after(Duration::ZERO)).await.expect("memory does not fail");
+        let answers = self.inner.read(&query, &Deadline::after(Duration::from_secs(1))).await.expect("memory does not fail");
         answers.into_iter().flatten().next().map(|record| record.value)
     }
 
