@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use feast_registry_conformance::this_program;
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::{Entity, EntitySpecV2};
 use feast_registry_core::{Error, ErrorKind, Registry, RegistryOptions};
 use feast_registry_file::FileBackend;
@@ -28,7 +29,8 @@ const TEAM: u32 = 64010;
 fn apply(file: &Path, name: &str, bytes: usize) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let registry = Registry::open(Arc::new(FileBackend::local(file)), RegistryOptions::default()).await?;
+        let registry =
+            Registry::open(Arc::new(FileBackend::local(file, SchemaMode::Auto)), RegistryOptions::default()).await?;
         let description = "d".repeat(bytes);
         let spec = EntitySpecV2 { name: name.to_owned(), join_key: name.to_owned(), description, ..Default::default() };
         registry.apply("p", &Entity { spec: Some(spec), meta: None }).await

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::{Entity, EntitySpecV2, Registry as RegistryMessage};
 use feast_registry_core::{Freshness, Kind, ListFilter, Registry, RegistryOptions};
 use feast_registry_file::FileBackend;
@@ -45,7 +46,8 @@ fn a_file_from_the_future_is_read_and_written_as_fast_as_any_other() {
         {
             let folder = tempfile::tempdir().expect("a folder");
             let file = folder.path().join("registry.db");
-            let open = || Registry::open(Arc::new(FileBackend::local(&file)), RegistryOptions::default());
+            let open =
+                || Registry::open(Arc::new(FileBackend::local(&file, SchemaMode::Auto)), RegistryOptions::default());
             open().await.expect("a registry").apply("p", &entity("0")).await.expect("an apply");
             set_time(&file, time);
             let began = Instant::now();

@@ -16,7 +16,8 @@ use feast_registry_core::proto::core::{
     Entity, EntitySpecV2, FeatureView, FeatureViewSpec, Registry as RegistryMessage,
 };
 use feast_registry_core::{
-    ApplyOptions, Backend as _, ErrorKind, Freshness, Kind, ListFilter, Object, Registry, RegistryOptions, Result,
+    ApplyOptions, Backend as _, Deadline, ErrorKind, Freshness, Kind, ListFilter, Object, Registry, RegistryOptions,
+    Result,
 };
 use feast_registry_file::FileBackend;
 use prost::Message as _;
@@ -34,7 +35,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 async fn open(file: &Path) -> Result<Registry> {
-    Registry::open(Arc::new(FileBackend::local(file)), RegistryOptions::default()).await
+    Registry::open(Arc::new(FileBackend::local(file, SchemaMode::Auto)), RegistryOptions::default()).await
 }
 
 fn entity(name: &str, description: String) -> Entity {
@@ -335,8 +336,8 @@ fn a_write_of_feasts_between_two_of_ours_is_seen() {
 fn commits_that_wait_share_a_write() {
     let folder = tempfile::tempdir().expect("a folder");
     run(async {
-        let backend = Arc::new(FileBackend::local(folder.path().join("registry.db")));
-        backend.prepare(SchemaMode::Auto).await.expect("a registry");
+        let backend = Arc::new(FileBackend::local(folder.path().join("registry.db"), SchemaMode::Auto));
+        backend.prepare(&Deadline::after(Duration::from_secs(60))).await.expect("a registry");
         let registry = Registry::open(Arc::clone(&backend) as Arc<_>, RegistryOptions::default()).await.expect("open");
         fill(&registry, 400).await;
         let before = backend.statistics();

@@ -13,7 +13,7 @@ use feast_registry_core::proto::core::{
     Registry as RegistryMessage,
 };
 use feast_registry_core::{
-    ApplyOptions, Backend as _, ErrorKind, Freshness, Kind, ListFilter, Object as RegistryObject, Registry,
+    ApplyOptions, Backend as _, Deadline, ErrorKind, Freshness, Kind, ListFilter, Object as RegistryObject, Registry,
     RegistryOptions,
 };
 use feast_registry_file::FileBackend;
@@ -32,6 +32,10 @@ fn run<T>(test: impl Future<Output = T>) -> T {
         .block_on(test)
 }
 
+fn patience() -> Deadline {
+    Deadline::after(std::time::Duration::from_secs(60))
+}
+
 fn entity(name: &str) -> Entity {
     let spec = EntitySpecV2 { name: name.to_owned(), join_key: name.to_owned(), ..Default::default() };
     Entity { spec: Some(spec), meta: None }
@@ -44,7 +48,7 @@ fn view(name: &str) -> FeatureView {
 
 /// A backend and a registry on it.
 async fn open(object: &Object) -> (Arc<FileBackend>, Registry) {
-    let backend = Arc::new(object.backend().expect("a backend"));
+    let backend = Arc::new(object.backend(SchemaMode::Auto).expect("a backend"));
     let registry = Registry::open(Arc::clone(&backend) as Arc<_>, RegistryOptions::default()).await;
     (backend, registry.expect("a registry"))
 }
@@ -86,7 +90,9 @@ fn applies_that_wait_for_a_commit_are_a_handful_of_writes() {
     for (server, object, _s3) in each() {
         run(async {
             let options = || RegistryOptions { defers: true, ..Default::default() };
-            let open = async || Registry::open(Arc::new(object.backend().expect("a backend")), options()).await;
+            let open = async || {
+                Registry::open(Arc::new(object.backend(SchemaMode::Auto).expect("a backend")), options()).await
+            };
             let registry = open().await.expect("a registry");
             let before = Counts::get(&server.counts.writes);
             for number in 0..200 {
@@ -196,18 +202,60 @@ fn a_write_whose_answer_is_lost_is_not_repeated() {
     }
 }
 
+/// As above, while others write more than any list of the last writes would hold: the interval is still there once, and a
+/// deletion that was done is not said to find nothing.
+#[test]
+fn a_write_whose_answer_is_lost_is_not_repeated_however_many_others_wrote_since() {
+    let second = |seconds| Some(Timestamp { seconds, nanos: 0 });
+    for (server, object, _s3) in each() {
+        run(async {
+            let (backend, registry) = open(&object).await;
+            let (_, other) = open(&object).await;
+            registry.apply("p", &view("view")).await.expect("an apply");
+            registry.apply("p", &entity("gone")).await.expect("an apply");
+            let others_write = async |round: &str| {
+                while Counts::get(&server.counts.held) == 0 {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+                for number in 0..24 {
+                    other.apply("p", &entity(&format!("{round} {number}"))).await.expect("an apply");
+                }
+                server.counts.hold.store(false, Ordering::SeqCst);
+            };
+            let lose_an_answer = || {
+                server.counts.held.store(0, Ordering::SeqCst);
+                server.counts.hold.store(true, Ordering::SeqCst);
+                server.counts.lose.store(1, Ordering::SeqCst);
+            };
+            lose_an_answer();
+            let (recorded, ()) = tokio::join!(
+                registry.apply_materialization("p", "view", second(10), second(20)),
+                others_write("first")
+            );
+            recorded.expect("it was written");
+            lose_an_answer();
+            let (deleted, ()) = tokio::join!(registry.delete(Kind::Entity, "p", "gone"), others_write("second"));
+            deleted.expect("it was written");
+            assert_eq!(backend.statistics().recovered, 2, "{}: both were found to be done", object.url);
+            let stored: FeatureView =
+                open(&object).await.1.get_message("p", "view", Freshness::Stored).await.expect("a view");
+            assert_eq!(stored.meta.expect("its meta").materialization_intervals.len(), 1, "{}", object.url);
+        });
+    }
+}
+
 #[test]
 fn a_store_that_ignores_conditions_is_refused_unless_that_is_allowed() {
     let s3 = S3::start(Conditions::Ignored);
     let object = s3.object("");
     run(async {
-        let backend = object.backend().expect("a backend");
-        let error = backend.prepare(SchemaMode::Auto).await.expect_err("it does not do conditional writes");
+        let backend = object.backend(SchemaMode::Auto).expect("a backend");
+        let error = backend.prepare(&patience()).await.expect_err("it does not do conditional writes");
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         let text = error.to_string();
         assert!(text.contains("If-None-Match") && text.contains("allow_unconditional_writes"), "{text}");
         // Nothing of a registry was made, and the probe is gone.
-        let verified = object.backend().expect("a backend").prepare(SchemaMode::Verify).await;
+        let verified = object.backend(SchemaMode::Verify).expect("a backend").prepare(&patience()).await;
         assert_eq!(verified.expect_err("there is none").kind(), ErrorKind::SchemaMissing);
 
         let config = ObjectStoreConfig {
@@ -215,14 +263,13 @@ fn a_store_that_ignores_conditions_is_refused_unless_that_is_allowed() {
             allow_unconditional_writes: true,
             ..Default::default()
         };
-        let backend = Arc::new(open_as(&object.url, config).expect("a backend"));
+        let backend = Arc::new(open_as(&object.url, config, SchemaMode::Auto).expect("a backend"));
         let registry = Registry::open(backend, RegistryOptions::default()).await.expect("it is allowed");
         registry.apply("p", &entity("driver")).await.expect("an apply");
         assert_eq!(names(&registry, Kind::Entity).await, ["driver".to_owned()].into());
         // Who only verified finds it out at the first write.
-        let late = Arc::new(object.backend().expect("a backend"));
-        let options = RegistryOptions { schema_mode: SchemaMode::Verify, ..Default::default() };
-        let registry = Registry::open(late, options).await.expect("it is there");
+        let late = Arc::new(object.backend(SchemaMode::Verify).expect("a backend"));
+        let registry = Registry::open(late, RegistryOptions::default()).await.expect("it is there");
         let error = registry.apply("p", &entity("rider")).await.expect_err("a write");
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     });
@@ -240,16 +287,18 @@ fn every_write_to_s3_asks_for_the_encryption_that_is_configured() {
     run(async {
         let config =
             with(&[("ServerSideEncryption", "aws:kms"), ("SSEKMSKeyId", "my-key"), ("CacheControl", "no-store")]);
-        let backend = open_as(&object.url, config).expect("a backend");
-        backend.prepare(SchemaMode::Auto).await.expect("a registry");
+        let backend = open_as(&object.url, config, SchemaMode::Auto).expect("a backend");
+        backend.prepare(&patience()).await.expect("a registry");
         let headers = s3.server.counts.headers.lock().expect("the server is well").clone();
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         assert_eq!(header("x-amz-server-side-encryption").as_deref(), Some("aws:kms"));
         assert_eq!(header("x-amz-server-side-encryption-aws-kms-key-id").as_deref(), Some("my-key"));
         assert_eq!(header("cache-control").as_deref(), Some("no-store"));
     });
-    let error =
-        open_as(&object.url, with(&[("ACL", "public-read")])).err().expect("it cannot be passed on").to_string();
+    let error = open_as(&object.url, with(&[("ACL", "public-read")]), SchemaMode::Auto)
+        .err()
+        .expect("it cannot be passed on")
+        .to_string();
     assert!(error.contains("`ACL`") && error.contains("ServerSideEncryption"), "{error}");
 }
 
@@ -259,12 +308,18 @@ fn what_is_wrong_with_a_store_is_said() {
     run(async {
         let mut object = s3.object("");
         object.settings.push(("FEAST_S3_ENDPOINT_URL".to_owned(), "http://127.0.0.1:1".to_owned()));
-        let error = object.backend().expect("a backend").prepare(SchemaMode::Auto).await.expect_err("nobody listens");
+        let error = object
+            .backend(SchemaMode::Auto)
+            .expect("a backend")
+            .prepare(&patience())
+            .await
+            .expect_err("nobody listens");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.to_string().contains(&object.url), "{error}");
         let mut object = s3.object("");
         object.settings.push(("AWS_SECRET_ACCESS_KEY".to_owned(), "wrong".to_owned()));
-        let error = object.backend().expect("a backend").prepare(SchemaMode::Auto).await.expect_err("a wrong key");
+        let error =
+            object.backend(SchemaMode::Auto).expect("a backend").prepare(&patience()).await.expect_err("a wrong key");
         assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
         assert!(error.to_string().contains("credentials") && !error.to_string().contains("wrong"), "{error}");
     });
@@ -273,7 +328,8 @@ fn what_is_wrong_with_a_store_is_said() {
             settings: vec![("AZURE_STORAGE_ACCOUNT_NAME".to_owned(), "account".to_owned())],
             ..Default::default()
         };
-        let opened = url.parse().and_then(|url| FileBackend::in_object_store(&url, &config).map(drop));
+        let opened =
+            url.parse().and_then(|url| FileBackend::in_object_store(&url, &config, SchemaMode::Auto).map(drop));
         assert_eq!(opened.expect_err("it names no object").kind(), ErrorKind::InvalidConfig, "{url}");
     }
 }
@@ -284,12 +340,12 @@ fn a_removed_registry_is_an_empty_one_to_feast() {
     let s3 = S3::start(Conditions::Atomic);
     let object = s3.object("");
     run(async {
-        let backend = object.backend().expect("a backend");
-        backend.prepare(SchemaMode::Auto).await.expect("a registry");
-        assert!(backend.remove_if_empty().await.expect("a removal"));
+        let backend = object.backend(SchemaMode::Auto).expect("a backend");
+        backend.prepare(&patience()).await.expect("a registry");
+        assert!(backend.remove_if_empty(&patience()).await.expect("a removal"));
         let left = RegistryMessage::decode(&*s3.bytes(&object)).expect("a message");
         assert_eq!((left.registry_schema_version.as_str(), left.projects.len()), ("1", 0));
-        let verified = object.backend().expect("a backend").prepare(SchemaMode::Verify).await;
+        let verified = object.backend(SchemaMode::Verify).expect("a backend").prepare(&patience()).await;
         assert_eq!(verified.expect_err("there is none").kind(), ErrorKind::SchemaMissing);
         let (_, registry) = open(&object).await;
         registry.apply("p", &entity("driver")).await.expect("it is made again");

@@ -23,7 +23,7 @@ use self::record::JournalRecord;
 use crate::extra::{Extra, Table};
 
 /// The room for entries in bytes, or as a part of the file if that is more.
-const ENTRY_BYTES: usize = 64 << 10;
+const ENTRY_BYTES: usize = 256 << 10;
 const ENTRY_PART: usize = 16;
 
 /// The room for the identities of commits whose entries had to go: so many, or as a part of the file if that is more.
@@ -67,6 +67,13 @@ struct StoredEntry {
     id: CommitId,
     /// A serialized [`JournalRecord`].
     bytes: Bytes,
+}
+
+impl StoredEntry {
+    /// What it takes in the file, with the lengths and keys of the fields around it.
+    fn size(&self) -> usize {
+        self.bytes.len() + 10
+    }
 }
 
 /// The last write of a process.
@@ -123,7 +130,7 @@ impl Journal {
     }
 
     fn push(&mut self, entry: StoredEntry) {
-        self.entry_bytes += entry.bytes.len();
+        self.entry_bytes += entry.size();
         self.revisions.insert(entry.id, entry.revision);
         self.entries.push_back(entry);
     }
@@ -159,7 +166,7 @@ impl Journal {
                 || (oldest.revision < micros(old_enough) && self.entries.len() as u64 > retention.commits))
             && let Some(oldest) = self.entries.pop_front()
         {
-            self.entry_bytes -= oldest.bytes.len();
+            self.entry_bytes -= oldest.size();
             self.identities.push_back((oldest.id, oldest.revision));
         }
         let room = IDENTITIES.max(file_bytes / IDENTITY_PART / IDENTITY_BYTES);

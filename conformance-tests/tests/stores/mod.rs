@@ -12,7 +12,7 @@ mod proxy;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -48,6 +48,9 @@ pub(crate) struct Counts {
     pub(crate) unchanged: AtomicUsize,
     /// How many writes are still to be done, and then answered as if the server had failed.
     pub(crate) lose: AtomicUsize,
+    /// Whether these are not answered yet, and how many of them wait for that.
+    pub(crate) hold: AtomicBool,
+    pub(crate) held: AtomicUsize,
     /// The headers of the last write.
     pub(crate) headers: Mutex<HeaderMap>,
 }
@@ -125,6 +128,10 @@ fn counting(inner: Handler, counts: Arc<Counts>) -> Handler {
                     add(&counts.writes);
                     let lost = counts.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
                     if lost.is_ok() {
+                        while counts.hold.load(Ordering::SeqCst) {
+                            counts.held.fetch_max(1, Ordering::SeqCst);
+                            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                        }
                         return self::status(StatusCode::SERVICE_UNAVAILABLE);
                     }
                 }
