@@ -17,7 +17,9 @@ use prost_types::Timestamp;
 use crate::attempts::Found;
 use crate::dialect::Builder;
 use crate::read::{FACT_VALUE, NUMBER, Place, VIEW};
-use crate::tables::{Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS};
+use crate::tables::{
+    Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS,
+};
 use crate::write::write_one;
 use crate::{self as sql, Dialect, Statement, Value};
 
@@ -129,10 +131,8 @@ pub fn take_revision(dialect: Dialect, id: CommitId) -> Vec<Statement> {
             text: format!("UPDATE {JOURNAL_HEAD} SET revision = revision + 1 WHERE id = 1"),
             values: Vec::new(),
         },
-        of_commit(format!(
-            "UPDATE {JOURNAL} SET revision = (SELECT revision FROM {JOURNAL_HEAD} WHERE id = 1) WHERE "
-        ))
-        .build(),
+        of_commit(format!("UPDATE {JOURNAL} SET revision = (SELECT revision FROM {JOURNAL_HEAD} WHERE id = 1) WHERE "))
+            .build(),
         returned.build(),
     ]
 }
@@ -595,7 +595,7 @@ fn select_prunable(builder: &mut Builder, retention: Retention, now: &Timestamp)
     builder.push(" OR (committed_at < ");
     builder.bind(Value::BigInteger(old_enough.saturating_mul(1_000_000)));
     let commits = Value::BigInteger(i64::try_from(retention.commits).unwrap_or(i64::MAX));
-    match dialect {
+    match builder.dialect {
         // One who writes alone numbers commits one by one, so nothing has to be counted.
         Dialect::Sqlite => {
             builder.push(&format!(" AND revision <= (SELECT max(revision) FROM {JOURNAL}) - "));
