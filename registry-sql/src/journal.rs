@@ -613,7 +613,7 @@ fn select_prunable(builder: &mut Builder, retention: Retention, now: &Timestamp)
     builder.push(" OR (committed_at < ");
     builder.bind(Value::BigInteger(old_enough.saturating_mul(1_000_000)));
     let commits = Value::BigInteger(i64::try_from(retention.commits).unwrap_or(i64::MAX));
-    match dialect {
+    match builder.dialect {
         // One who writes alone numbers commits one by one, so nothing has to be counted.
         Dialect::Sqlite => {
             builder.push(&format!(" AND revision <= (SELECT max(revision) FROM {JOURNAL}) - "));

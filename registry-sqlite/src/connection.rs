@@ -12,6 +12,9 @@ use crate::error::Problem;
 /// Prepared statements that a connection keeps: a few for each of the tables.
 const STATEMENTS: usize = 128;
 
+/// How long opening waits for another process that is just making the file or recovering it, which takes it milliseconds.
+const OPENING: Duration = Duration::from_secs(5);
+
 /// Where a registry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Location {
@@ -37,14 +40,16 @@ impl fmt::Display for Location {
     }
 }
 
-/// The connection that writes, and makes the file if there is none. It does not wait for locks: see
+/// The connection that writes, and makes the file if there is none. Once it is open it does not wait for locks: see
 /// [`Session`](crate::session::Session).
 pub(crate) fn open_writer(location: &Location) -> Result<Connection> {
     check_path(location)?;
     let open = || {
         let connection = open(location, OpenFlags::SQLITE_OPEN_CREATE)?;
+        connection.busy_timeout(OPENING)?;
         // What is committed is on the disk before it is acknowledged, also if the power fails.
         connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.busy_timeout(Duration::ZERO)?;
         Ok(connection)
     };
     open().map_err(|error| Problem::of(error, location).into())

@@ -14,7 +14,7 @@ pub(crate) fn create_missing(connection: &Connection) -> Result<()> {
 /// The tables that are missing, Feast's and the journal's.
 pub(crate) fn missing(connection: &Connection) -> Result<Vec<Table>> {
     let mut tables = sql::tables();
-    tables.push(journal::table());
+    tables.extend(journal::tables(Dialect::Sqlite));
     let mut statement = connection.prepare_cached("SELECT name FROM sqlite_master WHERE type = 'table'")?;
     let present: Vec<String> = statement.query_map((), |row| row.get(0))?.collect::<Result<_>>()?;
     tables.retain(|table| present.iter().all(|name| name != table.name));
