@@ -45,8 +45,9 @@ impl std::fmt::Debug for Tls {
 /// What a connection without a pooler tells the server about its session.
 ///
 /// Every read by a key is to be by the index, whatever the planner thinks of a table that was small when it last looked;
-/// so a plan can be made once and kept. And a machine that vanishes in the middle of a commit is not to keep its locks.
-const SESSION: &str = "-c enable_seqscan=off -c plan_cache_mode=force_generic_plan \
+/// so a plan can be made once and kept. A list of a whole table then seems so dear that the server would compile it, which
+/// takes much longer than to run it. And a machine that vanishes in the middle of a commit is not to keep its locks.
+const SESSION: &str = "-c enable_seqscan=off -c jit=off -c plan_cache_mode=force_generic_plan \
      -c idle_in_transaction_session_timeout=120s -c feast_registry.session=";
 
 /// What is asked on each new connection: the session's name, the server, and what the user or an administrator has set.
