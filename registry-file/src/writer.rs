@@ -139,25 +139,31 @@ impl Writer {
     /// The work is a task of its own: a caller that goes away leaves nothing half done for those who share its write.
     async fn ask(&self, request: Request, deadline: &Deadline) -> Result<Answer> {
         let shared = &self.shared;
-        let aborted = |_| Error::internal("the writing of the registry was aborted");
         deadline.check(&shared.waits_for())?;
         let (job, mut waiter) = Job::new(request, deadline.clone());
         if shared.add(job)? {
             let served = Served(Some(Arc::clone(shared)));
             tokio::spawn(served.serve());
         }
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
-            answer = &mut waiter.answer => return answer.map_err(aborted)?,
-            () = deadline.over() => {}
-        }
-        if waiter.withdraw() {
-            return Err(deadline.exceeded(&shared.waits_for()));
-        }
-        match tokio::time::timeout(GRACE, &mut waiter.answer).await {
-            Ok(answer) => answer.map_err(aborted)?,
-            Err(_) if waiter.withdraw() => Err(deadline.exceeded(&shared.waits_for())),
-            Err(_) => Err(shared.unknown(None)),
+            answer = &mut waiter.answer => Some(answer),
+            () = deadline.over() => None,
+        };
+        let answer = match answer {
+            None if !waiter.withdraw() => tokio::time::timeout(GRACE, &mut waiter.answer).await.ok(),
+            answer => answer,
+        };
+        match answer {
+            Some(Ok(answer)) => answer,
+            // What was not sent will not be.
+            _ if !waiter.withdraw() => Err(shared.unknown(None)),
+            _ if deadline.is_over() => Err(deadline.exceeded(&shared.waits_for())),
+            _ => {
+                let text =
+                    format!("the writing of the registry {} was aborted; nothing was done", shared.file.location());
+                Err(Error::new(ErrorKind::Unavailable, text))
+            }
         }
     }
 }
