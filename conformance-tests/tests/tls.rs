@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use feast_registry_core::config::{PoolConfig, SchemaMode};
-use feast_registry_core::{Backend, ErrorKind};
+use feast_registry_core::{Backend, Deadline, ErrorKind};
 use feast_registry_postgres::PostgresBackend;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
@@ -110,9 +110,9 @@ fn make_certificates(folder: &Path) {
 /// What connecting comes to.
 async fn connect(server: &Server, host: &str, database: &str, options: &str) -> Result<(), (ErrorKind, String)> {
     let url = format!("postgresql://feast@{host}:{}/{database}?{options}", server.port);
-    let backend = PostgresBackend::new(&url.parse().expect("a URL"), &PoolConfig::default())
+    let backend = PostgresBackend::new(&url.parse().expect("a URL"), &PoolConfig::default(), SchemaMode::Auto)
         .map_err(|error| (error.kind(), error.to_string()))?;
-    backend.prepare(SchemaMode::Auto).await.map_err(|error| (error.kind(), error.to_string()))
+    backend.prepare(&Deadline::after(Duration::from_secs(30))).await.map_err(|error| (error.kind(), error.to_string()))
 }
 
 #[tokio::test]
