@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use feast_registry::{ApplyOptions, FileBackend, Freshness, Kind, ListFilter, Object, Registry, RegistryOptions, SchemaMode};
+use feast_registry::{
+    ApplyOptions, FileBackend, Freshness, Kind, ListFilter, Object, Registry, RegistryOptions, SchemaMode,
+};
 
 use crate::report::{Pair, Report, both, number};
 use crate::sample::{PROJECT, entity};
@@ -77,7 +79,8 @@ pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
 
 /// Makes the file that both start from.
 async fn fill(setup: &Setup, file: &Path) -> Result<()> {
-    let registry = Registry::open(Arc::new(FileBackend::local(file, SchemaMode::Auto)), RegistryOptions::default()).await?;
+    let registry =
+        Registry::open(Arc::new(FileBackend::local(file, SchemaMode::Auto)), RegistryOptions::default()).await?;
     for copy in 0.. {
         let views = setup.sample.views.iter().map(|view| Object::from(view.named(format!("{}_{copy:03}", view.name))));
         registry.apply_all(PROJECT, views.collect(), ApplyOptions::default()).await?;

@@ -313,9 +313,9 @@ async fn a_refresh_does_not_undo_what_was_committed_meanwhile() {
 #[tokio::test]
 async fn the_cache_ends_as_the_storage_whatever_order_answers_come_in() {
     type Act = fn(Registry) -> std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
-    let apply: Act = |registry| Box::pin(async move { registry.apply("p", entity("driver", "late")).await });
-    let describe: Act = |registry| Box::pin(async move { registry.apply("p", project("late")).await });
-    let describe_again: Act = |registry| Box::pin(async move { registry.apply("p", project("later")).await });
+    let apply: Act = |registry| Box::pin(async move { registry.apply("p", entity("driver", "late")).await.map(drop) });
+    let describe: Act = |registry| Box::pin(async move { registry.apply("p", project("late")).await.map(drop) });
+    let describe_again: Act = |registry| Box::pin(async move { registry.apply("p", project("later")).await.map(drop) });
     let delete_project: Act = |registry| Box::pin(async move { registry.delete_project("p").await });
     let pairs = [
         ("an apply, then the deletion of its project", apply, delete_project),
@@ -376,9 +376,9 @@ async fn what_is_beyond_the_limits_is_refused_before_it_reaches_the_storage() {
     assert_eq!(read(&registry, "fine", Freshness::Stored).await, None, "nothing of an apply with something too large");
     with_view(&registry).await;
     let mut recorded = 0;
-    let refused = loop {
+    let refused: Result<(), Error> = loop {
         match registry.apply_materialization("p", "view", at(recorded), at(recorded + 1)).await {
-            Ok(()) => recorded += 1,
+            Ok(_) => recorded += 1,
             Err(error) => break Err(error),
         }
         assert!(recorded < 1000, "a view grows beyond the limit, one interval at a time");

@@ -33,7 +33,7 @@ fn apply(file: &Path, name: &str, bytes: usize) -> Result<(), Error> {
             Registry::open(Arc::new(FileBackend::local(file, SchemaMode::Auto)), RegistryOptions::default()).await?;
         let description = "d".repeat(bytes);
         let spec = EntitySpecV2 { name: name.to_owned(), join_key: name.to_owned(), description, ..Default::default() };
-        registry.apply("p", &Entity { spec: Some(spec), meta: None }).await
+        registry.apply("p", &Entity { spec: Some(spec), meta: None }).await.map(drop)
     })
 }
 

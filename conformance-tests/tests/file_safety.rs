@@ -76,7 +76,7 @@ fn writer() {
         for number in first.. {
             let outcome = registry.apply("p", &entity(&number.to_string(), "d".repeat(bytes))).await;
             let said = match outcome {
-                Ok(()) => format!("\nacknowledged {number} .\n"),
+                Ok(_) => format!("\nacknowledged {number} .\n"),
                 Err(error) => format!("\nfailed {:?} {error} .\n", error.kind()),
             };
             std::io::stdout().lock().write_all(said.as_bytes()).expect("somebody listens");

@@ -89,7 +89,11 @@ fn an_apply_of_many_is_one_write_and_what_is_unchanged_is_not_read() {
 fn applies_that_wait_for_a_commit_are_a_handful_of_writes() {
     for (server, object, _s3) in each() {
         run(async {
-            let options = || RegistryOptions { defers: true, ..Default::default() };
+            let options = || {
+                let mut options = RegistryOptions::default();
+                options.defers = true;
+                options
+            };
             let open = async || {
                 Registry::open(Arc::new(object.backend(SchemaMode::Auto).expect("a backend")), options()).await
             };

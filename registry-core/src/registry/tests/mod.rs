@@ -78,7 +78,8 @@ impl Moody {
 
     async fn stored(&self, kind: Kind, name: &str) -> Option<Bytes> {
         let query = [Query::Keys(vec![Key::object(kind, "p", name)])];
-        let answers = self.inner.read(&query, &Deadline::after(Duration::from_secs(1))).await.expect("memory does not fail");
+        let answers =
+            self.inner.read(&query, &Deadline::after(Duration::from_secs(1))).await.expect("memory does not fail");
         answers.into_iter().flatten().next().map(|record| record.value)
     }
 
