@@ -76,7 +76,6 @@ pub struct MySqlBackend {
     pool: Arc<Pool<MySql>>,
     mode: SchemaMode,
     journal: JournalState,
-    is_pruning: Arc<AtomicBool>,
     /// The one that tables are made with, once it is known.
     collation: OnceLock<String>,
     /// Whether what is wrong with the tables was said.
@@ -99,7 +98,6 @@ impl MySqlBackend {
             pool: Arc::new(Pool::new(connector, url.to_string(), *pool, Some(connect), answer)?),
             mode,
             journal: JournalState::new(Dialect::MySql),
-            is_pruning: Arc::default(),
             collation: OnceLock::new(),
             has_warned: AtomicBool::new(false),
             unkept: Mutex::default(),
@@ -270,7 +268,8 @@ impl Database for MySqlBackend {
         let fence = async |connection: &mut Connection| {
             journal::fence(&mut self.pool.connector().session(connection), commit, deadline).await
         };
-        self.call(Purpose::Write, deadline, fence).await
+        // It waits for nobody but the commit itself, and writers may have all the connections that are theirs.
+        self.call(Purpose::Read, deadline, fence).await
     }
 
     async fn try_journal(
@@ -286,13 +285,10 @@ impl Database for MySqlBackend {
     }
 
     fn prune_in_background(&self) {
-        let (pool, retention, is_pruning) = (Arc::clone(&self.pool), self.journal.retention(), &self.is_pruning);
-        if is_pruning.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let turn = Turn(Arc::clone(is_pruning));
+        let Some(pruning) = self.journal.begin_pruning() else { return };
+        let (pool, retention) = (Arc::clone(&self.pool), self.journal.retention());
         tokio::spawn(async move {
-            let _turn = turn;
+            let _pruning = pruning;
             if let Err(failure) = prune(&pool, retention).await {
                 let error = failure.into_error();
                 tracing::warn!(%error, location = pool.location(), "the journal was not pruned; trying again later");
@@ -334,15 +330,6 @@ impl Database for MySqlBackend {
             schema::remove_if_empty(&mut connector.session(connection), deadline).await
         };
         self.call(Purpose::Write, deadline, remove).await
-    }
-}
-
-/// The turn to prune, which ends with this.
-struct Turn(Arc<AtomicBool>);
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
     }
 }
 

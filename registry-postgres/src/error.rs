@@ -18,7 +18,7 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
     let is_of_journal =
         answer.table() == Some(JOURNAL) || answer.constraint().is_some_and(|name| name.starts_with(JOURNAL));
     let new = |kind: ErrorKind, meaning: &str| Error::new(kind, format!("{location}: {meaning} ({said})"));
-    let class = &state.code()[..2];
+    let class = state.code().get(..2).unwrap_or_default();
     match () {
         () if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(&state) => {
             let meaning = "other transactions were in the way, again and again; try again";
@@ -48,7 +48,11 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
             Failure::Unusable(new(ErrorKind::ReadOnly, meaning).with_source(error))
         }
         // The server ends this session, or starts or stops: 57P01 to 57P05; class 08 is the connection itself.
-        () if class == "08" || state.code().starts_with("57P") => {
+        // 40003 says that it is not known whether a statement was completed.
+        () if class == "08"
+            || state.code().starts_with("57P")
+            || state == SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN =>
+        {
             Failure::Lost(new(ErrorKind::Unavailable, "the database is not available; try again").with_source(error))
         }
         () => {

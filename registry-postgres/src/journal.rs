@@ -53,16 +53,31 @@ pub(crate) async fn read(
     journal::entries(rows.map_err(|error| session.failure(error))?).map_err(Failure::Final)
 }
 
-/// Removes what need not be kept.
+/// Removes what need not be kept, a part after the other, until nothing is left to remove.
 pub(crate) async fn prune(session: &Session<'_>, retention: Retention, timeout: i64) -> Result<(), Failure> {
-    let prune = journal::prune(DIALECT, retention, &System.now());
-    session.transaction(vec![locks::only_timeout(timeout), prune]).await.map(drop)
+    loop {
+        let Statement { text, values } = journal::prune(DIALECT, retention, &System.now());
+        let text = format!("WITH removed AS ({text} RETURNING 1) SELECT count(*) FROM removed");
+        let mut answers = session.transaction(vec![locks::only_timeout(timeout), Statement { text, values }]).await?;
+        let row = answers.get_mut(1).and_then(Vec::pop);
+        let removed = row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(|error| session.failure(error))?;
+        if removed.unwrap_or_default() == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// Begins a transaction of these statements where transaction ids are not to be had; returns the revision that it has.
 pub(crate) async fn begin(session: &Session<'_>, statements: Vec<Statement>) -> Result<i64, Failure> {
     let begin = [plain(session.begin())].into_iter().chain(statements).chain([plain(next_revision())]);
-    let mut answers = session.run_all(&begin.collect::<Vec<_>>()).await?;
+    let mut answers = match session.run_all(&begin.collect::<Vec<_>>()).await {
+        Ok(answers) => answers,
+        Err(failure) => {
+            // The connection is used again, and not within what is left of this transaction.
+            session.run_all(&[plain("ROLLBACK")]).await?;
+            return Err(failure);
+        }
+    };
     let row = answers.pop().and_then(|mut rows| rows.pop());
     let number = row.map(|row| row.try_get(0)).transpose().map_err(|error| session.failure(error))?;
     Ok(number.unwrap_or(1))

@@ -45,7 +45,6 @@ mod session;
 mod tls;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -77,7 +76,6 @@ pub struct PostgresBackend {
     echo: bool,
     mode: SchemaMode,
     journal: JournalState,
-    is_pruning: Arc<AtomicBool>,
 }
 
 impl PostgresBackend {
@@ -100,7 +98,6 @@ impl PostgresBackend {
             echo: pool.echo,
             mode,
             journal: JournalState::new(Dialect::PostgreSql),
-            is_pruning: Arc::default(),
         })
     }
 
@@ -271,22 +268,18 @@ impl Database for PostgresBackend {
     }
 
     fn prune_in_background(&self) {
-        if self.is_pruning.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (pool, is_pruning) = (Arc::clone(&self.pool), Arc::clone(&self.is_pruning));
-        let (retention, echo) = (self.journal.retention(), self.echo);
+        let Some(pruning) = self.journal.begin_pruning() else { return };
+        let (pool, retention, echo) = (Arc::clone(&self.pool), self.journal.retention(), self.echo);
         tokio::spawn(async move {
+            let _pruning = pruning;
             let pruned = async {
                 let link = pool.connect_beside().await?;
                 let session = Session { link: &link, location: pool.location(), echo };
                 journal::prune(&session, retention, link.lock_timeout(PRUNES_WITHIN)).await
             };
-            let pruned = tokio::time::timeout(2 * PRUNES_WITHIN, pruned).await;
-            is_pruning.store(false, Ordering::Release);
-            if let Ok(Err(failure)) = pruned {
+            if let Ok(Err(failure)) = tokio::time::timeout(PRUNES_WITHIN, pruned).await {
                 let error = failure.into_error();
-                tracing::debug!(%error, "the journal is pruned later");
+                tracing::warn!(%error, location = pool.location(), "the journal was not pruned; trying again later");
             }
         });
     }

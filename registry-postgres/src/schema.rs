@@ -7,6 +7,9 @@ use crate::error::Failure;
 use crate::locks;
 use crate::session::{Session, plain};
 
+/// How long a removal of the tables waits for their lock, in milliseconds.
+const LOCKS_WITHIN_MS: i64 = 1000;
+
 /// The names of the tables that are missing from the schema that the session works in, Feast's and the journal's.
 pub(crate) async fn missing(session: &Session<'_>) -> Result<Vec<&'static str>, Failure> {
     let tables: Vec<&'static str> = sql::tables().iter().map(|table| table.name).chain([JOURNAL]).collect();
@@ -34,17 +37,24 @@ pub(crate) fn create(with_journal: bool) -> Vec<Statement> {
 /// Removes Feast's tables if no project is left; returns whether it did. The journal stays.
 pub(crate) async fn remove_if_empty(session: &Session<'_>, timeout: i64) -> Result<bool, Failure> {
     let projects = sql::object_table(Kind::Project).table;
+    let exists = plain(format!("SELECT EXISTS (SELECT 1 FROM {projects})"));
+    let has_project = |rows: Option<&Vec<tokio_postgres::Row>>| {
+        rows.and_then(|rows| rows.first()).is_none_or(|row| row.try_get(0).unwrap_or(true))
+    };
+    // Mostly a project is left: then nobody is made to wait.
+    if has_project(session.run_all(std::slice::from_ref(&exists)).await?.last()) {
+        return Ok(false);
+    }
+    // Who waits for the table has all who come after it wait, readers too.
+    let timeout = timeout.min(LOCKS_WITHIN_MS);
     // Nobody writes while this looks and removes, Feast's own registry included. A database without such locks keeps its
     // tables: a removal is no part of what SERIALIZABLE keeps apart.
     let mut look = session.locks(locks::of_registry, timeout);
     look.push(plain(format!("LOCK TABLE {projects} IN ACCESS EXCLUSIVE MODE")));
-    look.push(plain(format!("SELECT EXISTS (SELECT 1 FROM {projects})")));
+    look.push(exists);
     look.insert(0, plain(session.begin()));
     let looked = session.run_all(&look).await;
-    let has_project = looked.as_ref().is_ok_and(|answers| {
-        answers.last().and_then(|rows| rows.first()).is_none_or(|row| row.try_get(0).unwrap_or(true))
-    });
-    if has_project || looked.is_err() {
+    if looked.as_ref().map_or(true, |answers| has_project(answers.last())) {
         session.run_all(&[plain("ROLLBACK")]).await?;
         return match looked {
             Err(Failure::Final(error)) if error.kind() == ErrorKind::Internal => {

@@ -198,7 +198,13 @@ pub async fn prepare(database: &impl Database, deadline: &Deadline) -> Result<()
                 return Ok(());
             }
             Err(Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => pause(attempt).await,
-            made => made.map_err(Failure::into_error)?,
+            made => {
+                made.map_err(Failure::into_error)?;
+                if attempt > 0 {
+                    deadline.check("tables that others keep removing")?;
+                    pause(attempt).await;
+                }
+            }
         }
     }
     Ok(())

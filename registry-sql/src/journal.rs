@@ -170,7 +170,10 @@ pub fn journaled_writes(
     for (index, write) in commit.writes.iter().enumerate() {
         let number = index as i64 * NUMBERS_PER_WRITE + i64::from(!statements.is_empty());
         match write {
-            Write::Put(record) => statements.push(rows.put(number, &record.key, &record.value)?),
+            Write::Put(record) => {
+                let is_new = absent.contains(&record.key);
+                statements.push(rows.put(number, &record.key, &record.value, is_new)?);
+            }
             Write::Delete(key) => {
                 statements.push(rows.removed_key(number, key));
                 if let Key::Object { kind, project, name } = key
@@ -302,8 +305,9 @@ impl Rows<'_> {
         builder.build()
     }
 
-    /// The row of a value that is put.
-    fn put(&self, number: i64, key: &Key, value: &bytes::Bytes) -> Result<Statement> {
+    /// The row of a value that is put. Of a key that `is_new` nothing is stored: to look would only lock the place where
+    /// nothing is, in MySQL.
+    fn put(&self, number: i64, key: &Key, value: &bytes::Bytes, is_new: bool) -> Result<Statement> {
         let stored = Stored::of(key);
         let place = Place::of(key);
         let (_, _, column) = stored.columns(self.dialect);
@@ -322,6 +326,8 @@ impl Rows<'_> {
         builder.push(", ");
         if only_where_view_is {
             builder.push(&column);
+        } else if is_new {
+            builder.push(&self.dialect.null(ColumnType::Bytes));
         } else {
             builder.push(&format!("(SELECT {column} FROM {} WHERE ", place.table));
             place.matches(&mut builder);

@@ -26,7 +26,7 @@ pub use attempts::{Database, Failure, Found};
 pub use check::{checks, conflict};
 pub use dialect::{Dialect, Statement, Value};
 pub use read::{Read, Row, keys_of, keys_to_lock};
-pub use state::JournalState;
+pub use state::{JournalState, Pruning};
 pub use tables::{
     Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, ObjectTable, PROJECT, Table, UPDATED, USER_METADATA,
     VERSIONS, create_table, object_table, tables,

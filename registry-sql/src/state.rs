@@ -1,13 +1,13 @@
 //! Whether a database has a journal, and when it is next to be pruned.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use feast_registry_core::Retention;
 
 use crate::{Dialect, JOURNAL, create_table, journal};
 
-/// How many commits of a process are between two prunings, each of which removes more than so many.
+/// How many commits of a process are between two prunings.
 const PRUNE_EVERY: u64 = 256;
 
 /// Whether there is a journal, as far as is known: there is until it was looked for in vain.
@@ -18,12 +18,29 @@ pub struct JournalState {
     /// Why there is none.
     missing: Mutex<Option<String>>,
     commits: AtomicU64,
+    is_being_pruned: Arc<AtomicBool>,
+}
+
+/// That the journal is being pruned by this process. Another pruning may begin when this is dropped, however it ends.
+#[derive(Debug)]
+pub struct Pruning(Arc<AtomicBool>);
+
+impl Drop for Pruning {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl JournalState {
     /// A journal that has not been looked for.
     pub fn new(dialect: Dialect) -> Self {
-        Self { dialect, retention: Retention::default(), missing: Mutex::default(), commits: AtomicU64::new(0) }
+        Self {
+            dialect,
+            retention: Retention::default(),
+            missing: Mutex::default(),
+            commits: AtomicU64::new(0),
+            is_being_pruned: Arc::default(),
+        }
     }
 
     /// How much is kept.
@@ -81,6 +98,11 @@ impl JournalState {
             .map(|statement| format!("{};", statement.replace(['\n', '\t'], " ")))
             .collect::<Vec<_>>()
             .join(" ")
+    }
+
+    /// Begins a pruning, unless one is under way in this process.
+    pub fn begin_pruning(&self) -> Option<Pruning> {
+        (!self.is_being_pruned.swap(true, Ordering::AcqRel)).then(|| Pruning(Arc::clone(&self.is_being_pruned)))
     }
 
     /// Notes a commit; whether it is time to prune.

@@ -16,6 +16,10 @@ use crate::locks::{LockScope, QueueGuard};
 
 /// The longest pause between two tries.
 const MAX_BACKOFF: Duration = Duration::from_millis(64);
+/// A commit that took longer may have been done long before it was answered.
+const LATE: Duration = Duration::from_secs(5);
+/// Within which time a commit of unknown outcome mostly shows up, if it was done.
+const SHOWS_UP_WITHIN: Duration = Duration::from_secs(30);
 
 /// Who writes, why, and until when.
 #[derive(Debug, Clone)]
@@ -181,6 +185,7 @@ impl Inner {
         let (tied, caller) = deadline.tied_to_caller();
         let inner = Arc::clone(self);
         let task = tokio::spawn(async move {
+            let began = tokio::time::Instant::now();
             let writes = commit.writes.clone();
             // The caller may have left before this task was first polled.
             let outcome = match tied.check("its commit to begin") {
@@ -188,9 +193,24 @@ impl Inner {
                 Err(error) => Err(error),
             };
             match &outcome {
-                Ok(Outcome::Committed { .. }) => inner.cache.apply(writes),
-                // It may show up any time.
-                Err(error) if error.is_outcome_unknown() => inner.cache.refresh_soon(),
+                Ok(Outcome::Committed { .. }) => {
+                    inner.cache.apply(writes);
+                    if began.elapsed() > LATE {
+                        // It may have been done long ago, with others on top of it.
+                        inner.cache.refresh_soon();
+                    }
+                }
+                Err(error) if error.is_outcome_unknown() => {
+                    inner.cache.refresh_soon();
+                    // It may show up any time.
+                    let cache = Arc::downgrade(&inner.cache);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(SHOWS_UP_WITHIN).await;
+                        if let Some(cache) = cache.upgrade() {
+                            cache.refresh_soon();
+                        }
+                    });
+                }
                 _ => {}
             }
             (outcome, held)
