@@ -16,8 +16,12 @@
 //!
 //! # What it tests
 //!
-//! - **The contract** of [`Backend`](feast_registry_core::Backend), word by word: `reads`, `names`, `values`, `expectations`,
-//!   `writes`, `storage`, and `races` between several handles on one storage.
+//! - **The contract** of [`Backend`](feast_registry_core::Backend), word by word: `reads`, `pages`, `names`, `values`,
+//!   `expectations`, `writes`, `storage`, and `races` between several handles on one storage.
+//! - **Its edges**: that a commit takes place once, whatever others have written since (`exactly_once`); that the `journal` has
+//!   every commit once, in order, and that its replay is the state; that a caller may leave wherever a call waits
+//!   (`cancellation`); that what has no effect when its deadline is over never has one (`deadlines`); and what happens when
+//!   answers are lost, nothing answers, or sessions end (`network`).
 //! - **The registry** over the backend ([`Registry`](feast_registry_core::Registry)), where a defect costs a user data:
 //!   `objects`, `unknown_fields`, `projects`, `cache`, `contention`.
 //! - **Several OS processes** on one storage, and processes that are killed: `processes`.
@@ -28,7 +32,7 @@
 //! A race that did not race fails. Tests of races repeat until calls have overlapped or commits have been refused, and
 //! fail when that never happens: a backend, or a machine, on which nothing can collide has proved nothing.
 //!
-//! That the tests test something is tested too: `tests/flaws/` in this crate runs them on some forty backends that are each
+//! That the tests test something is tested too: `tests/flaws/` in this crate runs them on some seventy backends that are each
 //! wrong in one way, and every test catches at least one of them.
 //!
 //! # Exceptions
@@ -36,6 +40,14 @@
 //! What a backend cannot do by its nature (nothing outlives the process that holds a registry in memory), its factory
 //! lists as an [`Exception`], with the reason. These are printed by every run. Nothing else is ever left out: a backend
 //! that cannot be opened by another process and does not say so fails.
+//!
+//! # Interruptions
+//!
+//! The tests of `network` take the way between a handle and its storage in hand: they hold answers, let everything fall
+//! silent, and cut. A storage gives them that power with [`Storage::open_with_link`], which returns a handle and its [`Link`].
+//! For whatever is reached over TCP, a proxy is enough; the one of this crate's own tests, `tests/databases/proxy.rs`, knows
+//! nothing of what passes through it. Where nothing lies between (memory, a file of this machine), the factory lists the
+//! theme as an exception.
 //!
 //! # Other processes
 //!
@@ -63,7 +75,8 @@
 //! # Faults
 //!
 //! [`FaultyBackend`] wraps any backend and fails, delays, holds or refuses calls as it is told, before or after they take
-//! effect. It tests what stands on top of a backend; this crate's own `tests/faults.rs` shows it at work.
+//! effect. It tests what stands on top of a backend; this crate's own `tests/faults.rs` shows it at work, and
+//! `tests/simulation.rs` lets whole processes run into hundreds of faults, in a time and with a luck that are simulated.
 
 #![forbid(unsafe_code)]
 
@@ -79,6 +92,7 @@ mod registry;
 mod replay;
 mod run;
 mod sample;
+mod simulation;
 mod store;
 mod wire;
 mod worker;
@@ -92,3 +106,5 @@ pub use worker::{this_program, worker};
 
 #[doc(hidden)]
 pub use run::run_one;
+#[doc(hidden)]
+pub use simulation::simulate;
