@@ -163,6 +163,8 @@ impl File {
     /// The state of the file at a moment after this was called. One look at a time, which all who ask before it begins
     /// share; it is a task of its own, so that whoever leaves neither ends it for the others nor has it begun anew.
     pub(crate) async fn fresh(self: &Arc<Self>, deadline: &Deadline) -> Result<Arc<Snapshot>> {
+        let what = format!("a look at the registry {}", self.location());
+        deadline.check(&what)?;
         let (sender, answer) = oneshot::channel();
         let is_served = {
             let mut looks = self.looks();
@@ -173,7 +175,6 @@ impl File {
             let served = LooksServed(Some(Arc::clone(self)));
             tokio::spawn(served.serve());
         }
-        let what = format!("a look at the registry {}", self.location());
         let answer = deadline.wait_for(&what, answer).await?;
         answer.map_err(|_| Error::new(ErrorKind::Unavailable, format!("{what} was aborted")))?
     }

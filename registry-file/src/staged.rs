@@ -27,7 +27,7 @@ pub(crate) enum Decided {
     /// Nothing has to be written.
     Nothing,
     /// This is the registry now.
-    Write(Document),
+    Write(Box<Document>),
     /// There is no registry any more.
     Remove,
 }
@@ -60,7 +60,7 @@ impl Staged {
             (false, _) => Decided::Nothing,
             (true, Some(mut document)) => {
                 document.journal = self.journal;
-                Decided::Write(document)
+                Decided::Write(Box::new(document))
             }
             (true, None) => Decided::Remove,
         }

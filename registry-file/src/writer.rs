@@ -222,7 +222,7 @@ impl Shared {
             let text = format!("the registry {} has been closed by this process", self.file.location());
             return Err(Error::new(ErrorKind::Unavailable, text));
         }
-        if queue.jobs.len() % CLEARED_EVERY == 0 {
+        if queue.jobs.len().is_multiple_of(CLEARED_EVERY) {
             queue.jobs.retain(|job| !job.is_over());
         }
         queue.jobs.push(job);
@@ -310,11 +310,10 @@ impl Shared {
                 Err(error) => Some(error),
             };
             match error {
+                // Each is told its own, once it is over.
+                Some(error) if sent.is_empty() && error.kind() == ErrorKind::DeadlineExceeded => {}
                 Some(error) if sent.is_empty() => {
-                    // Each is told its own, if its deadline was over.
-                    if error.kind() != ErrorKind::DeadlineExceeded {
-                        return batch.into_iter().for_each(|job| job.answer(Err(copy_of(&error))));
-                    }
+                    return batch.into_iter().for_each(|job| job.answer(Err(copy_of(&error))));
                 }
                 // Nothing that is tried again would tell.
                 Some(error) if !error.is_retryable() || deadline.is_over() => {
@@ -437,7 +436,7 @@ impl Shared {
     ) -> Result<Attempted> {
         let number = self.sent.fetch_add(1, Ordering::SeqCst) + 1;
         let mut document = match decided {
-            Decided::Write(document) => document,
+            Decided::Write(document) => *document,
             Decided::Remove => {
                 let left = base.document.as_ref().map(Document::removed).unwrap_or_default();
                 if let Some(tag) = &base.tag {
