@@ -41,6 +41,7 @@ pub(crate) enum Swapped {
     /// It was no longer in the expected state; nothing is written, for certain.
     Changed,
     /// The same, or this very write had been done: the client of the store repeats what is not answered.
+    #[cfg_attr(not(feature = "cloud"), expect(dead_code, reason = "nothing repeats what is done with a local file"))]
     ChangedOrDone,
 }
 

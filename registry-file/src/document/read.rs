@@ -72,6 +72,6 @@ fn on_page<'a>(found: impl Iterator<Item = (&'a Arc<Key>, &'a Entry)>, page: &Pa
         found.select_nth_unstable_by(page.limit, |(one, _), (other, _)| one.cmp(other));
         found.truncate(page.limit);
     }
-    found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    found.sort_unstable_by_key(|(key, _)| *key);
     found.into_iter().map(|(key, entry)| record(key, entry)).collect()
 }
