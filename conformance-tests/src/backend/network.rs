@@ -89,7 +89,7 @@ async fn takes_place_unanswered(
 }
 
 /// The more answers a backend wants before it commits, the more tries.
-const MOST_ANSWERS: usize = 12;
+const MOST_ANSWERS: usize = 24;
 
 /// A commit takes place and its answer is lost; others write what makes all that it expects hold again. Who then looks
 /// at that, and not for its identity, does it a second time.
