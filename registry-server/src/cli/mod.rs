@@ -40,8 +40,8 @@ Examples:
   feast-registry describe view driver_stats                  the same for people, with its history and its users
   feast-registry teardown --project rides                    delete a project, after asking
 
-All but `serve` read the registry itself, also while a server serves it. Which registry it is says `-c`, `--registry` or
-the environment variable FEAST_REGISTRY_URL; else it is sqlite:///registry.db.
+All but `serve` read the registry itself, also while a server serves it. `-c`, `--registry` or the environment variable
+FEAST_REGISTRY_URL names the registry; without them it is sqlite:///registry.db.
 
 Exit codes: 0 done, 1 an error, which is on stderr, 2 a command line that cannot be understood.";
 
