@@ -136,14 +136,14 @@ def test_an_apply_replaces_what_cannot_be_decoded(own_server: harness.Server, pr
 
 # --- the limits of the process -----------------------------------------------------------------------------------
 
-FILE_SIZE_LIMIT = 512 * 512
-"""In bytes: 512 blocks of 512, which is what `ulimit -f` of a POSIX shell counts in."""
+FILE_SIZE_LIMIT = 2048 * 512
+"""In bytes: 2048 blocks of 512, which is what `ulimit -f` of a POSIX shell counts in."""
 
 
 def limited(registry: str, folder: Path, db: Path) -> harness.Server:
     port = harness.free_port()
     command = [str(harness.registry_bin()), "serve", "--port", str(port), "--registry", registry]
-    shell = ["sh", "-c", 'ulimit -f 512 && exec "$@"', "sh"]
+    shell = ["sh", "-c", 'ulimit -f 2048 && exec "$@"', "sh"]
     return harness._spawn("limited", [*shell, *command], folder, db, port, wait=True)
 
 

@@ -300,8 +300,7 @@ fn every_write_to_s3_asks_for_the_encryption_that_is_configured() {
         assert_eq!(header("cache-control").as_deref(), Some("no-store"));
     });
     let error = open_as(&object.url, with(&[("ACL", "public-read")]), SchemaMode::Auto)
-        .err()
-        .expect("it cannot be passed on")
+        .expect_err("it cannot be passed on")
         .to_string();
     assert!(error.contains("`ACL`") && error.contains("ServerSideEncryption"), "{error}");
 }

@@ -364,7 +364,7 @@ async fn what_is_old_is_pruned_while_writers_go_on(database: &Database) {
         .expect("a backend")
         .with_retention(Retention::new(Duration::from_secs(7 * 24 * 3600), 100));
     for number in 0..10 {
-        revision(later.commit(create(entity("q", &format!("young {number}"))), &within(2000)).await);
+        revision(later.commit(create(entity("q", &format!("young {number}"))), &within(10_000)).await);
     }
     other.query_drop("ROLLBACK").await.expect("an end");
     let began = Instant::now();

@@ -61,6 +61,8 @@ pub(crate) async fn remove_if_empty(session: &Session<'_>, timeout: i64) -> Resu
                 tracing::info!(%error, "the tables stay: this database cannot lock them");
                 Ok(false)
             }
+            // The lock was not had in time: the next attempt makes room for those who wait first.
+            Err(Failure::Final(error)) if error.kind() == ErrorKind::Unavailable => Err(Failure::Serialization(error)),
             looked => looked.map(|_| false),
         };
     }

@@ -77,7 +77,7 @@ async fn takes_place_unanswered(
     call: &JoinHandle<Result<Outcome>>,
 ) -> bool {
     let began = Instant::now();
-    while began.elapsed() < Duration::from_millis(250) && !call.is_finished() {
+    while began.elapsed() < Duration::from_secs(1) && !call.is_finished() {
         if took_place(other, since, commit).await {
             // An answer that is not held is on its way now.
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -89,7 +89,7 @@ async fn takes_place_unanswered(
 }
 
 /// The more answers a backend wants before it commits, the more tries.
-const MOST_ANSWERS: usize = 12;
+const MOST_ANSWERS: usize = 24;
 
 /// A commit takes place and its answer is lost; others write what makes all that it expects hold again. Who then looks
 /// at that, and not for its identity, does it a second time.

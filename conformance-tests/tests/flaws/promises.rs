@@ -88,7 +88,7 @@ impl Promises {
             // As a sequence does of which each session takes a block.
             Flaw::NumbersByHandle => {
                 let taken = self.own.load(Ordering::SeqCst);
-                if taken % 10 == 0 {
+                if taken.is_multiple_of(10) {
                     let block = self.storage.next_number.fetch_add(10, Ordering::SeqCst);
                     self.own.store(block, Ordering::SeqCst);
                 }

@@ -38,7 +38,7 @@ pub use read::{FeatureViewVersion, ListFilter};
 /// Every write is atomic, and durable when it returns. Writers may race, within this process and between processes: each
 /// write decides again from what another has left, until it is done or its deadline is over. A write may be dropped at any
 /// await: what has not been sent to the storage then ends without effect, and a commit that has been sent is seen through
-/// (`a_write_is_finished_though_nobody_waits_for_it`, `a_write_that_still_queues_ends_with_its_caller`).
+/// (`a_write_that_was_sent_is_finished_though_nobody_waits_for_it`, `a_write_that_still_queues_ends_with_its_caller`).
 ///
 /// Any call may fail with [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) and
 /// [`Overloaded`](crate::ErrorKind::Overloaded), which say that nothing was done, and with what the storage says. Only
