@@ -4,13 +4,16 @@ use std::io::{BufRead as _, Write as _};
 use std::process::{Command, exit};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use feast_registry_core::{Backend, Kind, Registry, RegistryOptions, Result};
 
 use crate::faulty::FaultyBackend;
 use crate::handle::chain;
 use crate::sample::{applied, interval, view};
+
+/// How long a call of a worker may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The environment variable that tells a worker what to do.
 pub(crate) const JOB: &str = "FEAST_REGISTRY_CONFORMANCE_JOB";
@@ -154,7 +157,9 @@ pub fn worker(open: impl AsyncFnOnce() -> Result<Arc<dyn Backend>>) {
     let outcome = crate::run::runtime().block_on(async move {
         let counted = Arc::new(FaultyBackend::new(open().await?));
         let backend = Arc::clone(&counted) as Arc<dyn Backend>;
-        let registry = Registry::open(backend, RegistryOptions::default()).await?;
+        // What is tested is that nothing is lost, and not how soon many writers of a slow storage have all had their turn.
+        let options = RegistryOptions::default().with_call_timeout(CALL_TIMEOUT);
+        let registry = Registry::open(backend, options).await?;
         Said::Ready.say();
         if start.recv().is_err() {
             exit(3);

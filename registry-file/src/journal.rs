@@ -23,7 +23,7 @@ use self::record::JournalRecord;
 use crate::extra::{Extra, Table};
 
 /// The room for entries in bytes, or as a part of the file if that is more.
-const ENTRY_BYTES: usize = 64 << 10;
+const ENTRY_BYTES: usize = 256 << 10;
 const ENTRY_PART: usize = 16;
 
 /// The room for the identities of commits whose entries had to go: so many, or as a part of the file if that is more.

@@ -54,7 +54,10 @@ pub(crate) fn run(project: &Project, check: bool) -> Result<()> {
 fn listing(project: &Project, package: &str, features: &str) -> Result<String> {
     let rustdoc = format!("rustdoc --quiet --package {package} {features} --lib");
     let unstable = ["--", "-Z", "unstable-options", "--output-format", "json", "--cap-lints", "allow"];
-    run_command(project.cargo(&rustdoc).args(unstable).env("RUSTC_BOOTSTRAP", "1"))?;
+    let mut rustdoc = project.cargo(&rustdoc);
+    // In a folder of its own: what else is built would be built anew for the switch, and once more without it.
+    rustdoc.args(unstable).env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_DIR", target(project));
+    run_command(&mut rustdoc)?;
     let json = json(project, package);
     let api = Builder::from_rustdoc_json(&json)
         .omit_blanket_impls(true)
@@ -72,9 +75,12 @@ fn listing(project: &Project, package: &str, features: &str) -> Result<String> {
     Ok(text)
 }
 
+fn target(project: &Project) -> PathBuf {
+    project.root.join("target/api")
+}
+
 fn json(project: &Project, package: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project.root.join("target"), PathBuf::from);
-    target.join("doc").join(format!("{}.json", package.replace('-', "_")))
+    target(project).join("doc").join(format!("{}.json", package.replace('-', "_")))
 }
 
 fn shown(root: &Path, file: &Path) -> String {
