@@ -88,8 +88,8 @@ async fn takes_place_unanswered(
     false
 }
 
-/// The more answers a backend wants before it commits, the more tries.
-const MOST_ANSWERS: usize = 24;
+/// The more answers a backend wants before it commits, the more attempts to hold the one to the commit.
+const MOST_ATTEMPTS: usize = 24;
 
 /// A commit takes place and its answer is lost; others write what makes all that it expects hold again. Who then looks
 /// at that, and not for its identity, does it a second time.
@@ -109,14 +109,16 @@ pub(crate) async fn a_commit_whose_answer_is_lost_is_not_done_again(setup: Setup
             if takes_place_unanswered(&other, since, &deed.commit, &call).await {
                 break (deed, since, call);
             }
+            // How many answers a commit wants may change from one to the next.
+            answers = if call.is_finished() { answers.saturating_sub(1) } else { answers + 1 };
             linked.link.resume();
             or_fail("a commit whose answer is late", joined(call).await);
             attempt += 1;
-            assert!(attempt <= MOST_ANSWERS, "{}: no answer of its {MOST_ANSWERS} is the one to the commit", deed.what);
-            answers = (answers + 1) % MOST_ANSWERS;
+            assert!(attempt <= MOST_ATTEMPTS, "{}: in {attempt} attempts, never its answer alone was held", deed.what);
         };
         other.write(deed.undo.clone()).await;
-        for number in 0..OTHERS {
+        // Once is enough to push it out of a short memory.
+        for number in 0..if case == 1 { OTHERS } else { 1 } {
             other.put([object(Kind::Entity, "others", "driver", number.to_string())]).await;
         }
         let before = other.everything(&deed.histories()).await;
