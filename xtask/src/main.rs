@@ -59,7 +59,7 @@ enum Chore {
     /// that `test` needs, and makes the same environment.
     Bench(bench::Args),
 
-    /// List the public API of each library
+    /// List the public API that backends are written against
     #[cfg(feature = "api")]
     Api {
         /// Write nothing; fail when the committed listings are not what would be listed
