@@ -220,10 +220,7 @@ impl<F: Fn() -> Object + Send + Sync + 'static> Factory for Objects<F> {
     }
 
     fn exceptions(&self) -> Vec<Exception> {
-        let reason = "among the answers of an object store the proxy does not find the one to the commit; that a write whose \
-                      answer is lost is done once, however many others write since, is tested on a store that loses what \
-                      a test says (registry-file/src/writer/)";
-        vec![Exception::new("network::a_commit_whose_answer_is_lost_is_not_done_again", reason)]
+        Vec::new()
     }
 }
 
