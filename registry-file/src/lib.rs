@@ -24,7 +24,7 @@
 //! last changed, the journal) is in a field that Feast does not know and that its protobuf library passes on.
 //!
 //! The journal has what this library has written. It says which keys a commit changed, not what was stored there; and it has
-//! as many of the newest commits as fit into a sixteenth of the file, or into 64 KiB if that is more.
+//! as many of the newest commits as fit into a sixteenth of the file, or into 256 KiB if that is more.
 
 #![forbid(unsafe_code)]
 

@@ -80,30 +80,34 @@ fn revisions_grow_whatever_the_clock_says() {
 fn a_commit_is_known_by_its_identity_when_its_entry_is_gone() {
     let mut journal = Journal::default();
     journal.sign(&[7; 16], 1, &at(NOW));
-    let revisions: Vec<Revision> = (0..4500).map(|number| add(&mut journal, number, NOW)).collect();
+    // More than there is room for entries of that size, and less than there is for those and identities.
+    let first = (ENTRY_BYTES / 60 + 2000) as u128;
+    let revisions: Vec<Revision> = (0..first).map(|number| add(&mut journal, number, NOW)).collect();
     journal.prune(&Retention::default(), 0, &at(NOW));
     let mut journal = read_back(&journal);
     let kept = journal.read(None, usize::MAX).expect("a journal");
-    assert!((500..2000).contains(&kept.len()), "{} entries in 64 KiB", kept.len());
+    let room = ENTRY_BYTES - 100..=ENTRY_BYTES;
+    assert!(room.contains(&journal.entry_bytes), "{} entries in {} bytes", kept.len(), journal.entry_bytes);
     assert_eq!(kept.last().map(|entry| entry.revision), revisions.last().copied());
     for (number, revision) in revisions.iter().enumerate() {
         assert_eq!(journal.revision_of(&id(number as u128)), Some(*revision), "commit {number}");
     }
     assert!(journal.read(Some(revisions[0]), 10).is_err(), "its entry is gone");
     // However much is written, that is how many are known; and the file has no more for them than it should.
-    for number in 4500..12_000 {
+    let last = first + 2 * IDENTITIES as u128;
+    for number in first..=last {
         add(&mut journal, number, NOW);
         journal.prune(&Retention::default(), 0, &at(NOW));
     }
-    let known = (0..12_000).filter(|number| journal.revision_of(&id(*number)).is_some()).count();
+    let known = (0..=last).filter(|number| journal.revision_of(&id(*number)).is_some()).count();
     assert_eq!(known, IDENTITIES + journal.entries.len());
-    assert!(journal.revision_of(&id(11_999 - IDENTITIES as u128)).is_some());
+    assert!(journal.revision_of(&id(last - IDENTITIES as u128)).is_some());
     let bytes: usize = journal.extras().map(|extra| extra.encoded_len()).sum();
-    assert!(bytes < 180 << 10, "{bytes} bytes");
+    assert!(bytes <= ENTRY_BYTES + IDENTITIES * IDENTITY_BYTES + 100, "{bytes} bytes");
     // After a day they are forgotten; the newest entry never is.
-    add(&mut journal, 12_000, NOW + 24 * HOUR);
+    add(&mut journal, last + 1, NOW + 24 * HOUR);
     journal.prune(&Retention::default(), 0, &at(NOW + 24 * HOUR));
-    assert!(journal.revision_of(&id(11_999 - IDENTITIES as u128)).is_some(), "clocks differ");
+    assert!(journal.revision_of(&id(last - IDENTITIES as u128)).is_some(), "clocks differ");
     journal.prune(&Retention::new(Duration::ZERO, 1), 0, &at(NOW + 26 * HOUR));
     assert_eq!((journal.entries.len(), journal.identities.len(), journal.revisions.len()), (1, 0, 1));
 }
