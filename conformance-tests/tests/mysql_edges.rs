@@ -21,36 +21,10 @@ mod databases;
 #[path = "databases/injector.rs"]
 mod injector;
 
-use databases::mysql::Database;
+use databases::mysql::{Database, on_each_server};
 use injector::Injector;
 
 const AT: i64 = 1_700_000_000;
-
-/// A test on each server that this run has.
-macro_rules! on_each_server {
-    ($($test:ident),* $(,)?) => {
-        mod mariadb {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::on("MARIADB", async |database| super::$test(database).await).await;
-            })*
-        }
-        mod mysql {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::on("MYSQL", async |database| super::$test(database).await).await;
-            })*
-        }
-    };
-}
-
-async fn on(service: &'static str, test: impl AsyncFnOnce(&Database)) {
-    if databases::exceptions(service).is_empty() {
-        let database = Database::create(service).await;
-        test(&database).await;
-        database.remove().await;
-    }
-}
 
 fn soon() -> Deadline {
     within(30_000)

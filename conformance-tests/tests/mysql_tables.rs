@@ -15,38 +15,12 @@ use prost::Message;
 #[path = "databases/mod.rs"]
 mod databases;
 
-use databases::mysql::Database;
+use databases::mysql::{Database, on_each_server};
 
 /// What SQLAlchemy makes of Feast 0.67.0's tables for MySQL, with their indexes.
 const FEASTS: &str = include_str!("databases/feast_mysql.sql");
 
 const AT: i64 = 1_700_000_000;
-
-/// A test on each server that this run has.
-macro_rules! on_each_server {
-    ($($test:ident),* $(,)?) => {
-        mod mariadb {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::on("MARIADB", async |database| super::$test(database).await).await;
-            })*
-        }
-        mod mysql {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::on("MYSQL", async |database| super::$test(database).await).await;
-            })*
-        }
-    };
-}
-
-async fn on(service: &'static str, test: impl AsyncFnOnce(&Database)) {
-    if databases::exceptions(service).is_empty() {
-        let database = Database::create(service).await;
-        test(&database).await;
-        database.remove().await;
-    }
-}
 
 /// Makes the tables as Feast does in a database with such a character set. `replace` are texts to be replaced in the
 /// definitions, as they were in older versions.

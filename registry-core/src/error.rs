@@ -5,7 +5,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Kind;
+use crate::journal::Revision;
+use crate::kind::Kind;
 
 /// What every fallible call of the registry returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -94,6 +95,12 @@ impl Error {
             ErrorKind::ViewNotFound,
             format!("there is no feature view of any kind named `{name}` in project `{project}`"),
         )
+    }
+
+    /// The journal of the registry at `location` does not have the revision `after`, from which a reader wanted to go on.
+    pub fn compacted(location: &str, after: Revision) -> Self {
+        let text = format!("{location}: the journal does not have revision {after}; read everything anew");
+        Self::new(ErrorKind::Compacted, text)
     }
 
     /// The caller's input is at fault.

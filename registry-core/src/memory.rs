@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::backend::{Backend, Commit, Expected, Key, Limits, Outcome, Page, Query, Record, Write};
 use crate::deadline::Deadline;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::journal::{Change, CommitId, Image, JournalEntry, Retention, Revision, Target};
 use crate::kind::Kind;
 
@@ -31,6 +31,9 @@ struct State {
     revisions: HashMap<CommitId, Revision>,
 }
 
+/// Where the data is.
+const LOCATION: &str = "memory://";
+
 impl MemoryBackend {
     /// An empty registry.
     pub fn new() -> Self {
@@ -47,7 +50,7 @@ impl MemoryBackend {
 #[async_trait]
 impl Backend for MemoryBackend {
     fn location(&self) -> String {
-        "memory://".to_owned()
+        LOCATION.to_owned()
     }
 
     fn limits(&self) -> Limits {
@@ -75,7 +78,7 @@ impl Backend for MemoryBackend {
                 None => 0,
                 Some(after) => {
                     let seen = state.journal.iter().position(|entry| entry.revision == after);
-                    seen.ok_or_else(|| compacted(after))? + 1
+                    seen.ok_or_else(|| Error::compacted(LOCATION, after))? + 1
                 }
             };
             Ok(state.journal.iter().skip(start).take(limit).cloned().collect())
@@ -92,11 +95,6 @@ impl Backend for MemoryBackend {
             !has_project
         }))
     }
-}
-
-/// The error of a reader of the journal whose place it does not have.
-fn compacted(after: Revision) -> Error {
-    Error::new(ErrorKind::Compacted, format!("the journal does not have revision {after}: read everything anew"))
 }
 
 impl State {

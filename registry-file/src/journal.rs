@@ -182,16 +182,16 @@ impl Journal {
         self.writers.drain(..old.max(self.writers.len().saturating_sub(MAX_WRITERS)));
     }
 
-    /// The entries after a revision, or from the oldest on.
+    /// The entries after a revision, or from the oldest on, of the registry at `location`.
     ///
     /// # Errors
     /// `Compacted` when the revision is not there.
-    pub(crate) fn read(&self, after: Option<Revision>, limit: usize) -> Result<Vec<JournalEntry>> {
+    pub(crate) fn read(&self, after: Option<Revision>, limit: usize, location: &str) -> Result<Vec<JournalEntry>> {
         let start = match after {
             None => 0,
             Some(after) => {
                 let place = self.entries.binary_search_by_key(&after.number(), |entry| entry.revision);
-                place.map_err(|_| compacted(after))? + 1
+                place.map_err(|_| Error::compacted(location, after))? + 1
             }
         };
         self.entries.iter().skip(start).take(limit).map(|entry| JournalRecord::entry(&entry.bytes)).collect()
@@ -240,11 +240,6 @@ impl Journal {
 }
 
 const UNREADABLE: &str = "a part of the journal of a registry file cannot be read, and is left out";
-
-/// The error of a reader of the journal whose place it does not have.
-fn compacted(after: Revision) -> Error {
-    Error::new(ErrorKind::Compacted, format!("the journal does not have revision {after}: read everything anew"))
-}
 
 fn corrupt(error: prost::DecodeError) -> Error {
     Error::new(ErrorKind::Corrupt, format!("its journal cannot be decoded: {error}")).with_source(error)

@@ -165,7 +165,7 @@ impl Backend for FileBackend {
     }
 
     async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.file.fresh(deadline).await?.journal().read(after, limit)
+        self.file.fresh(deadline).await?.journal().read(after, limit, &self.file.location())
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

@@ -1,6 +1,8 @@
 //! The journal besides the writing of commits: looking a commit up, fencing one off, reading, pruning.
 
-use feast_registry_core::{Commit, CommitId, Deadline, Environment as _, JournalEntry, Retention, Revision, System};
+use feast_registry_core::{
+    Commit, CommitId, Deadline, Environment as _, Error, JournalEntry, Retention, Revision, System,
+};
 use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{Dialect, Found};
 use mysql_async::{FromValueError, Row};
@@ -45,7 +47,7 @@ pub(crate) async fn read(
     if let Some(after) = after
         && answers.get(1).is_none_or(Vec::is_empty)
     {
-        return Err(Failure::Final(journal::compacted(location, after)));
+        return Err(Failure::Final(Error::compacted(location, after)));
     }
     let rows = answers.swap_remove(statements.len() - 2).into_iter().map(row).collect::<Result<Vec<_>, _>>();
     let rows = rows.map_err(|error| Failure::Final(unreadable(location, error)))?;

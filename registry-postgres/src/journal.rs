@@ -1,6 +1,6 @@
 //! The journal's table: what is asked of it, and what keeps it in order.
 
-use feast_registry_core::{Commit, CommitId, Environment as _, JournalEntry, Retention, Revision, System};
+use feast_registry_core::{Commit, CommitId, Environment as _, Error, JournalEntry, Retention, Revision, System};
 use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{Dialect, Found, JOURNAL, Statement};
 
@@ -47,7 +47,7 @@ pub(crate) async fn read(
     if let Some(after) = after
         && answers[place + 1].is_empty()
     {
-        return Err(Failure::Final(journal::compacted(session.location, after)));
+        return Err(Failure::Final(Error::compacted(session.location, after)));
     }
     let rows: Result<Vec<JournalRow>, _> = answers[place].iter().map(journal_row).collect();
     journal::entries(rows.map_err(|error| session.failure(error))?).map_err(Failure::Final)

@@ -426,7 +426,7 @@ pub async fn journal(
                 database.missing_tables(deadline).await.map_err(Failure::into_error)?;
                 return match after {
                     None => Ok(Vec::new()),
-                    Some(after) => Err(sql::journal::compacted(&database.location(), after)),
+                    Some(after) => Err(Error::compacted(&database.location(), after)),
                 };
             }
             Err(Failure::Lost(_) | Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => {

@@ -11,12 +11,11 @@ use feast_registry_core::{
     Change, Commit, CommitId, Error, ErrorKind, Image, JournalEntry, Key, Kind, Result, Retention, Revision, Target,
     Write,
 };
-use prost::Message;
 use prost_types::Timestamp;
 
 use crate::attempts::Found;
 use crate::dialect::Builder;
-use crate::read::{FACT_VALUE, NUMBER, Place, VIEW};
+use crate::read::{FACT_VALUE, NUMBER, Place, VIEW, VersionColumns};
 use crate::tables::{
     Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS,
 };
@@ -435,12 +434,6 @@ pub fn found(revision: i64, target: &str) -> Found {
     if target == FENCE { Found::Fenced } else { Found::Committed(Revision::new(revision as u64)) }
 }
 
-/// The error of a reader of the journal whose place it does not have.
-pub fn compacted(location: &str, after: Revision) -> Error {
-    let text = format!("{location}: the journal does not have revision {after}; read everything anew");
-    Error::new(ErrorKind::Compacted, text)
-}
-
 /// The statement that takes the identity of a commit, so that it can no longer take place. It fails with a violation of the
 /// journal's primary key if the commit has taken place, and waits while its transaction is under way.
 pub fn fence(dialect: Dialect, commit: &Commit, revisions: Revisions) -> Statement {
@@ -536,7 +529,12 @@ pub fn entries(rows: Vec<JournalRow>) -> Result<Vec<JournalEntry>> {
 
 fn change(row: JournalRow, revision: Revision) -> Result<Option<Change>> {
     let JournalRow { target, project, name, number, value_before, value_after, .. } = row;
-    let of_version = (row.version_type, row.version_created, row.version_description, row.version_id);
+    let of_version = VersionColumns {
+        view_type: row.version_type,
+        created: row.version_created,
+        description: row.version_description,
+        version_id: row.version_id,
+    };
     let (project, name) = (project.unwrap_or_default(), name.unwrap_or_default());
     let kind =
         |plural: &str| Kind::ALL.into_iter().find(|kind| kind.plural() == plural).ok_or_else(|| unreadable(revision));
@@ -553,18 +551,7 @@ fn change(row: JournalRow, revision: Revision) -> Result<Option<Change>> {
     };
     let image = |value: Option<bytes::Bytes>| match (value, &key) {
         (Some(proto), Key::Version { project, view, number }) => {
-            let (view_type, created, description, version_id) = of_version.clone();
-            let record = feast_registry_core::proto::core::FeatureViewVersionRecord {
-                feature_view_name: view.clone(),
-                project_id: project.clone(),
-                version_number: *number,
-                feature_view_type: view_type.unwrap_or_default(),
-                feature_view_proto: proto,
-                created_timestamp: Some(Timestamp { seconds: created.unwrap_or_default(), nanos: 0 }),
-                description: description.unwrap_or_default(),
-                version_id: version_id.unwrap_or_default(),
-            };
-            Image::Value(record.encode_to_vec().into())
+            Image::Value(of_version.clone().record(project, view, *number, proto))
         }
         (value, _) => value.into(),
     };

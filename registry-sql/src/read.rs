@@ -495,18 +495,41 @@ fn record(source: Source, row: Row) -> Record {
         Source::Metadata => Record::new(Key::Metadata { project, name }, value, updated),
         Source::Versions => {
             let number = row.number.unwrap_or_default();
-            let version = FeatureViewVersionRecord {
-                feature_view_name: name.clone(),
-                project_id: project.clone(),
-                version_number: number,
-                feature_view_type: row.view_type.unwrap_or_default(),
-                feature_view_proto: value,
-                created_timestamp: Some(Timestamp { seconds: updated, nanos: 0 }),
-                description: row.description.unwrap_or_default(),
-                version_id: row.version_id.unwrap_or_default(),
+            let columns = VersionColumns {
+                view_type: row.view_type,
+                created: Some(updated),
+                description: row.description,
+                version_id: row.version_id,
             };
-            let key = Key::Version { project, view: name, number };
-            Record::new(key, version.encode_to_vec(), updated)
+            let value = columns.record(&project, &name, number, value);
+            Record::new(Key::Version { project, view: name, number }, value, updated)
         }
+    }
+}
+
+/// What the row of a version has besides its key and its view.
+#[derive(Debug, Clone)]
+pub(crate) struct VersionColumns {
+    pub(crate) view_type: Option<String>,
+    /// Seconds since 1970 (UTC).
+    pub(crate) created: Option<i64>,
+    pub(crate) description: Option<String>,
+    pub(crate) version_id: Option<String>,
+}
+
+impl VersionColumns {
+    /// The value that these columns hold, together with the serialized view.
+    pub(crate) fn record(self, project: &str, view: &str, number: i32, proto: Bytes) -> Bytes {
+        let record = FeatureViewVersionRecord {
+            feature_view_name: view.to_owned(),
+            project_id: project.to_owned(),
+            version_number: number,
+            feature_view_type: self.view_type.unwrap_or_default(),
+            feature_view_proto: proto,
+            created_timestamp: Some(Timestamp { seconds: self.created.unwrap_or_default(), nanos: 0 }),
+            description: self.description.unwrap_or_default(),
+            version_id: self.version_id.unwrap_or_default(),
+        };
+        record.encode_to_vec().into()
     }
 }

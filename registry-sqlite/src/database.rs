@@ -2,8 +2,10 @@
 
 use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
-use feast_registry_core::{Backend as _, Commit, CommitId, Deadline, JournalEntry, Outcome, Query, Record, Revision};
-use feast_registry_sql::journal::{compacted, entries};
+use feast_registry_core::{
+    Backend as _, Commit, CommitId, Deadline, Error, JournalEntry, Outcome, Query, Record, Revision,
+};
+use feast_registry_sql::journal::entries;
 use feast_registry_sql::{Database, Failure, Found, JournalState};
 use rusqlite::Connection;
 
@@ -74,7 +76,7 @@ impl Database for SqliteBackend {
         let read = self.look(deadline, move |connection| rows::read_journal(connection, after, limit)).await?;
         match (read, after) {
             (Some(rows), _) => entries(rows).map_err(Failure::Final),
-            (None, Some(after)) => Err(Failure::Final(compacted(&self.location(), after))),
+            (None, Some(after)) => Err(Failure::Final(Error::compacted(&self.location(), after))),
             (None, None) => Ok(Vec::new()),
         }
     }

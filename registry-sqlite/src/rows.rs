@@ -1,11 +1,9 @@
 //! Running the statements that all SQL backends share, within whatever transaction the connection is in.
 
-use std::collections::HashSet;
 use std::ops::{Deref, DerefMut};
 
 use feast_registry_core::{
-    Commit, CommitId, Environment as _, Error, ErrorKind, Expected, Key, Outcome, Query, Record, Retention, Revision,
-    System,
+    Commit, CommitId, Environment as _, Error, ErrorKind, Key, Outcome, Query, Record, Retention, Revision, System,
 };
 use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{self as sql, Dialect, Found, JOURNAL, Read, Row, Statement, Value};
@@ -69,11 +67,11 @@ pub(crate) fn conflict(connection: &Connection, commit: &Commit) -> Result<Optio
 /// # Errors
 /// `Corrupt` when the value of a version is no record of a version.
 pub(crate) fn writes(commit: &Commit, revision: Option<i64>) -> Result<Vec<Statement>, Error> {
-    let absent: HashSet<&Key> =
-        commit.expectations.iter().filter(|(_, expected)| *expected == Expected::Absent).map(|(key, _)| key).collect();
     match revision {
-        Some(revision) => journal::journaled_writes(Dialect::Sqlite, commit, absent, Revisions::Number(revision)),
-        None => sql::writes_beside(Dialect::Sqlite, commit, absent),
+        Some(revision) => {
+            journal::journaled_writes(Dialect::Sqlite, commit, sql::absent(commit), Revisions::Number(revision))
+        }
+        None => sql::writes(Dialect::Sqlite, commit),
     }
 }
 

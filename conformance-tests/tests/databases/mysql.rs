@@ -75,3 +75,33 @@ impl Database {
         self.connect().await.query(query).await.unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 }
+
+/// Runs a test on a database of its own, if this run has the service.
+pub(crate) async fn on(service: &'static str, test: impl AsyncFnOnce(&Database)) {
+    if super::exceptions(service).is_empty() {
+        let database = Database::create(service).await;
+        test(&database).await;
+        database.remove().await;
+    }
+}
+
+/// A test on each server that this run has.
+#[allow(unused_macros, reason = "each test program uses its part")]
+macro_rules! on_each_server {
+    ($($test:ident),* $(,)?) => {
+        mod mariadb {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                crate::databases::mysql::on("MARIADB", async |database| super::$test(database).await).await;
+            })*
+        }
+        mod mysql {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                crate::databases::mysql::on("MYSQL", async |database| super::$test(database).await).await;
+            })*
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test program uses its part")]
+pub(crate) use on_each_server;

@@ -12,15 +12,18 @@ use super::{Folder, Found, is_root, postgres_wire};
 use crate::steps::{in_path, read};
 
 pub(super) fn start(folder: &Folder, postgres: &Url) -> Result<Found> {
-    let (mut command, how) = if in_path("pgbouncer") {
-        (Command::new("pgbouncer"), "started for the tests")
-    } else {
-        let unpacked = Unpacked::packages(&folder.path, "pgbouncer", Release::Own, &["pgbouncer"])?;
-        (unpacked.command("usr/sbin/pgbouncer")?, "Debian's package, started for the tests")
+    let installed = in_path("pgbouncer").then(|| version(&mut Command::new("pgbouncer"))).transpose()?;
+    let (command, version, how) = match installed {
+        Some(version) if bears_cancel_requests(&version) => {
+            (Command::new("pgbouncer"), version, "started for the tests")
+        }
+        _ => {
+            let unpacked = Unpacked::packages(&folder.path, "pgbouncer", Release::Sid, &["pgbouncer"])?;
+            let mut command = unpacked.command("usr/sbin/pgbouncer")?;
+            let version = version(&mut command)?;
+            (unpacked.command("usr/sbin/pgbouncer")?, version, "Debian sid's package, started for the tests")
+        }
     };
-    // "PgBouncer 1.18.0" and lines about its libraries.
-    let said = read(command.arg("--version"))?;
-    let version = said.lines().next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
 
     let run = folder.of_run("pgbouncer")?;
     let port = free_port()?;
@@ -28,7 +31,7 @@ pub(super) fn start(folder: &Folder, postgres: &Url) -> Result<Found> {
     let settings = run.join("pgbouncer.ini");
     write_private(&settings, &configuration(postgres, port, is_root())?)?;
     let mut server = Command::new(command.get_program());
-    server.args(command.get_args().filter(|argument| *argument != "--version")).arg(&settings);
+    server.args(command.get_args()).arg(&settings);
     server.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let mut running = Running::start("PgBouncer", "TERM", &server, &run, folder.log("pgbouncer"))?;
     let address = url.address();
@@ -40,6 +43,19 @@ pub(super) fn start(folder: &Folder, postgres: &Url) -> Result<Found> {
     // Who connects needs no password here, and there is none to hand on.
     let url = Url { password: String::new(), ..url };
     Ok(Found { version, how: format!("{how}, transaction pooling"), url: Some(url), address, running: Some(running) })
+}
+
+/// What `--version` says first: "PgBouncer 1.25.0".
+fn version(command: &mut Command) -> Result<String> {
+    let said = read(command.arg("--version"))?;
+    Ok(said.lines().next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned())
+}
+
+/// Before 1.20 a cancel request can end the whole process ("server in bad state: 11", PgBouncer's issue 822), and tests send
+/// many of them. Debian 12 has 1.18.
+fn bears_cancel_requests(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
+    (numbers.next(), numbers.next()) >= (Some(1), Some(20))
 }
 
 /// Whoever connects, from this machine alone, is the user of the URL.
@@ -85,5 +101,12 @@ mod tests {
         assert!(!text.contains("user = nobody"));
         let hostile = Url { user: "me\nuser = root".to_owned(), ..url };
         assert!(configuration(&hostile, 7000, true).is_err());
+    }
+
+    #[test]
+    fn one_that_cancel_requests_end_is_not_taken() {
+        for (version, bears) in [("1.18.0", false), ("1.9.0", false), ("", false), ("1.20.1", true), ("2.0.0", true)] {
+            assert_eq!(bears_cancel_requests(version), bears, "{version}");
+        }
     }
 }
