@@ -44,7 +44,7 @@ pub(super) struct Done<T> {
 }
 
 /// What a writer holds on to until its commit shows in the cache, whether its caller is there or not.
-struct Held {
+struct WriteGuards {
     _permit: Option<OwnedSemaphorePermit>,
     _queues: Vec<QueueGuard>,
 }
@@ -109,7 +109,7 @@ impl Inner {
             .collect();
         let queues = self.locks.enter(&keys, scope);
         let queues = deadline.wait_for("earlier writers of the same objects", queues).await?;
-        let mut held = Held { _permit: permit, _queues: queues };
+        let mut held = WriteGuards { _permit: permit, _queues: queues };
         for attempt in 0_u32.. {
             let read = self.backend.read(queries, deadline);
             // What is read has no effect, so a backend that overlooks the deadline need not be waited for.
@@ -159,7 +159,7 @@ impl Inner {
         let (expectations, writes) = draft.into_parts();
         self.check_sizes(&writes)?;
         let commit = Commit::new(expectations, writes)
-            .with_id(CommitId::from_bytes(environment.random().to_be_bytes()))
+            .with_id(CommitId::new(&now, environment.random()))
             .with_time(now)
             .with_origin(call.author.clone(), call.reason.clone());
         Ok((value, Some(commit)))
@@ -180,8 +180,8 @@ impl Inner {
         self: &Arc<Self>,
         commit: Commit,
         deadline: &Deadline,
-        held: Held,
-    ) -> Result<(Result<Outcome>, Held)> {
+        held: WriteGuards,
+    ) -> Result<(Result<Outcome>, WriteGuards)> {
         let (tied, caller) = deadline.tied_to_caller();
         let inner = Arc::clone(self);
         let task = tokio::spawn(async move {
