@@ -14,7 +14,6 @@ use feast_registry_core::{
 use feast_registry_mysql::MySqlBackend;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use prost_types::Timestamp;
 
 #[path = "databases/mod.rs"]
 mod databases;
@@ -320,14 +319,14 @@ async fn large_images_come_back(database: &Database) {
 async fn what_is_old_is_pruned_while_writers_go_on(database: &Database) {
     const OLD: usize = 600;
     let backend = open(database).await;
-    let long_ago = Timestamp { seconds: AT, nanos: 0 };
     let mut last = None;
     let oldest = CommitId::random();
     for number in 0..OLD {
-        let commit = put(entity("p", "driver"), number.to_string()).with_time(long_ago);
+        let commit = put(entity("p", "driver"), number.to_string());
         let commit = if number == 0 { commit.with_id(oldest) } else { commit };
         last = Some(revision(backend.commit(commit, &soon()).await));
     }
+    database.execute(&["UPDATE feast_registry_journal SET stored_at = stored_at - 30 * 24 * 3600"]).await;
     // Somebody looks at an old entry, and holds it.
     let mut other = database.connect().await;
     other.query_drop("BEGIN").await.expect("a transaction");
@@ -343,8 +342,9 @@ async fn what_is_old_is_pruned_while_writers_go_on(database: &Database) {
     other.query_drop("ROLLBACK").await.expect("an end");
     let began = Instant::now();
     loop {
-        let left: Vec<u64> =
-            database.query("SELECT COUNT(*) FROM feast_registry_journal WHERE committed_at = 1700000000000000").await;
+        let left: Vec<u64> = database
+            .query("SELECT COUNT(*) FROM feast_registry_journal WHERE stored_at < UNIX_TIMESTAMP() - 24 * 3600")
+            .await;
         if left == [0] {
             break;
         }

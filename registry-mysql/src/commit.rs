@@ -78,7 +78,7 @@ fn prepare(
     });
     let absent = written.filter(|key| !is_there.contains(key)).collect();
     let writes = if is_kept {
-        journal::journaled_writes(Dialect::MySql, commit, absent, Revisions::LATER)
+        journal::journaled_writes(Dialect::MySql, commit, absent, Revisions::PENDING)
     } else {
         sql::writes_beside(Dialect::MySql, commit, absent)
     };

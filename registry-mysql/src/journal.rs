@@ -1,8 +1,6 @@
 //! The journal besides the writing of commits: looking a commit up, fencing one off, reading, pruning.
 
-use feast_registry_core::{
-    Commit, CommitId, Deadline, Environment as _, Error, JournalEntry, Retention, Revision, System,
-};
+use feast_registry_core::{Commit, CommitId, Deadline, Error, JournalEntry, Retention, Revision};
 use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{Dialect, Found};
 use mysql_async::{FromValueError, Row};
@@ -19,7 +17,7 @@ pub(crate) async fn find(session: &mut Session<'_>, id: CommitId) -> Result<Opti
 
 /// Takes the identity of a commit.
 pub(crate) async fn fence(session: &mut Session<'_>, commit: &Commit, deadline: &Deadline) -> Result<(), Failure> {
-    let fence = [journal::fence(Dialect::MySql, commit, Revisions::LATER)];
+    let fence = [journal::fence(Dialect::MySql, commit, Revisions::PENDING)];
     let before = begin(session, deadline);
     match write_journaled(session, commit, before, &fence).await {
         Ok(_) => Ok(()),
@@ -58,7 +56,7 @@ pub(crate) async fn read(
 ///
 /// What is removed is looked for without a lock, and is older than what anybody writes: no writer waits.
 pub(crate) async fn prune(session: &mut Session<'_>, retention: Retention) -> Result<bool, Failure> {
-    let prunable = journal::prunable(Dialect::MySql, retention, &System.now());
+    let prunable = journal::prunable(Dialect::MySql, retention);
     let rows = session.run_all(&[prunable]).await?.pop().unwrap_or_default();
     let revisions = rows.into_iter().map(|mut row| column::<i64>(&mut row, 0)).collect::<Result<Vec<_>, _>>();
     let revisions = revisions.map_err(|error| Failure::Final(unreadable(session.location, error)))?;

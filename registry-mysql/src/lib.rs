@@ -153,6 +153,7 @@ impl MySqlBackend {
             async |connection: &mut Connection| schema::look(&mut self.pool.connector().session(connection)).await;
         let state = self.call(Purpose::Read, deadline, look).await?;
         self.collation.get_or_init(|| state.collation.clone());
+        self.journal.set_table_options(|| schema::table_options(&state.collation));
         Ok(state)
     }
 

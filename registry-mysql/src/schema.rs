@@ -92,10 +92,15 @@ pub(crate) async fn look(session: &mut Session<'_>) -> Result<State, Failure> {
     Ok(State { columns, collation: collation.to_owned() })
 }
 
+/// What stands at the end of `CREATE TABLE`: the default collation of the database has no say in it, and the engine is the
+/// one that has transactions.
+pub(crate) fn table_options(collation: &str) -> String {
+    format!(" ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE {collation}")
+}
+
 /// The statements that make the tables that are missing, in one round trip.
 pub(crate) fn create(collation: &str) -> Vec<Statement> {
-    // The default collation of the database has no say in it, and the engine is the one that has transactions.
-    let options = format!(" ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE {collation}");
+    let options = table_options(collation);
     let tables = all_tables();
     let create = tables.iter().flat_map(|table| sql::create_table(Dialect::MySql, table, &options)).map(plain);
     create.chain([sql::journal::make_head()]).collect()

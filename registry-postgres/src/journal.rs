@@ -1,6 +1,6 @@
 //! The journal's table: what is asked of it, and what keeps it in order.
 
-use feast_registry_core::{Commit, CommitId, Environment as _, Error, JournalEntry, Retention, Revision, System};
+use feast_registry_core::{Commit, CommitId, Error, JournalEntry, Retention, Revision};
 use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{Dialect, Found, JOURNAL, Statement};
 
@@ -56,7 +56,7 @@ pub(crate) async fn read(
 /// Removes what need not be kept, a part after the other, until nothing is left to remove.
 pub(crate) async fn prune(session: &Session<'_>, retention: Retention, timeout: i64) -> Result<(), Failure> {
     loop {
-        let Statement { text, values } = journal::prune(DIALECT, retention, &System.now());
+        let Statement { text, values } = journal::prune(DIALECT, retention);
         let text = format!("WITH removed AS ({text} RETURNING 1) SELECT count(*) FROM removed");
         let mut answers = session.transaction(vec![locks::only_timeout(timeout), Statement { text, values }]).await?;
         let row = answers.get_mut(1).and_then(Vec::pop);

@@ -243,7 +243,7 @@ mod tests {
                 Key::Version { project: project.clone(), view: name.clone(), number: 0 },
                 Key::Version { project: project.clone(), view: name.clone(), number: i32::MIN },
             ];
-            for kind in Kind::ALL {
+            for &kind in Kind::ALL {
                 keys.push(Key::Object { kind, project: project.clone(), name: name.clone() });
                 keys.push(Key::UserMetadata { kind, project: project.clone(), view: name.clone() });
             }

@@ -10,14 +10,18 @@ use crate::session::{Session, plain};
 /// How long a removal of the tables waits for their lock, in milliseconds.
 const LOCKS_WITHIN_MS: i64 = 1000;
 
-/// The names of the tables that are missing from the schema that the session works in, Feast's and the journal's.
+/// The names of the tables that are missing from the schemas that the session works in, Feast's and the journal's. A journal
+/// further down in the search path, which is not beside Feast's tables, is another registry's.
 pub(crate) async fn missing(session: &Session<'_>) -> Result<Vec<&'static str>, Failure> {
     let tables: Vec<&'static str> = sql::tables().iter().map(|table| table.name).chain([JOURNAL]).collect();
     let signs: Vec<String> = (1..=tables.len()).map(|index| format!("(${index})")).collect();
     let wanted = Statement {
         text: format!(
-            "SELECT name FROM (VALUES {}) AS wanted (name) WHERE to_regclass(name) IS NULL",
-            signs.join(", ")
+            "SELECT name FROM (VALUES {}) AS wanted (name) WHERE to_regclass(name) IS NULL OR (name = '{JOURNAL}' AND \
+             (SELECT relnamespace FROM pg_class WHERE oid = to_regclass(name)) NOT IN (SELECT relnamespace FROM pg_class \
+             WHERE oid = to_regclass('{}') UNION ALL SELECT oid FROM pg_namespace WHERE nspname = current_schema()))",
+            signs.join(", "),
+            sql::object_table(Kind::Project).table
         ),
         values: tables.iter().map(|table| Value::Text((*table).to_owned())).collect(),
     };

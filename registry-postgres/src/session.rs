@@ -28,7 +28,7 @@ const MAX_PREPARED: usize = 512;
 const MAX_VALUES: usize = 64;
 
 /// How much longer than its caller a statement waits for a lock.
-const LATER: Duration = Duration::from_millis(20);
+const LOCK_TIMEOUT_MARGIN: Duration = Duration::from_millis(20);
 
 const COMMIT: &str = "COMMIT";
 
@@ -73,7 +73,7 @@ impl Link {
     /// How long a lock may be waited for, in milliseconds, where the caller waits so long.
     pub(crate) fn lock_timeout(&self, patience: Duration) -> i64 {
         // So that it is over when the caller's time is: an error of locks is then told as that.
-        let patience = patience.saturating_add(LATER);
+        let patience = patience.saturating_add(LOCK_TIMEOUT_MARGIN);
         let timeout = self.lock_timeout.map_or(patience, |timeout| timeout.min(patience));
         i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX).clamp(1, i64::from(i32::MAX))
     }

@@ -154,6 +154,15 @@ impl Dialect {
         }
     }
 
+    /// The database's own time, in whole seconds since 1970 (UTC).
+    pub(crate) fn now(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "unixepoch()",
+            Dialect::PostgreSql => "CAST(extract(epoch FROM now()) AS BIGINT)",
+            Dialect::MySql => "UNIX_TIMESTAMP()",
+        }
+    }
+
     /// A row's place in the order in which rows were inserted, where the database knows it.
     pub(crate) fn position(self) -> String {
         match self {

@@ -4,18 +4,23 @@
 //! in, whatever became of the first; that is what makes a commit happen once. Where the fate of a commit must be known and
 //! its transaction may still be under way, a row of [`fence`] takes the identity for itself: from then on the commit can no
 //! longer take place.
+//!
+//! A row has two times: `committed_at` is what its commit says, by the clock of whoever made it, and `stored_at` is the
+//! database's own, by which rows grow old.
+
+mod entries;
+mod prune;
 
 use std::collections::HashSet;
 
-use feast_registry_core::{
-    Change, Commit, CommitId, Error, ErrorKind, Image, JournalEntry, Key, Kind, Result, Retention, Revision, Target,
-    Write,
-};
+use feast_registry_core::{Commit, CommitId, Key, Kind, Result, Revision, Write};
 use prost_types::Timestamp;
 
+pub use self::entries::{JournalRow, entries, read};
+pub use self::prune::{prunable, prune, remove};
 use crate::attempts::Found;
 use crate::dialect::Builder;
-use crate::read::{FACT_VALUE, NUMBER, Place, VIEW, VersionColumns};
+use crate::read::{FACT_VALUE, NUMBER, Place, VIEW};
 use crate::tables::{
     Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS,
 };
@@ -54,7 +59,7 @@ pub enum Revisions {
 impl Revisions {
     /// None yet: it comes with [`take_revision`], in the same transaction. Until then a row lies beyond all others in the
     /// index, out of the way of who removes the oldest.
-    pub const LATER: Self = Self::Number(i64::MAX);
+    pub const PENDING: Self = Self::Number(i64::MAX);
 }
 
 const fn column(name: &'static str, column_type: ColumnType, is_key: bool, is_nullable: bool) -> Column {
@@ -74,6 +79,8 @@ pub fn table() -> Table {
             required("revision", ColumnType::BigInteger),
             // Microseconds since 1970 (UTC).
             required("committed_at", ColumnType::BigInteger),
+            // Seconds since 1970 (UTC), by the clock of the database.
+            required("stored_at", ColumnType::BigInteger),
             optional("author", ColumnType::LongText),
             optional("reason", ColumnType::LongText),
             required("target", ColumnType::String(50)),
@@ -115,9 +122,12 @@ pub fn make_head() -> Statement {
     Statement { text, values: Vec::new() }
 }
 
-/// The statements that give the rows of a commit, which were written with [`Revisions::LATER`], their revision; the last
+/// The statements that give the rows of a commit, which were written with [`Revisions::PENDING`], their revision; the last
 /// one returns it. They come last before `COMMIT`: from the first of them on, the row that they lock orders all commits, and
 /// since nothing that follows waits for another lock, no commit waits longer for it than the others take to commit.
+///
+/// A revision is the moment in microseconds, or the one after the newest if that is later: so it is not given again when an
+/// older state of the database is restored, and a reader who was beyond that is told to begin anew.
 ///
 /// The second one fails, because a revision is not NULL, if there is no row to take it from ([`make_head`]).
 pub fn take_revision(dialect: Dialect, id: CommitId) -> Vec<Statement> {
@@ -131,7 +141,9 @@ pub fn take_revision(dialect: Dialect, id: CommitId) -> Vec<Statement> {
     returned.push(" AND change_number = 0");
     vec![
         Statement {
-            text: format!("UPDATE {JOURNAL_HEAD} SET revision = revision + 1 WHERE id = 1"),
+            text: format!(
+                "UPDATE {JOURNAL_HEAD} SET revision = GREATEST(revision + 1, UNIX_TIMESTAMP() * 1000000) WHERE id = 1"
+            ),
             values: Vec::new(),
         },
         of_commit(format!("UPDATE {JOURNAL} SET revision = (SELECT revision FROM {JOURNAL_HEAD} WHERE id = 1) WHERE "))
@@ -141,7 +153,8 @@ pub fn take_revision(dialect: Dialect, id: CommitId) -> Vec<Statement> {
 }
 
 /// The columns that every row fills.
-const HEAD: &str = "commit_id, change_number, revision, committed_at, author, reason, target, project_id, name, number";
+const HEAD: &str =
+    "commit_id, change_number, revision, committed_at, stored_at, author, reason, target, project_id, name, number";
 const IMAGES: &str = "value_before, value_after";
 /// The columns that rows of versions fill besides.
 const VERSION_COLUMNS: &str = ", version_type, version_created, version_description, version_id";
@@ -210,8 +223,8 @@ enum Stored {
 
 /// All that a project may have.
 fn all_stored() -> impl Iterator<Item = Stored> {
-    let objects = Kind::ALL.into_iter().map(Stored::Object);
-    let user_metadata = Kind::VIEWS.into_iter().map(Stored::UserMetadata);
+    let objects = Kind::ALL.iter().copied().map(Stored::Object);
+    let user_metadata = Kind::VIEWS.iter().copied().map(Stored::UserMetadata);
     objects.chain(user_metadata).chain([Stored::Versions, Stored::Fact])
 }
 
@@ -284,7 +297,9 @@ impl Rows<'_> {
             Revisions::Number(number) => builder.bind(Value::BigInteger(number)),
         }
         builder.push(", ");
-        builder.bind_all([Value::BigInteger(micros(at)), text(author.as_deref()), text(reason.as_deref())]);
+        builder.bind(Value::BigInteger(micros(at)));
+        builder.push(&format!(", {}, ", self.dialect.now()));
+        builder.bind_all([text(author.as_deref()), text(reason.as_deref())]);
     }
 
     /// What keeps a row that is read to be journaled as it is until it is written, against those who know no journal. In
@@ -440,193 +455,6 @@ pub fn fence(dialect: Dialect, commit: &Commit, revisions: Revisions) -> Stateme
     Rows { dialect, commit, revisions }.scope(0, FENCE, None, None)
 }
 
-/// The statements that read the journal: the first has a row if the revision `after` is in it (it is left out where there
-/// is none), the second the rows of at most `limit` commits, in order. `seen_by_all` is a condition on the column
-/// `revision`, for databases in which a lower one may still be committed.
-pub fn read(
-    dialect: Dialect,
-    after: Option<Revision>,
-    limit: usize,
-    seen_by_all: Option<&str>,
-) -> (Option<Statement>, Statement) {
-    let number = |revision: Revision| Value::BigInteger(i64::try_from(revision.number()).unwrap_or(i64::MAX));
-    let known = after.map(|after| {
-        let mut builder = Builder::new(dialect);
-        builder.push(&format!("SELECT revision FROM {JOURNAL} WHERE target <> '{FENCE}' AND revision = "));
-        builder.bind(number(after));
-        builder.push(" LIMIT 1");
-        builder.build()
-    });
-    let seen = seen_by_all.map(|condition| format!(" AND {condition}")).unwrap_or_default();
-    let mut builder = Builder::new(dialect);
-    let text = |column: &str| dialect.text(column);
-    builder.push(&format!(
-        "SELECT revision, {id}, change_number, committed_at, {author}, {reason}, {target}, {project}, {name}, number, \
-         {IMAGES}, {version_type}, version_created, {description}, {version_id} FROM {JOURNAL} \
-         WHERE target <> '{FENCE}' AND revision IN (SELECT revision FROM (SELECT DISTINCT revision FROM {JOURNAL} \
-         WHERE target <> '{FENCE}'{seen} AND revision > ",
-        id = text("commit_id"),
-        author = text("author"),
-        reason = text("reason"),
-        target = text("target"),
-        project = text(PROJECT),
-        name = text("name"),
-        version_type = text("version_type"),
-        description = text("version_description"),
-        version_id = text("version_id"),
-    ));
-    // Revisions are not negative.
-    builder.bind(after.map_or(Value::BigInteger(-1), number));
-    builder.push(" ORDER BY revision LIMIT ");
-    builder.bind(Value::BigInteger(i64::try_from(limit).unwrap_or(i64::MAX)));
-    builder.push(") AS page) ORDER BY revision, change_number");
-    (known, builder.build())
-}
-
-/// A row of [`read`], in the order of its columns. Text is UTF-8; in MySQL all text comes as bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "they are the columns of `table`")]
-pub struct JournalRow {
-    pub revision: i64,
-    pub commit_id: String,
-    pub change_number: i64,
-    pub committed_at: i64,
-    pub author: Option<String>,
-    pub reason: Option<String>,
-    pub target: String,
-    pub project: Option<String>,
-    pub name: Option<String>,
-    pub number: Option<i32>,
-    pub value_before: Option<bytes::Bytes>,
-    pub value_after: Option<bytes::Bytes>,
-    pub version_type: Option<String>,
-    pub version_created: Option<i64>,
-    pub version_description: Option<String>,
-    pub version_id: Option<String>,
-}
-
-/// The entries that rows of [`read`] are.
-///
-/// # Errors
-/// `Corrupt` when a row is none of a journal.
-pub fn entries(rows: Vec<JournalRow>) -> Result<Vec<JournalEntry>> {
-    let mut entries: Vec<JournalEntry> = Vec::new();
-    for row in rows {
-        let revision = Revision::new(row.revision as u64);
-        let is_new = entries.last().is_none_or(|entry| entry.revision != revision);
-        if is_new {
-            let id = row.commit_id.parse().map_err(|error: Error| unreadable(revision).with_source(error))?;
-            let mut entry = JournalEntry::new(revision, id, timestamp(row.committed_at));
-            (entry.author, entry.reason) = (row.author.clone(), row.reason.clone());
-            entries.push(entry);
-        }
-        if let (Some(entry), Some(change)) = (entries.last_mut(), change(row, revision)?) {
-            entry.changes.push(change);
-        }
-    }
-    Ok(entries)
-}
-
-fn change(row: JournalRow, revision: Revision) -> Result<Option<Change>> {
-    let JournalRow { target, project, name, number, value_before, value_after, .. } = row;
-    let of_version = VersionColumns {
-        view_type: row.version_type,
-        created: row.version_created,
-        description: row.version_description,
-        version_id: row.version_id,
-    };
-    let (project, name) = (project.unwrap_or_default(), name.unwrap_or_default());
-    let kind =
-        |plural: &str| Kind::ALL.into_iter().find(|kind| kind.plural() == plural).ok_or_else(|| unreadable(revision));
-    let key = match target.as_str() {
-        NOTHING => return Ok(None),
-        ALL_VERSIONS => return Ok(Some(Change::removal(Target::Versions { project, view: name }))),
-        WHOLE_PROJECT => return Ok(Some(Change::removal(Target::Project { project }))),
-        VERSION => Key::Version { project, view: name, number: number.ok_or_else(|| unreadable(revision))? },
-        FACT => Key::Metadata { project, name },
-        target => match target.strip_prefix(OF_USER) {
-            Some(plural) => Key::UserMetadata { kind: kind(plural)?, project, view: name },
-            None => Key::Object { kind: kind(target)?, project, name },
-        },
-    };
-    let image = |value: Option<bytes::Bytes>| match (value, &key) {
-        (Some(proto), Key::Version { project, view, number }) => {
-            Image::Value(of_version.clone().record(project, view, *number, proto))
-        }
-        (value, _) => value.into(),
-    };
-    let (before, after) = (image(value_before), image(value_after));
-    Ok(Some(Change::of_key(key, before, after)))
-}
-
-fn unreadable(revision: Revision) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("revision {revision} of the table {JOURNAL} is no entry of a journal"))
-}
-
-/// The statement that removes what need not be kept: of the oldest commits, a few hundred at once, so that nobody waits for it
-/// for long. The newest commit always stays.
-///
-/// MySQL is to find them first ([`prunable`]) and [`remove`] them then: it would lock all that such a statement looks at.
-pub fn prune(dialect: Dialect, retention: Retention, now: &Timestamp) -> Statement {
-    let mut builder = Builder::new(dialect);
-    builder.push(&format!("DELETE FROM {JOURNAL} WHERE revision IN ("));
-    select_prunable(&mut builder, retention, now);
-    builder.push(")");
-    builder.build()
-}
-
-/// The statement that finds what [`prune`] removes: a row for each revision.
-pub fn prunable(dialect: Dialect, retention: Retention, now: &Timestamp) -> Statement {
-    let mut builder = Builder::new(dialect);
-    select_prunable(&mut builder, retention, now);
-    builder.build()
-}
-
-/// The statement that removes commits, of which there is at least one, by their revisions. In MySQL, by the index in any
-/// case: it locks all rows that it looks at.
-pub fn remove(dialect: Dialect, revisions: impl IntoIterator<Item = i64>) -> Statement {
-    let mut builder = Builder::new(dialect);
-    builder.push(&match dialect {
-        Dialect::Sqlite | Dialect::PostgreSql => format!("DELETE FROM {JOURNAL} WHERE revision IN ("),
-        Dialect::MySql => format!("DELETE j FROM {JOURNAL} AS j FORCE INDEX ({INDEX}) WHERE j.revision IN ("),
-    });
-    builder.bind_all(revisions.into_iter().map(Value::BigInteger));
-    builder.push(")");
-    builder.build()
-}
-
-fn select_prunable(builder: &mut Builder, retention: Retention, now: &Timestamp) {
-    const AT_ONCE: i64 = 500;
-    let (too_old, old_enough) = retention.bounds(now);
-    builder.push(&format!(
-        "SELECT DISTINCT revision FROM (SELECT revision, committed_at FROM {JOURNAL} ORDER BY revision LIMIT {AT_ONCE}) \
-         AS oldest WHERE (committed_at < "
-    ));
-    builder.bind(Value::BigInteger(too_old.saturating_mul(1_000_000)));
-    builder.push(" OR (committed_at < ");
-    builder.bind(Value::BigInteger(old_enough.saturating_mul(1_000_000)));
-    let commits = Value::BigInteger(i64::try_from(retention.commits).unwrap_or(i64::MAX));
-    match builder.dialect {
-        // One who writes alone numbers commits one by one, so nothing has to be counted.
-        Dialect::Sqlite => {
-            builder.push(&format!(" AND revision <= (SELECT max(revision) FROM {JOURNAL}) - "));
-            builder.bind(commits);
-            builder.push(")");
-        }
-        Dialect::PostgreSql | Dialect::MySql => {
-            builder.push(&format!(
-                " AND revision <= (SELECT revision FROM (SELECT revision FROM {JOURNAL} WHERE change_number = 0 \
-                 ORDER BY revision DESC LIMIT 1 OFFSET "
-            ));
-            builder.bind(commits);
-            builder.push(") AS beyond))");
-        }
-    }
-    builder.push(&format!(
-        ") AND revision < (SELECT newest FROM (SELECT max(revision) AS newest FROM {JOURNAL}) AS last)"
-    ));
-}
-
 fn text(text: Option<&str>) -> Value {
     text.map_or(Value::NoText, |text| Value::Text(text.to_owned()))
 }
@@ -634,10 +462,6 @@ fn text(text: Option<&str>) -> Value {
 /// Microseconds since 1970 (UTC).
 fn micros(at: &Timestamp) -> i64 {
     at.seconds.saturating_mul(1_000_000).saturating_add(i64::from(at.nanos / 1000))
-}
-
-fn timestamp(micros: i64) -> Timestamp {
-    Timestamp { seconds: micros.div_euclid(1_000_000), nanos: (micros.rem_euclid(1_000_000) * 1000) as i32 }
 }
 
 #[cfg(test)]
@@ -670,13 +494,6 @@ mod tests {
             let statements = journaled_writes(Dialect::Sqlite, &commit, HashSet::new(), Revisions::Number(3));
             let first = statements.expect("statements").remove(0);
             assert!(first.values.contains(&Value::Text(NOTHING.to_owned())), "{first:?}");
-        }
-    }
-
-    #[test]
-    fn times_before_1970_come_back() {
-        for at in [Timestamp { seconds: -2, nanos: 999_999_000 }, Timestamp { seconds: 1_700_000_000, nanos: 1000 }] {
-            assert_eq!(timestamp(micros(&at)), at);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a database has a journal, and when it is next to be pruned.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use feast_registry_core::Retention;
 
@@ -15,6 +15,7 @@ const PRUNE_EVERY: u64 = 256;
 pub struct JournalState {
     dialect: Dialect,
     retention: Retention,
+    table_options: OnceLock<String>,
     /// Why there is none.
     missing: Mutex<Option<String>>,
     commits: AtomicU64,
@@ -37,6 +38,7 @@ impl JournalState {
         Self {
             dialect,
             retention: Retention::default(),
+            table_options: OnceLock::new(),
             missing: Mutex::default(),
             commits: AtomicU64::new(0),
             is_being_pruned: Arc::default(),
@@ -51,6 +53,11 @@ impl JournalState {
     /// Keeps so much.
     pub fn set_retention(&mut self, retention: Retention) {
         self.retention = retention;
+    }
+
+    /// Makes the tables with these options at the end of `CREATE TABLE`. The first ones count.
+    pub fn set_table_options(&self, options: impl FnOnce() -> String) {
+        self.table_options.get_or_init(options);
     }
 
     fn missing(&self) -> std::sync::MutexGuard<'_, Option<String>> {
@@ -89,15 +96,26 @@ impl JournalState {
         self.missing().iter().cloned().collect()
     }
 
-    /// The statements that make the table, as a person runs them.
+    /// The statements that make the tables, as a person runs them, and which rights on them the registry needs.
     fn definition(&self) -> String {
+        let options = self.table_options.get().map_or("", String::as_str);
         let tables = journal::tables(self.dialect);
-        let statements: Vec<_> = tables.iter().flat_map(|table| create_table(self.dialect, table, "")).collect();
-        statements
-            .iter()
-            .map(|statement| format!("{};", statement.replace(['\n', '\t'], " ")))
-            .collect::<Vec<_>>()
-            .join(" ")
+        let mut statements: Vec<_> =
+            tables.iter().flat_map(|table| create_table(self.dialect, table, options)).collect();
+        if self.dialect == Dialect::MySql {
+            statements.push(journal::make_head().text);
+        }
+        let mut definition = String::new();
+        for statement in &statements {
+            definition.push_str(&statement.replace(['\n', '\t'], " "));
+            definition.push_str("; ");
+        }
+        if self.dialect != Dialect::Sqlite {
+            let names: Vec<&str> = tables.iter().map(|table| table.name).collect();
+            definition.push_str("-- the registry's user needs SELECT, INSERT, UPDATE and DELETE on ");
+            definition.push_str(&names.join(" and "));
+        }
+        definition.trim_end().to_owned()
     }
 
     /// Begins a pruning, unless one is under way in this process.

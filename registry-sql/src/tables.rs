@@ -108,7 +108,7 @@ pub const NAME: ColumnType = ColumnType::String(255);
 
 /// Every table of Feast's registry; those of [`journal::tables`](crate::journal::tables) are ours.
 pub fn tables() -> Vec<Table> {
-    let mut tables: Vec<Table> = Kind::ALL.into_iter().map(table_of).collect();
+    let mut tables: Vec<Table> = Kind::ALL.iter().copied().map(table_of).collect();
     tables.push(Table {
         name: VERSIONS,
         columns: vec![

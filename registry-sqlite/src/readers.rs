@@ -58,7 +58,7 @@ impl Readers {
             drop(permit);
             read
         });
-        let _abandoned_when_dropped = Abandon(abandoned);
+        let _abandoned_when_dropped = AbandonOnDrop(abandoned);
         let read = deadline.wait_for("the answer to a read", task).await.map_err(Failure::Final)?;
         let aborted = |error| Failure::Final(Error::internal("a read of the registry was aborted").with_source(error));
         read.map_err(aborted)?.map_err(Failure::from)
@@ -126,9 +126,9 @@ impl fmt::Debug for Readers {
 }
 
 /// Says that nobody waits any more, when it is dropped.
-struct Abandon(Arc<AtomicBool>);
+struct AbandonOnDrop(Arc<AtomicBool>);
 
-impl Drop for Abandon {
+impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -103,17 +103,22 @@ pub(crate) fn fence(connection: &Connection, commit: &Commit) -> Result<()> {
     execute(connection, &[journal::fence(Dialect::Sqlite, commit, revision)])
 }
 
-/// The revision of the next commit. It is read in each transaction, since other processes write too.
+/// The revision of the next commit: the moment in microseconds, or the one after the newest if that is later. So it is not
+/// given again when an older state of the file is restored, and a reader who was beyond that is told to begin anew.
+///
+/// It is read in each transaction, since other processes write too.
 pub(crate) fn next_revision(connection: &Connection) -> Result<i64> {
     let newest = connection
         .prepare_cached(&format!("SELECT max(revision) FROM {JOURNAL}"))?
         .query_row((), |row| row.get::<_, Option<i64>>(0))?;
-    Ok(newest.map_or(1, |newest| newest.saturating_add(1)))
+    let now = System.now();
+    let moment = now.seconds.saturating_mul(1_000_000).saturating_add(i64::from(now.nanos / 1000));
+    Ok(newest.map_or(moment, |newest| newest.saturating_add(1).max(moment)))
 }
 
 /// Removes some of what the journal need not keep; returns how many rows.
 pub(crate) fn prune(connection: &Connection, retention: Retention) -> Result<usize> {
-    let prune = journal::prune(Dialect::Sqlite, retention, &System.now());
+    let prune = journal::prune(Dialect::Sqlite, retention);
     prepared(connection, &prune)?.execute(params(&prune))
 }
 

@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use crate::connection::{self, Location};
 use crate::error::Problem;
 use crate::files::Files;
-use crate::writer::Work;
+use crate::writer::QueuedCommit;
 use crate::{rows, schema};
 
 /// How long to wait between two looks whether another process still has the lock: for a moment at first, since writers of a
@@ -78,12 +78,12 @@ impl Session {
     ///
     /// # Errors
     /// What fails all of them: then nothing was done, unless the problem says that this is unknown.
-    pub(crate) fn commit(&mut self, commits: &[Work]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
+    pub(crate) fn commit(&mut self, commits: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         let outcomes = self.commit_all(commits);
         self.end(outcomes)
     }
 
-    fn commit_all(&self, commits: &[Work]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
+    fn commit_all(&self, commits: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         if commits.iter().any(|work| work.makes_tables) {
             schema::create_missing(&self.connection).map_err(|error| self.problem(error))?;
         }
@@ -96,7 +96,7 @@ impl Session {
     /// the others go on.
     fn commit_one(
         &self,
-        work: &Work,
+        work: &QueuedCommit,
         is_among_others: bool,
         next_revision: &mut Option<i64>,
     ) -> Result<Result<Outcome, Problem>, Problem> {
@@ -119,8 +119,8 @@ impl Session {
         }
     }
 
-    fn try_commit(&self, work: &Work, next_revision: &mut Option<i64>) -> Result<Outcome, Problem> {
-        let Work { commit, is_journaled, .. } = work;
+    fn try_commit(&self, work: &QueuedCommit, next_revision: &mut Option<i64>) -> Result<Outcome, Problem> {
+        let QueuedCommit { commit, is_journaled, .. } = work;
         let problem = |error| self.problem(error);
         // What it was the first time is what counts, whatever has been written since.
         let had = || if *is_journaled { rows::outcome(&self.connection, commit.id).map_err(problem) } else { Ok(None) };
@@ -266,13 +266,13 @@ mod tests {
 
     use super::*;
 
-    fn put(name: &str, bytes: usize) -> Work {
+    fn put(name: &str, bytes: usize) -> QueuedCommit {
         let key = Key::object(Kind::Entity, "p", name);
         let commit = Commit::new(vec![], vec![Write::Put(Record::new(key, vec![7; bytes], 7))]);
-        Work::new(commit, true, true, tokio::sync::oneshot::channel().0)
+        QueuedCommit::new(commit, true, true, tokio::sync::oneshot::channel().0)
     }
 
-    fn commit(session: &mut Session, work: &[Work]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
+    fn commit(session: &mut Session, work: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         session.begin(|| false).expect("nobody else has the lock");
         session.commit(work)
     }

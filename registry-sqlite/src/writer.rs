@@ -24,7 +24,7 @@ const SEEN_THROUGH_FOR: Duration = Duration::from_secs(5);
 const WAITS_FOR: &str = "a turn to write to the SQLite file, or for the lock of another process on it";
 
 /// A commit to be done.
-pub(crate) struct Work {
+pub(crate) struct QueuedCommit {
     pub(crate) commit: Commit,
     /// Whether tables that are missing are made before.
     pub(crate) makes_tables: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Work {
     reply: oneshot::Sender<Result<Outcome, Problem>>,
 }
 
-impl Work {
+impl QueuedCommit {
     pub(crate) fn new(
         commit: Commit,
         makes_tables: bool,
@@ -47,7 +47,7 @@ impl Work {
 /// Something else to be done with the connection.
 type Task = Box<dyn FnOnce(&mut Session) + Send>;
 
-type Queue = queue::Queue<Work, Task>;
+type Queue = queue::Queue<QueuedCommit, Task>;
 
 /// The handle of the writing thread. Dropping it waits until what has begun is done.
 pub(crate) struct Writer {
@@ -81,7 +81,7 @@ impl Writer {
         is_journaled: bool,
         deadline: &Deadline,
     ) -> Result<Outcome, Failure> {
-        let work = |reply| Work::new(commit, makes_tables, is_journaled, reply);
+        let work = |reply| QueuedCommit::new(commit, makes_tables, is_journaled, reply);
         self.ask(deadline, work, Job::Commit).await
     }
 
@@ -106,7 +106,7 @@ impl Writer {
         &self,
         deadline: &Deadline,
         work: impl FnOnce(oneshot::Sender<Result<T, Problem>>) -> W,
-        job: impl FnOnce(Arc<Ticket<W>>) -> Job<Work, Task>,
+        job: impl FnOnce(Arc<Ticket<W>>) -> Job<QueuedCommit, Task>,
     ) -> Result<T, Failure> {
         deadline.check(WAITS_FOR).map_err(Failure::Final)?;
         let (reply, mut answer) = oneshot::channel();
@@ -201,7 +201,7 @@ fn run(mut session: Session, queue: &Queue) {
     }
 }
 
-fn step(session: &mut Session, queue: &Queue, next: Next<Work, Task>) {
+fn step(session: &mut Session, queue: &Queue, next: Next<QueuedCommit, Task>) {
     match next {
         Next::Commits(commits) => commit(session, queue, commits),
         Next::Task(ticket) => {
@@ -220,13 +220,13 @@ fn step(session: &mut Session, queue: &Queue, next: Next<Work, Task>) {
 }
 
 /// Commits all in one transaction, and those that come while the lock is waited for.
-fn commit(session: &mut Session, queue: &Queue, mut waiting: Vec<Arc<Ticket<Work>>>) {
+fn commit(session: &mut Session, queue: &Queue, mut waiting: Vec<Arc<Ticket<QueuedCommit>>>) {
     let begun = session.begin(|| {
         waiting.retain(|ticket| ticket.is_waiting());
         queue.add_commits(&mut waiting, MAX_BATCH);
         !waiting.is_empty()
     });
-    let claimed: Vec<Work> = waiting.iter().filter_map(|ticket| ticket.claim()).collect();
+    let claimed: Vec<QueuedCommit> = waiting.iter().filter_map(|ticket| ticket.claim()).collect();
     if claimed.is_empty() {
         return session.roll_back();
     }

@@ -50,7 +50,7 @@ impl Connector for Arc<Server> {
 }
 
 fn pool(server: &Arc<Server>, size: u32) -> Pool<Arc<Server>> {
-    let config = PoolConfig { size, max_overflow: 0, ..PoolConfig::default() };
+    let config = PoolConfig::new(size, 0);
     Pool::new(Arc::clone(server), "a server".to_owned(), config, None, Duration::from_secs(30)).expect("a pool")
 }
 

@@ -1,0 +1,152 @@
+//! Reading the journal.
+
+use feast_registry_core::{Change, Error, ErrorKind, Image, JournalEntry, Key, Kind, Result, Revision, Target};
+use prost_types::Timestamp;
+
+use super::{ALL_VERSIONS, FACT, FENCE, IMAGES, NOTHING, OF_USER, VERSION, WHOLE_PROJECT};
+use crate::dialect::Builder;
+use crate::read::VersionColumns;
+use crate::tables::{JOURNAL, PROJECT};
+use crate::{Dialect, Statement, Value};
+
+/// The statements that read the journal: the first has a row if the revision `after` is in it (it is left out where there
+/// is none), the second the rows of at most `limit` commits, in order. `seen_by_all` is a condition on the column
+/// `revision`, for databases in which a lower one may still be committed.
+pub fn read(
+    dialect: Dialect,
+    after: Option<Revision>,
+    limit: usize,
+    seen_by_all: Option<&str>,
+) -> (Option<Statement>, Statement) {
+    let number = |revision: Revision| Value::BigInteger(i64::try_from(revision.number()).unwrap_or(i64::MAX));
+    let known = after.map(|after| {
+        let mut builder = Builder::new(dialect);
+        builder.push(&format!("SELECT revision FROM {JOURNAL} WHERE target <> '{FENCE}' AND revision = "));
+        builder.bind(number(after));
+        builder.push(" LIMIT 1");
+        builder.build()
+    });
+    let seen = seen_by_all.map(|condition| format!(" AND {condition}")).unwrap_or_default();
+    let mut builder = Builder::new(dialect);
+    let text = |column: &str| dialect.text(column);
+    builder.push(&format!(
+        "SELECT revision, {id}, change_number, committed_at, {author}, {reason}, {target}, {project}, {name}, number, \
+         {IMAGES}, {version_type}, version_created, {description}, {version_id} FROM {JOURNAL} \
+         WHERE target <> '{FENCE}' AND revision IN (SELECT revision FROM (SELECT DISTINCT revision FROM {JOURNAL} \
+         WHERE target <> '{FENCE}'{seen} AND revision > ",
+        id = text("commit_id"),
+        author = text("author"),
+        reason = text("reason"),
+        target = text("target"),
+        project = text(PROJECT),
+        name = text("name"),
+        version_type = text("version_type"),
+        description = text("version_description"),
+        version_id = text("version_id"),
+    ));
+    // Revisions are not negative.
+    builder.bind(after.map_or(Value::BigInteger(-1), number));
+    builder.push(" ORDER BY revision LIMIT ");
+    builder.bind(Value::BigInteger(i64::try_from(limit).unwrap_or(i64::MAX)));
+    builder.push(") AS page) ORDER BY revision, change_number");
+    (known, builder.build())
+}
+
+/// A row of [`read`], in the order of its columns. Text is UTF-8; in MySQL all text comes as bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "they are the columns of `table`")]
+pub struct JournalRow {
+    pub revision: i64,
+    pub commit_id: String,
+    pub change_number: i64,
+    pub committed_at: i64,
+    pub author: Option<String>,
+    pub reason: Option<String>,
+    pub target: String,
+    pub project: Option<String>,
+    pub name: Option<String>,
+    pub number: Option<i32>,
+    pub value_before: Option<bytes::Bytes>,
+    pub value_after: Option<bytes::Bytes>,
+    pub version_type: Option<String>,
+    pub version_created: Option<i64>,
+    pub version_description: Option<String>,
+    pub version_id: Option<String>,
+}
+
+/// The entries that rows of [`read`] are.
+///
+/// # Errors
+/// `Corrupt` when a row is none of a journal.
+pub fn entries(rows: Vec<JournalRow>) -> Result<Vec<JournalEntry>> {
+    let mut entries: Vec<JournalEntry> = Vec::new();
+    for row in rows {
+        let revision = Revision::new(row.revision as u64);
+        let is_new = entries.last().is_none_or(|entry| entry.revision != revision);
+        if is_new {
+            let id = row.commit_id.parse().map_err(|error: Error| unreadable(revision).with_source(error))?;
+            let mut entry = JournalEntry::new(revision, id, timestamp(row.committed_at));
+            (entry.author, entry.reason) = (row.author.clone(), row.reason.clone());
+            entries.push(entry);
+        }
+        if let (Some(entry), Some(change)) = (entries.last_mut(), change(row, revision)?) {
+            entry.changes.push(change);
+        }
+    }
+    Ok(entries)
+}
+
+fn change(row: JournalRow, revision: Revision) -> Result<Option<Change>> {
+    let JournalRow { target, project, name, number, value_before, value_after, .. } = row;
+    let of_version = VersionColumns {
+        view_type: row.version_type,
+        created: row.version_created,
+        description: row.version_description,
+        version_id: row.version_id,
+    };
+    let (project, name) = (project.unwrap_or_default(), name.unwrap_or_default());
+    let kind = |plural: &str| {
+        Kind::ALL.iter().copied().find(|kind| kind.plural() == plural).ok_or_else(|| unreadable(revision))
+    };
+    let key = match target.as_str() {
+        NOTHING => return Ok(None),
+        ALL_VERSIONS => return Ok(Some(Change::removal(Target::Versions { project, view: name }))),
+        WHOLE_PROJECT => return Ok(Some(Change::removal(Target::Project { project }))),
+        VERSION => Key::Version { project, view: name, number: number.ok_or_else(|| unreadable(revision))? },
+        FACT => Key::Metadata { project, name },
+        target => match target.strip_prefix(OF_USER) {
+            Some(plural) => Key::UserMetadata { kind: kind(plural)?, project, view: name },
+            None => Key::Object { kind: kind(target)?, project, name },
+        },
+    };
+    let image = |value: Option<bytes::Bytes>| match (value, &key) {
+        (Some(proto), Key::Version { project, view, number }) => {
+            Image::Value(of_version.clone().record(project, view, *number, proto))
+        }
+        (value, _) => value.into(),
+    };
+    let (before, after) = (image(value_before), image(value_after));
+    Ok(Some(Change::of_key(key, before, after)))
+}
+
+fn unreadable(revision: Revision) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("revision {revision} of the table {JOURNAL} is no entry of a journal"))
+}
+
+/// The moment of so many microseconds since 1970 (UTC).
+fn timestamp(micros: i64) -> Timestamp {
+    Timestamp { seconds: micros.div_euclid(1_000_000), nanos: (micros.rem_euclid(1_000_000) * 1000) as i32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::micros;
+    use super::*;
+
+    #[test]
+    fn times_before_1970_come_back() {
+        for at in [Timestamp { seconds: -2, nanos: 999_999_000 }, Timestamp { seconds: 1_700_000_000, nanos: 1000 }] {
+            assert_eq!(timestamp(micros(&at)), at);
+        }
+    }
+}
