@@ -37,10 +37,30 @@ const RETRY_FOR: Duration = Duration::from_secs(20);
 /// What an answer is called that does not come in time.
 const ANSWER: &str = "an answer of the object store";
 
+/// The clients of a store.
+#[derive(Debug)]
+struct Clients {
+    /// Repeats what was not answered.
+    patient: Arc<dyn ObjectStore>,
+    /// Sends a request once, so that its failure tells of that request: the last of several, refused for lack of rights that
+    /// were there before, would hide that the first was done.
+    single: Arc<dyn ObjectStore>,
+}
+
+impl Clients {
+    fn new<C: ObjectStore>(url: &RegistryUrl, build: impl Fn(RetryConfig) -> object_store::Result<C>) -> Result<Self> {
+        let build = |retries| {
+            let retry = RetryConfig { max_retries: retries, retry_timeout: RETRY_FOR, ..RetryConfig::default() };
+            build(retry).map_err(|error| unusable(url, error))
+        };
+        Ok(Self { patient: Arc::new(build(RETRIES)?), single: Arc::new(build(0)?) })
+    }
+}
+
 /// How a store is reached: what differs between S3, GCS and Azure.
 #[derive(Debug)]
 struct Place {
-    client: Arc<dyn ObjectStore>,
+    clients: Clients,
     path: Path,
     /// The URL of the object.
     location: String,
@@ -102,9 +122,15 @@ impl CloudObject {
         Error::new(kind, format!("the registry {location} cannot be {doing}: {error}{advice}")).with_source(error)
     }
 
-    async fn put(&self, path: &Path, mode: PutMode, bytes: Bytes) -> object_store::Result<State> {
+    async fn put(
+        &self,
+        client: &dyn ObjectStore,
+        path: &Path,
+        mode: PutMode,
+        bytes: Bytes,
+    ) -> object_store::Result<State> {
         let options = PutOptions { mode, attributes: self.place.attributes.clone(), ..PutOptions::default() };
-        let put = self.place.client.put_opts(path, PutPayload::from_bytes(bytes), options).await?;
+        let put = client.put_opts(path, PutPayload::from_bytes(bytes), options).await?;
         Ok(State { e_tag: put.e_tag, version: put.version })
     }
 
@@ -142,14 +168,16 @@ impl CloudObject {
         let path = Path::parse(format!("{}.probe-{}", self.place.path, uuid::Uuid::new_v4()))?;
         let flaw = self.find_flaw(&path).await;
         // What is left of a probe harms nobody.
-        if let Err(error) = self.place.client.delete(&path).await {
+        if let Err(error) = self.place.clients.patient.delete(&path).await {
             tracing::debug!(%error, "the probe was not removed");
         }
         flaw
     }
 
     async fn find_flaw(&self, path: &Path) -> object_store::Result<Option<&'static str>> {
-        let put = |mode, text: &'static str| self.put(path, mode, Bytes::from_static(text.as_bytes()));
+        let put = |mode, text: &'static str| {
+            self.put(&*self.place.clients.patient, path, mode, Bytes::from_static(text.as_bytes()))
+        };
         let first = match put(PutMode::Create, "first").await {
             Ok(state) => state,
             Err(error) if is_unsupported(&error) => return Ok(Some("it refuses conditional writes")),
@@ -178,7 +206,7 @@ impl CloudObject {
     async fn load_now(&self, known: Option<&State>) -> Result<Loaded> {
         let known = known.and_then(|state| state.e_tag.clone());
         let options = GetOptions { if_none_match: known, ..GetOptions::default() };
-        match self.place.client.get_opts(&self.place.path, options).await {
+        match self.place.clients.patient.get_opts(&self.place.path, options).await {
             Ok(found) => {
                 let state = State { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
                 let bytes = found.bytes().await.map_err(|error| self.error("read", error))?;
@@ -219,10 +247,6 @@ fn is_unsupported(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })
         || text().contains("501")
         || text().contains("NotImplemented")
-}
-
-fn retries() -> RetryConfig {
-    RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_FOR, ..RetryConfig::default() }
 }
 
 /// The key of an object, as it stands in the URL.
@@ -272,10 +296,10 @@ impl Store for CloudObject {
         let condition = self.condition(expected.and_then(tag_of).cloned());
         let condition = deadline.wait_for(ANSWER, condition).await.flatten().map_err(Failure::certain)?;
         let Some(mode) = condition else { return Ok(Swapped::Changed) };
-        let put = deadline.wait_for(ANSWER, self.put(&self.place.path, mode, bytes)).await;
+        let put = deadline.wait_for(ANSWER, self.put(&*self.place.clients.single, &self.place.path, mode, bytes)).await;
         match put.map_err(|error| Failure { error, is_in_doubt: true })? {
             Ok(state) => Ok(Swapped::Done(Arc::new(state))),
-            // A client that repeats what was not answered meets what it has written itself.
+            // An earlier attempt at this write may be what it has met.
             Err(error) if is_condition(&error) => Ok(Swapped::ChangedOrDone),
             Err(error) => {
                 let error = self.error("written", error);

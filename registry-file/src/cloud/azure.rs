@@ -3,15 +3,13 @@
 //! Three forms of URL: `az://container/path`, for the account in `AZURE_STORAGE_ACCOUNT_NAME`;
 //! `abfss://container@account.dfs.core.windows.net/path`; and Feast's own, `https://account.blob.core.windows.net/container/path`.
 
-use std::sync::Arc;
-
 use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl};
 use feast_registry_core::{Error, Result};
 use object_store::Attributes;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
 use super::settings::{Settings, is_plain};
-use super::{Place, key, retries, unusable};
+use super::{Clients, Place, key};
 
 pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Place> {
     let missing = |what: &str| Error::config(format!("`{url}` names no {what}"));
@@ -26,7 +24,7 @@ pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Plac
     };
     let path = key(url, path)?;
     let settings = Settings::new(config);
-    let mut builder = MicrosoftAzureBuilder::new().with_retry(retries());
+    let mut builder = MicrosoftAzureBuilder::new();
     for (name, value) in settings.all("AZURE_") {
         if let Ok(key) = name.parse::<AzureConfigKey>() {
             builder = builder.with_config(key, value);
@@ -51,12 +49,12 @@ pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Plac
     }
     builder = builder.with_container_name(container);
     let is_emulator = settings.get("AZURE_STORAGE_USE_EMULATOR").is_some_and(|value| value != "false");
-    let client = builder.build().map_err(|error| unusable(url, error))?;
+    let clients = Clients::new(url, |retry| builder.clone().with_retry(retry).build())?;
     let location = match account {
         Some(account) if url.scheme() == "https" => format!("https://{account}/{container}/{path}"),
         Some(account) => format!("{}://{container}@{account}/{path}", url.scheme()),
         None => format!("{}://{container}/{path}", url.scheme()),
     };
     let is_trusted = endpoint.is_none() && !is_emulator;
-    Ok(Place { client: Arc::new(client), path, location, attributes: Attributes::new(), is_trusted })
+    Ok(Place { clients, path, location, attributes: Attributes::new(), is_trusted })
 }

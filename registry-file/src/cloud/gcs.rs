@@ -8,13 +8,13 @@ use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKe
 use object_store::{Attributes, StaticCredentialProvider};
 
 use super::settings::{Settings, is_plain};
-use super::{Place, key, retries, unusable};
+use super::{Clients, Place, key, unusable};
 
 pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Place> {
     let bucket = url.host().ok_or_else(|| Error::config(format!("`{url}` names no bucket")))?;
     let path = key(url, url.database())?;
     let settings = Settings::new(config);
-    let mut builder = GoogleCloudStorageBuilder::new().with_bucket_name(bucket).with_retry(retries());
+    let mut builder = GoogleCloudStorageBuilder::new().with_bucket_name(bucket);
     let mut endpoint = settings.get("GOOGLE_BASE_URL");
     for (name, value) in settings.all("GOOGLE_") {
         if let Ok(key) = name.parse::<GoogleConfigKey>() {
@@ -33,8 +33,8 @@ pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Plac
         let allow = "allow_http".parse::<GoogleConfigKey>().map_err(|error| unusable(url, error))?;
         builder = builder.with_config(allow, "true");
     }
-    let client = builder.build().map_err(|error| unusable(url, error))?;
+    let clients = Clients::new(url, |retry| builder.clone().with_retry(retry).build())?;
     let location = format!("gs://{bucket}/{path}");
     let is_trusted = endpoint.is_none();
-    Ok(Place { client: Arc::new(client), path, location, attributes: Attributes::new(), is_trusted })
+    Ok(Place { clients, path, location, attributes: Attributes::new(), is_trusted })
 }

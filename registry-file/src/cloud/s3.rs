@@ -1,14 +1,12 @@
 //! Amazon S3 and what speaks its protocol.
 
-use std::sync::Arc;
-
 use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl};
 use feast_registry_core::{Error, Result};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{Attribute, AttributeValue, Attributes};
 
 use super::settings::{Settings, is_plain};
-use super::{Place, key, retries, unusable};
+use super::{Clients, Place, key};
 
 /// Parameters of boto3's `put_object`, each with the setting of the client that does the same.
 const CLIENT: [(&str, &str); 4] = [
@@ -32,7 +30,7 @@ pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Plac
     let bucket = url.host().ok_or_else(|| Error::config(format!("`{url}` names no bucket")))?;
     let path = key(url, url.database())?;
     let settings = Settings::new(config);
-    let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_retry(retries());
+    let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
     for (name, value) in settings.all("AWS_") {
         // Not all that begins so is for a client, and much of it is not for this one.
         if let Ok(key) = name.parse::<AmazonS3ConfigKey>() {
@@ -63,7 +61,7 @@ pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Plac
             }
         }
     }
-    let client = builder.build().map_err(|error| unusable(url, error))?;
+    let clients = Clients::new(url, |retry| builder.clone().with_retry(retry).build())?;
     let location = format!("s3://{bucket}/{path}");
-    Ok(Place { client: Arc::new(client), path, location, attributes, is_trusted: endpoint.is_none() })
+    Ok(Place { clients, path, location, attributes, is_trusted: endpoint.is_none() })
 }
