@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a server did for its callers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Work {
+pub(crate) struct Throughput {
     /// Calls that it answered per second.
     pub(crate) rate: f64,
     /// Microseconds of processor time that its process used for each, where the system tells. That hardly depends on
@@ -30,7 +30,7 @@ pub(crate) async fn measure(
     operation: Operation,
     callers: usize,
     duration: Duration,
-) -> Result<Work> {
+) -> Result<Throughput> {
     let load = tokio::time::timeout(duration + PATIENCE, load(server, sample, operation, callers, duration));
     load.await
         .context("it takes too long")
@@ -44,7 +44,7 @@ async fn load(
     operation: Operation,
     callers: usize,
     duration: Duration,
-) -> Result<Work> {
+) -> Result<Throughput> {
     let mut ready = Vec::with_capacity(callers);
     for number in 0..callers {
         ready.push(Caller::connect(server, sample, number, callers).await?);
@@ -73,5 +73,5 @@ async fn load(
     // Until the last answer: calls that began in time are counted, and so is the time that they took.
     let rate = calls as f64 / began.elapsed().as_secs_f64();
     let used = used.zip(server.processor_time()).map(|(before, after)| after.saturating_sub(before));
-    Ok(Work { rate, cost: used.map(|used| used.as_secs_f64() * 1e6 / calls as f64) })
+    Ok(Throughput { rate, cost: used.map(|used| used.as_secs_f64() * 1e6 / calls as f64) })
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::load::{self, Work};
+use crate::load::{self, Throughput};
 use crate::operation::Operation;
 use crate::report::{Pair, Report, both};
 use crate::server::Server;
@@ -26,7 +26,7 @@ pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
             if index > 0 && operation.is_write() && !cells[index - 1].0.is_write() {
                 read.add(memory(&servers)?);
             }
-            let mut work: [Option<Work>; 2] = [None; 2];
+            let mut work: [Option<Throughput>; 2] = [None; 2];
             for of in turns(round) {
                 let measured = load::measure(&servers[of], &setup.sample, operation, callers, setup.cell).await;
                 work[of] = report.take(measured);

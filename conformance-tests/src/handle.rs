@@ -150,7 +150,7 @@ impl Handle {
     /// Everything that is stored. The history of a view that is not there cannot be found; `histories` (project and view)
     /// are looked at besides.
     pub(crate) async fn everything(&self, histories: &[(&str, &str)]) -> Everything {
-        let mut queries: Vec<Query> = Kind::ALL.map(|kind| Query::objects(kind, None)).into();
+        let mut queries: Vec<Query> = Kind::ALL.iter().copied().map(|kind| Query::objects(kind, None)).collect();
         queries.push(Query::Metadata { project: None });
         let mut records: Vec<Record> = self.read(&queries).await.into_iter().flatten().collect();
         let mut queries = Vec::new();

@@ -149,11 +149,11 @@ pub(crate) fn view_name(kind: Kind) -> String {
 /// `note` is in all values, so that no two projects have equal ones.
 pub(crate) fn whole_project(project: &str, note: &str) -> Vec<Record> {
     let mut records = vec![identity(project, note.len() as i32), last_updated(project, AT)];
-    records.extend(Kind::ALL.map(|kind| match kind {
+    records.extend(Kind::ALL.iter().copied().map(|kind| match kind {
         Kind::Project => object(kind, project, project, note),
         _ => object(kind, project, &view_name(kind), note),
     }));
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let view = view_name(kind);
         records.extend((0..3).map(|number| version(project, &view, number, note)));
         records.push(user_metadata(kind, project, &view, note));

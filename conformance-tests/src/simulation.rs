@@ -178,7 +178,7 @@ impl Backend for Unreliable {
 
 /// What a caller was told of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Answered {
     Done(Option<Revision>),
     NotDone,
     Nothing,
@@ -198,11 +198,11 @@ enum What {
     Applied {
         key: Key,
         note: String,
-        told: Told,
+        told: Answered,
     },
     Materialized {
         number: usize,
-        told: Told,
+        told: Answered,
     },
     /// What a cached read found, and since when the cache had not been read anew.
     Cached {
@@ -218,12 +218,12 @@ fn note_of(message: &[u8]) -> String {
     String::from_utf8_lossy(&filler(message)).into_owned()
 }
 
-fn told<T>(outcome: Option<Result<T>>, revision: impl Fn(&T) -> Option<Revision>) -> Told {
+fn told<T>(outcome: Option<Result<T>>, revision: impl Fn(&T) -> Option<Revision>) -> Answered {
     match outcome {
-        None => Told::Nothing,
-        Some(Ok(value)) => Told::Done(revision(&value)),
-        Some(Err(error)) if error.is_outcome_unknown() => Told::Nothing,
-        Some(Err(error)) if error.is_retryable() => Told::NotDone,
+        None => Answered::Nothing,
+        Some(Ok(value)) => Answered::Done(revision(&value)),
+        Some(Err(error)) if error.is_outcome_unknown() => Answered::Nothing,
+        Some(Err(error)) if error.is_retryable() => Answered::NotDone,
         Some(Err(error)) => panic!("a write failed with what was not simulated: {}", chain(&error)),
     }
 }
@@ -332,7 +332,7 @@ pub async fn simulate(seed: u64) {
     let made = or_fail("the journal", storage.journal(None, usize::MAX, &patience()).await);
     locked(&world.placed).extend(made.iter().map(|entry| (entry.revision, world.began)));
     for _ in 0..PROCESSES {
-        let cache = CacheConfig { mode: CacheMode::Sync, ttl: Duration::from_secs(1 + world.dice.below(10)) };
+        let cache = CacheConfig::new(CacheMode::Sync, Duration::from_secs(1 + world.dice.below(10)));
         let environment = Arc::clone(&world) as Arc<dyn Environment>;
         let options = RegistryOptions::default().with_cache(cache).with_environment(environment);
         let backend = Arc::new(Unreliable { storage: Arc::clone(&storage), world: Arc::clone(&world) });
@@ -386,21 +386,21 @@ async fn check(world: &Simulated, storage: &Arc<MemoryBackend>, events: &[Event]
                 };
                 let found: Vec<Revision> = journal.iter().filter(is_it).map(|entry| entry.revision).collect();
                 let is_right = match told {
-                    Told::Done(revision) => found.len() == 1 && (revision.is_none() || *revision == Some(found[0])),
-                    Told::NotDone => found.is_empty(),
-                    Told::Nothing => found.len() <= 1,
+                    Answered::Done(revision) => found.len() == 1 && (revision.is_none() || *revision == Some(found[0])),
+                    Answered::NotDone => found.is_empty(),
+                    Answered::Nothing => found.len() <= 1,
                 };
                 assert!(is_right, "a write was told {told:?}, and the journal has it at {found:?}: {event:?}");
-                if let Told::Done(_) = told {
+                if let Answered::Done(_) = told {
                     acknowledged.push((event, key, found[0]));
                 }
             }
             What::Materialized { number, told } => {
                 let found = stored.iter().filter(|stored| **stored == interval(*number)).count();
                 let is_right = match told {
-                    Told::Done(_) => found == 1,
-                    Told::NotDone => found == 0,
-                    Told::Nothing => found <= 1,
+                    Answered::Done(_) => found == 1,
+                    Answered::NotDone => found == 0,
+                    Answered::Nothing => found <= 1,
                 };
                 assert!(is_right, "an interval was told {told:?}, and is there {found} times: {event:?}");
             }
@@ -432,7 +432,7 @@ async fn check(world: &Simulated, storage: &Arc<MemoryBackend>, events: &[Event]
             own.process == event.process
                 && own.ended > *read
                 && own.ended <= event.ended
-                && matches!(&own.what, What::Applied { key: of, note: wrote, told: Told::Done(_) }
+                && matches!(&own.what, What::Applied { key: of, note: wrote, told: Answered::Done(_) }
                     if of == key && Some(wrote) == note.as_ref())
         });
         assert!(

@@ -63,5 +63,5 @@ impl Store {
 
 /// A cache that reads anew after this long.
 pub(crate) fn cache(mode: CacheMode, ttl: Duration) -> CacheConfig {
-    CacheConfig { mode, ttl }
+    CacheConfig::new(mode, ttl)
 }

@@ -16,7 +16,7 @@ const FOREVER: Duration = Duration::from_secs(3600);
 /// A registry whose cache is filled and lives for so long, and the backend that can be told to misbehave.
 async fn registry_with(ttl: Duration, backend: FaultyBackend) -> (Registry, Arc<FaultyBackend>) {
     let backend = Arc::new(backend);
-    let options = RegistryOptions::default().with_cache(CacheConfig { mode: CacheMode::Sync, ttl });
+    let options = RegistryOptions::default().with_cache(CacheConfig::new(CacheMode::Sync, ttl));
     let registry = Registry::open(Arc::clone(&backend) as Arc<dyn Backend>, options).await.expect("it opens");
     registry.refresh().await.expect("the cache is filled");
     (registry, backend)

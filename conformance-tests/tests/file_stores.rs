@@ -262,11 +262,8 @@ fn a_store_that_ignores_conditions_is_refused_unless_that_is_allowed() {
         let verified = object.backend(SchemaMode::Verify).expect("a backend").prepare(&patience()).await;
         assert_eq!(verified.expect_err("there is none").kind(), ErrorKind::SchemaMissing);
 
-        let config = ObjectStoreConfig {
-            settings: object.settings.clone(),
-            allow_unconditional_writes: true,
-            ..Default::default()
-        };
+        let mut config = ObjectStoreConfig::new(object.settings.clone());
+        config.allow_unconditional_writes = true;
         let backend = Arc::new(open_as(&object.url, config, SchemaMode::Auto).expect("a backend"));
         let registry = Registry::open(backend, RegistryOptions::default()).await.expect("it is allowed");
         registry.apply("p", &entity("driver")).await.expect("an apply");
@@ -283,10 +280,11 @@ fn a_store_that_ignores_conditions_is_refused_unless_that_is_allowed() {
 fn every_write_to_s3_asks_for_the_encryption_that_is_configured() {
     let s3 = S3::start(Conditions::Atomic);
     let object = s3.object("");
-    let with = |kwargs: &[(&str, &str)]| ObjectStoreConfig {
-        settings: object.settings.clone(),
-        s3_additional_kwargs: kwargs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        ..Default::default()
+    let with = |kwargs: &[(&str, &str)]| {
+        let mut config = ObjectStoreConfig::new(object.settings.clone());
+        config.s3_additional_kwargs =
+            kwargs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        config
     };
     run(async {
         let config =
@@ -327,10 +325,7 @@ fn what_is_wrong_with_a_store_is_said() {
         assert!(error.to_string().contains("credentials") && !error.to_string().contains("wrong"), "{error}");
     });
     for url in ["s3://bucket", "s3:///key", "gs://bucket/", "az://container"] {
-        let config = ObjectStoreConfig {
-            settings: vec![("AZURE_STORAGE_ACCOUNT_NAME".to_owned(), "account".to_owned())],
-            ..Default::default()
-        };
+        let config = ObjectStoreConfig::new(vec![("AZURE_STORAGE_ACCOUNT_NAME".to_owned(), "account".to_owned())]);
         let opened =
             url.parse().and_then(|url| FileBackend::in_object_store(&url, &config, SchemaMode::Auto).map(drop));
         assert_eq!(opened.expect_err("it names no object").kind(), ErrorKind::InvalidConfig, "{url}");

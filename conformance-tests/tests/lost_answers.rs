@@ -5,7 +5,7 @@ use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use feast_registry_core::config::{PoolConfig, SchemaMode};
+use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::{Entity, EntitySpecV2, FeatureView, FeatureViewSpec};
 use feast_registry_core::{Backend, Freshness, Registry, RegistryOptions};
 use feast_registry_postgres::PostgresBackend;
@@ -160,7 +160,8 @@ mod postgres {
     }
 
     fn backend(url: &str, serializable: bool) -> Arc<dyn Backend> {
-        let pool = PoolConfig { serializable, ..databases::pool() };
+        let mut pool = databases::pool();
+        pool.serializable = serializable;
         Arc::new(PostgresBackend::new(&url.parse().expect("a URL"), &pool, SchemaMode::Auto).expect("a backend"))
     }
 

@@ -76,7 +76,7 @@ async fn get(backend: &MySqlBackend, key: &Key) -> Option<Bytes> {
 
 /// Everything in the registry, as it is stored.
 async fn everything(backend: &MySqlBackend) -> Vec<Record> {
-    let mut queries: Vec<Query> = Kind::ALL.map(|kind| Query::objects(kind, None)).into();
+    let mut queries: Vec<Query> = Kind::ALL.iter().copied().map(|kind| Query::objects(kind, None)).collect();
     queries.push(Query::Metadata { project: None });
     queries.push(Query::Versions { project: "p".to_owned(), view: "view".to_owned(), latest_only: false });
     queries.push(Query::Keys(vec![user_metadata("p", "view").key]));
@@ -105,7 +105,8 @@ fn version(size: usize) -> Record {
 /// One of everything, in project `p`.
 fn project_p() -> Vec<Record> {
     let mut records: Vec<Record> = Kind::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .map(|kind| match kind {
             Kind::Project => record(Key::project_object("p"), "project"),
             Kind::FeatureView => record(Key::object(kind, "p", "view"), "view"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use feast_registry_conformance::{Exception, Factory, Link, Storage, conformance_tests, this_program};
-use feast_registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
+use feast_registry_core::config::{RegistryUrl, SchemaMode};
 use feast_registry_core::{Backend, Result};
 use feast_registry_postgres::PostgresBackend;
 
@@ -59,7 +59,8 @@ struct Place {
 
 fn open(url: &str, serializable: bool, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
     let url: RegistryUrl = url.parse()?;
-    let pool = PoolConfig { serializable, ..databases::pool() };
+    let mut pool = databases::pool();
+    pool.serializable = serializable;
     Ok(Arc::new(PostgresBackend::new(&url, &pool, mode)?))
 }
 

@@ -80,7 +80,7 @@ impl Schema {
 }
 
 fn open(url: &str, size: u32, mode: SchemaMode) -> PostgresBackend {
-    let pool = PoolConfig { size, max_overflow: 0, ..PoolConfig::default() };
+    let pool = PoolConfig::new(size, 0);
     PostgresBackend::new(&url.parse().expect("a URL"), &pool, mode).expect("a backend")
 }
 

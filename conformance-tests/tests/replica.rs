@@ -24,7 +24,7 @@ fn intervals(view: &FeatureView) -> usize {
 /// Brings the replica up to date, which here happens only when it is asked for.
 async fn replicate(primary: &MemoryBackend, replica: &MemoryBackend) {
     let deadline = Deadline::after(Duration::from_secs(10));
-    let queries = Kind::ALL.map(|kind| Query::objects(kind, None));
+    let queries: Vec<Query> = Kind::ALL.iter().map(|kind| Query::objects(*kind, None)).collect();
     let records = primary.read(&queries, &deadline).await.expect("a read").into_iter().flatten();
     let writes = records.map(Write::Put).collect();
     replica.commit(Commit::new(Vec::new(), writes), &deadline).await.expect("a commit");

@@ -56,8 +56,10 @@ impl RegistryConfig {
     }
 }
 
-/// How a registry in an object store is reached and written.
+/// How a registry in an object store is reached and written. Made with
+/// [`new`](Self::new) or `default()`, and changed field by field.
 #[derive(Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct ObjectStoreConfig {
     /// Settings by the names that they have as environment variables, as `AWS_ENDPOINT_URL` or `GOOGLE_SERVICE_ACCOUNT`.
     /// They come before the environment.
@@ -68,6 +70,13 @@ pub struct ObjectStoreConfig {
     /// Whether a store may be used that does not do conditional writes: where several processes write, changes then get
     /// lost.
     pub allow_unconditional_writes: bool,
+}
+
+impl ObjectStoreConfig {
+    /// These [`settings`](Self::settings); all else as by default.
+    pub fn new(settings: Vec<(String, String)>) -> Self {
+        Self { settings, ..Self::default() }
+    }
 }
 
 impl fmt::Debug for ObjectStoreConfig {
@@ -164,11 +173,19 @@ text_form!(SchemaMode: "schema mode", CacheMode: "cache mode");
 
 /// How what was read is kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CacheConfig {
     /// When it is read again.
     pub mode: CacheMode,
     /// For how long it is used before it is read again. Zero: it is read once and never expires. Default: 600 seconds.
     pub ttl: Duration,
+}
+
+impl CacheConfig {
+    /// A cache that is read again in this way, when what it holds is so old.
+    pub const fn new(mode: CacheMode, ttl: Duration) -> Self {
+        Self { mode, ttl }
+    }
 }
 
 impl Default for CacheConfig {
@@ -177,8 +194,10 @@ impl Default for CacheConfig {
     }
 }
 
-/// How connections to a database are kept: SQLAlchemy's settings and its defaults.
+/// How connections to a database are kept: SQLAlchemy's settings and its defaults. Made with [`new`](Self::new) or
+/// `default()`, and changed field by field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PoolConfig {
     /// How many connections are kept open for reuse. Zero: as many as are ever needed at once, without a limit,
     /// whatever [`max_overflow`](Self::max_overflow) is. Default: 5.
@@ -199,6 +218,13 @@ pub struct PoolConfig {
     /// `isolation_level`), where a backend has a way with less contention. Commits are serializable either way.
     /// Default: no.
     pub serializable: bool,
+}
+
+impl PoolConfig {
+    /// So many connections that are kept open, and so many more where they are needed; all else as by default.
+    pub fn new(size: u32, max_overflow: u32) -> Self {
+        Self { size, max_overflow, ..Self::default() }
+    }
 }
 
 impl Default for PoolConfig {

@@ -96,7 +96,7 @@ const fn materialized(layout: Layout) -> Layout {
 
 impl Kind {
     /// Every kind, in the order in which a repository is applied: what is referred to comes first.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: &'static [Kind] = &[
         Kind::Project,
         Kind::Entity,
         Kind::DataSource,
@@ -113,8 +113,8 @@ impl Kind {
 
     /// The four kinds of view, which share one space of names in a project. Listed in the order of Feast's listings
     /// (`list_all_feature_views`).
-    pub const VIEWS: [Kind; 4] =
-        [Kind::FeatureView, Kind::StreamFeatureView, Kind::OnDemandFeatureView, Kind::LabelView];
+    pub const VIEWS: &'static [Kind] =
+        &[Kind::FeatureView, Kind::StreamFeatureView, Kind::OnDemandFeatureView, Kind::LabelView];
 
     /// Whether this is one of the four kinds of view.
     pub fn is_view(self) -> bool {
@@ -239,7 +239,7 @@ impl Kind {
 
     /// The kind of view that the version history calls by this name.
     pub fn from_version_type(name: &str) -> Option<Self> {
-        Self::VIEWS.into_iter().find(|kind| kind.version_type() == Some(name))
+        Self::VIEWS.iter().copied().find(|kind| kind.version_type() == Some(name))
     }
 }
 
@@ -256,10 +256,12 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self> {
         let wanted = text.to_lowercase().replace(['-', ' '], "_");
         Self::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|kind| kind.plural() == wanted || kind.label().replace(' ', "_") == wanted)
             .ok_or_else(|| {
-                let known = Self::ALL.map(|kind| kind.plural().replace('_', "-")).join(", ");
+                let known: Vec<_> = Self::ALL.iter().map(|kind| kind.plural().replace('_', "-")).collect();
+                let known = known.join(", ");
                 Error::invalid(format!("`{text}` is not a kind of object; the kinds are {known}"))
             })
     }
@@ -317,7 +319,7 @@ mod tests {
     /// The field numbers above are held against the descriptors, by name.
     #[test]
     fn layouts_are_those_of_the_descriptors() {
-        for kind in Kind::ALL {
+        for &kind in Kind::ALL {
             let layout = kind.layout();
             let object = message(kind.message_name());
             let sub = |number: Option<u32>, name: &str| match number {

@@ -12,7 +12,7 @@ use crate::journal::{Change, CommitId, Image, JournalEntry, Retention, Revision,
 use crate::kind::Kind;
 
 /// What a call waits for whose deadline is over: nothing here takes longer than a lock is held.
-const A_TURN: &str = "its turn";
+const WAITS_FOR: &str = "its turn";
 
 /// A backend that keeps everything in memory; nothing outlives it.
 #[derive(Debug, Default)]
@@ -58,21 +58,21 @@ impl Backend for MemoryBackend {
     }
 
     async fn prepare(&self, deadline: &Deadline) -> Result<()> {
-        deadline.check(A_TURN)
+        deadline.check(WAITS_FOR)
     }
 
     async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
-        deadline.check(A_TURN)?;
+        deadline.check(WAITS_FOR)?;
         Ok(self.with_state(|state| queries.iter().map(|query| state.read(query)).collect()))
     }
 
     async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
-        deadline.check(A_TURN)?;
+        deadline.check(WAITS_FOR)?;
         Ok(self.with_state(|state| state.commit(commit)))
     }
 
     async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        deadline.check(A_TURN)?;
+        deadline.check(WAITS_FOR)?;
         self.with_state(|state| {
             let start = match after {
                 None => 0,
@@ -86,7 +86,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
-        deadline.check(A_TURN)?;
+        deadline.check(WAITS_FOR)?;
         Ok(self.with_state(|state| {
             let has_project = state.records.keys().any(|key| matches!(key, Key::Object { kind: Kind::Project, .. }));
             if !has_project {

@@ -46,7 +46,7 @@ pub(crate) fn check(object: &Object) -> Result<()> {
 
 /// The objects that were found not to be messages of their kind.
 #[derive(Debug, Default)]
-pub(crate) struct Unsound {
+pub(crate) struct UndecodableObjects {
     /// Whether there may be any: most of the time, nobody has to look.
     is_any: AtomicBool,
     /// Each with the hash of its bytes, so that it is logged once for each state that it is in.
@@ -57,7 +57,7 @@ pub(crate) struct Unsound {
     hasher: RandomState,
 }
 
-impl Unsound {
+impl UndecodableObjects {
     fn found(&self) -> MutexGuard<'_, BTreeMap<Key, u64>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -131,7 +131,7 @@ impl Document {
         wire::put(&mut file, field::VERSION_ID, version_id.as_bytes());
         wire::put(&mut file, field::SCHEMA_VERSION, self.schema_version.as_bytes());
         wire::put(&mut file, field::LAST_UPDATED, &now.encode_to_vec());
-        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Infra) {
+        for kind in Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Infra) {
             for entry in self.of_kind(kind).values() {
                 wire::put(&mut file, kind.registry_field(), &entry.value);
             }

@@ -75,12 +75,12 @@ pub(crate) struct File {
     mode: SchemaMode,
     /// `None` until it was first looked at.
     known: Mutex<Option<Arc<Snapshot>>>,
-    looks: Mutex<Looks>,
+    looks: Mutex<LoadQueue>,
 }
 
 /// Who waits for a look.
 #[derive(Debug, Default)]
-struct Looks {
+struct LoadQueue {
     waiting: Vec<(Deadline, oneshot::Sender<Result<Arc<Snapshot>>>)>,
     /// Whether a task is at work that will see who is added.
     is_served: bool,
@@ -156,7 +156,7 @@ impl File {
         self.looks().waiting.len()
     }
 
-    fn looks(&self) -> MutexGuard<'_, Looks> {
+    fn looks(&self) -> MutexGuard<'_, LoadQueue> {
         self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -172,14 +172,14 @@ impl File {
             std::mem::replace(&mut looks.is_served, true)
         };
         if !is_served {
-            let served = LooksServed(Some(Arc::clone(self)));
+            let served = LoadQueueGuard(Some(Arc::clone(self)));
             tokio::spawn(served.serve());
         }
         let answer = deadline.wait_for(&what, answer).await?;
         answer.map_err(|_| Error::new(ErrorKind::Unavailable, format!("{what} was aborted")))?
     }
 
-    /// Looks at the file, and reads it if it is not as it is known.
+    /// LoadQueue at the file, and reads it if it is not as it is known.
     pub(crate) async fn look(&self, deadline: &Deadline) -> Result<Arc<Snapshot>> {
         let known = self.known();
         let found = match self.store.load(known.as_ref().and_then(|known| known.tag.as_ref()), deadline).await? {
@@ -213,9 +213,9 @@ impl File {
 }
 
 /// That a task looks for those who wait. If it is dropped half way (its runtime ends), the next one who asks starts another.
-struct LooksServed(Option<Arc<File>>);
+struct LoadQueueGuard(Option<Arc<File>>);
 
-impl LooksServed {
+impl LoadQueueGuard {
     async fn serve(mut self) {
         while let Some(file) = &self.0 {
             let waiting = {
@@ -240,7 +240,7 @@ impl LooksServed {
     }
 }
 
-impl Drop for LooksServed {
+impl Drop for LoadQueueGuard {
     fn drop(&mut self) {
         if let Some(file) = &self.0 {
             let mut looks = file.looks();

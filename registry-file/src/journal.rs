@@ -102,7 +102,7 @@ struct Head {
 
 /// What the file tells about a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum WriteStatus {
     Done,
     NotDone,
     /// It does not go on from the file that the write was made from.
@@ -146,11 +146,11 @@ impl Journal {
 
     /// Whether a write of a process was done, which was made from a file with the journal `base`. What was found there must
     /// be another state than that: in the same one, the write may still arrive.
-    pub(crate) fn tells_of(&self, writer: &WriterId, number: u64, base: &Journal) -> Told {
+    pub(crate) fn tells_of(&self, writer: &WriterId, number: u64, base: &Journal) -> WriteStatus {
         match self.writers.iter().find(|last| last.writer == writer) {
-            Some(last) if last.number == number => Told::Done,
-            None if !base.birth.is_empty() && base.birth != self.birth => Told::Nothing,
-            _ => Told::NotDone,
+            Some(last) if last.number == number => WriteStatus::Done,
+            None if !base.birth.is_empty() && base.birth != self.birth => WriteStatus::Nothing,
+            _ => WriteStatus::NotDone,
         }
     }
 

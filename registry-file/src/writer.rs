@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::document::Document;
 use crate::file::{File, Snapshot};
-use crate::journal::{Told, WriterId};
+use crate::journal::{WriteStatus, WriterId};
 use crate::queue::{Answer, Job, Queue, Request, latest, strange};
 use crate::staged::{Decided, Staged};
 use crate::store::{Failure, Removal, Swapped, WriteLock};
@@ -76,9 +76,9 @@ struct Shared {
 /// What a call that has not been sent yet may be waiting for.
 const WAITS: [&str; 3] =
     ["its turn to write", "the lock, which another process holds, of", "a moment in which no other process writes"];
-const TURN: u8 = 0;
-const LOCK: u8 = 1;
-const OTHERS: u8 = 2;
+const FOR_QUEUE: u8 = 0;
+const FOR_LOCK: u8 = 1;
+const FOR_OTHERS: u8 = 2;
 
 impl Writer {
     pub(crate) fn new(file: Arc<File>, retention: Retention) -> Self {
@@ -91,7 +91,7 @@ impl Writer {
                 queue: Mutex::default(),
                 is_idle: watch::Sender::new(true),
                 counters: Counters::default(),
-                waits: AtomicU8::new(TURN),
+                waits: AtomicU8::new(FOR_QUEUE),
                 has_met_others: Mutex::default(),
             }),
         }
@@ -142,7 +142,7 @@ impl Writer {
         deadline.check(&shared.waits_for())?;
         let (job, mut waiter) = Job::new(request, deadline.clone());
         if shared.add(job)? {
-            let served = Served(Some(Arc::clone(shared)));
+            let served = ServingGuard(Some(Arc::clone(shared)));
             tokio::spawn(served.serve());
         }
         let answer = tokio::select! {
@@ -169,9 +169,9 @@ impl Writer {
 }
 
 /// That a task is at work. If it is dropped half way (its runtime ends), the next commit starts another.
-struct Served(Option<Arc<Shared>>);
+struct ServingGuard(Option<Arc<Shared>>);
 
-impl Served {
+impl ServingGuard {
     async fn serve(mut self) {
         if let Some(shared) = &self.0 {
             shared.serve().await;
@@ -181,7 +181,7 @@ impl Served {
     }
 }
 
-impl Drop for Served {
+impl Drop for ServingGuard {
     fn drop(&mut self) {
         if let Some(shared) = &self.0 {
             let mut queue = shared.queue();
@@ -293,7 +293,7 @@ impl Shared {
     /// Does a batch, whatever that takes, and answers all of it.
     async fn process(&self, mut batch: Vec<Job>) {
         let mut sent: Vec<Sent> = Vec::new();
-        self.waits.store(TURN, Ordering::Relaxed);
+        self.waits.store(FOR_QUEUE, Ordering::Relaxed);
         for attempt in 0_u32.. {
             if sent.is_empty() {
                 self.drop_over(&mut batch);
@@ -343,7 +343,7 @@ impl Shared {
     }
 
     async fn lock(&self, deadline: &Deadline) -> Result<WriteLock> {
-        let before = self.waits.swap(LOCK, Ordering::Relaxed);
+        let before = self.waits.swap(FOR_LOCK, Ordering::Relaxed);
         let lock = self.file.lock(deadline).await;
         self.waits.store(before, Ordering::Relaxed);
         lock
@@ -402,21 +402,21 @@ impl Shared {
         attempted
     }
 
-    /// Looks up what became of the writes that were sent. Returns the answers of the one that was done, if one was.
+    /// LoadQueue up what became of the writes that were sent. Returns the answers of the one that was done, if one was.
     ///
     /// # Errors
     /// `UnknownOutcome` when that can no longer be told.
     fn resolve(&self, snapshot: &Snapshot, batch: &[Job], sent: &mut Vec<Sent>) -> Result<Option<Vec<Result<Answer>>>> {
         let journal = snapshot.journal();
         let tells = |sent: &Sent| journal.tells_of(&self.id, sent.number, &sent.base.journal());
-        if let Some(index) = sent.iter().position(|sent| tells(sent) == Told::Done) {
+        if let Some(index) = sent.iter().position(|sent| tells(sent) == WriteStatus::Done) {
             self.counters.recovered.fetch_add(1, Ordering::Relaxed);
             return Ok(Some(sent.swap_remove(index).answers));
         }
         if sent.iter().any(|sent| sent.base.is_same_state(snapshot)) {
             return Ok(None);
         }
-        if sent.iter().any(|sent| tells(sent) == Told::Nothing) {
+        if sent.iter().any(|sent| tells(sent) == WriteStatus::Nothing) {
             return Err(self.unknown(None));
         }
         if !sent.is_empty() {
@@ -474,7 +474,7 @@ impl Shared {
                 if matches!(swapped, Swapped::Changed) {
                     sent.pop();
                 }
-                self.waits.store(OTHERS, Ordering::Relaxed);
+                self.waits.store(FOR_OTHERS, Ordering::Relaxed);
                 self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
                 Ok(Attempted::Changed)
             }

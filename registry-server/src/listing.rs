@@ -350,7 +350,7 @@ mod tests {
                 ".*",
             ],
             bytes in prop::collection::vec(any::<u8>(), 0..40),
-            kind in prop::sample::select(&feast_registry_core::Kind::ALL[..]),
+            kind in prop::sample::select(feast_registry_core::Kind::ALL),
             number in any::<i32>(),
             limit in any::<i32>(),
         ) {

@@ -51,19 +51,19 @@ pub(crate) async fn nothing_is_done_whose_deadline_is_over(setup: Setup) {
 
 /// What became of a commit whose deadline was short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum CommitStatus {
     Done,
     NotDone,
     Unknown,
 }
 
-async fn fate_of(handle: &Handle, commit: Commit, deadline: Deadline) -> Fate {
+async fn status_of(handle: &Handle, commit: Commit, deadline: Deadline) -> CommitStatus {
     match handle.0.commit(commit, &deadline).await {
-        Ok(Outcome::Committed { .. }) => Fate::Done,
+        Ok(Outcome::Committed { .. }) => CommitStatus::Done,
         Ok(other) => panic!("a commit that expects nothing is answered {other:?}"),
         Err(error) => match error.kind() {
-            ErrorKind::DeadlineExceeded | ErrorKind::Overloaded => Fate::NotDone,
-            ErrorKind::UnknownOutcome => Fate::Unknown,
+            ErrorKind::DeadlineExceeded | ErrorKind::Overloaded => CommitStatus::NotDone,
+            ErrorKind::UnknownOutcome => CommitStatus::Unknown,
             _ => panic!("a commit with a short deadline: {}", chain(&error)),
         },
     }
@@ -83,11 +83,11 @@ pub(crate) async fn what_is_given_up_in_a_queue_is_never_done(setup: Setup) {
             let deadline = Deadline::after(Duration::from_micros(100 * (of as u64 / 8)));
             let records = (0..8).map(|view| object(Kind::FeatureView, &project(number), &format!("view {view}"), ""));
             let commit = Commit::new(Vec::new(), records.map(Write::Put).collect());
-            tokio::spawn(async move { (commit.id, fate_of(&handle, commit, deadline).await) })
+            tokio::spawn(async move { (commit.id, status_of(&handle, commit, deadline).await) })
         });
         fates.extend(joined_all(tasks).await);
     }
-    let given_up = fates.iter().filter(|(_, fate)| *fate == Fate::NotDone).count();
+    let given_up = fates.iter().filter(|(_, fate)| *fate == CommitStatus::NotDone).count();
     assert!(
         given_up >= 8,
         "of {} commits with short deadlines, {given_up} were given up: nothing was tested",
@@ -104,16 +104,16 @@ pub(crate) async fn what_is_given_up_in_a_queue_is_never_done(setup: Setup) {
         let found = other.objects(Kind::FeatureView, Some(&project(number))).await.len();
         let times = journal.as_ref().map(|ids| ids.iter().filter(|found| *found == id).count());
         let expected = match fate {
-            Fate::Done => [(8, 1), (8, 1)],
-            Fate::NotDone => [(1, 0), (1, 0)],
-            Fate::Unknown => [(8, 1), (1, 0)],
+            CommitStatus::Done => [(8, 1), (8, 1)],
+            CommitStatus::NotDone => [(1, 0), (1, 0)],
+            CommitStatus::Unknown => [(8, 1), (1, 0)],
         };
         let is_as = |(views, entries): &(usize, usize)| found == *views && times.is_none_or(|times| times == *entries);
         assert!(
             expected.iter().any(is_as),
             "commit {number} was answered {fate:?}, and there are {found} of its 8 views and {times:?} entries of the journal"
         );
-        if *fate != Fate::Unknown {
+        if *fate != CommitStatus::Unknown {
             let found = other.get(&newer(number).key).await.unwrap_or_default();
             assert!(
                 found == newer(number).value,

@@ -17,14 +17,14 @@ struct Case {
 /// Every kind of key there is.
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for kind in Kind::ALL {
+    for &kind in Kind::ALL {
         cases.push(Case {
             one: object(kind, "p", "p", "one"),
             other: object_at(kind, "p", "p", "other", AT + 1),
             needs: None,
         });
     }
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         cases.push(Case {
             one: user_metadata(kind, "p", "view", "one"),
             other: user_metadata(kind, "p", "view", "other"),

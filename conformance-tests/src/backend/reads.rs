@@ -48,7 +48,7 @@ pub(crate) async fn objects_are_of_the_kind_and_project(setup: Setup) {
     for project in projects {
         handle.put(whole_project(project, project)).await;
     }
-    for kind in Kind::ALL {
+    for &kind in Kind::ALL {
         let of_kind = |project: &str| {
             whole_project(project, project).into_iter().filter(move |record| match record.key {
                 Key::Object { kind: stored, .. } => stored == kind,
@@ -154,7 +154,7 @@ pub(crate) async fn the_second_of_writing_is_kept(setup: Setup) {
     let handle = setup.store().await.handle().await;
     for (round, time) in [AT, AT + 1, 0, 253_402_300_799].into_iter().enumerate() {
         let mut records: Vec<Record> =
-            Kind::ALL.map(|kind| object_at(kind, "p", "p", format!("round {round}"), time)).into();
+            Kind::ALL.iter().copied().map(|kind| object_at(kind, "p", "p", format!("round {round}"), time)).collect();
         for fact in [identity("p", round as i32), last_updated("p", time)] {
             records.push(Record::new(fact.key, fact.value, time));
         }

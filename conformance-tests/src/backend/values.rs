@@ -30,10 +30,10 @@ pub(crate) async fn every_byte_comes_back(setup: Setup) {
     let handle = setup.store().await.handle().await;
     let fillers = [every_byte(), vec![0; 1000], vec![0xff; 1000], b"\\x00\\000'\";--\r\n\\".to_vec(), vec![0x80]];
     for value in &fillers {
-        for kind in Kind::ALL {
+        for &kind in Kind::ALL {
             comes_back(&handle, "an object with any bytes", &object(kind, "p", "name", value)).await;
         }
-        for kind in Kind::VIEWS {
+        for &kind in Kind::VIEWS {
             let property = "user metadata of any bytes";
             comes_back(&handle, property, &user_metadata(kind, "p", "name", value)).await;
         }
@@ -50,7 +50,8 @@ pub(crate) async fn empty_values_are_values(setup: Setup) {
     let property = "an empty value is there, and is not the absence of one";
     handle.put(whole_project("p", "note")).await;
     let mut records = vec![Record::new(key(Kind::Infra, "p", ""), Bytes::new(), AT)];
-    records.extend(Kind::VIEWS.map(|kind| user_metadata(kind, "p", &crate::sample::view_name(kind), "")));
+    records
+        .extend(Kind::VIEWS.iter().copied().map(|kind| user_metadata(kind, "p", &crate::sample::view_name(kind), "")));
     for record in &records {
         comes_back(&handle, property, record).await;
         for (expected, holds) in
@@ -118,7 +119,7 @@ pub(crate) async fn all_fields_of_a_version(setup: Setup) {
     versions.push(FeatureViewVersionRecord { version_number: 1, description: String::new(), ..full.clone() });
     versions.push(FeatureViewVersionRecord { version_number: 2, feature_view_proto: Bytes::new(), ..full.clone() });
     versions.push(FeatureViewVersionRecord { version_number: 3, description: "long ".repeat(12_000), ..full.clone() });
-    for (number, kind) in (4..).zip(Kind::VIEWS) {
+    for (number, kind) in (4..).zip(Kind::VIEWS.iter().copied()) {
         let feature_view_type = kind.version_type().unwrap_or_default().to_owned();
         versions.push(FeatureViewVersionRecord { version_number: number, feature_view_type, ..full.clone() });
     }

@@ -65,7 +65,7 @@ pub(crate) async fn writes_are_done_in_their_order(setup: Setup) {
 
 pub(crate) async fn user_metadata_is_only_put_where_its_view_is(setup: Setup) {
     let handle = setup.store().await.handle().await;
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         // A view of another kind, another project, or another name is not its view.
         let other = Kind::VIEWS[(Kind::VIEWS.iter().position(|of| *of == kind).unwrap_or(0) + 1) % 4];
         let others = [object(other, "p", "view", ""), object(kind, "q", "view", ""), object(kind, "p", "View", "")];
@@ -91,10 +91,10 @@ pub(crate) async fn user_metadata_is_only_put_where_its_view_is(setup: Setup) {
 pub(crate) async fn user_metadata_stays_with_its_view_and_goes_with_it(setup: Setup) {
     let handle = setup.store().await.handle().await;
     // All four kinds share a name here: each has its own.
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         handle.put([object(kind, "p", "view", "first"), user_metadata(kind, "p", "view", kind.label())]).await;
     }
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let (view, attached) = (key(kind, "p", "view"), user_metadata_key(kind, "p", "view"));
         let note = kind.label().as_bytes();
         handle.put([object_at(kind, "p", "view", "second", AT + 1)]).await;
@@ -110,10 +110,10 @@ pub(crate) async fn user_metadata_stays_with_its_view_and_goes_with_it(setup: Se
         let found = handle.get(&attached).await;
         assert_value("user metadata is put again", &attached, Some(b"again"), found.as_deref());
     }
-    for (index, kind) in Kind::VIEWS.into_iter().enumerate() {
+    for (index, kind) in Kind::VIEWS.iter().copied().enumerate() {
         handle.write(vec![Write::Delete(key(kind, "p", "view"))]).await;
         handle.put([object(kind, "p", "view", "third")]).await;
-        for (other_index, other) in Kind::VIEWS.into_iter().enumerate() {
+        for (other_index, other) in Kind::VIEWS.iter().copied().enumerate() {
             let attached = user_metadata_key(other, "p", "view");
             let expected = (other_index > index).then_some(b"again".as_slice());
             let property = format!("user metadata goes with its {kind}, and does not come back with a new one");
@@ -127,9 +127,10 @@ pub(crate) async fn deleting_what_is_not_there_is_no_error(setup: Setup) {
     handle.put(whole_project("p", "note")).await;
     let before = handle.everything(&[]).await;
     let mut writes: Vec<Write> = Kind::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .map(|kind| key(kind, if kind == Kind::Infra { "absent" } else { "p" }, "absent"))
-        .chain(Kind::VIEWS.map(|kind| user_metadata_key(kind, "p", "absent")))
+        .chain(Kind::VIEWS.iter().copied().map(|kind| user_metadata_key(kind, "p", "absent")))
         .chain([version_key("p", "feature_views", 9), version_key("p", "absent", 0), identity("q", 0).key])
         .chain([last_updated("", 0).key])
         .map(Write::Delete)

@@ -161,7 +161,7 @@ async fn lists_agree(property: &str, registry: &Registry, projects: &[&str]) {
         ListFilter::all().updated_since(at(i64::MAX)),
         ListFilter::all().with_tags([("team".to_owned(), "none".to_owned())].into()),
     ];
-    for kind in Kind::ALL {
+    for &kind in Kind::ALL {
         for project in projects.iter().map(|project| Some(*project)).chain([None]) {
             for filter in &filters {
                 let stored = or_fail("a list", registry.list(kind, project, filter, Freshness::Stored).await);
@@ -191,7 +191,7 @@ pub(crate) async fn cached_lists_are_those_of_the_storage(setup: Setup) {
     for note in ["first", "second"] {
         for name in ["m", "z", "a"] {
             for project in projects {
-                for kind in Kind::ALL {
+                for &kind in Kind::ALL {
                     let own_name = match kind {
                         Kind::Project => project.to_owned(),
                         _ => format!("{name} {kind}"),
@@ -218,7 +218,7 @@ pub(crate) async fn cached_lists_are_those_of_the_storage(setup: Setup) {
 
 pub(crate) async fn racing_writers_leave_the_cache_as_the_storage(setup: Setup) {
     let store = setup.store().await;
-    let (registry, _) = store.counted_registry(CacheConfig { mode: CacheMode::Sync, ttl: FOREVER }).await;
+    let (registry, _) = store.counted_registry(CacheConfig::new(CacheMode::Sync, FOREVER)).await;
     or_fail("a refresh", registry.refresh().await);
     let mut rounds = Rounds::new("writers of one process, and its cache", 12);
     while let Some(round) = rounds.next() {

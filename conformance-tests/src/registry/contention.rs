@@ -107,7 +107,7 @@ pub(crate) async fn one_kind_of_view_gets_the_name(setup: Setup) {
         let (outcomes, _) = race(racers).await;
         rounds.saw(rivals.conflicts() > before);
         let mut there = Vec::new();
-        for kind in Kind::VIEWS {
+        for &kind in Kind::VIEWS {
             if rivals.of(round).get(kind, "p", &name, Freshness::Stored).await.is_ok() {
                 there.push(kind);
             }

@@ -73,7 +73,7 @@ async fn reads(property: &str, registry: &Registry, kind: Kind, project: &str, n
 pub(crate) async fn every_kind_is_applied_read_listed_and_deleted(setup: Setup) {
     let store = setup.store().await;
     let (registry, other) = (store.registry().await, store.registry().await);
-    for kind in Kind::ALL {
+    for &kind in Kind::ALL {
         let project = format!("project of {}", kind.plural());
         let project = project.as_str();
         let name = if kind == Kind::Project { project } else { "name" };
@@ -102,7 +102,8 @@ pub(crate) async fn an_unchanged_apply_writes_nothing(setup: Setup) {
     let store = setup.store().await;
     let handle = store.handle().await;
     let (registry, counted) = store.counted_registry(CacheConfig::default()).await;
-    let objects: Vec<Object> = Kind::ALL.map(|kind| applied(kind, project_or(kind, "name"), "note")).into();
+    let objects: Vec<Object> =
+        Kind::ALL.iter().copied().map(|kind| applied(kind, project_or(kind, "name"), "note")).collect();
     let apply_all = async |objects: Vec<Object>| {
         or_fail("an apply", registry.apply_all("p", objects, ApplyOptions::default()).await);
     };
@@ -260,7 +261,7 @@ pub(crate) async fn user_metadata_and_history_go_with_their_view(setup: Setup) {
     let store = setup.store().await;
     let handle = store.handle().await;
     let registry = store.registry().await;
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         for other in ["view", "View"] {
             for features in [&["a"][..], &["a", "b"], &["c"]] {
                 or_fail("an apply", registry.apply("p", view(kind, other, features)).await);

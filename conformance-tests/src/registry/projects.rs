@@ -11,9 +11,9 @@ use crate::sample::{applied, interval, view, view_name};
 /// A project with objects of all kinds, histories, intervals and user metadata.
 async fn make(registry: &Registry, project: &str) {
     let name = |kind: Kind| if kind == Kind::Project { project.to_owned() } else { view_name(kind) };
-    let objects: Vec<Object> = Kind::ALL.map(|kind| applied(kind, &name(kind), project)).into();
+    let objects: Vec<Object> = Kind::ALL.iter().copied().map(|kind| applied(kind, &name(kind), project)).collect();
     or_fail("an apply", registry.apply_all(project, objects, ApplyOptions::default()).await);
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         or_fail("an apply", registry.apply(project, view(kind, &name(kind), &["a", "b"])).await);
         let metadata = Some(Bytes::copy_from_slice(project.as_bytes()));
         or_fail("user metadata", registry.apply_user_metadata(kind, project, &name(kind), metadata).await);
@@ -44,7 +44,8 @@ pub(crate) async fn deleting_one_leaves_the_others_byte_for_byte(setup: Setup) {
         let deleter = if done % 2 == 0 { &other } else { &registry };
         or_fail("the deletion of a project", deleter.delete_project(project).await);
         before = not_of_project(&before, project);
-        let histories: Vec<(&str, String)> = Kind::VIEWS.map(|kind| (project, view_name(kind))).into();
+        let histories: Vec<(&str, String)> =
+            Kind::VIEWS.iter().copied().map(|kind| (project, view_name(kind))).collect();
         let histories: Vec<(&str, &str)> = histories.iter().map(|(project, view)| (*project, view.as_str())).collect();
         let property = format!("the deletion of project {project:?}: all of it, and nothing of another");
         assert_unchanged(&property, &before, &handle.everything(&histories).await);

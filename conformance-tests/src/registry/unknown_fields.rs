@@ -106,14 +106,14 @@ fn name_of(kind: Kind) -> &'static str {
 pub(crate) async fn they_survive_apply_get_and_list(setup: Setup) {
     let store = setup.store().await;
     let (registry, other) = (store.registry().await, store.registry().await);
-    for kind in Kind::ALL {
+    for &kind in Kind::ALL {
         let object = future(kind, name_of(kind), &["a"], "note", &PLACES);
         or_fail("an apply of unknown fields", registry.apply("p", object).await);
     }
     or_fail("a refresh", other.refresh().await);
     for registry in [&registry, &other] {
         for freshness in [Freshness::Stored, Freshness::Cached] {
-            for kind in Kind::ALL {
+            for &kind in Kind::ALL {
                 let object = get(registry, kind, name_of(kind), freshness).await;
                 assert_kept(&format!("a get, {freshness:?}"), &object, "note", &PLACES);
                 let list = registry.list(kind, Some("p"), &ListFilter::default(), freshness).await;
@@ -122,7 +122,7 @@ pub(crate) async fn they_survive_apply_get_and_list(setup: Setup) {
                 }
             }
             let proto = or_fail("the whole registry", registry.proto(freshness).await).into_bytes();
-            for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Infra) {
+            for kind in Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Infra) {
                 let object = Object::new(kind, wire::content(&proto, kind.registry_field()));
                 assert_kept("the whole registry as one message", &object, "note", &PLACES);
             }
@@ -163,7 +163,7 @@ pub(crate) async fn they_survive_materialization(setup: Setup) {
 pub(crate) async fn they_survive_being_applied_again(setup: Setup) {
     let store = setup.store().await;
     let (registry, counted) = store.counted_registry(CacheConfig::default()).await;
-    for kind in Kind::ALL {
+    for &kind in Kind::ALL {
         let name = name_of(kind);
         let apply = async |object: Object| or_fail("an apply", registry.apply("p", object).await);
         apply(future(kind, name, &["a"], "first", &PLACES)).await;
@@ -194,7 +194,7 @@ pub(crate) async fn they_survive_in_the_history(setup: Setup) {
     let store = setup.store().await;
     let (registry, other) = (store.registry().await, store.registry().await);
     let apply = async |object: Object| or_fail("an apply", registry.apply("p", object).await);
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let name = name_of(kind);
         apply(future(kind, name, &["a"], "first", &PLACES)).await;
         apply(future(kind, name, &["a", "b"], "second", &PLACES)).await;

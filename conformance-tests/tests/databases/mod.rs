@@ -61,7 +61,7 @@ pub(crate) async fn through_proxy(url: &str) -> (Proxy, String) {
 
 /// Few connections: the servers of a test machine have a hundred, and tests have many processes.
 pub(crate) fn pool() -> PoolConfig {
-    PoolConfig { size: 3, max_overflow: 0, ..PoolConfig::default() }
+    PoolConfig::new(3, 0)
 }
 
 /// A name that no other storage has.

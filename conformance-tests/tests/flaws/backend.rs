@@ -140,7 +140,7 @@ impl Handle {
     }
 
     async fn empty(&self) -> Result<()> {
-        for kind in Kind::ALL {
+        for &kind in Kind::ALL {
             for record in self.inner.read(&[Query::objects(kind, None)], &patience()).await?.remove(0) {
                 self.done(Vec::new(), vec![Write::DeleteProject { project: record.key.project().to_owned() }]).await?;
             }

@@ -163,7 +163,7 @@ pub(crate) struct Object {
 
 impl Object {
     pub(crate) fn backend(&self, mode: SchemaMode) -> Result<FileBackend> {
-        open_as(&self.url, ObjectStoreConfig { settings: self.settings.clone(), ..Default::default() }, mode)
+        open_as(&self.url, ObjectStoreConfig::new(self.settings.clone()), mode)
     }
 }
 
@@ -184,7 +184,7 @@ impl Storage for Object {
         let settings = self.settings.iter();
         let settings =
             settings.map(|(name, value)| (name.clone(), value.replace(&self.server.to_string(), &through))).collect();
-        let config = ObjectStoreConfig { settings, ..Default::default() };
+        let config = ObjectStoreConfig::new(settings);
         Ok(Some((Arc::new(open_as(&self.url, config, mode)?), Arc::new(proxy))))
     }
 
@@ -205,7 +205,7 @@ pub(crate) fn work() {
         let settings = std::env::var(SETTINGS).expect("the settings of the store");
         let settings = settings.lines().filter_map(|line| line.split_once('='));
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let config = ObjectStoreConfig { settings, ..Default::default() };
+        let config = ObjectStoreConfig::new(settings);
         Ok(Arc::new(open_as(&url, config, SchemaMode::Auto)?) as Arc<dyn Backend>)
     });
 }

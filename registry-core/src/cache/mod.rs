@@ -17,7 +17,7 @@ use crate::backend::{Backend, Key, Record, Write};
 use crate::config::CacheConfig;
 use crate::encoded::Object;
 use crate::error::{Error, Result};
-use crate::soundness::Unsound;
+use crate::soundness::UndecodableObjects;
 
 pub(crate) use contents::{Contents, Listed};
 
@@ -63,7 +63,7 @@ pub(crate) struct Cache {
     refreshes: Mutex<refresh::Refreshes>,
     /// The number of the last refresh that has ended.
     ended: watch::Sender<u64>,
-    unsound: Unsound,
+    unsound: UndecodableObjects,
 }
 
 impl Cache {
@@ -76,7 +76,7 @@ impl Cache {
             state: RwLock::default(),
             refreshes: Mutex::default(),
             ended: watch::Sender::new(0),
-            unsound: Unsound::default(),
+            unsound: UndecodableObjects::default(),
         })
     }
 
@@ -167,7 +167,7 @@ impl Cache {
     }
 
     /// The objects that were found not to be messages of their kind.
-    pub(crate) fn unsound(&self) -> &Unsound {
+    pub(crate) fn unsound(&self) -> &UndecodableObjects {
         &self.unsound
     }
 

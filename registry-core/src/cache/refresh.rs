@@ -143,7 +143,7 @@ impl Cache {
     /// Reads the storage, builds new contents without holding up readers, and puts them in the place of the old.
     async fn read_anew(&self) -> Result<()> {
         self.state_mut().meanwhile = Meanwhile::Writes(Vec::new());
-        let mut queries: Vec<Query> = Kind::ALL.into_iter().map(|kind| Query::objects(kind, None)).collect();
+        let mut queries: Vec<Query> = Kind::ALL.iter().copied().map(|kind| Query::objects(kind, None)).collect();
         queries.push(Query::Metadata { project: None });
         let began = Instant::now();
         let deadline = Deadline::after(READ_FOR);

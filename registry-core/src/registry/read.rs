@@ -94,7 +94,7 @@ impl Registry {
     /// # Errors
     /// `ViewNotFound`.
     pub async fn get_any_view(&self, project: &str, name: &str, freshness: Freshness) -> Result<Object> {
-        self.find(&Kind::VIEWS, project, name, freshness).await?.ok_or_else(|| Error::view_not_found(project, name))
+        self.find(Kind::VIEWS, project, name, freshness).await?.ok_or_else(|| Error::view_not_found(project, name))
     }
 
     /// The first of these kinds that has an object of this name.
@@ -174,7 +174,7 @@ impl Registry {
 
     /// The views of all four kinds in a project, kind after kind.
     pub async fn list_views(&self, project: &str, filter: &ListFilter, freshness: Freshness) -> Result<Vec<Object>> {
-        self.list_kinds(&Kind::VIEWS, Some(project), filter, freshness).await
+        self.list_kinds(Kind::VIEWS, Some(project), filter, freshness).await
     }
 
     async fn list_kinds(
@@ -326,7 +326,7 @@ impl Registry {
     /// All projects and their objects as one message (Feast: `proto`). As from Feast's server, it has neither
     /// infrastructure nor project metadata nor history. Objects are copied as they are stored, undecoded.
     pub async fn proto(&self, freshness: Freshness) -> Result<Encoded<core::Registry>> {
-        let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Infra).collect();
+        let kinds: Vec<Kind> = Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Infra).collect();
         let mut objects = self.list_kinds(&kinds, None, &ListFilter::default(), freshness).await?;
         objects.sort_by_key(|object| object.kind.registry_field());
         let mut message = Vec::with_capacity(objects.iter().map(|object| object.bytes.len() + 8).sum());

@@ -98,7 +98,7 @@ impl Registry {
     /// # Errors
     /// `ViewNotFound`.
     pub async fn delete_view(&self, project: &str, name: &str) -> Result<()> {
-        let queries = rules::fetch_for_delete(project, name, &Kind::VIEWS);
+        let queries = rules::fetch_for_delete(project, name, Kind::VIEWS);
         let delete = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| rules::delete_view(draft, ctx, project, name);
         self.transact(&queries, LockScope::Objects, delete).await.map(drop)
     }

@@ -16,7 +16,7 @@ pub(crate) fn fetch_for_apply(project: &str, objects: &[Object]) -> Result<Vec<Q
     for object in objects {
         let name = stored_name(object)?;
         if object.kind.is_view() {
-            keys.extend(Kind::VIEWS.map(|kind| Key::object(kind, project, &name)));
+            keys.extend(Kind::VIEWS.iter().copied().map(|kind| Key::object(kind, project, &name)));
             keys.extend(pin::pinned(object)?.map(|number| pin::key(project, &name, number)));
             histories.push(Query::Versions { project: project.to_owned(), view: name, latest_only: true });
         } else {

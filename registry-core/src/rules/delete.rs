@@ -29,7 +29,7 @@ pub(crate) fn delete(draft: &mut Draft<'_>, ctx: &Context<'_>, kind: Kind, proje
 /// Deletes a view, of whichever kind it is.
 pub(crate) fn delete_view(draft: &mut Draft<'_>, ctx: &Context<'_>, project: &str, name: &str) -> Result<()> {
     let mut is_there = false;
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         if draft.exists(&Key::object(kind, project, name))? {
             delete(draft, ctx, kind, project, name)?;
             is_there = true;

@@ -43,7 +43,10 @@ pub(crate) fn unresolved_views(project: &str, service: &Object) -> Result<Vec<Ke
         return Ok(Vec::new());
     }
     let views: BTreeSet<&str> = projections.iter().map(|projection| projection.feature_view_name.as_str()).collect();
-    Ok(views.into_iter().flat_map(|view| Kind::VIEWS.map(|kind| Key::object(kind, project, view))).collect())
+    Ok(views
+        .into_iter()
+        .flat_map(|view| Kind::VIEWS.iter().copied().map(move |kind| Key::object(kind, project, view)))
+        .collect())
 }
 
 /// The service with every projection complete. As in Feast, one that is complete in all its projections is taken as it
@@ -177,7 +180,7 @@ fn fields_of(kind: Kind) -> (u32, Option<u32>) {
 
 impl Source {
     fn find(draft: &mut Draft<'_>, project: &str, name: &str) -> Result<Option<Self>> {
-        for kind in Kind::VIEWS {
+        for &kind in Kind::VIEWS {
             if let Some(view) = readable(draft, kind, project, name)? {
                 return Ok(Some(Self::of(&view)?));
             }

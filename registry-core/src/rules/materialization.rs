@@ -18,7 +18,7 @@ const MATERIALIZED: [Kind; 2] = [Kind::FeatureView, Kind::StreamFeatureView];
 /// What [`apply_materialization`] needs to have read.
 pub(crate) fn fetch_for_materialization(project: &str, view: &str) -> Vec<Query> {
     let mut keys = project::fetch_for_project(project);
-    keys.extend(Kind::VIEWS.map(|kind| Key::object(kind, project, view)));
+    keys.extend(Kind::VIEWS.iter().copied().map(|kind| Key::object(kind, project, view)));
     vec![Query::Keys(keys)]
 }
 
@@ -82,7 +82,7 @@ fn change_meta(
             return project::touch(draft, ctx, project);
         }
     }
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         if draft.exists(&Key::object(kind, project, name))? {
             return Err(Error::invalid(format!(
                 "`{name}` of project `{project}` is a {kind}, which is not materialized"

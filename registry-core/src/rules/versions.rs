@@ -20,11 +20,21 @@ use crate::rules::replace::{replace, replacement};
 use crate::rules::stored::unreadable;
 use crate::wire;
 
-/// How objects are applied.
+/// How objects are applied. Made with `default()`, and changed by the `with_` methods.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ApplyOptions {
     /// Records a view whose schema changed as a new version and leaves the active one as it is (Feast: `no_promote`).
     pub no_promote: bool,
+}
+
+impl ApplyOptions {
+    /// The same with this for [`no_promote`](Self::no_promote).
+    #[must_use]
+    pub const fn with_no_promote(mut self, no_promote: bool) -> Self {
+        self.no_promote = no_promote;
+        self
+    }
 }
 
 /// The field of a view's spec that lists its entities; on demand views need none.
@@ -41,7 +51,7 @@ pub(crate) fn apply_view(
     options: ApplyOptions,
 ) -> Result<()> {
     let name = view.name()?;
-    for other in Kind::VIEWS.into_iter().filter(|kind| *kind != view.kind) {
+    for other in Kind::VIEWS.iter().copied().filter(|kind| *kind != view.kind) {
         if draft.exists(&Key::object(other, project, &name))? {
             return Err(Error::new(
                 ErrorKind::ConflictingFeatureViewNames,

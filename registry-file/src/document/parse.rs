@@ -47,7 +47,7 @@ struct Parts {
 
 impl Parts {
     fn take(&mut self, file: &Bytes, found: wire::Field<'_>) -> Result<()> {
-        let kind = Kind::ALL.into_iter().find(|kind| kind.registry_field() == found.number);
+        let kind = Kind::ALL.iter().copied().find(|kind| kind.registry_field() == found.number);
         let is_known = kind.is_some()
             || matches!(
                 found.number,
@@ -262,7 +262,7 @@ fn key_of(extra: &Extra) -> Option<Key> {
         field::VERSION_HISTORY => Key::Version { project, view: name, number: extra.number },
         field::PROJECT_METADATA => Key::Metadata { project, name },
         number => {
-            let kind = Kind::ALL.into_iter().find(|kind| kind.registry_field() == number)?;
+            let kind = Kind::ALL.iter().copied().find(|kind| kind.registry_field() == number)?;
             match extra.table() {
                 Table::UserMetadata => Key::UserMetadata { kind, project, view: name },
                 _ => Key::Object { kind, project, name },

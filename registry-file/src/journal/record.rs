@@ -132,7 +132,7 @@ impl ChangeRecord {
     fn into_change(self) -> Result<Change> {
         let Self { field, number, was_there, is_there, .. } = self;
         let kind = || {
-            let kind = Kind::ALL.into_iter().find(|kind| kind.registry_field() == field);
+            let kind = Kind::ALL.iter().copied().find(|kind| kind.registry_field() == field);
             kind.ok_or_else(|| strange("a kind that is known"))
         };
         let (of, project, name) = (self.of(), self.project, self.name);

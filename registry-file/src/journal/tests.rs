@@ -141,16 +141,16 @@ fn a_process_knows_its_last_write_however_many_others_wrote() {
         journal.prune(&Retention::default(), 0, &at(NOW + HOUR));
     }
     let journal = read_back(&journal);
-    assert_eq!(journal.tells_of(&writer(0), 7, &base), Told::Done);
-    assert_eq!(journal.tells_of(&writer(0), 8, &base), Told::NotDone);
-    assert_eq!(journal.tells_of(&writer(9999), 1, &base), Told::NotDone);
+    assert_eq!(journal.tells_of(&writer(0), 7, &base), WriteStatus::Done);
+    assert_eq!(journal.tells_of(&writer(0), 8, &base), WriteStatus::NotDone);
+    assert_eq!(journal.tells_of(&writer(9999), 1, &base), WriteStatus::NotDone);
     // A file that does not go on from the one that a write was made from tells nothing.
     let mut other = Journal::default();
-    assert_eq!(other.tells_of(&writer(0), 8, &journal), Told::Nothing);
+    assert_eq!(other.tells_of(&writer(0), 8, &journal), WriteStatus::Nothing);
     other.sign(&writer(1), 1, &at(NOW));
-    assert_eq!(other.tells_of(&writer(0), 8, &journal), Told::Nothing);
+    assert_eq!(other.tells_of(&writer(0), 8, &journal), WriteStatus::Nothing);
     // One that this library has not written before has nothing to go on from.
-    assert_eq!(other.tells_of(&writer(0), 1, &base), Told::NotDone);
+    assert_eq!(other.tells_of(&writer(0), 1, &base), WriteStatus::NotDone);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn writers_of_days_ago_are_forgotten_but_not_the_last() {
     // A clock that is wrong by years does not make a process forget itself.
     journal.prune(&Retention::default(), 0, &at(NOW + 100_000 * HOUR));
     assert_eq!(journal.writers.len(), WRITERS_KEPT);
-    assert_eq!(journal.tells_of(&999_u128.to_be_bytes(), 1, &Journal::default()), Told::Done);
+    assert_eq!(journal.tells_of(&999_u128.to_be_bytes(), 1, &Journal::default()), WriteStatus::Done);
     for number in 0..5000_u128 {
         journal.sign(&number.to_be_bytes(), 2, &at(NOW + 100_000 * HOUR));
     }

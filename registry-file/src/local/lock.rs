@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 const OPENINGS: usize = 10;
 
 /// What a try for the lock came to.
-enum Tried {
+enum LockAttempt {
     Locked(Arc<File>),
     /// Another one has it.
     Held,
@@ -44,9 +44,9 @@ impl LocalFile {
         loop {
             let makes_room = is_first && !deadline.is_over();
             let wait = match self.blocking(move |this| this.try_lock(makes_room, pause)).await?? {
-                Tried::Locked(lock) => return Ok(Some(Box::new(lock))),
-                Tried::Held => pause,
-                Tried::Awaited(wait) => wait,
+                LockAttempt::Locked(lock) => return Ok(Some(Box::new(lock))),
+                LockAttempt::Held => pause,
+                LockAttempt::Awaited(wait) => wait,
             };
             deadline.check(&what)?;
             // What is over ends the pause; then the lock is tried for once more.
@@ -58,14 +58,14 @@ impl LocalFile {
         }
     }
 
-    fn try_lock(&self, makes_room: bool, pause: Duration) -> Result<Tried> {
+    fn try_lock(&self, makes_room: bool, pause: Duration) -> Result<LockAttempt> {
         self.make_folder()?;
         let target = self.target()?;
         let path = beside(&target, ".lock");
         let (lock, metadata) = self.open_lock(&path, &target)?;
         let is_plain = is_plain(&metadata);
         if makes_room && is_plain && metadata.len() > 0 {
-            return Ok(Tried::Awaited(2 * Duration::from_millis(metadata.len())));
+            return Ok(LockAttempt::Awaited(2 * Duration::from_millis(metadata.len())));
         }
         // Where the file cannot be written, to wait without saying so is all there is.
         let say = |milliseconds| {
@@ -77,18 +77,18 @@ impl LocalFile {
             Ok(()) => say(0),
             Err(TryLockError::WouldBlock) => {
                 say(pause.as_millis() as u64);
-                return Ok(Tried::Held);
+                return Ok(LockAttempt::Held);
             }
             Err(TryLockError::Error(error)) => return Err(self.error("locked", error)),
         }
         if !has_name(&lock, &path) {
             // Somebody has removed it: the next one would lock another file.
-            return Ok(Tried::Held);
+            return Ok(LockAttempt::Held);
         }
         self.make_durable(&target)?;
         let lock = Arc::new(lock);
         *locked(&self.shared.lock) = Arc::downgrade(&lock);
-        Ok(Tried::Locked(lock))
+        Ok(LockAttempt::Locked(lock))
     }
 
     fn open_lock(&self, path: &Path, target: &Path) -> Result<(File, fs::Metadata)> {

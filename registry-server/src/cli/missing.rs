@@ -25,7 +25,7 @@ pub(super) async fn explain(
 
 async fn hint(registry: &Registry, project: &str, kinds: &[Kind], name: &str) -> Result<Option<String>> {
     let mut names = Vec::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Project || kinds.contains(&Kind::Project)) {
+    for kind in Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Project || kinds.contains(&Kind::Project)) {
         let scope = (kind != Kind::Project).then_some(project);
         for object in registry.list(kind, scope, &ListFilter::default(), Freshness::Stored).await? {
             names.push((kind, object.name()?));

@@ -43,7 +43,7 @@ pub(super) async fn names(registry: &Registry) -> Result<Vec<String>> {
 /// How many objects of each kind a project has; kinds of which it has none are left out.
 pub(super) async fn counts(registry: &Registry, project: &str) -> Result<Vec<(Kind, usize)>> {
     let mut counts = Vec::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Project) {
+    for kind in Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Project) {
         let objects = registry.list(kind, Some(project), &ListFilter::default(), Freshness::Stored).await?;
         if !objects.is_empty() {
             counts.push((kind, objects.len()));

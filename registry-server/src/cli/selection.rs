@@ -56,7 +56,7 @@ pub(super) fn of_many() -> impl TypedValueParser<Value = Selection> {
 
 /// Every kind by its plural, and as [`Kind::from_str`](std::str::FromStr::from_str) reads it.
 fn kinds() -> impl Iterator<Item = PossibleValue> {
-    Kind::ALL.into_iter().map(|kind| {
+    Kind::ALL.iter().copied().map(|kind| {
         let words = [kind.plural().replace('_', " "), kind.label().to_owned()];
         let spellings =
             words.iter().flat_map(|words| [words.clone(), words.replace(' ', "-"), words.replace(' ', "_")]);

@@ -68,18 +68,15 @@ entity_key_serialization_version: 3
         RegistryConfig::new("postgresql://feast:pass@db:5432/feast?sslmode=require&connect_timeout=3".parse().unwrap());
     let replica = "postgresql+psycopg://feast:pass@replica:5432/feast?sslmode=require&connect_timeout=3";
     expected.read_url = Some(replica.parse().unwrap());
-    expected.cache = CacheConfig { mode: CacheMode::Thread, ttl: Duration::from_secs(60) };
+    expected.cache = CacheConfig::new(CacheMode::Thread, Duration::from_secs(60));
     expected.schema_mode = SchemaMode::Verify;
     expected.purge_feast_metadata = true;
-    expected.pool = PoolConfig {
-        size: 7,
-        max_overflow: 3,
-        pre_ping: true,
-        recycle: Some(Duration::from_secs(3600)),
-        echo: true,
-        timeout: Duration::from_millis(2500),
-        serializable: true,
-    };
+    expected.pool = PoolConfig::new(7, 3);
+    expected.pool.pre_ping = true;
+    expected.pool.recycle = Some(Duration::from_secs(3600));
+    expected.pool.echo = true;
+    expected.pool.timeout = Duration::from_millis(2500);
+    expected.pool.serializable = true;
     assert_eq!(config.registry, expected);
 }
 

@@ -62,7 +62,7 @@ impl Registry {
         let _permit = self.inner.admit_write()?;
         let call = self.write_call();
         let later = &self.inner.later;
-        let _turn = call.deadline.wait_for("earlier applies that wait for a commit", later.turn()).await?;
+        let _append = call.deadline.wait_for("earlier applies that wait for a commit", later.append_lock()).await?;
         if later.len() >= MOST {
             self.inner.settle(&call.deadline).await?;
         }

@@ -73,7 +73,7 @@ pub(in crate::registry) struct Later {
     is_any_lost: AtomicBool,
     state: Mutex<State>,
     /// An object is tried out after those that wait, and then waits itself: one after the other.
-    turn: tokio::sync::Mutex<()>,
+    append_lock: tokio::sync::Mutex<()>,
     /// The number of the last attempt that has ended.
     ended: watch::Sender<u64>,
 }
@@ -84,7 +84,7 @@ impl Default for Later {
             is_any: AtomicBool::new(false),
             is_any_lost: AtomicBool::new(false),
             state: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
+            append_lock: tokio::sync::Mutex::default(),
             ended: watch::Sender::new(0),
         }
     }
@@ -95,8 +95,8 @@ impl Later {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.turn.lock().await
+    pub(super) async fn append_lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.append_lock.lock().await
     }
 
     /// Whether anything waits.

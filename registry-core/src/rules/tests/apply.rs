@@ -11,12 +11,12 @@ fn change(kind: Kind) -> Json {
 }
 
 fn kinds_with_meta() -> impl Iterator<Item = Kind> {
-    Kind::ALL.into_iter().filter(|kind| kind.layout().meta.is_some())
+    Kind::ALL.iter().copied().filter(|kind| kind.layout().meta.is_some())
 }
 
 #[test]
 fn a_new_object_is_stored_as_it_is_and_with_its_project() {
-    check_rows(Kind::ALL, |kind| {
+    check_rows(Kind::ALL.iter().copied(), |kind| {
         let mut world = World::new();
         let commit = world.apply(&thing(kind)).map_err(|error| format!("{kind}: {error}"))?;
         let stored = world.stored(&thing(kind));
@@ -35,7 +35,7 @@ fn a_new_object_is_stored_as_it_is_and_with_its_project() {
 
 #[test]
 fn a_project_that_the_message_names_otherwise_is_replaced_by_the_one_it_is_applied_to() {
-    check_rows(Kind::ALL.into_iter().filter(|kind| kind.layout().project.is_some()), |kind| {
+    check_rows(Kind::ALL.iter().copied().filter(|kind| kind.layout().project.is_some()), |kind| {
         let elsewhere = object(kind, json!({ "project": "elsewhere" }), json!({}));
         let stored = World::with([elsewhere.clone()]).stored(&elsewhere).project().expect("well-formed");
         ensure(stored == PROJECT, || format!("{kind}: {stored}"))
@@ -94,7 +94,7 @@ fn an_object_without_a_meta_is_replaced_as_well() {
 
 #[test]
 fn an_unchanged_object_writes_nothing() {
-    check_rows(Kind::ALL, |kind| {
+    check_rows(Kind::ALL.iter().copied(), |kind| {
         let mut world = World::with([thing(kind)]);
         let commit = world.apply(&thing(kind)).map_err(|error| format!("{kind}: {error}"))?;
         ensure(commit.writes.is_empty(), || format!("{kind}: {:?}", written(&commit)))
@@ -144,7 +144,7 @@ fn same_in_other_words() -> Vec<Pair> {
     let mut rows = Vec::new();
     let reversed = json!({ "entities": ["car", "driver"], "entity_columns": integers(&["driver_id", "car_id"]) });
     let (one, two) = ("2001-01-01T00:00:00Z", "2002-02-02T00:00:00.5Z");
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         rows.push(spec_pair("entities in another order", kind, json!({}), reversed.clone()));
     }
     for kind in [FeatureView, StreamFeatureView, LabelView] {
@@ -191,7 +191,7 @@ fn same_in_other_words() -> Vec<Pair> {
     };
     let (there, back) = (projections(["trips", "cars"]), projections(["cars", "trips"]));
     rows.push(spec_pair("projections in another order", FeatureService, there, back));
-    for kind in Kind::ALL.into_iter().filter(|kind| kind.layout().tags.is_some()) {
+    for kind in Kind::ALL.iter().copied().filter(|kind| kind.layout().tags.is_some()) {
         let tags = object(kind, json!({ "tags": { "a": "1", "b": "2", "c": "3" } }), json!({}));
         let reversed = edit_spec(&tags, |spec| {
             *spec = reorder(spec, |fields| {
@@ -217,7 +217,7 @@ fn what_says_the_same_in_other_words_writes_nothing() {
 
 #[test]
 fn an_object_without_its_project_as_feasts_sql_registry_writes_them_is_unchanged() {
-    check_rows(Kind::ALL.into_iter().filter(|kind| kind.layout().project.is_some()), |kind| {
+    check_rows(Kind::ALL.iter().copied().filter(|kind| kind.layout().project.is_some()), |kind| {
         let mut world = World::with([thing(kind)]);
         let stored = world.stored(&thing(kind));
         let without = stored.with_spec_text(kind.layout().project.unwrap_or_default(), "").expect("well-formed");
@@ -319,10 +319,10 @@ fn changes() -> Vec<Pair> {
     for kind in [FeatureView, StreamFeatureView, OnDemandFeatureView] {
         rows.push(spec("that it is disabled", kind, json!({ "disabled": true })));
     }
-    for kind in Kind::ALL.into_iter().filter(|kind| kind.layout().tags.is_some()) {
+    for kind in Kind::ALL.iter().copied().filter(|kind| kind.layout().tags.is_some()) {
         rows.push(spec("the tags", kind, json!({ "tags": { "team": "other" } })));
     }
-    for kind in Kind::ALL {
+    for &kind in Kind::ALL {
         let with = |value| edit_spec(&thing(kind), |spec| spec.extend(unknown(1000, value)));
         rows.push(("the value of an unknown field", with("one"), with("two")));
         rows.push(("a new unknown field", thing(kind), with("one")));
@@ -353,7 +353,7 @@ fn a_change_is_written() {
 
 #[test]
 fn what_is_applied_expects_what_it_was_decided_from() {
-    check_rows(Kind::ALL, |kind| {
+    check_rows(Kind::ALL.iter().copied(), |kind| {
         let mut world = World::new();
         let commit = world.apply(&thing(kind)).expect("applied");
         let is_new = expected(&commit, &key_of(&thing(kind))) == Some(&Expected::Absent);

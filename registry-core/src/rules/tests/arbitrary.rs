@@ -182,7 +182,7 @@ pub(super) fn objects_of(kind: Kind) -> impl Strategy<Value = Object> {
 }
 
 pub(super) fn kinds() -> impl Strategy<Value = Kind> {
-    prop::sample::select(&Kind::ALL[..])
+    prop::sample::select(Kind::ALL)
 }
 
 /// Any object.

@@ -3,7 +3,7 @@
 use super::*;
 
 fn named_kinds() -> impl Iterator<Item = Kind> {
-    Kind::ALL.into_iter().filter(|kind| *kind != Kind::Project)
+    Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Project)
 }
 
 fn name_of(object: &Object) -> String {
@@ -19,7 +19,7 @@ fn everything() -> Vec<Object> {
         true => view(kind, kind.plural(), &["a"]),
         false => thing(kind),
     };
-    Kind::ALL.map(named).to_vec()
+    Kind::ALL.iter().copied().map(named).collect()
 }
 
 /// The names of the views of [`everything`], and one more.
@@ -27,7 +27,7 @@ const VIEWS: [&str; 5] = ["feature_views", "stream_feature_views", "on_demand_fe
 
 fn full_world() -> World {
     let mut world = World::with(everything());
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let metadata = Op::UserMetadata(kind, kind.plural().to_owned(), Some(Bytes::from_static(b"mine")));
         world.run(&metadata).expect("attached");
     }
@@ -70,9 +70,9 @@ fn deleting_what_is_not_there_is_not_found_by_its_kind() {
 
 #[test]
 fn a_view_is_deleted_by_its_own_kind_only_unless_any_kind_is_meant() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let mut world = World::with([view(kind, "trips", &["a"]), view(kind, "trips", &["a", "b"])]);
-        for other in Kind::VIEWS.into_iter().filter(|other| *other != kind) {
+        for other in Kind::VIEWS.iter().copied().filter(|other| *other != kind) {
             let deleted = world.run(&Op::Delete(other, "trips".to_owned()));
             assert_refused(deleted, ErrorKind::NotFound(other), &["trips"]);
         }
@@ -86,7 +86,7 @@ fn a_view_is_deleted_by_its_own_kind_only_unless_any_kind_is_meant() {
 
 #[test]
 fn a_view_that_comes_again_begins_at_version_0() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let mut world = World::with([view(kind, "trips", &["a"]), view(kind, "trips", &["a", "b"])]);
         world.run(&Op::DeleteView("trips".to_owned())).expect("deleted");
         world.apply(&view(kind, "trips", &["c"])).expect("applied");
@@ -101,7 +101,7 @@ fn deleting_a_view_of_any_kind_deletes_all_of_its_name() {
     let mut world = World::with([view(Kind::FeatureView, "trips", &["a"])]);
     world.plant_object(&view(Kind::LabelView, "trips", &["a"]));
     world.run(&Op::DeleteView("trips".to_owned())).expect("deleted");
-    assert!(Kind::VIEWS.into_iter().all(|kind| world.find(kind, "trips").is_none()));
+    assert!(Kind::VIEWS.iter().copied().all(|kind| world.find(kind, "trips").is_none()));
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn names(projection: &FeatureViewProjection) -> Vec<&str> {
 
 #[test]
 fn a_projection_without_features_has_all_of_its_views() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let projections = apply_over(&[trips(kind)], &service(json!([names_only(json!({}))]))).expect("applied");
         let [projection] = &projections[..] else { panic!("{kind}: one projection") };
         assert_eq!(names(projection), ["a", "b"], "{kind}");
@@ -50,7 +50,7 @@ fn a_projection_without_features_has_all_of_its_views() {
 
 #[test]
 fn a_projection_of_names_has_the_features_of_its_view_in_the_order_of_the_names() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         for wanted in [&["b", "a"][..], &["b"], &["a"]] {
             let columns: Json = wanted.iter().map(|name| json!({ "name": name })).collect();
             let named = names_only(json!({ "feature_columns": columns }));
@@ -74,7 +74,7 @@ fn a_feature_of_another_type_becomes_that_of_the_view_when_the_service_has_to_be
 
 #[test]
 fn a_projection_takes_its_source_from_the_view() {
-    check_rows(Kind::VIEWS, |kind| {
+    check_rows(Kind::VIEWS.iter().copied(), |kind| {
         let projections = apply_over(&[trips(kind)], &service(json!([names_only(json!({}))]))).expect("applied");
         let of = &projections[0];
         let source = of.batch_source.as_ref().map(|source| source.name.as_str());
@@ -100,7 +100,7 @@ fn the_source_of_a_label_view_is_the_batch_source_behind_a_push_source() {
 
 #[test]
 fn a_projection_says_whether_it_is_of_a_label_view() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let projections = apply_over(&[trips(kind)], &service(json!([names_only(json!({}))]))).expect("applied");
         let expected = if kind == Kind::LabelView { "labelView" } else { "featureView" };
         assert_eq!(projections[0].view_type, expected, "{kind}");
@@ -160,7 +160,7 @@ fn a_service_over_a_view_that_is_not_there_is_refused() {
 
 #[test]
 fn a_service_that_asks_for_a_feature_that_its_view_has_not_is_refused() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let columns = json!([{ "name": "a" }, { "name": "missing" }]);
         let incomplete = service(json!([names_only(json!({ "feature_columns": columns }))]));
         assert_refused(apply_over(&[trips(kind)], &incomplete), ErrorKind::InvalidArgument, &["trips:missing"]);

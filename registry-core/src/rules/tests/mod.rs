@@ -73,7 +73,7 @@ impl Op {
             Op::Apply(objects, _) => fetch_for_apply(project, objects)?,
             Op::Materialize(view, _) | Op::Unmaterialize(view, _) => fetch_for_materialization(project, view),
             Op::Delete(kind, name) => fetch_for_delete(project, name, &[*kind]),
-            Op::DeleteView(name) => fetch_for_delete(project, name, &Kind::VIEWS),
+            Op::DeleteView(name) => fetch_for_delete(project, name, Kind::VIEWS),
             Op::DeleteProject => vec![Query::Keys(vec![Key::project_object(project)])],
             Op::UserMetadata(kind, view, _) => fetch_for_user_metadata(*kind, project, view),
             Op::Adopt(identities) => {
@@ -241,9 +241,11 @@ impl World {
 
 fn dump(backend: &MemoryBackend, views: &[&str]) -> BTreeMap<Key, Bytes> {
     let mut queries = vec![Query::Metadata { project: None }];
-    queries.extend(Kind::ALL.map(|kind| Query::objects(kind, None)));
+    queries.extend(Kind::ALL.iter().copied().map(|kind| Query::objects(kind, None)));
     for view in views {
-        queries.push(Query::Keys(Kind::VIEWS.map(|kind| user_metadata_key(kind, PROJECT, view)).to_vec()));
+        queries.push(Query::Keys(
+            Kind::VIEWS.iter().copied().map(|kind| user_metadata_key(kind, PROJECT, view)).collect(),
+        ));
         let (project, view) = (PROJECT.to_owned(), (*view).to_owned());
         queries.push(Query::Versions { project, view, latest_only: false });
     }

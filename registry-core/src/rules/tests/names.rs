@@ -11,7 +11,7 @@ fn named(kind: Kind, name: &str) -> Object {
 }
 
 fn named_kinds() -> impl Iterator<Item = Kind> {
-    Kind::ALL.into_iter().filter(|kind| *kind != Kind::Infra)
+    Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Infra)
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn metadata_keys(commit: &Commit) -> Vec<&Key> {
 
 #[test]
 fn a_project_is_made_at_first_use_by_an_object_of_any_kind() {
-    check_rows(Kind::ALL.into_iter().filter(|kind| *kind != Kind::Project), |kind| {
+    check_rows(Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Project), |kind| {
         let mut world = World::new();
         let commit = world.apply(&thing(kind)).map_err(|error| format!("{kind}: {error}"))?;
         let project = project_of(&world, PROJECT);
@@ -37,7 +37,7 @@ fn a_project_is_made_at_first_use_by_an_object_of_any_kind() {
 #[test]
 fn a_project_that_is_there_stays_as_it_is_and_is_expected_to_be_there() {
     let described = object(Kind::Project, json!({ "description": "mine" }), json!({}));
-    check_rows(Kind::ALL.into_iter().filter(|kind| *kind != Kind::Project), |kind| {
+    check_rows(Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Project), |kind| {
         let mut world = World::with([described.clone()]);
         let (project, uuid) = (world.stored(&described), world.fact(Key::PROJECT_UUID));
         let commit = world.apply(&thing(kind)).map_err(|error| format!("{kind}: {error}"))?;
@@ -148,7 +148,8 @@ fn the_note_of_the_last_change_does_not_go_back_when_two_writers_race() {
 
 #[test]
 fn without_metadata_none_is_written_and_projects_are_made_all_the_same() {
-    let first_use = Kind::ALL.map(|kind| ("first use", Op::Apply(vec![thing(kind)], ApplyOptions::default())));
+    let first_use =
+        Kind::ALL.iter().copied().map(|kind| ("first use", Op::Apply(vec![thing(kind)], ApplyOptions::default())));
     check_rows(
         changes().into_iter().map(|change| (true, change)).chain(first_use.map(|first| (false, first))),
         |row| {
@@ -193,7 +194,7 @@ fn identities_and_projects_are_what_adoption_asks_for() {
 
 #[test]
 fn users_attach_bytes_to_views_replace_them_and_take_them_away() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let mut world = World::with([view(kind, "trips", &["a"])]);
         let trips = world.stored(&view(kind, "trips", &["a"]));
         let key = user_metadata_key(kind, PROJECT, "trips");
@@ -223,8 +224,8 @@ fn what_users_attached_stays_when_the_view_is_applied_and_materialized() {
 
 #[test]
 fn nothing_is_attached_to_a_view_that_is_not_there() {
-    for kind in Kind::VIEWS {
-        let other = Kind::VIEWS.into_iter().find(|other| *other != kind).expect("another kind");
+    for &kind in Kind::VIEWS {
+        let other = Kind::VIEWS.iter().copied().find(|other| *other != kind).expect("another kind");
         let mut world = World::with([view(other, "trips", &["a"])]);
         for bytes in [Some(Bytes::from_static(b"mine")), None] {
             let attached = world.run(&Op::UserMetadata(kind, "trips".to_owned(), bytes));

@@ -162,7 +162,7 @@ proptest! {
     /// The versions of a view are numbered without a gap, and the latest is as many as its schema changed.
     #[test]
     fn versions_have_consecutive_numbers(
-        views in prop::sample::select(&Kind::VIEWS[..]).prop_flat_map(|kind| vec(objects_of(kind), 1..5)),
+        views in prop::sample::select(Kind::VIEWS).prop_flat_map(|kind| vec(objects_of(kind), 1..5)),
     ) {
         let mut world = World::new();
         let mut changes = 0;

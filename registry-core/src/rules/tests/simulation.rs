@@ -24,7 +24,7 @@ fn names() -> impl Strategy<Value = String> {
 /// A view of any kind in one of few forms, so that writers often mean the same one and often the same form of it.
 fn views() -> impl Strategy<Value = Object> {
     let forms = prop::sample::select(vec![&["a"][..], &["a", "b"], &["a", "b", "c"]]);
-    let kinds = prop_oneof![3 => Just(Kind::FeatureView), 1 => prop::sample::select(&Kind::VIEWS[..])];
+    let kinds = prop_oneof![3 => Just(Kind::FeatureView), 1 => prop::sample::select(Kind::VIEWS)];
     let version = prop_oneof![4 => Just(""), 1 => prop::sample::select(vec!["v0", "v1", "v5"])];
     let seen = vec(0..4_i64, 0..3);
     (kinds, names(), forms, prop::bool::ANY, version, seen).prop_map(
@@ -51,7 +51,7 @@ fn ops() -> impl Strategy<Value = Op> {
     let any = prop_oneof![6 => views(), 1 => service, 1 => entity, 1 => project];
     let apply = (vec(any, 1..3), prop::bool::weighted(0.2))
         .prop_map(|(objects, no_promote)| Op::Apply(objects, ApplyOptions { no_promote }));
-    let kinds = || prop::sample::select(&Kind::VIEWS[..]);
+    let kinds = || prop::sample::select(Kind::VIEWS);
     let metadata = prop::option::of(prop::sample::select(vec![Bytes::from_static(b"1"), Bytes::from_static(b"2")]));
     prop_oneof![
         10 => apply,

@@ -27,7 +27,7 @@ fn damages(object: &Object) -> Vec<(&'static str, Object, bool)> {
 
 #[test]
 fn an_apply_replaces_what_cannot_be_decoded() {
-    check_rows(Kind::ALL, |kind| {
+    check_rows(Kind::ALL.iter().copied(), |kind| {
         let before = materialized_if_it_can_be(&thing(kind));
         for (what, damaged, _) in damages(&before) {
             let mut world = World::new();
@@ -48,7 +48,7 @@ fn materialized_if_it_can_be(object: &Object) -> Object {
 
 #[test]
 fn what_can_be_read_of_what_the_registry_kept_stays() {
-    for kind in Kind::ALL.into_iter().filter(|kind| kind.layout().meta.is_some()) {
+    for kind in Kind::ALL.iter().copied().filter(|kind| kind.layout().meta.is_some()) {
         let before = materialized_if_it_can_be(&thing(kind));
         for (what, damaged, is_legible) in damages(&before) {
             let mut world = World::new();
@@ -81,7 +81,7 @@ fn of_a_damaged_meta_the_parts_that_are_whole_stay() {
 
 #[test]
 fn a_view_that_cannot_be_decoded_is_replaced_by_a_new_version() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         for no_promote in [false, true] {
             let mut world = World::with([view(kind, "trips", &["a"])]);
             world.plant(Key::object(kind, PROJECT, "trips"), vec![0xff; 9]);

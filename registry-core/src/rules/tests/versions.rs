@@ -24,7 +24,7 @@ fn three(kind: Kind) -> (World, [Object; 3]) {
 
 #[test]
 fn a_new_view_is_version_0_and_its_history_has_it_as_it_is_stored() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let mut world = World::new();
         let trips = view(kind, "trips", &["a"]);
         let commit = world.apply(&trips).expect("applied");
@@ -44,7 +44,7 @@ fn a_new_view_is_version_0_and_its_history_has_it_as_it_is_stored() {
 
 #[test]
 fn each_change_of_the_schema_adds_one_version() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let (world, views) = three(kind);
         let versions = world.versions("trips");
         assert_eq!(world.version_numbers("trips"), [0, 1, 2], "{kind}");
@@ -206,7 +206,7 @@ fn a_function_that_was_pickled_anew_does_not_hinder_pinning() {
 #[test]
 fn a_view_cannot_go_back_to_a_version_of_another_kind() {
     for kind in NUMBERED {
-        for other in Kind::VIEWS.into_iter().filter(|other| *other != kind) {
+        for other in Kind::VIEWS.iter().copied().filter(|other| *other != kind) {
             let mut world = World::with([view(other, "trips", &["a"])]);
             let history = world.value(version_key(PROJECT, "trips", 0)).expect("v0");
             world.run(&Op::DeleteView("trips".to_owned())).expect("deleted");
@@ -219,7 +219,7 @@ fn a_view_cannot_go_back_to_a_version_of_another_kind() {
 
 #[test]
 fn a_view_that_is_not_promoted_leaves_the_active_one_and_is_recorded_once() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let (mut world, [.., latest]) = three(kind);
         let active = world.stored(&latest);
         let next = view(kind, "trips", &["x"]);
@@ -252,7 +252,7 @@ fn a_version_that_was_not_promoted_is_promoted_by_pinning_it() {
 
 #[test]
 fn not_promoting_makes_no_difference_to_a_new_view_and_to_one_with_the_same_schema() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let mut world = World::new();
         let trips = view(kind, "trips", &["a"]);
         world.apply_unpromoted(std::slice::from_ref(&trips)).expect("applied");
@@ -269,7 +269,7 @@ fn not_promoting_makes_no_difference_to_a_new_view_and_to_one_with_the_same_sche
 
 #[test]
 fn one_apply_may_hold_the_same_view_twice_without_promoting_it() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let (mut world, [.., latest]) = three(kind);
         let active = world.stored(&latest);
         let next = view(kind, "trips", &["x"]);
@@ -281,7 +281,7 @@ fn one_apply_may_hold_the_same_view_twice_without_promoting_it() {
 
 #[test]
 fn each_change_within_one_apply_is_a_version() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let (mut world, [.., latest]) = three(kind);
         world.apply_all(&[view(kind, "trips", &["x"]), view(kind, "trips", &["y"])]).expect("applied");
         let versions = world.versions("trips");
@@ -294,8 +294,8 @@ fn each_change_within_one_apply_is_a_version() {
 
 #[test]
 fn a_version_of_another_kind_with_the_same_features_is_not_the_same_version() {
-    for kind in Kind::VIEWS {
-        for other in Kind::VIEWS.into_iter().filter(|other| *other != kind) {
+    for &kind in Kind::VIEWS {
+        for other in Kind::VIEWS.iter().copied().filter(|other| *other != kind) {
             // As it is when another program left a history behind.
             let world = World::with([view(other, "trips", &["x"])]);
             let history = world.value(version_key(PROJECT, "trips", 0)).expect("v0");
@@ -310,7 +310,7 @@ fn a_version_of_another_kind_with_the_same_features_is_not_the_same_version() {
 
 #[test]
 fn a_view_from_before_there_were_versions_becomes_version_0_when_its_schema_changes() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let mut world = World::new();
         let old = view(kind, "trips", &["a"]);
         world.plant_object(&old);
@@ -324,7 +324,7 @@ fn a_view_from_before_there_were_versions_becomes_version_0_when_its_schema_chan
 
 #[test]
 fn a_history_that_outlived_its_view_goes_on_counting() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let (mut world, [.., latest]) = three(kind);
         let history: Vec<_> = (0..3).map(|number| version_key(PROJECT, "trips", number)).collect();
         let records: Vec<_> = history.iter().map(|key| world.value(key.clone()).expect("a version")).collect();
@@ -415,7 +415,7 @@ fn the_history_of_one_view_is_not_that_of_another() {
 
 #[test]
 fn a_view_has_entities_or_the_placeholder_for_none_but_for_an_on_demand_view() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let without = edit_spec(&thing(kind), |spec| {
             const ON_DEMAND_ENTITIES: u32 = 13;
             let entities = if kind == Kind::OnDemandFeatureView { ON_DEMAND_ENTITIES } else { 3 };

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_name_is_taken_by_one_view_of_a_project_whatever_its_kind() {
-    let pairs = Kind::VIEWS.into_iter().flat_map(|one| Kind::VIEWS.map(|other| (one, other)));
+    let pairs = Kind::VIEWS.iter().copied().flat_map(|one| Kind::VIEWS.iter().copied().map(move |other| (one, other)));
     check_rows(pairs.filter(|(one, other)| one != other), |(first, second)| {
         let mut world = World::with([view(first, "trips", &["a"])]);
         let before = world.dump(&["trips"]);
@@ -31,11 +31,13 @@ fn a_name_is_free_in_another_project_in_another_case_for_other_kinds_and_when_it
 /// Of two racing creators the second then decides anew, and is refused.
 #[test]
 fn a_view_expects_that_no_view_of_another_kind_has_its_name() {
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let mut world = World::new();
         let created = world.apply(&view(kind, "trips", &["a"])).expect("applied");
         let changed = world.apply(&view(kind, "trips", &["b"])).expect("applied");
-        for (commit, other) in [created, changed].iter().flat_map(|commit| Kind::VIEWS.map(|other| (commit, other))) {
+        for (commit, other) in
+            [created, changed].iter().flat_map(|commit| Kind::VIEWS.iter().copied().map(move |other| (commit, other)))
+        {
             if other != kind {
                 let rests_on = expected(commit, &Key::object(other, PROJECT, "trips"));
                 assert_eq!(rests_on, Some(&Expected::Absent), "{kind} against {other}");
@@ -78,7 +80,7 @@ fn rows() -> Vec<Row> {
         merge(&mut feature, &change);
         json!({ "features": [feature, { "name": "b", "value_type": "INT64" }] })
     };
-    for kind in Kind::VIEWS {
+    for &kind in Kind::VIEWS {
         let mut all = |what, new, is_new_version| rows.push(row(what, kind, new, is_new_version));
         all("nothing", json!({}), false);
         all("one feature more", json!({ "features": integers(&["a", "b", "c"]) }), true);
