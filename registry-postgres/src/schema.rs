@@ -7,8 +7,9 @@ use crate::error::Failure;
 use crate::locks;
 use crate::session::{Session, plain};
 
-/// How long a removal of the tables waits for their lock, in milliseconds.
-const LOCKS_WITHIN_MS: i64 = 1000;
+/// How long a removal of the tables waits for a lock, in milliseconds. Who waits for a table has all who come after it wait,
+/// readers too; and a reader may hold one table and wait for the next, which this has already.
+const LOCKS_WITHIN_MS: i64 = 100;
 
 /// The names of the tables that are missing from the schemas that the session works in, Feast's and the journal's. A journal
 /// further down in the search path, which is not beside Feast's tables, is another registry's.
@@ -34,7 +35,7 @@ pub(crate) async fn missing(session: &Session<'_>) -> Result<Vec<&'static str>, 
 /// The statements that make all tables that are not there, within a transaction that has locked the registry.
 pub(crate) fn create(with_journal: bool) -> Vec<Statement> {
     let mut tables = sql::tables();
-    tables.extend(with_journal.then(sql::journal::table));
+    tables.extend(with_journal.then(|| sql::journal::table(Dialect::PostgreSql)));
     tables.iter().flat_map(|table| sql::create_table(Dialect::PostgreSql, table, "")).map(plain).collect()
 }
 
@@ -49,7 +50,6 @@ pub(crate) async fn remove_if_empty(session: &Session<'_>, timeout: i64) -> Resu
     if has_project(session.run_all(std::slice::from_ref(&exists)).await?.last()) {
         return Ok(false);
     }
-    // Who waits for the table has all who come after it wait, readers too.
     let timeout = timeout.min(LOCKS_WITHIN_MS);
     // Nobody writes while this looks and removes, Feast's own registry included. A database without such locks keeps its
     // tables: a removal is no part of what SERIALIZABLE keeps apart.
@@ -65,18 +65,24 @@ pub(crate) async fn remove_if_empty(session: &Session<'_>, timeout: i64) -> Resu
                 tracing::info!(%error, "the tables stay: this database cannot lock them");
                 Ok(false)
             }
-            // The lock was not had in time: the next attempt makes room for those who wait first.
-            Err(Failure::Final(error)) if error.kind() == ErrorKind::Unavailable => Err(Failure::Serialization(error)),
-            looked => looked.map(|_| false),
+            looked => looked.map(|_| false).map_err(makes_room),
         };
     }
     let tables: Vec<&str> = sql::tables().iter().map(|table| table.name).collect();
     let drop_all = plain(format!("DROP TABLE IF EXISTS {}", tables.join(", ")));
-    session.run_all(&[drop_all, plain("COMMIT")]).await?;
+    session.run_all(&[drop_all, plain("COMMIT")]).await.map_err(makes_room)?;
     tracing::info!(
         location = session.location,
         "no project is left, so the registry's tables were dropped, and the rights on them with them; {JOURNAL} stays. The \
          next write makes them again"
     );
     Ok(true)
+}
+
+/// A lock that was not to be had in time is tried for again, after those who wait.
+fn makes_room(failure: Failure) -> Failure {
+    match failure {
+        Failure::Final(error) if error.kind() == ErrorKind::Unavailable => Failure::Serialization(error),
+        failure => failure,
+    }
 }

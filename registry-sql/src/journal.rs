@@ -1,6 +1,6 @@
 //! The journal as a table: one row for each change, written in the transaction of its commit.
 //!
-//! The first row of a commit (`change_number` 0) holds its identity. The primary key lets no second commit of that identity
+//! The first row of a commit (`change_number` 0) holds its identity. A unique index lets no second commit of that identity
 //! in, whatever became of the first; that is what makes a commit happen once. Where the fate of a commit must be known and
 //! its transaction may still be under way, a row of [`fence`] takes the identity for itself: from then on the commit can no
 //! longer take place.
@@ -22,7 +22,7 @@ use crate::attempts::Found;
 use crate::dialect::Builder;
 use crate::read::{FACT_VALUE, NUMBER, Place, VIEW};
 use crate::tables::{
-    Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS,
+    Column, ColumnType, Index, JOURNAL, JOURNAL_HEAD, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS,
 };
 use crate::write::write_one;
 use crate::{self as sql, Dialect, Statement, Value};
@@ -34,6 +34,8 @@ const NUMBERS_PER_TABLE: i64 = 1 << 31;
 
 /// The index of revisions.
 const INDEX: &str = "idx_feast_registry_journal_revision";
+/// In SQLite, that of identities.
+const ID_INDEX: &str = "idx_feast_registry_journal_commit_id";
 
 /// The target of a row that is no change: of a commit that changed nothing, or that only has its identity here.
 const NOTHING: &str = "nothing";
@@ -66,17 +68,24 @@ const fn column(name: &'static str, column_type: ColumnType, is_key: bool, is_nu
     Column { name, column_type, is_key, is_nullable }
 }
 
-/// The table of the journal. Feast knows nothing of it, and it is not removed with Feast's tables: it says what became of
+/// The table of the journal. In SQLite, whose writers queue, revisions are known when a row is written, so the rows lie in
+/// their order and there is one entry of an index for each commit; elsewhere they lie by the identity. Feast knows nothing of it, and it is not removed with Feast's tables: it says what became of
 /// the last commits, the removal of the last project among them.
-pub fn table() -> Table {
+pub fn table(dialect: Dialect) -> Table {
     let optional = |name, column_type| column(name, column_type, false, true);
     let required = |name, column_type| column(name, column_type, false, false);
+    let is_clustered = dialect == Dialect::Sqlite;
+    let id = column("commit_id", ColumnType::String(36), !is_clustered, false);
+    let change_number = column("change_number", ColumnType::BigInteger, true, false);
+    let revision = column("revision", ColumnType::BigInteger, is_clustered, false);
+    let [first, second, third] =
+        if is_clustered { [revision, change_number, id] } else { [id, change_number, revision] };
     Table {
         name: JOURNAL,
         columns: vec![
-            column("commit_id", ColumnType::String(36), true, false),
-            column("change_number", ColumnType::BigInteger, true, false),
-            required("revision", ColumnType::BigInteger),
+            first,
+            second,
+            third,
             // Microseconds since 1970 (UTC).
             required("committed_at", ColumnType::BigInteger),
             // Seconds since 1970 (UTC), by the clock of the database.
@@ -95,7 +104,12 @@ pub fn table() -> Table {
             optional("version_description", ColumnType::LongText),
             optional("version_id", ColumnType::String(36)),
         ],
-        index: Some((INDEX, "revision")),
+        index: Some(if is_clustered {
+            Index { name: ID_INDEX, column: "commit_id", unique_where: Some("change_number = 0") }
+        } else {
+            Index::new(INDEX, "revision")
+        }),
+        is_clustered,
     }
 }
 
@@ -108,9 +122,10 @@ pub fn tables(dialect: Dialect) -> Vec<Table> {
             column("revision", ColumnType::BigInteger, false, false),
         ],
         index: None,
+        is_clustered: false,
     };
     let has_head = dialect == Dialect::MySql;
-    [table()].into_iter().chain(has_head.then_some(head)).collect()
+    [table(dialect)].into_iter().chain(has_head.then_some(head)).collect()
 }
 
 /// The statement that makes the row of [`JOURNAL_HEAD`], unless it is there. It goes on from the journal's last revision.
@@ -160,7 +175,7 @@ const IMAGES: &str = "value_before, value_after";
 const VERSION_COLUMNS: &str = ", version_type, version_created, version_description, version_id";
 
 /// The statements that write a commit together with its journal, in their order. The first one inserts the commit's identity:
-/// it fails with a violation of the journal's primary key if the commit has taken place, or was fenced off.
+/// it fails with a violation of a unique index of the journal's if the commit has taken place, or was fenced off.
 ///
 /// `absent` are keys of which nothing is stored, see [`sql::writes_beside`].
 ///
@@ -450,7 +465,7 @@ pub fn found(revision: i64, target: &str) -> Found {
 }
 
 /// The statement that takes the identity of a commit, so that it can no longer take place. It fails with a violation of the
-/// journal's primary key if the commit has taken place, and waits while its transaction is under way.
+/// unique index of the journal's if the commit has taken place, and waits while its transaction is under way.
 pub fn fence(dialect: Dialect, commit: &Commit, revisions: Revisions) -> Statement {
     Rows { dialect, commit, revisions }.scope(0, FENCE, None, None)
 }

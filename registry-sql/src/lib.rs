@@ -28,8 +28,8 @@ pub use dialect::{Dialect, Statement, Value};
 pub use read::{Read, Row, keys_of, keys_to_lock};
 pub use state::{JournalState, Pruning};
 pub use tables::{
-    Column, ColumnType, JOURNAL, JOURNAL_HEAD, METADATA, NAME, ObjectTable, PROJECT, Table, UPDATED, USER_METADATA,
-    VERSIONS, create_table, object_table, tables,
+    Column, ColumnType, Index, JOURNAL, JOURNAL_HEAD, METADATA, NAME, ObjectTable, PROJECT, Table, UPDATED,
+    USER_METADATA, VERSIONS, create_table, object_table, tables,
 };
 pub(crate) use write::decode_version;
 pub use write::{absent, writes, writes_beside};

@@ -40,8 +40,29 @@ pub struct Table {
     pub name: &'static str,
     /// Its columns, in order.
     pub columns: Vec<Column>,
-    /// Its index besides the primary key, and the column that this is on: `project_id` in all of Feast's tables.
-    pub index: Option<(&'static str, &'static str)>,
+    /// Its index besides the primary key.
+    pub index: Option<Index>,
+    /// Whether SQLite keeps the rows themselves in the order of the primary key (`WITHOUT ROWID`), instead of an index of
+    /// them.
+    pub is_clustered: bool,
+}
+
+/// An index of a table besides its primary key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Index {
+    /// Its name.
+    pub name: &'static str,
+    /// The column that it is on: `project_id` in all of Feast's tables.
+    pub column: &'static str,
+    /// If it is of some rows alone, which: among them, a value occurs once.
+    pub unique_where: Option<&'static str>,
+}
+
+impl Index {
+    /// An index of all rows.
+    pub const fn new(name: &'static str, column: &'static str) -> Self {
+        Self { name, column, unique_where: None }
+    }
 }
 
 /// Where the objects of a kind are.
@@ -122,7 +143,8 @@ pub fn tables() -> Vec<Table> {
             optional("description", ColumnType::Text),
             required("version_id", ColumnType::String(36)),
         ],
-        index: Some(("idx_fv_version_history_project_id", PROJECT)),
+        index: Some(Index::new("idx_fv_version_history_project_id", PROJECT)),
+        is_clustered: false,
     });
     tables.push(Table {
         name: METADATA,
@@ -132,7 +154,8 @@ pub fn tables() -> Vec<Table> {
             required("metadata_value", ColumnType::Text),
             required(UPDATED, ColumnType::BigInteger),
         ],
-        index: Some(("idx_feast_metadata_project_id", PROJECT)),
+        index: Some(Index::new("idx_feast_metadata_project_id", PROJECT)),
+        is_clustered: false,
     });
     tables
 }
@@ -167,7 +190,7 @@ fn table_of(kind: Kind) -> Table {
         Kind::Permission => "idx_permissions_project_id",
         Kind::Infra => "idx_managed_infra_project_id",
     };
-    Table { name: table, columns, index: Some((index, PROJECT)) }
+    Table { name: table, columns, index: Some(Index::new(index, PROJECT)), is_clustered: false }
 }
 
 /// The statements that make a table as SQLAlchemy does for Feast, and its index, unless another process just did.
@@ -176,18 +199,21 @@ pub fn create_table(dialect: Dialect, table: &Table, options: &str) -> Vec<Strin
     let mut lines: Vec<String> = table.columns.iter().map(|column| column_line(dialect, column)).collect();
     let key: Vec<_> = table.columns.iter().filter(|column| column.is_key).map(|column| column.name).collect();
     lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
-    let Table { name, index, .. } = table;
+    let Table { name, index, is_clustered, .. } = table;
     let create =
         |lines: &[String]| format!("CREATE TABLE IF NOT EXISTS {name} (\n\t{}\n){options}", lines.join(", \n\t"));
     match dialect {
         Dialect::Sqlite | Dialect::PostgreSql => {
-            let create_index =
-                |(index, indexed): (&str, &str)| format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({indexed})");
-            [create(&lines)].into_iter().chain(index.map(create_index)).collect()
+            let create_index = |Index { name: index, column, unique_where }: Index| match unique_where {
+                None => format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({column})"),
+                Some(rows) => format!("CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {name} ({column}) WHERE {rows}"),
+            };
+            let clustered = if *is_clustered && dialect == Dialect::Sqlite { " WITHOUT ROWID" } else { "" };
+            [create(&lines) + clustered].into_iter().chain(index.map(create_index)).collect()
         }
         // It has no IF NOT EXISTS for indexes.
         Dialect::MySql => {
-            lines.extend(index.map(|(index, indexed)| format!("KEY {index} ({indexed})")));
+            lines.extend(index.map(|Index { name: index, column, .. }| format!("KEY {index} ({column})")));
             vec![create(&lines)]
         }
     }

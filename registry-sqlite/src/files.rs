@@ -1,18 +1,23 @@
 //! Whether the files of an open database are still the ones at their paths.
 //!
 //! SQLite writes into the files that it has open, whatever becomes of their names: into a file that was removed, or over
-//! which another was moved, it goes on writing what nobody will find again. So their devices and inodes are compared before a
-//! commit and before it is acknowledged. `registry-sqlite/tests/edges/replaced.rs` has the proof.
+//! which another was moved, it goes on writing what nobody will find again. So their devices and inodes are compared when a
+//! transaction has begun and before it is acknowledged. `registry-sqlite/tests/edges/replaced.rs` has the proof.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use feast_registry_core::ErrorKind;
 use rusqlite::{Connection, FileControl};
 
 use crate::connection::Location;
 use crate::error::Problem;
+
+/// For how long a reader relies on what another has seen.
+const READERS_TRUST_FOR: Duration = Duration::from_millis(10);
 
 /// The files of an open database.
 #[derive(Debug)]
@@ -22,6 +27,9 @@ pub(crate) struct Files {
     database: Vec<File>,
     /// The `-wal` and the `-shm`, once the database is open in WAL mode.
     wal: OnceLock<[File; 2]>,
+    opened: Instant,
+    /// How long after that a reader last found all of them in place, in microseconds.
+    found_by_reader: AtomicU64,
 }
 
 /// A file that is open.
@@ -45,14 +53,30 @@ type Identity = (u64, u64);
 #[cfg(not(unix))]
 type Identity = ();
 
-#[cfg(unix)]
+/// Only the inode is asked for. Linux (from 6.13 on) notes when somebody asks for the time of a file's last change, and gives
+/// the next change a time of its own then, so that each `fsync` had the inode to write as well: it took twice as long.
+#[cfg(target_os = "linux")]
 fn identity(path: &Path) -> Option<Identity> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
+        Ok(found) => Some((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino)),
+        // A kernel or a sandbox may not have this call.
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => portable_identity(path),
+        Err(_) => None,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+use portable_identity as identity;
+
+#[cfg(unix)]
+fn portable_identity(path: &Path) -> Option<Identity> {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 #[cfg(not(unix))]
-fn identity(path: &Path) -> Option<Identity> {
+fn portable_identity(path: &Path) -> Option<Identity> {
     std::fs::metadata(path).ok().map(drop)
 }
 
@@ -81,9 +105,13 @@ impl Files {
         let paths = if resolved == *configured { vec![resolved] } else { vec![resolved, configured.clone()] };
         let database: Option<Vec<File>> = paths.into_iter().map(File::at).collect();
         match database {
-            Some(database) if !has_moved(connection) => {
-                Ok(Some(Self { location: location.to_string(), database, wal: OnceLock::new() }))
-            }
+            Some(database) if !has_moved(connection) => Ok(Some(Self {
+                location: location.to_string(),
+                database,
+                wal: OnceLock::new(),
+                opened: Instant::now(),
+                found_by_reader: AtomicU64::new(0),
+            })),
             _ => Err(Problem::new(
                 ErrorKind::Unavailable,
                 format!("{location}: the file was removed or replaced while it was being opened; try again"),
@@ -111,6 +139,21 @@ impl Files {
             None => Ok(()),
             Some((file, change)) => Err(self.problem(file, change)),
         }
+    }
+
+    /// [`check`](Self::check) for a reader, who need not look if another one just did: what is read rests on nothing, and a
+    /// write that follows from it is checked itself.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn check_for_reader(&self) -> Result<(), Problem> {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let now = micros(self.opened.elapsed());
+        if now.saturating_sub(self.found_by_reader.load(Ordering::Relaxed)) >= micros(READERS_TRUST_FOR) {
+            self.check()?;
+            self.found_by_reader.store(now, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// [`check`](Self::check) for a connection that was opened just now.

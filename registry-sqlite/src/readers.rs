@@ -85,7 +85,7 @@ impl Readers {
     /// A connection on the file that the registry was opened with.
     fn connection(&self) -> Result<Connection, Problem> {
         if let Some(files) = &self.files {
-            files.check()?;
+            files.check_for_reader()?;
         }
         let idle = match &mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(idle) => idle.pop(),

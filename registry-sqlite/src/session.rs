@@ -76,20 +76,26 @@ impl Session {
 
     /// Does commits in the transaction that was begun, and ends it.
     ///
+    /// Where `each_alone`, one that fails by itself has no effect on the others; that costs a savepoint each.
+    ///
     /// # Errors
     /// What fails all of them: then nothing was done, unless the problem says that this is unknown.
-    pub(crate) fn commit(&mut self, commits: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
-        let outcomes = self.commit_all(commits);
+    pub(crate) fn commit(
+        &mut self,
+        commits: &[QueuedCommit],
+        each_alone: bool,
+    ) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
+        let outcomes = self.commit_all(commits, each_alone);
         self.end(outcomes)
     }
 
-    fn commit_all(&self, commits: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
+    fn commit_all(&self, commits: &[QueuedCommit], each_alone: bool) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         if commits.iter().any(|work| work.makes_tables) {
             schema::create_missing(&self.connection).map_err(|error| self.problem(error))?;
         }
         // Read when it is first needed, and counted from there.
         let mut next_revision = None;
-        commits.iter().map(|work| self.commit_one(work, commits.len() > 1, &mut next_revision)).collect()
+        commits.iter().map(|work| self.commit_one(work, each_alone, &mut next_revision)).collect()
     }
 
     /// Does one commit of a transaction. What only concerns this one is rolled back to where it began, and is its own outcome;
@@ -97,10 +103,10 @@ impl Session {
     fn commit_one(
         &self,
         work: &QueuedCommit,
-        is_among_others: bool,
+        is_alone: bool,
         next_revision: &mut Option<i64>,
     ) -> Result<Result<Outcome, Problem>, Problem> {
-        let savepoint = |statement| match is_among_others {
+        let savepoint = |statement| match is_alone {
             true => self.execute(statement),
             false => Ok(()),
         };
@@ -110,7 +116,7 @@ impl Session {
                 savepoint("RELEASE one")?;
                 Ok(Ok(outcome))
             }
-            Err(problem) if is_among_others && problem.is_of_one_commit() && !self.connection.is_autocommit() => {
+            Err(problem) if is_alone && problem.is_of_one_commit() && !self.connection.is_autocommit() => {
                 self.execute("ROLLBACK TO one")?;
                 self.execute("RELEASE one")?;
                 Ok(Err(problem))
@@ -154,8 +160,8 @@ impl Session {
     fn try_begin(&mut self) -> Result<(), Problem> {
         // A transaction that was left behind by a panic.
         self.roll_back();
-        self.check_files()?;
         if !self.is_wal {
+            self.check_files()?;
             connection::use_wal(&self.connection, &self.location)?;
             self.is_wal = true;
         }
@@ -164,19 +170,23 @@ impl Session {
         if let Some(files) = &self.files {
             files.note_wal();
         }
-        Ok(())
+        // The lock may have been waited for, so this is not asked before.
+        let checked = self.check_files();
+        if checked.is_err() {
+            self.roll_back();
+        }
+        checked
     }
 
-    /// Commits what was done, if it was and if the file is still there; else rolls it back.
+    /// Commits what was done, if it was; else rolls it back.
     fn end<T>(&mut self, done: Result<T, Problem>) -> Result<T, Problem> {
         let committed = done.and_then(|done| {
-            self.check_files()?;
             if self.files.is_some() {
                 self.foreign_commits = Some(self.count_foreign_commits()?);
             }
             let commit = self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
             commit.map_err(|error| Problem::of_commit(error, &self.location))?;
-            // It may have been removed or replaced since.
+            // The file may have been removed or replaced since the transaction began.
             self.check_files().map_err(Problem::unknown)?;
             Ok(done)
         });
@@ -274,7 +284,7 @@ mod tests {
 
     fn commit(session: &mut Session, work: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         session.begin(|| false).expect("nobody else has the lock");
-        session.commit(work)
+        session.commit(work, true)
     }
 
     #[test]

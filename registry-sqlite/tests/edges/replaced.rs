@@ -11,6 +11,8 @@ async fn is_refused(backend: &SqliteBackend, name: &str) {
     assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
     let text = refused.to_string();
     assert!(text.contains("registry.db") && text.contains("while this process had it open"), "{text}");
+    // A reader may rely for a moment on what another has seen.
+    tokio::time::sleep(Duration::from_millis(20)).await;
     let read = backend.read(&[Query::objects(Kind::Entity, None)], &patient()).await.expect_err("no read either");
     assert_eq!(read.kind(), ErrorKind::Unavailable, "{read}");
 }
