@@ -47,6 +47,8 @@ pub(super) struct Refreshes {
 /// Which refresh a caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
+    /// The one that is under way, if one is; none if one has ended since the caller found the contents too old.
+    IfDue,
     /// The one that is under way, if one is.
     Any,
     /// One that begins from now on.
@@ -82,7 +84,7 @@ impl Cache {
     /// the last refresh succeeded and was as fast. A storage that is silent or large, then, has nobody wait.
     pub(crate) async fn freshen(self: &Arc<Self>, deadline: impl FnOnce() -> Deadline) -> Result<()> {
         let is_warm = self.is_warm();
-        let (number, chance) = match self.request(Wanted::Any) {
+        let (number, chance) = match self.request(Wanted::IfDue) {
             Err(_) if is_warm => return Ok(()),
             requested => requested?,
         };
@@ -104,6 +106,9 @@ impl Cache {
             return Err(Error::new(ErrorKind::Unavailable, "the registry is closed"));
         }
         if !refreshes.is_running {
+            if wanted == Wanted::IfDue && self.read_if_fresh(|_| ()).is_ok() {
+                return Ok((refreshes.begun, Duration::ZERO));
+            }
             refreshes.begin();
             let task = tokio::spawn(Arc::clone(self).run());
             refreshes.task = Some(task.abort_handle());

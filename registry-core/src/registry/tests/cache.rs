@@ -54,6 +54,22 @@ async fn a_reader_with_little_time_gets_what_is_there() {
     assert!(began.elapsed() <= Duration::from_millis(11), "{:?}", began.elapsed());
 }
 
+/// Who found the contents too old, and then that they had just been read, has them read no second time.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_has_just_ended_is_not_followed_by_another() {
+    let (registry, _storage) = open_cached(CacheMode::Sync, TTL).await;
+    let cache = &registry.inner.cache;
+    tokio::time::sleep(TTL).await;
+    cache.freshen(|| registry.deadline()).await.expect("it is read again");
+    settled().await;
+    let age = registry.cache_age().expect("it was filled");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // As one who looked before that.
+    cache.freshen(|| registry.deadline()).await.expect("there is nothing to do");
+    settled().await;
+    assert_eq!(registry.cache_age(), Some(age + Duration::from_secs(1)), "it was read again");
+}
+
 /// Feast reads the storage before it answers once the time to live is over; so does this if the storage is fast.
 #[tokio::test(start_paused = true)]
 async fn a_fast_storage_is_read_before_an_answer_that_would_be_too_old() {
