@@ -288,7 +288,13 @@ async fn a_database_that_was_dropped_is_said_to_be_gone(database: &Database) {
 /// The row that revisions come from, lost with its table or without: they go on where the journal ends.
 async fn the_last_revision_is_found_again(database: &Database) {
     let backend = open(database).await;
-    let mut last = revision(backend.commit(create(entity("p", "first")), &soon()).await);
+    revision(backend.commit(create(entity("p", "first")), &soon()).await);
+    // Ahead of the clock, from which a revision could be had as well.
+    for table in ["feast_registry_journal", "feast_registry_journal_head"] {
+        let ahead = format!("UPDATE {table} SET revision = revision + 3600000000");
+        database.execute(&[ahead.as_str()]).await;
+    }
+    let mut last = revision(backend.commit(create(entity("p", "second")), &soon()).await);
     for (number, loss) in
         ["DELETE FROM feast_registry_journal_head", "DROP TABLE feast_registry_journal_head"].into_iter().enumerate()
     {
@@ -352,7 +358,7 @@ async fn what_is_old_is_pruned_while_writers_go_on(database: &Database) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let entries = later.journal(None, 100, &soon()).await.expect("entries");
-    assert_eq!(entries.len(), 12, "those of today");
+    assert_eq!(entries.len(), 10, "those of today");
     let compacted = later.journal(last, 10, &soon()).await.expect_err("it is gone");
     assert_eq!(compacted.kind(), ErrorKind::Compacted);
 }

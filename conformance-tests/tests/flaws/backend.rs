@@ -422,7 +422,8 @@ impl Backend for Handle {
                 }
                 for write in commit.writes {
                     self.done(Vec::new(), vec![write]).await?;
-                    dawdle();
+                    // Longer than others take to get through their check, and not on a thread that they need.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 return Ok(checked);
             }
