@@ -179,7 +179,7 @@ impl File {
         answer.map_err(|_| Error::new(ErrorKind::Unavailable, format!("{what} was aborted")))?
     }
 
-    /// LoadQueue at the file, and reads it if it is not as it is known.
+    /// Looks at the file, and reads it if it is not as it is known.
     pub(crate) async fn look(&self, deadline: &Deadline) -> Result<Arc<Snapshot>> {
         let known = self.known();
         let found = match self.store.load(known.as_ref().and_then(|known| known.tag.as_ref()), deadline).await? {

@@ -402,7 +402,7 @@ impl Shared {
         attempted
     }
 
-    /// LoadQueue up what became of the writes that were sent. Returns the answers of the one that was done, if one was.
+    /// Looks up what became of the writes that were sent. Returns the answers of the one that was done, if one was.
     ///
     /// # Errors
     /// `UnknownOutcome` when that can no longer be told.

@@ -23,7 +23,8 @@ pub(crate) async fn run(
 ) -> Result<Outcome, Failure> {
     let keys = sql::keys_to_lock(commit);
     let read = Read::locking(Dialect::MySql, &keys);
-    let rows = session.rows(begin(session, deadline), &read.statements, Vec::new()).await;
+    let begin = begin(session, deadline);
+    let rows = session.rows(begin, &read.statements, Vec::new()).await;
     let found = read.records(undo_if_failed(session, rows).await?);
     let prepared = prepare(commit, &keys, &found, is_kept, session);
     // The server may have been told to stop, and had just stopped by itself.
@@ -39,7 +40,7 @@ pub(crate) async fn run(
 }
 
 /// What begins a transaction that waits for locks until a deadline.
-pub(crate) fn begin(session: &Session<'_>, deadline: &Deadline) -> Vec<Statement> {
+pub(crate) fn begin(session: &mut Session<'_>, deadline: &Deadline) -> Vec<Statement> {
     let lock_waits = session.connection.lock_waits(deadline);
     lock_waits.into_iter().chain([plain("START TRANSACTION")]).collect()
 }
@@ -158,7 +159,7 @@ pub(crate) async fn write_journaled(
     let first = before.len();
     let take_revision = first + writes.len();
     let statements = before.into_iter().chain(writes.iter().cloned());
-    let ends = journal::take_revision(Dialect::MySql, commit.id).into_iter().chain([plain("COMMIT")]);
+    let ends = journal::take_revision(commit.id).into_iter().chain([plain("COMMIT")]);
     let statements: Vec<Statement> = statements.chain(ends).collect();
     let (index, error) = match session.run(&statements).await {
         Ok(mut answers) => {

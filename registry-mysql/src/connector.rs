@@ -31,6 +31,9 @@ pub(crate) struct Connection {
     identity: Option<Identity>,
     /// Whether the server lets a session say how long it waits for locks.
     has_lock_waits: bool,
+    /// How long it was told to wait for locks. What it is told together with a statement that then fails it has been told
+    /// all the same, since that comes first.
+    lock_wait_seconds: Option<u64>,
 }
 
 /// A session, as the server itself knows it: what is in between may count in another way.
@@ -115,7 +118,7 @@ impl MySql {
             // A machine that vanishes in the middle of a commit leaves rows locked until its session is ended. The comment
             // is for MariaDB to read.
             plain("SET SESSION wait_timeout = 120 /*M!100300 , SESSION idle_transaction_timeout = 30 */"),
-            lock_waits(self.options.answer_timeout),
+            lock_waits(lock_wait_seconds(self.options.answer_timeout)),
             plain("SELECT CONCAT(@@hostname, ':', @@port), CONNECTION_ID()"),
         ];
         let mut session = Session { connection, location: &self.location, max_packet: usize::MAX, echo: false };
@@ -162,14 +165,24 @@ impl MySql {
 impl Connection {
     /// What a session is told before it waits for locks: to wait no longer than until a deadline. The server counts in
     /// whole seconds.
-    pub(crate) fn lock_waits(&self, deadline: &Deadline) -> Option<Statement> {
-        self.has_lock_waits.then(|| lock_waits(deadline.remaining()))
+    /// It is not told again what it was told last.
+    pub(crate) fn lock_waits(&mut self, deadline: &Deadline) -> Option<Statement> {
+        let seconds = lock_wait_seconds(deadline.remaining());
+        if !self.has_lock_waits || self.lock_wait_seconds == Some(seconds) {
+            return None;
+        }
+        self.lock_wait_seconds = Some(seconds);
+        Some(lock_waits(seconds))
     }
 }
 
+/// As the server counts: in whole seconds, at least one.
+fn lock_wait_seconds(time: Duration) -> u64 {
+    time.as_secs().clamp(1, LONGEST_LOCK_WAIT)
+}
+
 /// Has a session wait for locks so long, of rows and of tables.
-fn lock_waits(time: Duration) -> Statement {
-    let seconds = time.as_secs().clamp(1, LONGEST_LOCK_WAIT);
+fn lock_waits(seconds: u64) -> Statement {
     plain(format!("SET SESSION innodb_lock_wait_timeout = {seconds}, SESSION lock_wait_timeout = {seconds}"))
 }
 
@@ -219,7 +232,13 @@ impl Connector for MySql {
 
     async fn connect(&self) -> Result<Connection, Failure> {
         let connected = connect(&self.options).await.map_err(|error| not_sent(failure(error, &self.location)));
-        let mut connection = Connection { conn: connected?, is_at_work: false, identity: None, has_lock_waits: false };
+        let mut connection = Connection {
+            conn: connected?,
+            is_at_work: false,
+            identity: None,
+            has_lock_waits: false,
+            lock_wait_seconds: None,
+        };
         self.set_up(&mut connection).await.map_err(not_sent)?;
         Ok(connection)
     }

@@ -135,7 +135,7 @@ impl PostgresBackend {
         };
         if let Err(failure) = self.call(Purpose::Write, deadline, call).await {
             let error = failure.into_error();
-            tracing::warn!(%error, "it could not be looked whether the journal is that of another server");
+            tracing::warn!(%error, "cannot check whether the journal comes from another server");
         }
     }
 }

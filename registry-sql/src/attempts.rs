@@ -2,7 +2,7 @@
 //! way, finding out what became of a commit whose answer was lost, making tables that are missing. It is the same for all
 //! of them, so it stands here; a [`Database`] makes single attempts.
 //!
-//! A commit whose answer was lost is simply sent again: the journal's primary key lets its identity in once, and the second
+//! A commit whose answer was lost is simply sent again: the journal lets its identity in once, and the second
 //! attempt waits for a transaction of the first that is still under way. When there is no time left for that, a fence takes
 //! the identity, so that what is then said of the commit stays true.
 
@@ -357,7 +357,7 @@ async fn without_table(database: &impl Database, deadline: &Deadline) -> Result<
     if missing != [JOURNAL] {
         return Ok(Remedy::None);
     }
-    database.journal_state().is_missing(&database.location(), "schema_mode does not let it be made");
+    database.journal_state().is_missing(&database.location(), "schema_mode is `verify` or `skip`");
     Ok(Remedy::DoWithoutJournal)
 }
 

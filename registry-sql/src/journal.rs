@@ -69,8 +69,10 @@ const fn column(name: &'static str, column_type: ColumnType, is_key: bool, is_nu
 }
 
 /// The table of the journal. In SQLite, whose writers queue, revisions are known when a row is written, so the rows lie in
-/// their order and there is one entry of an index for each commit; elsewhere they lie by the identity. Feast knows nothing of it, and it is not removed with Feast's tables: it says what became of
-/// the last commits, the removal of the last project among them.
+/// their order and there is one entry of an index for each commit; elsewhere they lie by the identity.
+///
+/// Feast knows nothing of it, and it is not removed with Feast's tables: it says what became of the last commits, the removal
+/// of the last project among them.
 pub fn table(dialect: Dialect) -> Table {
     let optional = |name, column_type| column(name, column_type, false, true);
     let required = |name, column_type| column(name, column_type, false, false);
@@ -141,29 +143,27 @@ pub fn make_head() -> Statement {
 /// one returns it. They come last before `COMMIT`: from the first of them on, the row that they lock orders all commits, and
 /// since nothing that follows waits for another lock, no commit waits longer for it than the others take to commit.
 ///
-/// A revision is the moment in microseconds, or the one after the newest if that is later: so it is not given again when an
-/// older state of the database is restored, and a reader who was beyond that is told to begin anew.
+/// A revision is the moment in microseconds, or the one after the newest if that is later: so, unless a clock was
+/// set back, it is not given again when an older state of the database is restored, and a reader who was beyond that is told
+/// to begin anew.
 ///
-/// The second one fails, because a revision is not NULL, if there is no row to take it from ([`make_head`]).
-pub fn take_revision(dialect: Dialect, id: CommitId) -> Vec<Statement> {
-    let of_commit = |text: String| {
-        let mut builder = Builder::new(dialect);
-        builder.push(&text);
-        builder.equals("commit_id", &id.to_string());
-        builder
-    };
-    let mut returned = of_commit(format!("SELECT revision FROM {JOURNAL} WHERE "));
-    returned.push(" AND change_number = 0");
+/// It goes from one statement to the next as MySQL's own `LAST_INSERT_ID()`, so that no other table has to be opened for it,
+/// and replicas that run statements do the same. If there is no row to take it from ([`make_head`]), the last but one fails,
+/// because a revision is not NULL.
+pub fn take_revision(id: CommitId) -> Vec<Statement> {
+    let plain = |text: String| Statement { text, values: Vec::new() };
     vec![
+        plain("DO LAST_INSERT_ID(0)".to_owned()),
+        plain(format!(
+            "UPDATE {JOURNAL_HEAD} SET revision = LAST_INSERT_ID(GREATEST(revision + 1, UNIX_TIMESTAMP() * 1000000)) \
+             WHERE id = 1"
+        )),
+        // An identity is the same in every collation.
         Statement {
-            text: format!(
-                "UPDATE {JOURNAL_HEAD} SET revision = GREATEST(revision + 1, UNIX_TIMESTAMP() * 1000000) WHERE id = 1"
-            ),
-            values: Vec::new(),
+            text: format!("UPDATE {JOURNAL} SET revision = NULLIF(LAST_INSERT_ID(), 0) WHERE commit_id = ?"),
+            values: vec![Value::Text(id.to_string())],
         },
-        of_commit(format!("UPDATE {JOURNAL} SET revision = (SELECT revision FROM {JOURNAL_HEAD} WHERE id = 1) WHERE "))
-            .build(),
-        returned.build(),
+        plain("SELECT LAST_INSERT_ID()".to_owned()),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use feast_registry_core::Retention;
 
-use crate::{Dialect, JOURNAL, create_table, journal};
+use crate::{Dialect, create_table, journal};
 
 /// How many commits of a process are between two prunings.
 const PRUNE_EVERY: u64 = 256;
@@ -79,15 +79,14 @@ impl JournalState {
         let mut missing = self.missing();
         if missing.is_none() {
             let statements = self.definition();
-            tracing::warn!(
-                location,
-                "there is no table {JOURNAL}, and it cannot be made ({why}): a write whose answer is lost has an unknown \
-                 outcome, and there is no journal. Make it and open the registry again: {statements}"
+            let names: Vec<&str> = journal::tables(self.dialect).iter().map(|table| table.name).collect();
+            let said = format!(
+                "the journal ({}) is missing and cannot be made: {why}. Without it there is no history, and a write whose \
+                 answer is lost has an unknown outcome. Run these statements and open the registry again: {statements}",
+                names.join(" and ")
             );
-            *missing = Some(format!(
-                "commits happen once and are in a journal: the table {JOURNAL} is missing and cannot be made ({why}); make it \
-                 and open the registry again: {statements}"
-            ));
+            tracing::warn!(location, "{said}");
+            *missing = Some(said);
         }
     }
 
@@ -112,7 +111,9 @@ impl JournalState {
         }
         if self.dialect != Dialect::Sqlite {
             let names: Vec<&str> = tables.iter().map(|table| table.name).collect();
-            definition.push_str("-- the registry's user needs SELECT, INSERT, UPDATE and DELETE on ");
+            definition.push_str(
+                "-- beside the table projects; the registry's user needs SELECT, INSERT, UPDATE and DELETE on ",
+            );
             definition.push_str(&names.join(" and "));
         }
         definition.trim_end().to_owned()

@@ -139,7 +139,7 @@ fn classify(error: &rusqlite::Error) -> (ErrorKind, Effect, &'static str) {
             (DeadlineExceeded, TransactionFailed, "it was given up, because nobody waited for it any more")
         }
         Some(ErrorCode::TooBig) => (InvalidArgument, StatementFailed, "it is larger than SQLite can store"),
-        Some(ErrorCode::ConstraintViolation) if error.to_string().contains(JOURNAL) => {
+        Some(ErrorCode::ConstraintViolation) if is_duplicate(error) && error.to_string().contains(JOURNAL) => {
             (Internal, Repeated, "the journal has this commit already")
         }
         Some(ErrorCode::ConstraintViolation) => (Internal, RowExists, "a row is there that was expected to be absent"),
@@ -150,6 +150,12 @@ fn classify(error: &rusqlite::Error) -> (ErrorKind, Effect, &'static str) {
         ),
         _ => (Internal, StatementFailed, "SQLite failed"),
     }
+}
+
+/// Whether a row of this key is there, and not another rule of the table that was broken.
+fn is_duplicate(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(code, Some(ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY))
 }
 
 #[cfg(test)]

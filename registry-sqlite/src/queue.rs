@@ -32,11 +32,6 @@ impl<W> Ticket<W> {
         self.take().is_some()
     }
 
-    /// Whether nobody waits for it any more, claimed or not.
-    pub(crate) fn is_over(&self) -> bool {
-        self.deadline.is_over()
-    }
-
     pub(crate) fn is_waiting(&self) -> bool {
         !self.deadline.is_over() && self.work.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }

@@ -103,8 +103,9 @@ pub(crate) fn fence(connection: &Connection, commit: &Commit) -> Result<()> {
     execute(connection, &[journal::fence(Dialect::Sqlite, commit, revision)])
 }
 
-/// The revision of the next commit: the moment in microseconds, or the one after the newest if that is later. So it is not
-/// given again when an older state of the file is restored, and a reader who was beyond that is told to begin anew.
+/// The revision of the next commit: the moment in microseconds, or the one after the newest if that is later. So, unless the
+/// clock was set back, it is not given again when an older state of the file is restored, and a reader who was beyond that is
+/// told to begin anew.
 ///
 /// It is read in each transaction, since other processes write too.
 pub(crate) fn next_revision(connection: &Connection) -> Result<i64> {

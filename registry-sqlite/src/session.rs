@@ -76,26 +76,38 @@ impl Session {
 
     /// Does commits in the transaction that was begun, and ends it.
     ///
-    /// Where `each_alone`, one that fails by itself has no effect on the others; that costs a savepoint each.
-    ///
     /// # Errors
     /// What fails all of them: then nothing was done, unless the problem says that this is unknown.
-    pub(crate) fn commit(
-        &mut self,
-        commits: &[QueuedCommit],
-        each_alone: bool,
-    ) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
-        let outcomes = self.commit_all(commits, each_alone);
+    pub(crate) fn commit(&mut self, commits: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
+        let outcomes = self.commit_all(commits);
         self.end(outcomes)
     }
 
-    fn commit_all(&self, commits: &[QueuedCommit], each_alone: bool) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
+    /// One that fails by itself has no effect on the others. That is rare, so only then each has a savepoint of its own: all
+    /// are undone, and done again, under the same lock.
+    fn commit_all(&self, commits: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         if commits.iter().any(|work| work.makes_tables) {
             schema::create_missing(&self.connection).map_err(|error| self.problem(error))?;
         }
+        if commits.len() == 1 {
+            return self.commit_each(commits, false);
+        }
+        self.execute("SAVEPOINT batch")?;
+        let outcomes = match self.commit_each(commits, false) {
+            Err(problem) if problem.is_of_one_commit() && !self.connection.is_autocommit() => {
+                self.execute("ROLLBACK TO batch")?;
+                self.commit_each(commits, true)?
+            }
+            outcomes => outcomes?,
+        };
+        self.execute("RELEASE batch")?;
+        Ok(outcomes)
+    }
+
+    fn commit_each(&self, commits: &[QueuedCommit], is_alone: bool) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         // Read when it is first needed, and counted from there.
         let mut next_revision = None;
-        commits.iter().map(|work| self.commit_one(work, each_alone, &mut next_revision)).collect()
+        commits.iter().map(|work| self.commit_one(work, is_alone, &mut next_revision)).collect()
     }
 
     /// Does one commit of a transaction. What only concerns this one is rolled back to where it began, and is its own outcome;
@@ -284,7 +296,7 @@ mod tests {
 
     fn commit(session: &mut Session, work: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         session.begin(|| false).expect("nobody else has the lock");
-        session.commit(work, true)
+        session.commit(work)
     }
 
     #[test]

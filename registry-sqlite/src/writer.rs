@@ -230,13 +230,7 @@ fn commit(session: &mut Session, queue: &Queue, mut waiting: Vec<Arc<Ticket<Queu
     if claimed.is_empty() {
         return session.roll_back();
     }
-    let mut committed = begun.and_then(|()| session.commit(&claimed, false));
-    if claimed.len() > 1 && committed.as_ref().is_err_and(Problem::is_of_one_commit) {
-        // All were undone for it. It is a rare thing, so what keeps them apart is left out until it happens.
-        let is_awaited = || waiting.iter().any(|ticket| !ticket.is_over());
-        committed = session.begin(is_awaited).and_then(|()| session.commit(&claimed, true));
-    }
-    match committed {
+    match begun.and_then(|()| session.commit(&claimed)) {
         Ok(outcomes) => {
             for (work, outcome) in claimed.into_iter().zip(outcomes) {
                 drop(work.reply.send(outcome));

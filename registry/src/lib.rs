@@ -173,13 +173,13 @@ fn missing_backend(scheme: &str, url: &RegistryUrl) -> Error {
         ("az, abfss", cfg!(feature = "azure")),
         ("sqlite", cfg!(feature = "sqlite")),
         ("postgresql", cfg!(feature = "postgres")),
-        ("mysql", cfg!(feature = "mysql")),
+        ("mysql, mariadb", cfg!(feature = "mysql")),
         ("memory", true),
     ];
     let compiled_in: Vec<&str> = backends.iter().filter(|(_, is_in)| *is_in).map(|(scheme, _)| *scheme).collect();
     let compiled_in = compiled_in.join(", ");
     let remedy = match SCHEMES.iter().find(|(known, _)| *known == scheme) {
-        Some((_, Some(feature))) => format!("add the Cargo feature `{feature}` of the crate `registry`"),
+        Some((_, Some(feature))) => format!("add the Cargo feature `{feature}` of the crate `feast-registry`"),
         Some((_, None)) => "this version has no backend for it yet".to_owned(),
         None => "this is not a kind of URL that Feast knows".to_owned(),
     };

@@ -95,8 +95,9 @@ impl Registry {
             replica.prepare(&deadline).await?;
         }
         let limits = backend.limits();
+        // A storage that lacks something which could be mended has said so itself.
         for promise in &limits.unkept {
-            tracing::warn!("{promise}");
+            tracing::debug!("not kept by this storage: {promise}");
         }
         let CacheConfig { mode, ttl } = options.cache;
         let permits = |number: usize| Arc::new(Semaphore::new(number.min(Semaphore::MAX_PERMITS)));

@@ -33,7 +33,7 @@ pub(crate) fn check_names(object: &Object, project: &str, limits: &Limits) -> Re
 
 fn check(what: &str, name: &str, limits: &Limits) -> Result<()> {
     if name.is_empty() {
-        return Err(Error::invalid(format!("a {what} needs a name, and this one's is empty")));
+        return Err(Error::invalid(format!("the name of the {what} is empty; it needs one")));
     }
     if name.contains('\0') {
         return Err(Error::invalid(format!("the {what} name {name:?} must not contain a NUL character")));

@@ -68,8 +68,9 @@ impl Location {
                 "there is no registry in {}, or not all of it; `feast-registry serve` makes what is missing",
                 config.url
             )),
-            ErrorKind::InvalidConfig => anyhow::Error::new(error)
-                .context("`feast-registry serve` makes a registry, or `--registry` names another"),
+            ErrorKind::InvalidConfig if error.to_string().starts_with("there is no registry file") => {
+                anyhow::anyhow!("{error}; `feast-registry serve` makes one, and `--registry` names another")
+            }
             _ => error.into(),
         })?;
         Ok(Opened { registry, project, config })

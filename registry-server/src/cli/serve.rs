@@ -68,8 +68,10 @@ impl Serve {
         let registry = feast_registry::open(&self.location.read()?.registry).await?;
         // An IPv6 address may have the brackets that it has in a URL.
         let address = (self.host.trim_matches(['[', ']']), self.port);
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on {}:{}; is another server running there?", self.host, self.port)
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            let is_taken = error.kind() == std::io::ErrorKind::AddrInUse;
+            let advice = if is_taken { "; is another server running there?" } else { "" };
+            anyhow::Error::new(error).context(format!("cannot listen on {}:{}{advice}", self.host, self.port))
         })?;
         tracing::info!("serving {} on {}", registry.location(), listener.local_addr()?);
         let stop = async move {

@@ -12,6 +12,9 @@ use crate::{Dialect, Statement, Value};
 /// The most rows that are looked at for one removal.
 const AT_ONCE: i64 = 500;
 
+/// [`IDENTITY_KEPT_FOR`] in seconds.
+const DAY: u64 = IDENTITY_KEPT_FOR.as_secs();
+
 /// The statement that removes what need not be kept: of the oldest commits, a few hundred at once, so that nobody waits for it
 /// for long. The newest commit always stays.
 ///
@@ -21,6 +24,7 @@ pub fn prune(dialect: Dialect, retention: Retention) -> Statement {
     builder.push(&format!("DELETE FROM {JOURNAL} WHERE revision IN ("));
     select_prunable(&mut builder, retention);
     builder.push(")");
+    spare_the_young(&mut builder);
     builder.build()
 }
 
@@ -41,26 +45,34 @@ pub fn remove(dialect: Dialect, revisions: impl IntoIterator<Item = i64>) -> Sta
     });
     builder.bind_all(revisions.into_iter().map(Value::BigInteger));
     builder.push(")");
+    spare_the_young(&mut builder);
     builder.build()
 }
+
+/// Fences may share a revision, and one of them be old and another young.
+fn spare_the_young(builder: &mut Builder) {
+    let now = builder.dialect.now();
+    builder.push(&format!(" AND (stored_at < {now} - {DAY} OR stored_at > {now} + {DAY})"));
+}
+
+/// The newest commits always stay, whatever their age and number are said to be: a clock that jumps makes nothing forgotten
+/// whose caller may still ask for it.
+const ALWAYS_KEPT: i64 = 256;
 
 fn select_prunable(builder: &mut Builder, retention: Retention) {
     let now = builder.dialect.now();
     let seconds = |age: std::time::Duration| Value::BigInteger(i64::try_from(age.as_secs()).unwrap_or(i64::MAX / 2));
+    let commits = Value::BigInteger(i64::try_from(retention.commits).unwrap_or(i64::MAX));
+    // Commits are counted in an index, and from the oldest on: to count from the newest, SQLite would sort them all.
     builder.push(&format!(
-        "SELECT DISTINCT revision FROM (SELECT revision, stored_at FROM {JOURNAL} ORDER BY revision LIMIT {AT_ONCE}) \
-         AS oldest WHERE (stored_at < {now} - "
+        "SELECT DISTINCT revision FROM (SELECT revision, stored_at, DENSE_RANK() OVER (ORDER BY revision) AS place \
+         FROM (SELECT revision, stored_at FROM {JOURNAL} ORDER BY revision LIMIT {AT_ONCE}) AS beginning) AS oldest \
+         CROSS JOIN (SELECT count(*) AS commits FROM {JOURNAL} WHERE change_number = 0) AS kept \
+         WHERE place <= commits - {ALWAYS_KEPT} AND (stored_at < {now} - "
     ));
     builder.bind(seconds(retention.age.max(IDENTITY_KEPT_FOR)));
-    builder.push(&format!(" OR (stored_at < {now} - "));
-    builder.bind(seconds(IDENTITY_KEPT_FOR));
-    let commits = Value::BigInteger(i64::try_from(retention.commits).unwrap_or(i64::MAX));
-    builder.push(&format!(
-        " AND revision <= (SELECT revision FROM (SELECT revision FROM {JOURNAL} WHERE change_number = 0 \
-         ORDER BY revision DESC LIMIT 1 OFFSET "
-    ));
+    // A time to come is one of a clock that was wrong, and must not keep what follows for ever.
+    builder.push(&format!(" OR stored_at > {now} + {DAY} OR (stored_at < {now} - {DAY} AND place <= commits - "));
     builder.bind(commits);
-    builder.push(&format!(
-        ") AS beyond))) AND revision < (SELECT newest FROM (SELECT max(revision) AS newest FROM {JOURNAL}) AS last)"
-    ));
+    builder.push("))");
 }
