@@ -16,7 +16,7 @@ const AT_ONCE: i64 = 500;
 const DAY: u64 = IDENTITY_KEPT_FOR.as_secs();
 
 /// The statement that removes what need not be kept: of the oldest commits, a few hundred at once, so that nobody waits for it
-/// for long. The newest commit always stays.
+/// for long. The newest commits always stay.
 ///
 /// MySQL is to find them first ([`prunable`]) and [`remove`] them then: it would lock all that such a statement looks at.
 pub fn prune(dialect: Dialect, retention: Retention) -> Statement {
