@@ -6,6 +6,7 @@ mod stores;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use feast_registry_core::config::{ObjectStoreConfig, SchemaMode};
 use feast_registry_core::proto::core::{
@@ -13,12 +14,14 @@ use feast_registry_core::proto::core::{
     Registry as RegistryMessage,
 };
 use feast_registry_core::{
-    ApplyOptions, Backend as _, Deadline, ErrorKind, Freshness, Kind, ListFilter, Object as RegistryObject, Registry,
-    RegistryOptions,
+    ApplyOptions, Backend as _, CallOptions, Deadline, ErrorKind, Freshness, Kind, ListFilter,
+    Object as RegistryObject, Registry, RegistryOptions,
 };
 use feast_registry_file::FileBackend;
+use http::StatusCode;
 use prost::Message as _;
 use prost_types::Timestamp;
+use tokio::net::TcpListener;
 
 use crate::stores::s3::{Conditions, S3};
 use crate::stores::{Counts, Object, Server, gcs, open_as};
@@ -202,6 +205,70 @@ fn a_write_whose_answer_is_lost_is_not_repeated() {
                 open(&object).await.1.get_message("p", "view", Freshness::Stored).await.expect("a view");
             let intervals = stored.meta.expect("its meta").materialization_intervals;
             assert_eq!(intervals.len(), 5, "{}: each interval is there once", object.url);
+        });
+    }
+}
+
+/// What was certainly not written is said to be so, and at once; what a store has no time for is tried again.
+#[test]
+fn a_write_that_the_store_refuses_is_not_in_doubt() {
+    for (server, object, _s3) in each() {
+        run(async {
+            let (backend, registry) = open(&object).await;
+            registry.apply("p", &entity("first")).await.expect("an apply");
+            let refuse = |count, status| *server.counts.refuse.lock().expect("no handler panics") = (count, status);
+
+            refuse(usize::MAX, StatusCode::BAD_REQUEST);
+            let began = Instant::now();
+            let error = registry.apply("p", &entity("bad")).await.expect_err("it is refused");
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{}: {error}", object.url);
+            assert!(began.elapsed() < Duration::from_secs(4), "{}: {:?}", object.url, began.elapsed());
+
+            refuse(2, StatusCode::TOO_MANY_REQUESTS);
+            registry.apply("p", &entity("second")).await.expect("it is tried again");
+
+            refuse(usize::MAX, StatusCode::TOO_MANY_REQUESTS);
+            let hurried = registry.with_call(CallOptions::new().with_timeout(Duration::from_secs(1)));
+            let error = hurried.apply("p", &entity("late")).await.expect_err("it is refused");
+            assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{}: {error}", object.url);
+            let refused = usize::MAX - server.counts.refuse.lock().expect("no handler panics").0;
+            assert!(refused < 12, "{}: it was asked {refused} times in a second", object.url);
+
+            refuse(0, StatusCode::OK);
+            let expected = ["first", "second"].map(str::to_owned).into();
+            assert_eq!(names(&registry, Kind::Entity).await, expected, "{}", object.url);
+            assert_eq!(backend.statistics().recovered, 0, "{}: nothing was in doubt", object.url);
+        });
+    }
+}
+
+/// The same of a store that nothing listens for.
+#[test]
+fn a_write_that_finds_no_store_is_not_in_doubt() {
+    for (server, object, _s3) in each() {
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let through = listener.local_addr().expect("an address").to_string();
+            let address = server.address;
+            let way = tokio::spawn(async move {
+                let mut connections = tokio::task::JoinSet::new();
+                while let Ok((mut client, _)) = listener.accept().await {
+                    let mut server = tokio::net::TcpStream::connect(address).await.expect("the store");
+                    connections.spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+                }
+            });
+            let settings = object.settings.iter();
+            let settings =
+                settings.map(|(name, value)| (name.clone(), value.replace(&address.to_string(), &through))).collect();
+            let object = Object { url: object.url, settings, server: address, worker: object.worker };
+            let (_, registry) = open(&object).await;
+            registry.apply("p", &entity("first")).await.expect("an apply");
+            way.abort();
+            while tokio::net::TcpStream::connect(&through).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let error = registry.apply("p", &entity("second")).await.expect_err("there is no store");
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{}: {error}", object.url);
         });
     }
 }

@@ -103,6 +103,15 @@ impl Error {
         Self::new(ErrorKind::Compacted, text)
     }
 
+    /// A write to the registry at `location` may have been done, or may yet be: the answer was lost, and so was that to the
+    /// question what became of it.
+    pub fn unknown_outcome(location: &str) -> Self {
+        let text = format!(
+            "{location}: it is not known whether the write was stored, or yet may be; read what is stored before you try again"
+        );
+        Self::new(ErrorKind::UnknownOutcome, text)
+    }
+
     /// The caller's input is at fault.
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::InvalidArgument, message)

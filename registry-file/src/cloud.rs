@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl};
 use feast_registry_core::{Deadline, Error, ErrorKind, Result};
+use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{
     Attributes, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
@@ -117,6 +118,7 @@ impl CloudObject {
             object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => {
                 (ErrorKind::Unsupported, "")
             }
+            error if status(error) == Some(429) => (ErrorKind::Overloaded, ""),
             _ => (ErrorKind::Unavailable, ""),
         };
         Error::new(kind, format!("the registry {location} cannot be {doing}: {error}{advice}")).with_source(error)
@@ -237,6 +239,25 @@ impl From<State> for UpdateVersion {
     }
 }
 
+/// The status that a request was answered with. The client says it in words only, after a URL, which has no spaces: see
+/// `a_write_that_the_store_refuses_is_not_in_doubt`.
+fn status(error: &object_store::Error) -> Option<u16> {
+    let text = error.to_string();
+    text.split_once(" status code: ")?.1.get(..3)?.parse().ok()
+}
+
+/// Whether a request that was sent once was certainly not carried out: it found no connection, or the store says that it is
+/// not going to.
+fn is_refused(error: &object_store::Error) -> bool {
+    match status(error) {
+        // 408 is an answer to a request that has come too slowly, in part or whole.
+        Some(status) => (400..500).contains(&status) && status != 408,
+        None => std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
+            .find_map(|cause| cause.downcast_ref::<HttpError>())
+            .is_some_and(|error| error.kind() == HttpErrorKind::Connect),
+    }
+}
+
 fn is_condition(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
 }
@@ -302,8 +323,9 @@ impl Store for CloudObject {
             // An earlier attempt at this write may be what it has met.
             Err(error) if is_condition(&error) => Ok(Swapped::ChangedOrDone),
             Err(error) => {
+                let is_refused = is_refused(&error);
                 let error = self.error("written", error);
-                Err(Failure { is_in_doubt: error.is_retryable(), error })
+                Err(Failure { is_in_doubt: error.is_retryable() && !is_refused, error })
             }
         }
     }

@@ -31,6 +31,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The longest pause between two attempts, and that as so many times what an attempt takes.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 const MAX_ATTEMPTS_MISSED: u32 = 8;
+/// How long a store that has too much to do is taken to need.
+const OVERLOADED_FOR: Duration = Duration::from_millis(100);
 
 /// How long a process that met another one makes room for it, where a lock orders them.
 const STEP_BACK: Duration = Duration::from_millis(2);
@@ -74,11 +76,16 @@ struct Shared {
 }
 
 /// What a call that has not been sent yet may be waiting for.
-const WAITS: [&str; 3] =
-    ["its turn to write", "the lock, which another process holds, of", "a moment in which no other process writes"];
+const WAITS: [&str; 4] = [
+    "its turn to write",
+    "the lock, which another process holds, of",
+    "a moment in which no other process writes",
+    "the object store, which is overloaded, to take",
+];
 const FOR_QUEUE: u8 = 0;
 const FOR_LOCK: u8 = 1;
 const FOR_OTHERS: u8 = 2;
+const FOR_STORE: u8 = 3;
 
 impl Writer {
     pub(crate) fn new(file: Arc<File>, retention: Retention) -> Self {
@@ -237,16 +244,11 @@ impl Shared {
     }
 
     fn unknown(&self, cause: Option<&Error>) -> Error {
-        let text = format!(
-            "it is not known whether this was written to the registry {}, nor whether it yet may be: look, and try again \
-             if it was not",
-            self.file.location()
-        );
-        let text = match cause {
-            Some(cause) if !cause.is_outcome_unknown() => format!("{text}: {cause}"),
-            _ => text,
-        };
-        Error::new(ErrorKind::UnknownOutcome, text)
+        let unknown = Error::unknown_outcome(&self.file.location());
+        match cause {
+            Some(cause) if !cause.is_outcome_unknown() => unknown.with_source(cause.clone()),
+            _ => unknown,
+        }
     }
 
     async fn serve(&self) {
@@ -309,9 +311,16 @@ impl Shared {
                 Ok(Attempted::Changed) => None,
                 Err(error) => Some(error),
             };
+            let mut is_overloaded = false;
             match error {
                 // Each is told its own, once it is over.
                 Some(error) if sent.is_empty() && error.kind() == ErrorKind::DeadlineExceeded => {}
+                // A store that has too much to do says so at once.
+                Some(error) if sent.is_empty() && error.kind() == ErrorKind::Overloaded => {
+                    tracing::debug!(%error, attempt, "trying again after a pause");
+                    self.waits.store(FOR_STORE, Ordering::Relaxed);
+                    is_overloaded = true;
+                }
                 Some(error) if sent.is_empty() => {
                     return batch.into_iter().for_each(|job| job.answer(Err(copy_of(&error))));
                 }
@@ -328,7 +337,8 @@ impl Shared {
                 }
                 None => {}
             }
-            let pause = backoff(attempt, began.elapsed());
+            let took = began.elapsed();
+            let pause = backoff(attempt, if is_overloaded { took.max(OVERLOADED_FOR) } else { took });
             // What is over ends the pause, and the batch.
             let _ = deadline.wait_for("the next attempt", tokio::time::sleep(pause)).await;
         }

@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use feast_registry_core::{Commit, Deadline, Key, Outcome, Record, Revision, Write};
+use feast_registry_core::{Commit, CommitId, Deadline, Error, Key, Outcome, Record, Result, Revision, Write};
 use feast_registry_sql::journal::{self, Revisions};
 use feast_registry_sql::{self as sql, Dialect, Found, Read, Statement};
 use mysql_async::Row;
 
 use crate::error::{DATA_TOO_LONG, DUPLICATE, Failure, NULL, code, failure, uncommitted};
 use crate::schema;
-use crate::session::{Session, column, plain, unreadable};
+use crate::session::{Session, column, is_one_request, plain, unreadable};
+
+const COMMIT: &str = "COMMIT";
 
 /// Commits, in two round trips: the first locks and returns what the commit depends on, the second writes. `is_kept`: there
 /// is a journal. `is_writing` is set before the second is sent: until then a lost connection has written nothing.
@@ -29,10 +31,9 @@ pub(crate) async fn run(
     let prepared = prepare(commit, &keys, &found, is_kept, session);
     // The server may have been told to stop, and had just stopped by itself.
     match prepared.and_then(|prepared| deadline.check("a lock").map(|()| prepared).map_err(Failure::Final)) {
-        Ok(Prepared::Writes(writes)) => {
+        Ok(Prepared::Writes(plan)) => {
             is_writing.store(true, Ordering::Relaxed);
-            let revision = write(session, commit, is_kept, writes).await?;
-            Ok(Outcome::Committed { revision })
+            write(session, commit, is_kept, plan).await
         }
         Ok(Prepared::Conflict(key)) => refuse(session, commit, is_kept, Ok(Outcome::Conflict(key))).await,
         Err(failure) => refuse(session, commit, is_kept, Err(failure)).await,
@@ -50,7 +51,54 @@ enum Prepared {
     /// It does not take place: something else is expected under this key.
     Conflict(Key),
     /// It writes this.
-    Writes(Vec<Statement>),
+    Writes(Plan),
+}
+
+/// The statements that end a transaction, in their order.
+pub(crate) struct Plan {
+    pub(crate) statements: Vec<Statement>,
+    /// Where the journal is written, if there is one.
+    journal: Option<JournalPlan>,
+}
+
+/// The places of the statements that write the journal.
+#[derive(Clone, Copy)]
+struct JournalPlan {
+    /// Inserts the identity of the commit.
+    identity: usize,
+    /// Says which revision it has.
+    revision: usize,
+}
+
+impl Plan {
+    /// A commit that only puts inserts its rows of the journal when it has its revision; they say what was stored before, as
+    /// `found`. Any other, and one that does not go in one request, during which all other commits would wait, inserts them
+    /// before what they say is gone, and gives them the revision then.
+    fn of_commit(commit: &Commit, absent: HashSet<&Key>, found: &[Record]) -> Result<Self> {
+        let puts = sql::writes_beside(Dialect::MySql, commit, absent.clone())?;
+        if let Some(rows) = journal::rows_of_puts(Dialect::MySql, commit, found, Revisions::TAKEN)? {
+            let revision = puts.len() + 1;
+            let statements: Vec<_> =
+                puts.into_iter().chain(journal::take_revision()).chain(rows).chain([plain(COMMIT)]).collect();
+            if is_one_request(&statements) {
+                return Ok(Self { statements, journal: Some(JournalPlan { identity: revision + 1, revision }) });
+            }
+        }
+        let writes = journal::journaled_writes(Dialect::MySql, commit, absent, Revisions::PENDING)?;
+        Ok(Self::of_pending(Vec::new(), writes, commit.id))
+    }
+
+    /// After `before`, statements of which the first inserts the identity of a commit, without a revision.
+    pub(crate) fn of_pending(before: Vec<Statement>, writes: Vec<Statement>, id: CommitId) -> Self {
+        let journal = JournalPlan { identity: before.len(), revision: before.len() + writes.len() + 1 };
+        let ends = journal::take_revision().into_iter().chain([journal::give_revision(id), plain(COMMIT)]);
+        Self { statements: before.into_iter().chain(writes).chain(ends).collect(), journal: Some(journal) }
+    }
+
+    fn without_journal(commit: &Commit, absent: HashSet<&Key>) -> Result<Self> {
+        let writes = sql::writes_beside(Dialect::MySql, commit, absent)?;
+        Ok(Self { statements: writes.into_iter().chain([plain(COMMIT)]).collect(), journal: None })
+    }
 }
 
 /// Holds a commit against what it found under the keys that it locked, each with the index of its key.
@@ -78,14 +126,10 @@ fn prepare(
         Write::Delete(_) | Write::DeleteVersions { .. } | Write::DeleteProject { .. } => None,
     });
     let absent = written.filter(|key| !is_there.contains(key)).collect();
-    let writes = if is_kept {
-        journal::journaled_writes(Dialect::MySql, commit, absent, Revisions::PENDING)
-    } else {
-        sql::writes_beside(Dialect::MySql, commit, absent)
-    };
-    let writes = writes.map_err(Failure::Final)?;
-    session.fits(&writes)?;
-    Ok(Prepared::Writes(writes))
+    let plan = if is_kept { Plan::of_commit(commit, absent, &records) } else { Plan::without_journal(commit, absent) };
+    let plan = plan.map_err(Failure::Final)?;
+    session.fits(&plan.statements)?;
+    Ok(Prepared::Writes(plan))
 }
 
 /// Ends the transaction of a commit that does not take place as things are. Unless it has: an earlier attempt at it whose
@@ -116,110 +160,93 @@ pub(crate) fn found(mut rows: Vec<Row>, location: &str) -> Result<Option<Found>,
     found(&mut row).map(Some).map_err(|error| Failure::Final(unreadable(location, error)))
 }
 
-/// Writes within a transaction and commits it; returns where the journal has it.
-async fn write(
-    session: &mut Session<'_>,
-    commit: &Commit,
-    is_kept: bool,
-    writes: Vec<Statement>,
-) -> Result<Option<Revision>, Failure> {
-    if !is_kept {
-        let statements: Vec<Statement> = writes.into_iter().chain([plain("COMMIT")]).collect();
-        return match session.run(&statements).await {
-            Ok(_) => Ok(None),
-            Err((index, error)) if index + 1 == statements.len() => {
-                undo_if_failed(session, Err(uncommitted(error, session.location))).await
-            }
-            Err((index, error)) => explain(session, commit, statements.get(index), error).await,
-        };
-    }
-    match write_journaled(session, commit, Vec::new(), &writes).await {
-        Ok(revision) => Ok(Some(revision)),
+/// Writes within a transaction and commits it.
+async fn write(session: &mut Session<'_>, commit: &Commit, is_kept: bool, plan: Plan) -> Result<Outcome, Failure> {
+    match run_plan(session, &plan).await {
+        Ok(revision) => Ok(Outcome::Committed { revision }),
         Err(Unwritten::Explained(failure)) => Err(failure),
-        Err(Unwritten::Refused(index, error)) => explain(session, commit, writes.get(index), error).await,
+        Err(Unwritten::Refused(index, error)) => {
+            explain(session, commit, is_kept, plan.statements.get(index), error).await
+        }
     }
 }
 
-/// Why a commit with its journal was not written.
+/// Why a plan was not carried out.
 pub(crate) enum Unwritten {
     /// The statement of this index failed, and the transaction is still open.
     Refused(usize, mysql_async::Error),
-    /// This is what it means.
+    /// This is what it means, and the transaction is over.
     Explained(Failure),
 }
 
-/// Runs `before`, the writes of a commit, whose first inserts its identity, and all that commits them.
-pub(crate) async fn write_journaled(
-    session: &mut Session<'_>,
-    commit: &Commit,
-    before: Vec<Statement>,
-    writes: &[Statement],
-) -> Result<Revision, Unwritten> {
+/// Runs all that commits; returns the revision, if there is a journal.
+pub(crate) async fn run_plan(session: &mut Session<'_>, plan: &Plan) -> Result<Option<Revision>, Unwritten> {
     let location = session.location;
-    let first = before.len();
-    let take_revision = first + writes.len();
-    let statements = before.into_iter().chain(writes.iter().cloned());
-    let ends = journal::take_revision(commit.id).into_iter().chain([plain("COMMIT")]);
-    let statements: Vec<Statement> = statements.chain(ends).collect();
-    let (index, error) = match session.run(&statements).await {
-        Ok(mut answers) => {
-            let row = answers.get_mut(statements.len() - 2).and_then(|rows| rows.pop());
-            let revision = row.map(|mut row| column::<i64>(&mut row, 0)).transpose();
-            return match revision {
-                Ok(Some(revision)) => Ok(Revision::new(revision as u64)),
+    let (index, error) = match (session.run(&plan.statements).await, plan.journal) {
+        (Ok(_), None) => return Ok(None),
+        (Ok(answers), Some(JournalPlan { revision, .. })) => {
+            return match answers.get(revision).map_or(0, |answer| answer.inserted) {
                 // It is committed: the journal will say where.
-                Ok(None) | Err(_) => Err(Unwritten::Explained(Failure::Lost(feast_registry_core::Error::internal(
-                    format!("{location}: a commit has no revision"),
-                )))),
+                0 => Err(Unwritten::Explained(Failure::Lost(Error::internal(format!(
+                    "{location}: the database does not say which revision a commit has"
+                ))))),
+                revision => Ok(Some(Revision::new(revision))),
             };
         }
-        Err(failed) => failed,
+        (Err(failed), _) => failed,
     };
-    let failure = if index + 1 == statements.len() {
-        uncommitted(error, location)
-    } else if index == first && code(&error) == Some(DUPLICATE) {
-        Failure::Repeated(failure(error, location).into_error())
-    } else if index >= take_revision && code(&error) == Some(NULL) {
-        let failure = Failure::Serialization(failure(error, location).into_error());
-        return match undo_if_failed(session, Err::<(), _>(failure)).await {
-            Err(failure @ Failure::Serialization(_)) => {
-                tracing::warn!(location, "the journal has lost its last revision; going on from what it has");
-                let made = session.run_all(&[journal::make_head()]).await;
-                Err(Unwritten::Explained(made.map_or_else(|failure| failure, |_| failure)))
-            }
-            Err(failure) => Err(Unwritten::Explained(failure)),
-            Ok(()) => Err(Unwritten::Explained(Failure::silence(location, std::time::Duration::ZERO))),
-        };
-    } else {
-        return Err(Unwritten::Refused(index.saturating_sub(first), error));
+    let code = code(&error);
+    let failure = match plan.journal {
+        _ if index + 1 == plan.statements.len() => uncommitted(error, location),
+        Some(JournalPlan { identity, .. }) if index == identity && code == Some(DUPLICATE) => {
+            Failure::Repeated(failure(error, location).into_error())
+        }
+        Some(JournalPlan { revision, .. }) if index > revision && code == Some(NULL) => {
+            let failure = Failure::Serialization(failure(error, location).into_error());
+            return Err(Unwritten::Explained(remake_head(session, failure).await));
+        }
+        _ => return Err(Unwritten::Refused(index, error)),
     };
-    match undo_if_failed(session, Err(failure)).await {
-        Err(failure) => Err(Unwritten::Explained(failure)),
-        Ok(revision) => Ok(revision),
+    Err(Unwritten::Explained(undo(session, failure).await))
+}
+
+/// Makes the row that revisions are taken from, which somebody has removed, after a commit failed for that.
+async fn remake_head(session: &mut Session<'_>, failure: Failure) -> Failure {
+    let failure = undo(session, failure).await;
+    if !matches!(failure, Failure::Serialization(_)) {
+        return failure;
     }
+    let location = session.location;
+    tracing::warn!(location, "the journal has lost its last revision; going on from what it has");
+    session.run_all(&[journal::make_head()]).await.map_or_else(|failure| failure, |_| failure)
 }
 
 /// Ends the transaction of a statement that failed before anything was committed, and says what that means.
-async fn explain<T>(
+async fn explain(
     session: &mut Session<'_>,
     commit: &Commit,
+    is_kept: bool,
     statement: Option<&Statement>,
     error: mysql_async::Error,
-) -> Result<T, Failure> {
+) -> Result<Outcome, Failure> {
     let too_long = match &error {
         mysql_async::Error::Server(answer) if DATA_TOO_LONG.contains(&answer.code) => Some(answer.message.clone()),
         _ => None,
     };
-    let failed = Err(failure(error, session.location));
-    let failed = undo_if_failed(session, failed).await;
-    let Some(statement) = statement else { return failed };
-    match (too_long, failed) {
+    let failure = match failure(error, session.location) {
+        // It may be an earlier attempt at this very commit that is in its way.
+        failure @ Failure::Unexpected(_) => match refuse(session, commit, is_kept, Err(failure)).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(failure) => failure,
+        },
+        failure => undo(session, failure).await,
+    };
+    let Some(statement) = statement else { return Err(failure) };
+    match (too_long, failure) {
         (Some(said), _) => Err(Failure::Final(schema::too_long(session, table_of(&statement.text), &said).await)),
         // It may be another name that is there, which the database takes for this one.
-        (_, Err(failure @ Failure::Unexpected(_))) => {
-            Err(look_alike(session, commit, statement).await?.unwrap_or(failure))
-        }
-        (_, failed) => failed,
+        (_, failure @ Failure::Unexpected(_)) => Err(look_alike(session, commit, statement).await?.unwrap_or(failure)),
+        (_, failure) => Err(failure),
     }
 }
 
@@ -230,11 +257,20 @@ fn table_of(statement: &str) -> &str {
 }
 
 /// Ends the transaction of what failed, so that the connection can be used again; one that is lost or of no use never is.
-pub(crate) async fn undo_if_failed<T>(session: &mut Session<'_>, outcome: Result<T, Failure>) -> Result<T, Failure> {
-    if !matches!(outcome, Ok(_) | Err(Failure::Lost(_) | Failure::Unusable(_))) {
-        session.run_all(&[plain("ROLLBACK")]).await?;
+/// Returns why it failed, or why even that did.
+pub(crate) async fn undo(session: &mut Session<'_>, failure: Failure) -> Failure {
+    if matches!(failure, Failure::Lost(_) | Failure::Unusable(_)) {
+        return failure;
     }
-    outcome
+    session.run_all(&[plain("ROLLBACK")]).await.map_or_else(|failure| failure, |_| failure)
+}
+
+/// [`undo`], if it has failed.
+pub(crate) async fn undo_if_failed<T>(session: &mut Session<'_>, outcome: Result<T, Failure>) -> Result<T, Failure> {
+    match outcome {
+        Ok(done) => Ok(done),
+        Err(failure) => Err(undo(session, failure).await),
+    }
 }
 
 /// The refusal of a commit that stores a key beside one that the database takes for the same. `found` are rows, each with

@@ -13,7 +13,7 @@ use mysql_async::{Conn, DriverError, IoError};
 
 use crate::error::{failure, not_sent};
 use crate::options::{Options, Tls};
-use crate::session::{Session, column, plain, unreadable};
+use crate::session::{Session, column, plain, rows, unreadable};
 
 /// What MariaDB takes at once by default, and less than what MySQL does.
 const DEFAULT_MAX_PACKET: usize = 16 << 20;
@@ -124,7 +124,7 @@ impl MySql {
         let mut session = Session { connection, location: &self.location, max_packet: usize::MAX, echo: false };
         let all: Vec<_> = must.iter().chain(&may).cloned().collect();
         let (mut answers, has_lock_waits) = match session.run(&all).await {
-            Ok(answers) => (answers, true),
+            Ok(answers) => (rows(answers), true),
             // Databases that are merely compatible may lack what is only good to have.
             Err((_, mysql_async::Error::Server(error))) => {
                 tracing::debug!(%error, location = self.location, "setting up a session, one statement after the other");
@@ -134,7 +134,7 @@ impl MySql {
                     match session.run(&[statement]).await {
                         Ok(answer) => {
                             *has = true;
-                            answers.extend(answer);
+                            answers.extend(rows(answer));
                         }
                         Err((_, mysql_async::Error::Server(_))) => answers.push(Vec::new()),
                         Err((_, error)) => return Err(failure(error, &self.location)),

@@ -5,7 +5,7 @@ use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{Dialect, Found};
 use mysql_async::{FromValueError, Row};
 
-use crate::commit::{Unwritten, begin, found, undo_if_failed, write_journaled};
+use crate::commit::{Plan, Unwritten, begin, found, run_plan, undo, undo_if_failed};
 use crate::error::{Failure, failure};
 use crate::session::{Session, column, plain, unreadable};
 
@@ -17,15 +17,12 @@ pub(crate) async fn find(session: &mut Session<'_>, id: CommitId) -> Result<Opti
 
 /// Takes the identity of a commit.
 pub(crate) async fn fence(session: &mut Session<'_>, commit: &Commit, deadline: &Deadline) -> Result<(), Failure> {
-    let fence = [journal::fence(Dialect::MySql, commit, Revisions::PENDING)];
-    let before = begin(session, deadline);
-    match write_journaled(session, commit, before, &fence).await {
+    let fence = journal::fence(Dialect::MySql, commit, Revisions::PENDING);
+    let plan = Plan::of_pending(begin(session, deadline), vec![fence], commit.id);
+    match run_plan(session, &plan).await {
         Ok(_) => Ok(()),
         Err(Unwritten::Explained(failure)) => Err(failure),
-        Err(Unwritten::Refused(_, error)) => {
-            let failed = Err(failure(error, session.location));
-            undo_if_failed(session, failed).await
-        }
+        Err(Unwritten::Refused(_, error)) => Err(undo(session, failure(error, session.location)).await),
     }
 }
 

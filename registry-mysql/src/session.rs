@@ -31,13 +31,20 @@ pub(crate) struct Session<'a> {
     pub(crate) echo: bool,
 }
 
+/// What the server says to a statement.
+pub(crate) struct Answer {
+    pub(crate) rows: Vec<Row>,
+    /// The number that it says was inserted; 0 is none.
+    pub(crate) inserted: u64,
+}
+
 /// A statement that failed: which one it was, and why.
 pub(crate) type Failed = (usize, mysql_async::Error);
 
 impl Session<'_> {
     /// Runs statements in order, in as few round trips as possible: what each returns, or what went wrong first. Those
     /// after one that fails are not run.
-    pub(crate) async fn run(&mut self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, Failed> {
+    pub(crate) async fn run(&mut self, statements: &[Statement]) -> Result<Vec<Answer>, Failed> {
         // It stays so when this is dropped, and when the connection fails.
         self.connection.is_at_work = true;
         let answers = self.run_in_order(statements).await;
@@ -45,7 +52,7 @@ impl Session<'_> {
         answers
     }
 
-    async fn run_in_order(&mut self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, Failed> {
+    async fn run_in_order(&mut self, statements: &[Statement]) -> Result<Vec<Answer>, Failed> {
         if self.echo {
             statements.iter().for_each(|statement| tracing::info!(location = self.location, "{}", statement.text));
         }
@@ -55,7 +62,7 @@ impl Session<'_> {
             let done = answers.len();
             if size(first) > MAX_AS_TEXT {
                 let rows = self.execute(first).await.map_err(|error| (done, error))?;
-                answers.push(rows);
+                answers.push(Answer { rows, inserted: 0 });
                 rest = &rest[1..];
                 continue;
             }
@@ -77,11 +84,12 @@ impl Session<'_> {
         Ok(answers)
     }
 
-    async fn request(&mut self, text: String, count: usize, answers: &mut Vec<Vec<Row>>) -> Result<(), Failed> {
+    async fn request(&mut self, text: String, count: usize, answers: &mut Vec<Answer>) -> Result<(), Failed> {
         let mut result = self.connection.conn.query_iter(text).await.map_err(|error| (answers.len(), error))?;
         for _ in 0..count {
+            let inserted = result.last_insert_id().unwrap_or_default();
             let rows = result.collect::<Row>().await.map_err(|error| (answers.len(), error))?;
-            answers.push(rows);
+            answers.push(Answer { rows, inserted });
         }
         result.drop_result().await.map_err(|error| (answers.len(), error))
     }
@@ -105,7 +113,7 @@ impl Session<'_> {
     /// Runs statements; what they return, or what went wrong first.
     pub(crate) async fn run_all(&mut self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, Failure> {
         let location = self.location;
-        self.run(statements).await.map_err(|(_, error)| failure(error, location))
+        self.run(statements).await.map(rows).map_err(|(_, error)| failure(error, location))
     }
 
     /// Runs the statements of a [`feast_registry_sql::Read`], with others around them that return nothing to read.
@@ -134,6 +142,19 @@ impl Session<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// The rows of each answer.
+pub(crate) fn rows(answers: Vec<Answer>) -> Vec<Vec<Row>> {
+    answers.into_iter().map(|answer| answer.rows).collect()
+}
+
+/// Whether statements go in one request.
+pub(crate) fn is_one_request(statements: &[Statement]) -> bool {
+    let sizes = || statements.iter().map(size);
+    // What is no plain text takes twice its size, see `write_out`.
+    let text: usize = statements.iter().map(|statement| statement.text.len()).sum();
+    sizes().all(|size| size <= MAX_AS_TEXT) && text + 2 * sizes().sum::<usize>() <= MAX_REQUEST
 }
 
 /// A statement without parameters.

@@ -265,7 +265,7 @@ async fn attempt_all(database: &impl Database, commit: &Commit, deadline: &Deadl
         (Ok(outcome), _) if outcome.is_committed() => Ok(outcome),
         // Whatever was said of the last attempt, one before it may yet take place, unless it is fenced off.
         (result, Some(lost)) if !result.as_ref().is_err_and(Error::is_outcome_unknown) => {
-            settle(database, commit, Some(lost), result).await
+            settle(database, commit, Some(lost), false, result).await
         }
         (result, _) => result,
     }
@@ -289,8 +289,9 @@ async fn attempt_until_answered(
         let is_late = deadline.is_over();
         match failure {
             Failure::Repeated(_) => {
-                let fenced = was_fenced(database, lost.as_ref().map(ToString::to_string));
-                return settle(database, commit, lost.take(), Err(fenced)).await;
+                let lost = lost.take();
+                let fenced = was_fenced(database, lost.clone());
+                return settle(database, commit, lost, true, Err(fenced)).await;
             }
             Failure::Unexpected(error) => match conflict(database, commit, deadline).await? {
                 Some(key) => return Ok(Outcome::Conflict(key)),
@@ -300,13 +301,12 @@ async fn attempt_until_answered(
             },
             Failure::Lost(error) => {
                 if !database.journal_state().is_kept() {
-                    return Err(unknown_outcome(database, &error.to_string()));
+                    return Err(Error::unknown_outcome(&database.location()).with_source(error));
                 }
                 tracing::warn!(%error, commit = %commit.id, "the answer to a commit was lost; looking what became of it");
-                let said = error.to_string();
-                *lost = Some(error);
+                *lost = Some(error.clone());
                 if is_late {
-                    return Err(was_fenced(database, Some(said)));
+                    return Err(was_fenced(database, Some(error)));
                 }
                 pause(attempt).await;
             }
@@ -362,33 +362,45 @@ async fn without_table(database: &impl Database, deadline: &Deadline) -> Result<
 }
 
 /// Learns what became of a commit that may have taken place, or may yet; one that has not, no longer can, and `otherwise`
-/// is what is said of it.
+/// is what is said of it. One that the journal `has` is only looked up.
 async fn settle(
     database: &impl Database,
     commit: &Commit,
     lost: Option<Error>,
+    mut has: bool,
     otherwise: Result<Outcome>,
 ) -> Result<Outcome> {
     let deadline = Deadline::after(SETTLE_FOR);
-    let unknown = || {
-        let said = lost.as_ref().map_or_else(|| "it was given up before".to_owned(), ToString::to_string);
-        unknown_outcome(database, &said)
+    let unknown = |error: Error| {
+        // What stands in the way of an answer now says more than what lost the first.
+        tracing::warn!(%error, commit = %commit.id, "cannot learn what became of a commit");
+        Error::unknown_outcome(&database.location()).with_source(lost.clone().unwrap_or(error))
     };
     for attempt in 0.. {
-        let fenced = match database.try_fence(commit, &deadline).await {
-            Err(Failure::Repeated(_)) => database.try_find(commit.id, &deadline).await,
-            fenced => fenced.map(|()| Some(Found::Fenced)),
+        let found = if has {
+            database.try_find(commit.id, &deadline).await
+        } else {
+            match database.try_fence(commit, &deadline).await {
+                Err(Failure::Repeated(_)) => {
+                    has = true;
+                    continue;
+                }
+                fenced => fenced.map(|()| Some(Found::Fenced)),
+            }
         };
-        match fenced {
+        let error = match found {
             Ok(Some(Found::Committed(revision))) => return Ok(Outcome::Committed { revision: Some(revision) }),
             Ok(Some(Found::Fenced)) => return otherwise,
             // It was there just now: somebody emptied the journal.
-            Ok(None) => {}
-            Err(Failure::Lost(_) | Failure::Unusable(_) | Failure::Serialization(_)) if !deadline.is_over() => {}
-            Err(_) => return Err(unknown()),
-        }
+            Ok(None) => {
+                has = false;
+                Error::new(ErrorKind::Conflict, format!("{}: others empty the journal", database.location()))
+            }
+            Err(Failure::Final(error)) if !error.is_retryable() => return Err(unknown(error)),
+            Err(failure) => failure.into_error(),
+        };
         if deadline.is_over() {
-            return Err(unknown());
+            return Err(unknown(error));
         }
         pause(attempt).await;
     }
@@ -396,7 +408,7 @@ async fn settle(
 }
 
 /// The error of a commit that may have been under way, and can no longer take place.
-fn was_fenced(database: &impl Database, lost: Option<String>) -> Error {
+fn was_fenced(database: &impl Database, lost: Option<Error>) -> Error {
     let text = format!("{}: a write was lost on its way and was not done; try again", database.location());
     let error = Error::new(ErrorKind::Unavailable, text);
     match lost {
@@ -471,17 +483,6 @@ async fn conflict(database: &impl Database, commit: &Commit, deadline: &Deadline
         Err(error) => return Err(error),
     };
     Ok(sql::conflict(&commit.expectations, &found))
-}
-
-fn unknown_outcome(database: &impl Database, lost: &str) -> Error {
-    Error::new(
-        ErrorKind::UnknownOutcome,
-        format!(
-            "{}: the answer to a write was lost, and it is not known whether it was stored or yet will be; look before you \
-             try again ({lost})",
-            database.location()
-        ),
-    )
 }
 
 /// A random pause of up to 2, 4, 8, … ms, so that those who met once do not meet again.

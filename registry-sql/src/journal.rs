@@ -11,9 +11,10 @@
 mod entries;
 mod prune;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use feast_registry_core::{Commit, CommitId, Key, Kind, Result, Revision, Write};
+use bytes::Bytes;
+use feast_registry_core::{Commit, CommitId, Key, Kind, Record, Result, Revision, Write};
 use prost_types::Timestamp;
 
 pub use self::entries::{JournalRow, entries, read};
@@ -59,9 +60,14 @@ pub enum Revisions {
 }
 
 impl Revisions {
-    /// None yet: it comes with [`take_revision`], in the same transaction. Until then a row lies beyond all others in the
+    /// None yet: it comes with [`give_revision`], in the same transaction. Until then a row lies beyond all others in the
     /// index, out of the way of who removes the oldest.
     pub const PENDING: Self = Self::Number(i64::MAX);
+
+    /// What [`take_revision`] has taken in the same transaction. It is NULL, which no revision is, if there was none.
+    pub const TAKEN: Self = Self::Expression(Self::TAKEN_EXPRESSION);
+
+    const TAKEN_EXPRESSION: &str = "NULLIF(LAST_INSERT_ID(), 0)";
 }
 
 const fn column(name: &'static str, column_type: ColumnType, is_key: bool, is_nullable: bool) -> Column {
@@ -139,32 +145,35 @@ pub fn make_head() -> Statement {
     Statement { text, values: Vec::new() }
 }
 
-/// The statements that give the rows of a commit, which were written with [`Revisions::PENDING`], their revision; the last
-/// one returns it. They come last before `COMMIT`: from the first of them on, the row that they lock orders all commits, and
-/// since nothing that follows waits for another lock, no commit waits longer for it than the others take to commit.
+/// The statements that take the revision of a commit in MySQL. The answer to the second says which it is, as the identity of
+/// what was inserted last; it is 0 if there is no row to take it from ([`make_head`]), and so is what follows refused.
+///
+/// They come after what the commit writes of objects: from them on, the row that they lock orders all commits, and since
+/// nothing that follows waits for another lock, no commit waits longer for it than the others take to commit.
 ///
 /// A revision is the moment in microseconds, or the one after the newest if that is later: so, unless a clock was
 /// set back, it is not given again when an older state of the database is restored, and a reader who was beyond that is told
 /// to begin anew.
 ///
 /// It goes from one statement to the next as MySQL's own `LAST_INSERT_ID()`, so that no other table has to be opened for it,
-/// and replicas that run statements do the same. If there is no row to take it from ([`make_head`]), the last but one fails,
-/// because a revision is not NULL.
-pub fn take_revision(id: CommitId) -> Vec<Statement> {
+/// and replicas that run statements do the same.
+pub fn take_revision() -> [Statement; 2] {
     let plain = |text: String| Statement { text, values: Vec::new() };
-    vec![
+    [
         plain("DO LAST_INSERT_ID(0)".to_owned()),
         plain(format!(
             "UPDATE {JOURNAL_HEAD} SET revision = LAST_INSERT_ID(GREATEST(revision + 1, UNIX_TIMESTAMP() * 1000000)) \
              WHERE id = 1"
         )),
-        // An identity is the same in every collation.
-        Statement {
-            text: format!("UPDATE {JOURNAL} SET revision = NULLIF(LAST_INSERT_ID(), 0) WHERE commit_id = ?"),
-            values: vec![Value::Text(id.to_string())],
-        },
-        plain("SELECT LAST_INSERT_ID()".to_owned()),
     ]
+}
+
+/// The statement that gives the revision that was taken to the rows of a commit that were written with
+/// [`Revisions::PENDING`].
+pub fn give_revision(id: CommitId) -> Statement {
+    // An identity is the same in every collation.
+    let text = format!("UPDATE {JOURNAL} SET revision = {} WHERE commit_id = ?", Revisions::TAKEN_EXPRESSION);
+    Statement { text, values: vec![Value::Text(id.to_string())] }
 }
 
 /// The columns that every row fills.
@@ -198,8 +207,8 @@ pub fn journaled_writes(
         let number = index as i64 * NUMBERS_PER_WRITE + i64::from(!statements.is_empty());
         match write {
             Write::Put(record) => {
-                let is_new = absent.contains(&record.key);
-                statements.push(rows.put(number, &record.key, &record.value, is_new)?);
+                let before = if absent.contains(&record.key) { Before::Known(None) } else { Before::Stored };
+                statements.push(rows.put(number, &record.key, &record.value, before)?);
             }
             Write::Delete(key) => {
                 statements.push(rows.removed_key(number, key));
@@ -225,6 +234,48 @@ pub fn journaled_writes(
         statements.extend(write_one(dialect, write, &mut absent)?);
     }
     Ok(statements)
+}
+
+/// The rows of a commit that does nothing but put, which may be inserted after it has. `None` for every other. `stored`
+/// is what the commit has found, and locked, under its keys.
+///
+/// The first row inserts the identity, see [`journaled_writes`].
+///
+/// # Errors
+/// `Corrupt` when the value of a version is no record of a version.
+pub fn rows_of_puts(
+    dialect: Dialect,
+    commit: &Commit,
+    stored: &[Record],
+    revisions: Revisions,
+) -> Result<Option<Vec<Statement>>> {
+    let put = |write| match write {
+        // What is put into the row of a view is not stored where there is no such row.
+        &Write::Put(Record { key: Key::UserMetadata { .. }, .. }) => None,
+        Write::Put(record) => Some(record),
+        Write::Delete(_) | Write::DeleteVersions { .. } | Write::DeleteProject { .. } => None,
+    };
+    let Some(puts) = commit.writes.iter().map(put).collect::<Option<Vec<&Record>>>() else { return Ok(None) };
+    let rows = Rows { dialect, commit, revisions };
+    if puts.is_empty() {
+        return Ok(Some(vec![rows.scope(0, NOTHING, None, None)]));
+    }
+    let mut values: HashMap<&Key, &Bytes> = stored.iter().map(|record| (&record.key, &record.value)).collect();
+    let mut statements = Vec::with_capacity(puts.len());
+    for (index, Record { key, value, .. }) in puts.into_iter().enumerate() {
+        let number = index as i64 * NUMBERS_PER_WRITE + i64::from(index > 0);
+        statements.push(rows.put(number, key, value, Before::Known(values.insert(key, value)))?);
+    }
+    Ok(Some(statements))
+}
+
+/// What was stored under a key that is put.
+enum Before<'a> {
+    /// This. Of a key that is known to be absent this is nothing: to look would only lock the place where it is to be, in
+    /// MySQL.
+    Known(Option<&'a Bytes>),
+    /// What is stored when the row is inserted.
+    Stored,
 }
 
 /// What the rows of a table are that are removed together.
@@ -334,9 +385,8 @@ impl Rows<'_> {
         builder.build()
     }
 
-    /// The row of a value that is put. Of a key that `is_new` nothing is stored: to look would only lock the place where
-    /// nothing is, in MySQL.
-    fn put(&self, number: i64, key: &Key, value: &bytes::Bytes, is_new: bool) -> Result<Statement> {
+    /// The row of a value that is put.
+    fn put(&self, number: i64, key: &Key, value: &Bytes, before: Before<'_>) -> Result<Statement> {
         let stored = Stored::of(key);
         let place = Place::of(key);
         let (_, _, column) = stored.columns(self.dialect);
@@ -353,15 +403,19 @@ impl Rows<'_> {
         builder.push(", ");
         self.name(&mut builder, key);
         builder.push(", ");
-        if only_where_view_is {
-            builder.push(&column);
-        } else if is_new {
-            builder.push(&self.dialect.null(ColumnType::Bytes));
-        } else {
-            builder.push(&format!("(SELECT {column} FROM {} WHERE ", place.table));
-            place.matches(&mut builder);
-            builder.push(self.lock());
-            builder.push(")");
+        match before {
+            Before::Stored if only_where_view_is => builder.push(&column),
+            Before::Stored => {
+                builder.push(&format!("(SELECT {column} FROM {} WHERE ", place.table));
+                place.matches(&mut builder);
+                builder.push(self.lock());
+                builder.push(")");
+            }
+            Before::Known(None) => builder.push(&self.dialect.null(ColumnType::Bytes)),
+            Before::Known(Some(value)) => builder.bind(Value::Bytes(match key {
+                Key::Version { .. } => sql::decode_version(key, value)?.feature_view_proto,
+                _ => value.clone(),
+            })),
         }
         builder.push(", ");
         match version {
@@ -481,7 +535,7 @@ fn micros(at: &Timestamp) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use feast_registry_core::{Expected, Record};
+    use feast_registry_core::Expected;
 
     use super::*;
 

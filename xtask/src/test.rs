@@ -51,12 +51,13 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<()> {
         services: plan.services,
     };
     tests.services();
-    let server = tests.steps.step("server", || build_server(project));
     if args.only != Some(Half::Interop) {
         tests.rust(plan.nextest);
     }
-    if let (Some((python, environment)), Some(server)) = (&plan.interop, &server) {
-        tests.interop(python, environment, server);
+    if let Some((python, environment)) = &plan.interop
+        && let Some(server) = tests.steps.step("server", || build_server(project, args.only.is_none()))
+    {
+        tests.interop(python, environment, &server);
     }
     tests.finish()
 }
@@ -105,9 +106,14 @@ impl Plan {
     }
 }
 
-/// The binary as `cargo build` makes it for a user; the interop tests start this very one.
-fn build_server(project: &Project) -> Result<PathBuf> {
-    run_command(&mut project.cargo("build --package feast-registry-server --bin feast-registry"))?;
+/// The binary that the interop tests start. After the Rust tests it is the one that was built for them, with the features
+/// that the whole workspace asks of its dependencies: to build these once more takes longer than many a test.
+fn build_server(project: &Project, is_built: bool) -> Result<PathBuf> {
+    let line = match is_built {
+        true => "build --workspace --tests --bin feast-registry",
+        false => "build --package feast-registry-server --bin feast-registry",
+    };
+    run_command(&mut project.cargo(line))?;
     // Cargo puts it where it put us, whatever the target folder is.
     let server = env::current_exe()?.with_file_name(format!("feast-registry{}", env::consts::EXE_SUFFIX));
     ensure!(server.is_file(), "it was built, but it is not at {}", server.display());

@@ -51,6 +51,8 @@ pub(crate) struct Counts {
     /// Whether these are not answered yet, and how many of them wait for that.
     pub(crate) hold: AtomicBool,
     pub(crate) held: AtomicUsize,
+    /// How many writes are still to be refused, without being done, and with which status.
+    pub(crate) refuse: Mutex<(usize, StatusCode)>,
     /// The headers of the last write.
     pub(crate) headers: Mutex<HeaderMap>,
 }
@@ -121,6 +123,11 @@ fn counting(inner: Handler, counts: Arc<Counts>) -> Handler {
             let known = request.headers().get(header::IF_NONE_MATCH).filter(|_| method == Method::GET).cloned();
             if method == Method::PUT {
                 *counts.headers.lock().expect("no handler panics") = request.headers().clone();
+                let (left, status) = &mut *counts.refuse.lock().expect("no handler panics");
+                if *left > 0 {
+                    *left -= 1;
+                    return self::status(*status);
+                }
             }
             let response = inner(request).await;
             match (&method, response.status()) {

@@ -240,8 +240,11 @@ impl Cache {
                 }
             }
             Err(error) => {
-                let age = age.map(|age| age.as_secs());
-                tracing::warn!(%error, seconds_old = age, "the cached registry could not be refreshed");
+                // Whoever closes it wants no more of it.
+                if !refreshes.is_closed {
+                    let age = age.map(|age| age.as_secs());
+                    tracing::warn!(%error, seconds_old = age, "the cached registry could not be refreshed");
+                }
                 refreshes.failed = Some(error);
             }
         }

@@ -216,11 +216,8 @@ impl Inner {
             (outcome, held)
         });
         let done = task.await.map_err(|error| {
-            Error::new(
-                ErrorKind::UnknownOutcome,
-                "the task of a commit was broken off: it may have been done. Read what is stored before trying again",
-            )
-            .with_source(error)
+            tracing::error!(%error, "the task of a commit was broken off");
+            Error::unknown_outcome(&self.backend.location()).with_source(error)
         });
         drop(caller);
         done

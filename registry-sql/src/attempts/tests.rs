@@ -18,6 +18,8 @@ struct Scripted {
     is_missing: Mutex<bool>,
     has_journal: Mutex<bool>,
     is_silent: Mutex<bool>,
+    /// How many more fences there is no connection for.
+    refused_fences: AtomicUsize,
     mode: Mutex<SchemaMode>,
     fenced: Mutex<Vec<CommitId>>,
     state: JournalState,
@@ -50,6 +52,7 @@ impl Scripted {
             is_missing: Mutex::new(false),
             has_journal: Mutex::new(true),
             is_silent: Mutex::new(false),
+            refused_fences: AtomicUsize::new(0),
             mode: Mutex::new(SchemaMode::Auto),
             fenced: Mutex::default(),
             state: JournalState::new(Dialect::PostgreSql),
@@ -162,6 +165,10 @@ impl Database for Scripted {
     async fn try_fence(&self, commit: &Commit, deadline: &Deadline) -> Result<(), Failure> {
         if *self.is_silent.lock().expect("a test") {
             return Err(Failure::Lost(unavailable()));
+        }
+        if self.refused_fences.load(Ordering::Relaxed) > 0 {
+            self.refused_fences.fetch_sub(1, Ordering::Relaxed);
+            return Err(Failure::no_free_connection(&self.location()));
         }
         if self.try_find(commit.id, deadline).await?.is_some() {
             return Err(Failure::Repeated(unavailable()));
@@ -311,6 +318,25 @@ async fn an_outcome_is_unknown_while_the_database_says_nothing() {
     *database.is_silent.lock().expect("a test") = true;
     let error = database.commit(creation(), &soon()).await.expect_err("nobody knows");
     assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_the_journal_has_is_only_looked_up() {
+    let database = Scripted::new([]);
+    let commit = creation();
+    database.try_fence(&commit, &soon()).await.expect("a fence");
+    *database.is_silent.lock().expect("a test") = true;
+    let error = database.commit(commit, &soon()).await.expect_err("it is fenced off");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fate_is_asked_for_again_when_there_was_no_connection() {
+    let database = Scripted::new([Step::Silence]);
+    database.refused_fences.store(3, Ordering::Relaxed);
+    let error = database.commit(creation(), &soon()).await.expect_err("there was no answer");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(database.fenced.lock().expect("a test").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
