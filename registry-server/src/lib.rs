@@ -5,7 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+mod answers;
 mod call;
+mod codec;
 mod listing;
 mod panics;
 pub mod proto;

@@ -53,13 +53,13 @@ pub(crate) trait Sortable {
 pub(crate) fn page<T: Sortable>(
     mut items: Vec<T>,
     pagination: Option<PaginationParams>,
-    sorting: Option<SortingParams>,
+    sorting: Option<&SortingParams>,
 ) -> (Vec<T>, PaginationMetadata) {
     if items.is_empty() {
         return (items, PaginationMetadata::default());
     }
     if let Some(SortingParams { sort_by, sort_order }) = sorting.filter(|sorting| !sorting.sort_by.trim().is_empty()) {
-        items = sorted(items, &sort_by, sort_order.to_lowercase() == "desc");
+        items = sorted(items, sort_by, sort_order.to_lowercase() == "desc");
     }
     let total_count = i32::try_from(items.len()).unwrap_or(i32::MAX);
     let Some(PaginationParams { page, limit }) = pagination.filter(|wanted| wanted.page > 0 && wanted.limit > 0) else {
@@ -256,7 +256,7 @@ mod tests {
             view("c", "amy", Some("Y"), Some(10)),
         ];
         let sorting = SortingParams { sort_by: sort_by.into(), sort_order: sort_order.into() };
-        let (sorted, _) = page(views, None, Some(sorting));
+        let (sorted, _) = page(views, None, Some(&sorting));
         sorted.iter().map(|view| view.name().expect("a name")).collect()
     }
 
@@ -357,7 +357,7 @@ mod tests {
             let view = view("b", "Zoe", Some("x"), Some(i64::MAX));
             let objects = vec![view, deep(), Object::new(kind, bytes), Object::new(kind, Vec::new())];
             let sorting = SortingParams { sort_by: path.clone(), sort_order: "desc".into() };
-            let (objects, metadata) = page(objects, Some(PaginationParams { page: number, limit }), Some(sorting));
+            let (objects, metadata) = page(objects, Some(PaginationParams { page: number, limit }), Some(&sorting));
             prop_assert!(objects.len() <= 4 && metadata.total_count == 4, "{path}");
             let end = Reference { object_type: ObjectType::Entity, name: String::new() };
             Relation { source: end.clone(), target: end }.sort_key(&path);

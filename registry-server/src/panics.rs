@@ -16,6 +16,8 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Bytes, Service, http};
 use tonic::server::NamedService;
 
+use crate::answers::Room;
+
 /// Runs a future to its end, or to its panic, which is returned as text.
 pub(crate) async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let mut future = pin!(future);
@@ -75,7 +77,10 @@ where
                 Err(panic) => Err(panic),
             };
             match answer {
-                Ok(Ok(response)) => Ok(response.map(|body| Body::new(IsolatedBody { body: Some(body), call }))),
+                Ok(Ok(mut response)) => {
+                    let room = response.extensions_mut().remove();
+                    Ok(response.map(|body| Body::new(IsolatedBody { body: Some(body), call, _room: room })))
+                }
                 Err(panic) => Ok(status(&call, &panic).into_http()),
             }
         })
@@ -87,6 +92,8 @@ struct IsolatedBody {
     /// `None` after a panic, and after the end.
     body: Option<Body>,
     call: String,
+    /// What it takes of the memory for large answers until it is sent or given up.
+    _room: Option<Room>,
 }
 
 impl http_body::Body for IsolatedBody {

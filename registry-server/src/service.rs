@@ -14,8 +14,11 @@ use feast_registry_core::{
     Encoded, Error, ErrorKind, FeastObject, Feature, Freshness, Kind, ListFilter, Object, ObjectType, Registry,
     Relation, Result, proto::core,
 };
+use prost::Message;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use crate::answers::Answers;
 use crate::call;
 use crate::listing::page;
 use crate::proto::any_feature_view::AnyFeatureView as AnyView;
@@ -30,6 +33,15 @@ use crate::status::status;
 pub struct Service {
     registry: Registry,
     request_timeout: Duration,
+    answers: Answers,
+}
+
+/// A service that does one request.
+struct Call {
+    registry: Registry,
+    /// When the request is over.
+    until: Instant,
+    answers: Answers,
 }
 
 /// The tag of a project that `ListProjects` leaves out (Feast: `feast.constants.PROTECTED_PROJECT_TAG`).
@@ -54,7 +66,7 @@ fn required<T>(object: Option<Encoded<T>>, field: &str) -> Result<Encoded<T>> {
 impl Service {
     /// A service over a registry. A request whose client sets no deadline may take half a minute.
     pub fn new(registry: Registry) -> Self {
-        Self { registry, request_timeout: DEFAULT_REQUEST_TIMEOUT }
+        Self { registry, request_timeout: DEFAULT_REQUEST_TIMEOUT, answers: Answers::default() }
     }
 
     /// The same with another time for requests whose clients set no deadline.
@@ -64,11 +76,18 @@ impl Service {
         self
     }
 
-    /// A request, and the service that does it as the request says: until when and why.
-    fn of_call<T>(&self, request: Request<T>) -> (Self, T) {
-        let options = call::options(request.metadata(), self.request_timeout);
+    /// A request, and the call that does it as the request says: until when and why.
+    fn of_call<T>(&self, request: Request<T>) -> (Call, T) {
+        let (options, until) = call::options(request.metadata(), self.request_timeout);
         let registry = self.registry.with_call(options);
-        (Self { registry, request_timeout: self.request_timeout }, request.into_inner())
+        (Call { registry, until, answers: self.answers.clone() }, request.into_inner())
+    }
+}
+
+impl Call {
+    /// An answer that may be large, made when there is room for it, or its error.
+    async fn answer<T: Message, F: Future<Output = Result<T>>>(&self, call: &str, make: impl Fn() -> F) -> Reply<T> {
+        self.answers.make(self.until, make).await.map_err(|error| status(call, error))
     }
 
     async fn list(
@@ -76,9 +95,9 @@ impl Service {
         kind: Kind,
         project: &str,
         allow_cache: bool,
-        tags: BTreeMap<String, String>,
+        tags: &BTreeMap<String, String>,
     ) -> Result<Vec<Object>> {
-        let filter = ListFilter::all().with_tags(tags);
+        let filter = ListFilter::all().with_tags(tags.clone());
         self.registry.list(kind, Some(project), &filter, Freshness::allow_cache(allow_cache)).await
     }
 
@@ -122,11 +141,13 @@ macro_rules! registry_server {
 
             $(async fn $list(&self, request: Request<$list_request>) -> Reply<$list_response> {
                 let (this, request) = self.of_call(request);
-                let objects = this.list(Kind::$listed_kind, &request.project, request.allow_cache, request.tags).await;
-                reply(stringify!($list), objects.map(|objects| {
-                    let (objects, pagination) = page(objects, request.pagination, request.sorting);
-                    $list_response { $listed: encoded(objects), pagination: Some(pagination) }
-                }))
+                let list = || async {
+                    let (kind, project) = (Kind::$listed_kind, &request.project);
+                    let objects = this.list(kind, project, request.allow_cache, &request.tags).await?;
+                    let (objects, pagination) = page(objects, request.pagination, request.sorting.as_ref());
+                    Ok($list_response { $listed: encoded(objects), pagination: Some(pagination) })
+                };
+                this.answer(stringify!($list), list).await
             })*
 
             $(async fn $delete(&self, request: Request<$delete_request>) -> Reply<()> {
@@ -232,7 +253,7 @@ registry_server! {
             request: Request<ListAllFeatureViewsRequest>,
         ) -> Reply<ListAllFeatureViewsResponse> {
             let (this, request) = self.of_call(request);
-            reply("list_all_feature_views", this.all_feature_views(request).await)
+            this.answer("list_all_feature_views", || this.all_feature_views(&request)).await
         }
 
         async fn list_feature_services(
@@ -240,14 +261,16 @@ registry_server! {
             request: Request<ListFeatureServicesRequest>,
         ) -> Reply<ListFeatureServicesResponse> {
             let (this, request) = self.of_call(request);
-            let services = this.list(Kind::FeatureService, &request.project, request.allow_cache, request.tags).await;
-            reply("list_feature_services", services.and_then(|services| {
+            let list = || async {
+                let project = &request.project;
+                let services = this.list(Kind::FeatureService, project, request.allow_cache, &request.tags).await?;
                 let services = filtered(services, |service| {
                     Ok(request.feature_view.is_empty() || uses_view(service, &request.feature_view)?)
                 })?;
-                let (services, pagination) = page(services, request.pagination, request.sorting);
+                let (services, pagination) = page(services, request.pagination, request.sorting.as_ref());
                 Ok(ListFeatureServicesResponse { feature_services: encoded(services), pagination: Some(pagination) })
-            }))
+            };
+            this.answer("list_feature_services", list).await
         }
 
         async fn list_saved_datasets(
@@ -255,8 +278,9 @@ registry_server! {
             request: Request<ListSavedDatasetsRequest>,
         ) -> Reply<ListSavedDatasetsResponse> {
             let (this, request) = self.of_call(request);
-            let datasets = this.list(Kind::SavedDataset, &request.project, request.allow_cache, request.tags).await;
-            reply("list_saved_datasets", datasets.and_then(|datasets| {
+            let list = || async {
+                let project = &request.project;
+                let datasets = this.list(Kind::SavedDataset, project, request.allow_cache, &request.tags).await?;
                 let is_any = request.namespace.is_empty() && request.collection.is_empty();
                 let datasets = filtered(datasets, |dataset| {
                     if is_any {
@@ -266,9 +290,10 @@ registry_server! {
                     Ok((request.namespace.is_empty() || spec.namespace == request.namespace)
                         && (request.collection.is_empty() || spec.collection == request.collection))
                 })?;
-                let (datasets, pagination) = page(datasets, request.pagination, request.sorting);
+                let (datasets, pagination) = page(datasets, request.pagination, request.sorting.as_ref());
                 Ok(ListSavedDatasetsResponse { saved_datasets: encoded(datasets), pagination: Some(pagination) })
-            }))
+            };
+            this.answer("list_saved_datasets", list).await
         }
 
         async fn apply_project(&self, request: Request<ApplyProjectRequest>) -> Reply<()> {
@@ -290,14 +315,15 @@ registry_server! {
             let (this, request) = self.of_call(request);
             let filter = ListFilter::all().with_tags(request.tags);
             let freshness = Freshness::allow_cache(request.allow_cache);
-            let projects = this.registry.list(Kind::Project, None, &filter, freshness).await;
-            reply("list_projects", projects.and_then(|projects| {
+            let list = || async {
+                let projects = this.registry.list(Kind::Project, None, &filter, freshness).await?;
                 let protected = [(PROTECTED_PROJECT_TAG.to_owned(), "true".to_owned())];
                 let protected = || protected.iter().map(|(tag, value)| (tag, value));
                 let projects = filtered(projects, |project| Ok(!project.has_tags(protected())?))?;
-                let (projects, pagination) = page(projects, request.pagination, request.sorting);
+                let (projects, pagination) = page(projects, request.pagination, request.sorting.as_ref());
                 Ok(ListProjectsResponse { projects: encoded(projects), pagination: Some(pagination) })
-            }))
+            };
+            this.answer("list_projects", list).await
         }
 
         async fn delete_project(&self, request: Request<DeleteProjectRequest>) -> Reply<()> {
@@ -345,7 +371,7 @@ registry_server! {
 
         async fn proto(&self, request: Request<()>) -> Reply<Encoded<core::Registry>> {
             let (this, ()) = self.of_call(request);
-            reply("proto", this.registry.proto(Freshness::Stored).await)
+            this.answer("proto", || this.registry.proto(Freshness::Stored)).await
         }
 
         async fn get_registry_lineage(
@@ -353,7 +379,7 @@ registry_server! {
             request: Request<GetRegistryLineageRequest>,
         ) -> Reply<GetRegistryLineageResponse> {
             let (this, request) = self.of_call(request);
-            reply("get_registry_lineage", this.registry_lineage(request).await)
+            this.answer("get_registry_lineage", || this.registry_lineage(&request)).await
         }
 
         async fn get_object_relationships(
@@ -361,23 +387,25 @@ registry_server! {
             request: Request<GetObjectRelationshipsRequest>,
         ) -> Reply<GetObjectRelationshipsResponse> {
             let (this, request) = self.of_call(request);
-            reply("get_object_relationships", this.object_relationships(request).await)
+            this.answer("get_object_relationships", || this.object_relationships(&request)).await
         }
 
         async fn list_features(&self, request: Request<ListFeaturesRequest>) -> Reply<ListFeaturesResponse> {
             let (this, request) = self.of_call(request);
-            let features = this.registry.list_features(&request.project, Freshness::allow_cache(request.allow_cache)).await;
-            reply("list_features", features.map(|mut features| {
+            let freshness = Freshness::allow_cache(request.allow_cache);
+            let list = || async {
+                let mut features = this.registry.list_features(&request.project, freshness).await?;
                 let is = |wanted: &str, value: &str| wanted.is_empty() || wanted == value;
                 features.retain(|feature| {
                     is(&request.kind, kind_of(feature))
                         && is(&request.feature_view, &feature.view)
                         && is(&request.name, &feature.name)
                 });
-                let (features, pagination) = page(features, request.pagination, request.sorting);
+                let (features, pagination) = page(features, request.pagination, request.sorting.as_ref());
                 let features = features.into_iter().map(feature_message).collect();
-                ListFeaturesResponse { features, pagination: Some(pagination) }
-            }))
+                Ok(ListFeaturesResponse { features, pagination: Some(pagination) })
+            };
+            this.answer("list_features", list).await
         }
 
         async fn get_feature(&self, request: Request<GetFeatureRequest>) -> Reply<crate::proto::Feature> {
@@ -456,11 +484,11 @@ fn relation_message(relation: Relation) -> EntityRelation {
     EntityRelation { source: Some(end(relation.source)), target: Some(end(relation.target)) }
 }
 
-impl Service {
+impl Call {
     /// All views but label views, by what they are made of.
-    async fn all_feature_views(&self, request: ListAllFeatureViewsRequest) -> Result<ListAllFeatureViewsResponse> {
+    async fn all_feature_views(&self, request: &ListAllFeatureViewsRequest) -> Result<ListAllFeatureViewsResponse> {
         let freshness = Freshness::allow_cache(request.allow_cache);
-        let mut filter = ListFilter::all().with_tags(request.tags);
+        let mut filter = ListFilter::all().with_tags(request.tags.clone());
         filter.updated_since = request.updated_since;
         let mut views = self.registry.list_views(&request.project, &filter, freshness).await?;
         views.retain(|view| view.kind != Kind::LabelView);
@@ -484,12 +512,12 @@ impl Service {
                     && is_among(&request.data_source, &made_of.data_sources))
             })?;
         }
-        let (views, pagination) = page(views, request.pagination, request.sorting);
+        let (views, pagination) = page(views, request.pagination, request.sorting.as_ref());
         let feature_views = views.into_iter().map(any_view).collect();
         Ok(ListAllFeatureViewsResponse { feature_views, pagination: Some(pagination) })
     }
 
-    async fn registry_lineage(&self, request: GetRegistryLineageRequest) -> Result<GetRegistryLineageResponse> {
+    async fn registry_lineage(&self, request: &GetRegistryLineageRequest) -> Result<GetRegistryLineageResponse> {
         let mut lineage = self.registry.lineage(&request.project, Freshness::allow_cache(request.allow_cache)).await?;
         if !request.filter_object_type.is_empty() && !request.filter_object_name.is_empty() {
             // As in Feast, a type that there is none of filters everything out.
@@ -500,8 +528,9 @@ impl Service {
                 });
             }
         }
-        let (direct, relationships_pagination) = page(lineage.direct, request.pagination, request.sorting.clone());
-        let (indirect, indirect_relationships_pagination) = page(lineage.indirect, request.pagination, request.sorting);
+        let sorting = request.sorting.as_ref();
+        let (direct, relationships_pagination) = page(lineage.direct, request.pagination, sorting);
+        let (indirect, indirect_relationships_pagination) = page(lineage.indirect, request.pagination, sorting);
         Ok(GetRegistryLineageResponse {
             relationships: direct.into_iter().map(relation_message).collect(),
             indirect_relationships: indirect.into_iter().map(relation_message).collect(),
@@ -512,7 +541,7 @@ impl Service {
 
     async fn object_relationships(
         &self,
-        request: GetObjectRelationshipsRequest,
+        request: &GetObjectRelationshipsRequest,
     ) -> Result<GetObjectRelationshipsResponse> {
         let wanted: ObjectType = request.object_type.parse()?;
         let lineage = self.registry.lineage(&request.project, Freshness::allow_cache(request.allow_cache)).await?;
@@ -521,7 +550,7 @@ impl Service {
             relations.extend(lineage.indirect);
         }
         relations.retain(|relation| relation.involves(wanted, &request.object_name));
-        let (relations, pagination) = page(relations, request.pagination, request.sorting);
+        let (relations, pagination) = page(relations, request.pagination, request.sorting.as_ref());
         let relationships = relations.into_iter().map(relation_message).collect();
         Ok(GetObjectRelationshipsResponse { relationships, pagination: Some(pagination) })
     }

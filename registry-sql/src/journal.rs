@@ -83,7 +83,9 @@ pub fn table(dialect: Dialect) -> Table {
     let optional = |name, column_type| column(name, column_type, false, true);
     let required = |name, column_type| column(name, column_type, false, false);
     let is_clustered = dialect == Dialect::Sqlite;
-    let id = column("commit_id", ColumnType::String(36), !is_clustered, false);
+    // As bytes it takes half the room in the index, which is written with each commit.
+    let id_type = if is_clustered { ColumnType::Bytes } else { ColumnType::String(36) };
+    let id = column("commit_id", id_type, !is_clustered, false);
     let change_number = column("change_number", ColumnType::BigInteger, true, false);
     let revision = column("revision", ColumnType::BigInteger, is_clustered, false);
     let [first, second, third] =
@@ -354,7 +356,10 @@ impl Rows<'_> {
     /// The values of the columns up to `reason`. `number` is a literal or an expression.
     fn head(&self, builder: &mut Builder, number: impl FnOnce(&mut Builder)) {
         let Commit { id, at, author, reason, .. } = self.commit;
-        builder.bind(Value::Text(id.to_string()));
+        builder.bind(match self.dialect {
+            Dialect::Sqlite => id_bytes(*id),
+            Dialect::PostgreSql | Dialect::MySql => Value::Text(id.to_string()),
+        });
         builder.push(", ");
         number(builder);
         builder.push(", ");
@@ -509,8 +514,18 @@ impl Rows<'_> {
 pub fn find(dialect: Dialect, id: CommitId) -> Statement {
     let mut builder = Builder::new(dialect);
     builder.push(&format!("SELECT revision, {} FROM {JOURNAL} WHERE change_number = 0 AND ", dialect.text("target")));
-    builder.equals("commit_id", &id.to_string());
+    match dialect {
+        Dialect::Sqlite => {
+            builder.push("commit_id = ");
+            builder.bind(id_bytes(id));
+        }
+        Dialect::PostgreSql | Dialect::MySql => builder.equals("commit_id", &id.to_string()),
+    }
     builder.build()
+}
+
+fn id_bytes(id: CommitId) -> Value {
+    Value::Bytes(Bytes::copy_from_slice(id.as_bytes()))
 }
 
 /// What a row of [`find`] says.

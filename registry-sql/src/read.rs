@@ -109,30 +109,16 @@ impl Read {
     }
 
     /// The answers to the queries that this was made from, out of the rows of all its statements.
-    pub fn answers(&self, queries: &[Query], rows: Vec<Row>) -> Vec<Vec<Record>> {
-        let mut found = HashMap::new();
-        let mut lists: Vec<Vec<(Option<i64>, Record)>> = queries.iter().map(|_| Vec::new()).collect();
-        for row in rows {
-            let Some(Term { source, query }) = self.terms.get(row.term as usize).copied() else { continue };
-            let position = row.position;
-            let record = record(source, row);
-            match query {
-                None => drop(found.insert(record.key.clone(), record)),
-                Some(query) => lists[query].push((position, record)),
-            }
-        }
-        let answer = |(query, mut list): (&Query, Vec<(Option<i64>, Record)>)| match query {
-            Query::Keys(keys) => keys.iter().filter_map(|key| found.get(key)).cloned().collect(),
-            Query::Objects { page: Some(_), .. } => {
-                list.sort_by(|(_, one), (_, other)| one.key.cmp(&other.key));
-                list.into_iter().map(|(_, record)| record).collect()
-            }
-            _ => {
-                list.sort_by(|one, other| one.0.cmp(&other.0).then_with(|| one.1.key.cmp(&other.1.key)));
-                list.into_iter().map(|(_, record)| record).collect()
-            }
-        };
-        queries.iter().zip(lists).map(answer).collect()
+    pub fn answers(&self, queries: &[Query], rows: impl IntoIterator<Item = Row>) -> Vec<Vec<Record>> {
+        let mut answers = self.begin_answers(queries);
+        rows.into_iter().for_each(|row| answers.add(row));
+        answers.finish()
+    }
+
+    /// The same row by row, so that a large list is not held as rows and as records.
+    pub fn begin_answers<'a>(&'a self, queries: &'a [Query]) -> Answers<'a> {
+        let lists = queries.iter().map(|_| Vec::new()).collect();
+        Answers { terms: &self.terms, queries, found: HashMap::new(), lists }
     }
 
     /// The records that rows of [`locking`](Self::locking) are, in no order, each with the index of the key that it was
@@ -143,6 +129,47 @@ impl Read {
             Some((index, record(self.terms.get(index)?.source, row)))
         };
         rows.into_iter().filter_map(found).collect()
+    }
+}
+
+/// Answers to queries in the making.
+#[derive(Debug)]
+pub struct Answers<'a> {
+    terms: &'a [Term],
+    queries: &'a [Query],
+    /// What is found by its key.
+    found: HashMap<Key, Record>,
+    /// The lists that are asked for, each record with its position.
+    lists: Vec<Vec<(Option<i64>, Record)>>,
+}
+
+impl Answers<'_> {
+    /// Takes in a row.
+    pub fn add(&mut self, row: Row) {
+        let Some(Term { source, query }) = self.terms.get(row.term as usize).copied() else { return };
+        let position = row.position;
+        let record = record(source, row);
+        match query {
+            None => drop(self.found.insert(record.key.clone(), record)),
+            Some(query) => self.lists[query].push((position, record)),
+        }
+    }
+
+    /// The answer to each query.
+    pub fn finish(self) -> Vec<Vec<Record>> {
+        let Self { queries, found, lists, .. } = self;
+        let answer = |(query, mut list): (&Query, Vec<(Option<i64>, Record)>)| match query {
+            Query::Keys(keys) => keys.iter().filter_map(|key| found.get(key)).cloned().collect(),
+            Query::Objects { page: Some(_), .. } => {
+                list.sort_unstable_by(|(_, one), (_, other)| one.key.cmp(&other.key));
+                list.into_iter().map(|(_, record)| record).collect()
+            }
+            _ => {
+                list.sort_unstable_by(|one, other| one.0.cmp(&other.0).then_with(|| one.1.key.cmp(&other.1.key)));
+                list.into_iter().map(|(_, record)| record).collect()
+            }
+        };
+        queries.iter().zip(lists).map(answer).collect()
     }
 }
 

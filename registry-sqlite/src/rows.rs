@@ -18,12 +18,11 @@ const MAX_CACHED_VALUES: usize = 32;
 pub(crate) fn read(connection: &Connection, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
     let read = Read::new(Dialect::Sqlite, queries);
     // One statement sees one state of its own accord.
-    let rows = if read.statements.len() > 1 {
-        at_once(connection, || rows(connection, &read.statements))?
+    if read.statements.len() > 1 {
+        at_once(connection, || answers(connection, &read, queries))
     } else {
-        rows(connection, &read.statements)?
-    };
-    Ok(read.answers(queries, rows))
+        answers(connection, &read, queries)
+    }
 }
 
 /// Reads entries of the journal; `None` if it does not have the revision `after`.
@@ -58,7 +57,7 @@ pub(crate) fn conflict(connection: &Connection, commit: &Commit) -> Result<Optio
     let keys = commit.expectations.iter().map(|(key, _)| key.clone()).collect();
     let queries = [Query::Keys(keys)];
     let read = Read::new(Dialect::Sqlite, &queries);
-    let found = read.answers(&queries, rows(connection, &read.statements)?).remove(0);
+    let found = answers(connection, &read, &queries)?.remove(0);
     Ok(sql::conflict(&commit.expectations, &found))
 }
 
@@ -123,15 +122,15 @@ pub(crate) fn prune(connection: &Connection, retention: Retention) -> Result<usi
     prepared(connection, &prune)?.execute(params(&prune))
 }
 
-fn rows(connection: &Connection, statements: &[Statement]) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for statement in statements {
+fn answers(connection: &Connection, read: &Read, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
+    let mut answers = read.begin_answers(queries);
+    for statement in &read.statements {
         let mut prepared = prepared(connection, statement)?;
         for row in prepared.query_map(params(statement), row)? {
-            rows.push(row?);
+            answers.add(row?);
         }
     }
-    Ok(rows)
+    Ok(answers.finish())
 }
 
 /// A statement that goes back to the cache of its connection, if it is one that comes again.

@@ -52,6 +52,7 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     tonic_prost_build::configure()
         .build_client(true)
         .build_transport(false)
+        .codec_path("crate::codec::SizedCodec")
         .out_dir(&out)
         .compile_fds_with_config(descriptors.clone(), service)?;
 

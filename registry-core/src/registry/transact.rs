@@ -158,10 +158,14 @@ impl Inner {
         }
         let (expectations, writes) = draft.into_parts();
         self.check_sizes(&writes)?;
-        let commit = Commit::new(expectations, writes)
-            .with_id(CommitId::new(&now, environment.random()))
-            .with_time(now)
-            .with_origin(call.author.clone(), call.reason.clone());
+        let commit = Commit {
+            id: CommitId::new(&now, environment.random()),
+            at: now,
+            author: call.author.clone(),
+            reason: call.reason.clone(),
+            expectations,
+            writes,
+        };
         Ok((value, Some(commit)))
     }
 

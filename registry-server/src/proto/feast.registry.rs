@@ -1051,7 +1051,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ApplyEntity",
             );
@@ -1079,7 +1079,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetEntity",
             );
@@ -1103,7 +1103,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListEntities",
             );
@@ -1126,7 +1126,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/DeleteEntity",
             );
@@ -1149,7 +1149,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ApplyDataSource",
             );
@@ -1179,7 +1179,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetDataSource",
             );
@@ -1205,7 +1205,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListDataSources",
             );
@@ -1228,7 +1228,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/DeleteDataSource",
             );
@@ -1251,7 +1251,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ApplyFeatureView",
             );
@@ -1274,7 +1274,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/DeleteFeatureView",
             );
@@ -1300,7 +1300,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetAnyFeatureView",
             );
@@ -1326,7 +1326,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListAllFeatureViews",
             );
@@ -1359,7 +1359,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetFeatureView",
             );
@@ -1385,7 +1385,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListFeatureViews",
             );
@@ -1415,7 +1415,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetStreamFeatureView",
             );
@@ -1444,7 +1444,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListStreamFeatureViews",
             );
@@ -1477,7 +1477,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetOnDemandFeatureView",
             );
@@ -1506,7 +1506,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListOnDemandFeatureViews",
             );
@@ -1539,7 +1539,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetLabelView",
             );
@@ -1565,7 +1565,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListLabelViews",
             );
@@ -1588,7 +1588,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ApplyFeatureService",
             );
@@ -1621,7 +1621,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetFeatureService",
             );
@@ -1647,7 +1647,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListFeatureServices",
             );
@@ -1673,7 +1673,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/DeleteFeatureService",
             );
@@ -1699,7 +1699,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ApplySavedDataset",
             );
@@ -1729,7 +1729,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetSavedDataset",
             );
@@ -1755,7 +1755,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListSavedDatasets",
             );
@@ -1778,7 +1778,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/DeleteSavedDataset",
             );
@@ -1807,7 +1807,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/CreateDatasetFromRetrieval",
             );
@@ -1836,7 +1836,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetDatasetData",
             );
@@ -1862,7 +1862,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetDatasetJobStatus",
             );
@@ -1891,7 +1891,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListDatasetJobs",
             );
@@ -1914,7 +1914,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ApplyValidationReference",
             );
@@ -1947,7 +1947,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetValidationReference",
             );
@@ -1976,7 +1976,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListValidationReferences",
             );
@@ -2002,7 +2002,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/DeleteValidationReference",
             );
@@ -2028,7 +2028,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ApplyPermission",
             );
@@ -2058,7 +2058,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetPermission",
             );
@@ -2084,7 +2084,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListPermissions",
             );
@@ -2107,7 +2107,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/DeletePermission",
             );
@@ -2130,7 +2130,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ApplyProject",
             );
@@ -2160,7 +2160,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetProject",
             );
@@ -2184,7 +2184,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListProjects",
             );
@@ -2207,7 +2207,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/DeleteProject",
             );
@@ -2230,7 +2230,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ApplyMaterialization",
             );
@@ -2259,7 +2259,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListProjectMetadata",
             );
@@ -2285,7 +2285,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/UpdateInfra",
             );
@@ -2311,7 +2311,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetInfra",
             );
@@ -2332,7 +2332,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/Commit",
             );
@@ -2353,7 +2353,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/Refresh",
             );
@@ -2381,7 +2381,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/Proto",
             );
@@ -2405,7 +2405,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetRegistryLineage",
             );
@@ -2434,7 +2434,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetObjectRelationships",
             );
@@ -2463,7 +2463,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/ListFeatures",
             );
@@ -2486,7 +2486,7 @@ pub mod registry_server_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::SizedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/feast.registry.RegistryServer/GetFeature",
             );
@@ -2989,7 +2989,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplyEntitySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3036,7 +3036,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetEntitySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3081,7 +3081,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListEntitiesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3126,7 +3126,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteEntitySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3172,7 +3172,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplyDataSourceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3220,7 +3220,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetDataSourceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3266,7 +3266,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListDataSourcesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3312,7 +3312,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteDataSourceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3358,7 +3358,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplyFeatureViewSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3404,7 +3404,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteFeatureViewSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3450,7 +3450,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetAnyFeatureViewSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3499,7 +3499,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListAllFeatureViewsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3547,7 +3547,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetFeatureViewSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3593,7 +3593,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListFeatureViewsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3644,7 +3644,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetStreamFeatureViewSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3693,7 +3693,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListStreamFeatureViewsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3744,7 +3744,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetOnDemandFeatureViewSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3795,7 +3795,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListOnDemandFeatureViewsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3842,7 +3842,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetLabelViewSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3888,7 +3888,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListLabelViewsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3937,7 +3937,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplyFeatureServiceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3985,7 +3985,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetFeatureServiceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4034,7 +4034,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListFeatureServicesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4083,7 +4083,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteFeatureServiceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4129,7 +4129,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplySavedDatasetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4177,7 +4177,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetSavedDatasetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4223,7 +4223,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListSavedDatasetsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4269,7 +4269,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteSavedDatasetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4321,7 +4321,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateDatasetFromRetrievalSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4367,7 +4367,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetDatasetDataSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4416,7 +4416,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetDatasetJobStatusSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4462,7 +4462,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListDatasetJobsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4513,7 +4513,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplyValidationReferenceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4564,7 +4564,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetValidationReferenceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4615,7 +4615,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListValidationReferencesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4667,7 +4667,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteValidationReferenceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4713,7 +4713,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplyPermissionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4760,7 +4760,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetPermissionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4806,7 +4806,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListPermissionsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4852,7 +4852,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeletePermissionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4897,7 +4897,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplyProjectSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4944,7 +4944,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetProjectSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4989,7 +4989,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListProjectsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5034,7 +5034,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteProjectSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5083,7 +5083,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplyMaterializationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5132,7 +5132,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListProjectMetadataSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5177,7 +5177,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UpdateInfraSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5224,7 +5224,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetInfraSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5264,7 +5264,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CommitSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5309,7 +5309,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RefreshSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5351,7 +5351,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ProtoSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5397,7 +5397,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetRegistryLineageSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5446,7 +5446,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetObjectRelationshipsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5491,7 +5491,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListFeaturesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5536,7 +5536,7 @@ pub mod registry_server_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetFeatureSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

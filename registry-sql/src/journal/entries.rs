@@ -34,7 +34,10 @@ pub fn read(
          {IMAGES}, {version_type}, version_created, {description}, {version_id} FROM {JOURNAL} \
          WHERE target <> '{FENCE}' AND revision IN (SELECT revision FROM (SELECT DISTINCT revision FROM {JOURNAL} \
          WHERE target <> '{FENCE}'{seen} AND revision > ",
-        id = text("commit_id"),
+        id = match dialect {
+            Dialect::Sqlite => "lower(hex(commit_id))".to_owned(),
+            Dialect::PostgreSql | Dialect::MySql => text("commit_id"),
+        },
         author = text("author"),
         reason = text("reason"),
         target = text("target"),
