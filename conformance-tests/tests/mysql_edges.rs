@@ -118,6 +118,28 @@ async fn who_waits_for_a_row_keeps_no_other_project_waiting(database: &Database)
     assert!(revision(waiting.await.expect("a task")) > passed, "in the order of commits");
 }
 
+/// Who creates an object needs its project to stay, and does not wait for others who need the same.
+async fn commits_of_one_project_do_not_wait_for_each_other(database: &Database) {
+    let backend = open(database).await;
+    let mut other = database.connect().await;
+    other.query_drop("BEGIN").await.expect("a transaction");
+    let hold = "SELECT project_id FROM projects WHERE project_id = 'p' LOCK IN SHARE MODE";
+    let held: Vec<String> = other.query(hold).await.expect("a lock");
+    assert_eq!(held.len(), 1);
+    let mut commit = create(entity("p", "driver"));
+    commit.expectations.push((Key::project_object("p"), Expected::Present));
+    revision(backend.commit(commit, &within(5000)).await);
+    let removal = Commit::new(Vec::new(), vec![Write::DeleteProject { project: "p".to_owned() }]);
+    let error = backend.commit(removal.clone(), &within(500)).await.expect_err("the project is needed");
+    assert!(error.is_retryable(), "{error}");
+    other.query_drop("ROLLBACK").await.expect("an end");
+    revision(backend.commit(removal, &soon()).await);
+    let mut late = create(entity("p", "late"));
+    late.expectations.push((Key::project_object("p"), Expected::Present));
+    let outcome = backend.commit(late, &soon()).await.expect("an outcome");
+    assert_eq!(outcome, Outcome::Conflict(Key::project_object("p")));
+}
+
 /// Whatever a commit waits for: when it is given up, it says so in time, is not done, and nothing of it goes on.
 async fn what_is_given_up_is_not_done_later(database: &Database) {
     let backend = open(database).await;
@@ -367,6 +389,7 @@ async fn what_is_old_is_pruned_while_writers_go_on(database: &Database) {
 
 on_each_server!(
     who_waits_for_a_row_keeps_no_other_project_waiting,
+    commits_of_one_project_do_not_wait_for_each_other,
     what_is_given_up_is_not_done_later,
     callers_who_leave_leave_no_sessions,
     reads_go_on_while_writers_are_stuck,

@@ -24,7 +24,7 @@ pub(crate) async fn run(
     is_writing: &AtomicBool,
 ) -> Result<Outcome, Failure> {
     let keys = sql::keys_to_lock(commit);
-    let read = Read::locking(Dialect::MySql, &keys);
+    let read = Read::locking(Dialect::MySql, &keys, session.has_shared_locks && sql::shares_projects(commit));
     let begin = begin(session, deadline);
     let rows = session.rows(begin, &read.statements, Vec::new()).await;
     let found = read.records(undo_if_failed(session, rows).await?);
@@ -43,7 +43,8 @@ pub(crate) async fn run(
 /// What begins a transaction that waits for locks until a deadline.
 pub(crate) fn begin(session: &mut Session<'_>, deadline: &Deadline) -> Vec<Statement> {
     let lock_waits = session.connection.lock_waits(deadline);
-    lock_waits.into_iter().chain([plain("START TRANSACTION")]).collect()
+    // Before anything is locked, so that nobody waits for it.
+    lock_waits.into_iter().chain([journal::forget_revision(), plain("START TRANSACTION")]).collect()
 }
 
 /// What follows from what a commit has found.
@@ -77,9 +78,9 @@ impl Plan {
     fn of_commit(commit: &Commit, absent: HashSet<&Key>, found: &[Record]) -> Result<Self> {
         let puts = sql::writes_beside(Dialect::MySql, commit, absent.clone())?;
         if let Some(rows) = journal::rows_of_puts(Dialect::MySql, commit, found, Revisions::TAKEN)? {
-            let revision = puts.len() + 1;
+            let revision = puts.len();
             let statements: Vec<_> =
-                puts.into_iter().chain(journal::take_revision()).chain(rows).chain([plain(COMMIT)]).collect();
+                puts.into_iter().chain([journal::take_revision()]).chain(rows).chain([plain(COMMIT)]).collect();
             if is_one_request(&statements) {
                 return Ok(Self { statements, journal: Some(JournalPlan { identity: revision + 1, revision }) });
             }
@@ -90,8 +91,8 @@ impl Plan {
 
     /// After `before`, statements of which the first inserts the identity of a commit, without a revision.
     pub(crate) fn of_pending(before: Vec<Statement>, writes: Vec<Statement>, id: CommitId) -> Self {
-        let journal = JournalPlan { identity: before.len(), revision: before.len() + writes.len() + 1 };
-        let ends = journal::take_revision().into_iter().chain([journal::give_revision(id), plain(COMMIT)]);
+        let journal = JournalPlan { identity: before.len(), revision: before.len() + writes.len() };
+        let ends = [journal::take_revision(), journal::give_revision(id), plain(COMMIT)];
         Self { statements: before.into_iter().chain(writes).chain(ends).collect(), journal: Some(journal) }
     }
 
@@ -290,7 +291,7 @@ async fn look_alike(
     insertion: &Statement,
 ) -> Result<Option<Failure>, Failure> {
     let keys = sql::keys_of(commit);
-    let read = Read::locking(Dialect::MySql, &keys);
+    let read = Read::locking(Dialect::MySql, &keys, false);
     let begin = plain("START TRANSACTION");
     for before in [vec![begin.clone(), insertion.clone()], vec![begin]] {
         let rows = session.rows(before, &read.statements, vec![plain("ROLLBACK")]).await;

@@ -101,7 +101,14 @@ impl MySql {
 
     /// The session of a connection.
     pub(crate) fn session<'a>(&'a self, connection: &'a mut Connection) -> Session<'a> {
-        Session { connection, location: &self.location, max_packet: self.value_bytes(), echo: self.config.echo }
+        Session {
+            connection,
+            location: &self.location,
+            max_packet: self.value_bytes(),
+            // Where it is no lock, it may be refused.
+            has_shared_locks: !self.server().is_some_and(|server| server.version.contains("TiDB")),
+            echo: self.config.echo,
+        }
     }
 
     /// Makes a session what the registry relies on: names in utf8mb4, nothing cut short silently, and no setting of the
@@ -121,7 +128,13 @@ impl MySql {
             lock_waits(lock_wait_seconds(self.options.answer_timeout)),
             plain("SELECT CONCAT(@@hostname, ':', @@port), CONNECTION_ID()"),
         ];
-        let mut session = Session { connection, location: &self.location, max_packet: usize::MAX, echo: false };
+        let mut session = Session {
+            connection,
+            location: &self.location,
+            max_packet: usize::MAX,
+            has_shared_locks: false,
+            echo: false,
+        };
         let all: Vec<_> = must.iter().chain(&may).cloned().collect();
         let (mut answers, has_lock_waits) = match session.run(&all).await {
             Ok(answers) => (rows(answers), true),

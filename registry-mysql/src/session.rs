@@ -27,6 +27,8 @@ pub(crate) struct Session<'a> {
     pub(crate) location: &'a str,
     /// The most bytes that the server takes in one request.
     pub(crate) max_packet: usize,
+    /// Whether rows can be locked so that others may do the same.
+    pub(crate) has_shared_locks: bool,
     /// Whether every statement is logged.
     pub(crate) echo: bool,
 }

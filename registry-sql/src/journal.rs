@@ -147,11 +147,12 @@ pub fn make_head() -> Statement {
     Statement { text, values: Vec::new() }
 }
 
-/// The statements that take the revision of a commit in MySQL. The answer to the second says which it is, as the identity of
-/// what was inserted last; it is 0 if there is no row to take it from ([`make_head`]), and so is what follows refused.
+/// The statement that takes the revision of a commit in MySQL. The answer says which it is, as the identity of what was
+/// inserted last. If there is no row to take it from ([`make_head`]) it is 0, provided that [`forget_revision`] was run in this
+/// transaction or just before it, and what follows is then refused.
 ///
-/// They come after what the commit writes of objects: from them on, the row that they lock orders all commits, and since
-/// nothing that follows waits for another lock, no commit waits longer for it than the others take to commit.
+/// It comes after what the commit writes of objects: from it on, the row that it locks orders all commits, and since nothing
+/// that follows waits for another lock, no commit waits longer for it than the others take to commit.
 ///
 /// A revision is the moment in microseconds, or the one after the newest if that is later: so, unless a clock was
 /// set back, it is not given again when an older state of the database is restored, and a reader who was beyond that is told
@@ -159,15 +160,17 @@ pub fn make_head() -> Statement {
 ///
 /// It goes from one statement to the next as MySQL's own `LAST_INSERT_ID()`, so that no other table has to be opened for it,
 /// and replicas that run statements do the same.
-pub fn take_revision() -> [Statement; 2] {
-    let plain = |text: String| Statement { text, values: Vec::new() };
-    [
-        plain("DO LAST_INSERT_ID(0)".to_owned()),
-        plain(format!(
-            "UPDATE {JOURNAL_HEAD} SET revision = LAST_INSERT_ID(GREATEST(revision + 1, UNIX_TIMESTAMP() * 1000000)) \
-             WHERE id = 1"
-        )),
-    ]
+pub fn take_revision() -> Statement {
+    let text = format!(
+        "UPDATE {JOURNAL_HEAD} SET revision = LAST_INSERT_ID(GREATEST(revision + 1, UNIX_TIMESTAMP() * 1000000)) \
+         WHERE id = 1"
+    );
+    Statement { text, values: Vec::new() }
+}
+
+/// The statement after which a session knows of no revision that was taken.
+pub fn forget_revision() -> Statement {
+    Statement { text: "DO LAST_INSERT_ID(0)".to_owned(), values: Vec::new() }
 }
 
 /// The statement that gives the revision that was taken to the rows of a commit that were written with

@@ -25,7 +25,7 @@ mod write;
 pub use attempts::{Database, Failure, Found};
 pub use check::{checks, conflict};
 pub use dialect::{Dialect, Statement, Value};
-pub use read::{Answers, Read, Row, keys_of, keys_to_lock};
+pub use read::{Answers, Read, Row, keys_of, keys_to_lock, shares_projects};
 pub use state::{JournalState, Pruning};
 pub use tables::{
     Column, ColumnType, Index, JOURNAL, JOURNAL_HEAD, METADATA, NAME, ObjectTable, PROJECT, Table, UPDATED,

@@ -102,9 +102,15 @@ impl Read {
     /// The statements that find keys one by one, in their order, and lock their rows, and the places where rows are
     /// missing, until the end of the transaction. What counts as the same name is the database's choice here; see
     /// [`records`](Self::records).
-    pub fn locking(dialect: Dialect, keys: &[Key]) -> Self {
-        let mut plan = Plan::new(dialect, " FOR UPDATE");
-        keys.iter().for_each(|key| plan.keys(source(key), &[key]));
+    ///
+    /// With `shares_projects`, others may lock the rows of projects at the same time, see [`shares_projects`].
+    pub fn locking(dialect: Dialect, keys: &[Key], shares_projects: bool) -> Self {
+        let mut plan = Plan::new(dialect, LOCK);
+        for key in keys {
+            let is_shared = shares_projects && is_project(key);
+            plan.lock = if is_shared { SHARED_LOCK } else { LOCK };
+            plan.keys(source(key), &[key]);
+        }
         plan.finish()
     }
 
@@ -201,6 +207,29 @@ pub fn keys_of(commit: &feast_registry_core::Commit) -> Vec<Key> {
     keys.sort_unstable();
     keys.dedup();
     keys
+}
+
+/// What ends a selection whose rows are locked: against all others, or against those who change them.
+const LOCK: &str = " FOR UPDATE";
+const SHARED_LOCK: &str = " LOCK IN SHARE MODE";
+
+fn is_project(key: &Key) -> bool {
+    matches!(key, Key::Object { kind: Kind::Project, .. })
+}
+
+/// Whether a commit that locks [`keys_to_lock`] may do so while others have the rows of its projects locked in the same way:
+/// it needs them to stay, and nothing else of it depends on the order. That is so for one that only puts, no project among it,
+/// and that locks no place where a row is missing: in such places two commits could wait for each other.
+pub fn shares_projects(commit: &feast_registry_core::Commit) -> bool {
+    let mut put = HashSet::new();
+    for write in &commit.writes {
+        match write {
+            feast_registry_core::Write::Put(record) if !is_project(&record.key) => drop(put.insert(&record.key)),
+            _ => return false,
+        }
+    }
+    let is_absent = |expected: &feast_registry_core::Expected| *expected == feast_registry_core::Expected::Absent;
+    !commit.expectations.iter().any(|(key, expected)| is_absent(expected) && !put.contains(key))
 }
 
 /// The keys whose rows a commit locks before it looks, in the order in which it does: first the projects concerned, so

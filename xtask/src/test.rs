@@ -182,7 +182,9 @@ impl Tests<'_> {
         if let Some((mut pytest, feast)) = ready {
             self.used.push(format!("feast {feast}"));
             // -ra: a failed or skipped test is named again at the end, with its reason.
-            pytest.current_dir(self.project.root.join("interop")).args(["-m", "pytest", "-ra"]).args(&self.args.extra);
+            pytest.current_dir(self.project.root.join("interop")).args(["-m", "pytest", "-ra"]);
+            // A file of tests shares its servers, so it stays together. Much of the time is waiting for what is started.
+            pytest.args(["-n", "logical", "--dist", "loadfile"]).args(&self.args.extra);
             // Python holds back what it writes to a pipe unless told not to.
             pytest.env("PYTHONUNBUFFERED", "1").env("FEAST_REGISTRY_BIN", server);
             self.run("interop tests", Runner::Pytest, &mut pytest);

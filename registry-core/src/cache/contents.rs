@@ -24,14 +24,6 @@ pub(crate) struct Entry {
     pub(crate) is_sound: bool,
 }
 
-/// An object of a list.
-#[derive(Debug)]
-pub(crate) struct Listed {
-    pub(crate) object: Object,
-    /// The second (since 1970, UTC) that it was written in.
-    pub(crate) updated: i64,
-}
-
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
@@ -52,40 +44,44 @@ impl Contents {
         self.objects.get(&kind)?.get(project)?.get(name)
     }
 
-    /// The objects of a kind in a project, or in all, that are sound; in the order of the storage's own lists.
-    pub(crate) fn list(&self, kind: Kind, project: Option<&str>) -> Vec<Listed> {
-        let sound = self.entries(kind, project).into_iter().filter(|(_, _, entry)| entry.is_sound);
-        sound
-            .map(|(_, _, entry)| Listed { object: Object { kind, bytes: entry.bytes.clone() }, updated: entry.updated })
-            .collect()
+    /// Adds the objects of a kind in a project, or in all, that are sound and were not last written before a second (since 1970,
+    /// UTC); in the order of the storage's own lists.
+    pub(crate) fn list(&self, kind: Kind, project: Option<&str>, since: Option<i64>, to: &mut Vec<Object>) {
+        self.visit(kind, project, |_, _, entry| {
+            if since.is_none_or(|since| entry.updated >= since) {
+                to.push(Object { kind, bytes: entry.bytes.clone() });
+            }
+        });
     }
 
-    /// The same with the keys that they are stored under.
+    /// The same, all of them with the keys that they are stored under.
     pub(crate) fn records(&self, kind: Kind, project: Option<&str>) -> Vec<Record> {
-        let sound = self.entries(kind, project).into_iter().filter(|(_, _, entry)| entry.is_sound);
-        sound
-            .map(|(project, name, entry)| {
-                Record::new(Key::object(kind, project, name), entry.bytes.clone(), entry.updated)
-            })
-            .collect()
+        let mut records = Vec::new();
+        self.visit(kind, project, |project, name, entry| {
+            records.push(Record::new(Key::object(kind, project, name), entry.bytes.clone(), entry.updated));
+        });
+        records
     }
 
-    fn entries(&self, kind: Kind, project: Option<&str>) -> Vec<(&str, &str, &Entry)> {
-        let Some(by_project) = self.objects.get(&kind) else { return Vec::new() };
-        let projects: Vec<(&String, &Objects)> = match project {
-            Some(project) => by_project.get_key_value(project).into_iter().collect(),
-            None => by_project.iter().collect(),
+    /// Visits the objects of [`list`](Self::list), with project and name.
+    fn visit<'a>(&'a self, kind: Kind, project: Option<&str>, mut visit: impl FnMut(&'a str, &'a str, &'a Entry)) {
+        let Some(by_project) = self.objects.get(&kind) else { return };
+        let sound = |(project, objects): (&'a String, &'a Objects)| {
+            let sound = objects.iter().filter(|(_, entry)| entry.is_sound);
+            sound.map(|(name, entry)| (project.as_str(), name.as_str(), entry))
         };
-        let mut found = Vec::with_capacity(projects.iter().map(|(_, objects)| objects.len()).sum());
-        for (project, objects) in projects {
-            found.extend(objects.iter().map(|(name, entry)| (project.as_str(), name.as_str(), entry)));
+        let of_project = project.and_then(|project| by_project.get_key_value(project)).into_iter().flat_map(sound);
+        let of_all = by_project.iter().filter(|_| project.is_none()).flat_map(sound);
+        if self.keeps_order && project.is_some() {
+            return of_project.for_each(|(project, name, entry)| visit(project, name, entry));
         }
-        if !self.keeps_order {
-            found.sort_unstable_by_key(|(project, name, _)| (*project, *name));
-        } else if project.is_none() {
+        let mut found: Vec<(&str, &str, &Entry)> = of_project.chain(of_all).collect();
+        if self.keeps_order {
             found.sort_unstable_by_key(|(_, _, entry)| entry.place);
+        } else {
+            found.sort_unstable_by_key(|(project, name, _)| (*project, *name));
         }
-        found
+        found.into_iter().for_each(|(project, name, entry)| visit(project, name, entry));
     }
 
     /// What is stored under these keys of objects, sound or not.

@@ -19,7 +19,7 @@ use crate::encoded::Object;
 use crate::error::{Error, Result};
 use crate::soundness::UndecodableObjects;
 
-pub(crate) use contents::{Contents, Listed};
+pub(crate) use contents::Contents;
 
 /// How many writes may be committed during one refresh; with more, what it has read is of no use any more.
 const MOST_MEANWHILE: usize = 65_536;

@@ -9,7 +9,7 @@ use prost::Message;
 use prost_types::Timestamp;
 
 use crate::backend::{INFRA_NAME, Key, Query, Record};
-use crate::cache::{Contents, Listed};
+use crate::cache::Contents;
 use crate::encoded::{Encoded, Object};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{self, Feature};
@@ -194,11 +194,12 @@ impl Registry {
         let overlay = self.inner.overlay();
         let mut objects: Vec<Object> = match (freshness, overlay) {
             (Freshness::Cached, None) => {
-                let listed = self.cached(|contents| {
-                    kinds.iter().map(|kind| contents.list(*kind, project)).collect::<Vec<Vec<Listed>>>()
-                });
-                let recent = |listed: &Listed| since.is_none_or(|since| listed.updated >= since);
-                listed.await?.into_iter().flatten().filter(recent).map(|listed| listed.object).collect()
+                let list = |contents: &Contents| {
+                    let mut listed = Vec::new();
+                    kinds.iter().for_each(|kind| contents.list(*kind, project, since, &mut listed));
+                    listed
+                };
+                self.cached(list).await?
             }
             (Freshness::Cached, Some(overlay)) => {
                 let records = self.cached(|contents| {
