@@ -147,9 +147,14 @@ impl<'a> Draft<'a> {
         let is_removed = matches!(&key, Key::Version { project, view, .. }
             if self.removed_histories.contains(&(project.clone(), view.clone())));
         if !is_removed && !self.overlay.contains_key(&key) {
-            self.expectations.insert(key.clone(), Expected::Absent);
+            self.expect_absent(key.clone());
         }
         self.put(key, value, now);
+    }
+
+    /// Has the commit expect that nothing is stored under a key, which need not have been fetched.
+    pub(crate) fn expect_absent(&mut self, key: Key) {
+        self.expectations.insert(key, Expected::Absent);
     }
 
     /// Removes what is stored under a key.

@@ -79,7 +79,7 @@ where
             match answer {
                 Ok(Ok(mut response)) => {
                     let room = response.extensions_mut().remove();
-                    Ok(response.map(|body| Body::new(IsolatedBody { body: Some(body), call, _room: room })))
+                    Ok(response.map(|body| Body::new(IsolatedBody { body: Some(body), call, room })))
                 }
                 Err(panic) => Ok(status(&call, &panic).into_http()),
             }
@@ -92,8 +92,8 @@ struct IsolatedBody {
     /// `None` after a panic, and after the end.
     body: Option<Body>,
     call: String,
-    /// What it takes of the memory for large answers until it is sent or given up.
-    _room: Option<Room>,
+    /// What it takes of the memory for large answers.
+    room: Option<Room>,
 }
 
 impl http_body::Body for IsolatedBody {
@@ -103,6 +103,10 @@ impl http_body::Body for IsolatedBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
         match catch(|| Pin::new(body).poll_frame(cx)) {
+            Ok(Poll::Ready(Some(Ok(frame)))) => Poll::Ready(Some(Ok(match &self.room {
+                Some(room) => frame.map_data(|bytes| room.hold(bytes)),
+                None => frame,
+            }))),
             Ok(polled) => polled,
             Err(panic) => {
                 self.body = None;

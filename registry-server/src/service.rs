@@ -15,7 +15,6 @@ use feast_registry_core::{
     Relation, Result, proto::core,
 };
 use prost::Message;
-use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::answers::Answers;
@@ -39,8 +38,6 @@ pub struct Service {
 /// A service that does one request.
 struct Call {
     registry: Registry,
-    /// When the request is over.
-    until: Instant,
     answers: Answers,
 }
 
@@ -78,16 +75,15 @@ impl Service {
 
     /// A request, and the call that does it as the request says: until when and why.
     fn of_call<T>(&self, request: Request<T>) -> (Call, T) {
-        let (options, until) = call::options(request.metadata(), self.request_timeout);
-        let registry = self.registry.with_call(options);
-        (Call { registry, until, answers: self.answers.clone() }, request.into_inner())
+        let registry = self.registry.with_call(call::options(request.metadata(), self.request_timeout));
+        (Call { registry, answers: self.answers.clone() }, request.into_inner())
     }
 }
 
 impl Call {
     /// An answer that may be large, made when there is room for it, or its error.
     async fn answer<T: Message, F: Future<Output = Result<T>>>(&self, call: &str, make: impl Fn() -> F) -> Reply<T> {
-        self.answers.make(self.until, make).await.map_err(|error| status(call, error))
+        self.answers.make(make).await.map_err(|error| status(call, error))
     }
 
     async fn list(

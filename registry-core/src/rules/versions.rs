@@ -108,6 +108,9 @@ fn apply_latest(
         let (_, version, _) = replacement(draft, ctx, project, view, Some(number))?;
         if !is_recorded(draft, project, name, latest, &version)? {
             record(draft, ctx, project, name, number, &version);
+        } else {
+            // It is to be the latest one still when what else is applied is committed.
+            draft.expect_absent(key(project, name, number));
         }
     } else {
         let stored = replace(draft, ctx, project, view, Some(number))?;

@@ -184,6 +184,23 @@ fn two_writers_leave_what_they_would_leave_in_some_order_one_after_another() {
     assert!(conflicts.get() > 100, "the writers hardly ever met: {} conflicts", conflicts.get());
 }
 
+/// As found by the test above: what an apply of many left alone, since the latest version says the same, is as it was when the
+/// others of it are committed.
+#[test]
+fn a_version_that_is_recorded_already_is_still_the_latest_at_the_commit() {
+    let unpromoted =
+        |objects: Vec<Object>| Task { op: Op::Apply(objects, ApplyOptions { no_promote: true }), clock: START };
+    let trips = |features: &[&str]| view(Kind::FeatureView, "trips", features);
+    let service = object(Kind::FeatureService, json!({ "features": [{ "feature_view_name": "trips" }] }), json!({}));
+    let backend = MemoryBackend::new();
+    let before = [unpromoted(vec![trips(&["a"])]), unpromoted(vec![trips(&["a", "b"])])];
+    in_turn(&backend, (0..).zip(&before));
+    let decided = attempt(&backend, FIRST, &unpromoted(vec![service, trips(&["a", "b"])])).expect("a commit");
+    in_turn(&backend, [(SECOND, &unpromoted(vec![trips(&["a", "b", "c"])]))]);
+    let outcome = ready(backend.commit(decided, &deadline())).expect("memory does not fail");
+    assert!(matches!(outcome, Outcome::Conflict(Key::Version { number: 2, .. })), "{outcome:?}");
+}
+
 /// Every interval that was acknowledged is there, once for each time it was recorded.
 #[test]
 fn two_writers_lose_no_interval_whatever_they_apply_meanwhile() {
