@@ -110,7 +110,7 @@ impl Plan {
 /// that the whole workspace asks of its dependencies: to build these once more takes longer than many a test.
 fn build_server(project: &Project, is_built: bool) -> Result<PathBuf> {
     let line = match is_built {
-        true => "build --workspace --tests --bin feast-registry",
+        true => "test --workspace --no-run",
         false => "build --package feast-registry-server --bin feast-registry",
     };
     run_command(&mut project.cargo(line))?;
