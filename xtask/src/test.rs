@@ -157,11 +157,6 @@ impl Tests<'_> {
             (Runner::CargoTest, "test --workspace --no-fail-fast --lib --bins --tests")
         };
         let mut tests = self.project.cargo(line);
-        if nextest {
-            // Tests wait for servers and locks more than they compute. What the arguments say counts.
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            tests.env("NEXTEST_TEST_THREADS", (cores + 1).to_string());
-        }
         tests.args(&self.args.extra);
         self.steps.step("emulators", || crate::emulators::provide(self.project, &mut tests));
         self.run("Rust tests", runner, &mut tests);
