@@ -227,18 +227,22 @@ impl Database for MySqlBackend {
     }
 
     async fn try_read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>, Failure> {
-        let read = Read::new(Dialect::MySql, queries);
+        let mut read = Read::new(Dialect::MySql, queries);
         // One statement sees one state of its own accord.
         let is_transaction = read.statements.len() > 1;
         let begin = is_transaction.then(|| plain("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"));
         let end = is_transaction.then(|| plain("COMMIT"));
         let (begin, end) = (begin.into_iter().collect(), end.into_iter().collect());
-        let rows = async |connection: &mut Connection| {
-            let mut session = self.pool.connector().session(connection);
-            let rows = session.rows(begin, &read.statements, end).await;
-            if is_transaction { commit::undo_if_failed(&mut session, rows).await } else { rows }
-        };
-        let rows = self.call(Purpose::Read, deadline, rows).await?;
+        let statements = std::mem::take(&mut read.statements);
+        let pool = Arc::clone(&self.pool);
+        let rows = self.pool.read(deadline, move |connection| {
+            Box::pin(async move {
+                let mut session = pool.connector().session(connection);
+                let rows = session.rows(begin, &statements, end).await;
+                if is_transaction { commit::undo_if_failed(&mut session, rows).await } else { rows }
+            })
+        });
+        let rows = rows.await?;
         Ok(read.answers(queries, rows))
     }
 

@@ -190,14 +190,21 @@ impl Database for PostgresBackend {
     }
 
     async fn try_read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>, Failure> {
-        let read = Read::new(Dialect::PostgreSql, queries);
+        let mut read = Read::new(Dialect::PostgreSql, queries);
         // One statement sees one state of its own accord.
         let is_transaction = read.statements.len() > 1;
         let begin = is_transaction.then(|| plain("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"));
         let end = is_transaction.then(|| plain("COMMIT"));
         let (begin, end) = (begin.into_iter().collect(), end.into_iter().collect());
-        let rows = async |session: Session<'_>| session.rows(begin, &read.statements, end).await;
-        let rows = self.call(Purpose::Read, deadline, rows).await?;
+        let statements = std::mem::take(&mut read.statements);
+        let (pool, echo) = (Arc::clone(&self.pool), self.echo);
+        let rows = self.pool.read(deadline, move |link| {
+            Box::pin(async move {
+                let session = Session { link, location: pool.location(), echo };
+                session.rows(begin, &statements, end).await
+            })
+        });
+        let rows = rows.await?;
         Ok(read.answers(queries, rows))
     }
 

@@ -2,21 +2,23 @@
 //!
 //! Writers never hold all of them: a share is kept for reads, so that writers who wait for a lock on the server do not stop
 //! those who wait for nobody.
+//!
+//! Callers with very short deadlines cost no connections: connecting goes on without its caller, for the next one, and a
+//! read that was given up is mostly answered a moment later, after which its connection is as good as before.
 
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
-use deadpool::managed::{
-    self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts,
-};
+use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
 use feast_registry_core::config::PoolConfig;
 use feast_registry_core::{Deadline, Error, ErrorKind, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 use crate::Failure;
 
@@ -25,6 +27,9 @@ const UNLIMITED: usize = 10_000;
 /// How long to wait for the answer to a write beyond its deadline before the server is asked to stop. It has been told how
 /// long to wait for locks, which is a little longer than the deadline, so that it mostly says so of its own accord.
 const GIVES_UP_WITHIN: Duration = Duration::from_millis(150);
+/// How long a read that nobody waits for any more is let run, before its connection is given up. To connect anew costs the
+/// server more.
+const READS_ON_FOR: Duration = Duration::from_millis(250);
 /// How long to wait for the answer to a write after the server was asked to stop.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// How long the end of a connection may take; a place in the pool is held as long.
@@ -57,6 +62,9 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     fn end(&self, connection: Self::Connection) -> impl Future<Output = ()> + Send + 'static;
 }
 
+/// A read under way on a connection.
+pub type Answering<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -70,6 +78,8 @@ pub enum Purpose {
 pub struct Pool<C: Connector> {
     pool: managed::Pool<Manager<C>>,
     connector: Arc<C>,
+    /// As many as there may be connections. Who has one waits for no other caller, only for the server.
+    places: Arc<Semaphore>,
     /// Connections that writers may hold.
     writers: Arc<Semaphore>,
     location: String,
@@ -136,8 +146,14 @@ impl<C: Connector> managed::Manager for Manager<C> {
 struct Lease<C: Connector> {
     object: Option<Object<Manager<C>>>,
     connector: Arc<C>,
-    writer: Option<OwnedSemaphorePermit>,
+    permits: Option<Permits>,
     state: State,
+}
+
+/// What allows a caller to have a connection.
+struct Permits {
+    writer: Option<OwnedSemaphorePermit>,
+    _place: OwnedSemaphorePermit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +173,7 @@ impl<C: Connector> Drop for Lease<C> {
             return;
         }
         let Some(connection) = object.connection.take() else { return };
-        let (connector, writer) = (Arc::clone(&self.connector), self.writer.take());
+        let (connector, permits) = (Arc::clone(&self.connector), self.permits.take());
         let stop = (self.state == State::AtWork).then(|| connector.stop(&connection));
         // Without a runtime the process is about to end.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -167,7 +183,7 @@ impl<C: Connector> Drop for Lease<C> {
             }
             drop(tokio::time::timeout(ENDS_WITHIN, connector.end(connection)).await);
             drop(Object::take(object));
-            drop(writer);
+            drop(permits);
         });
     }
 }
@@ -177,7 +193,13 @@ pub struct Connection<C: Connector>(Lease<C>);
 
 impl<C: Connector> fmt::Debug for Connection<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("is_for_writing", &self.0.writer.is_some()).finish()
+        f.debug_struct("Connection").field("is_for_writing", &self.0.is_for_writing()).finish()
+    }
+}
+
+impl<C: Connector> Lease<C> {
+    fn is_for_writing(&self) -> bool {
+        self.permits.as_ref().is_some_and(|permits| permits.writer.is_some())
     }
 }
 
@@ -209,9 +231,9 @@ impl<C: Connector> Pool<C> {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Error::internal("no pool").with_source(error))?;
-        let writers = Arc::new(Semaphore::new(for_writers(size)));
+        let (places, writers) = (Arc::new(Semaphore::new(size)), Arc::new(Semaphore::new(for_writers(size))));
         let (wait, condemned) = (config.timeout, Mutex::default());
-        Ok(Self { pool, connector, writers, location, wait, create: connect, answer, condemned })
+        Ok(Self { pool, connector, places, writers, location, wait, create: connect, answer, condemned })
     }
 
     /// Where the database is, without secrets.
@@ -225,7 +247,7 @@ impl<C: Connector> Pool<C> {
     }
 
     /// A connection, newly made if none is idle. Waits until the deadline, or as long as the pool's configuration says.
-    /// Cancel-safe.
+    /// Cancel-safe: what is being made when the caller leaves is there for the next.
     ///
     /// # Errors
     /// [`Failure::Final`] with [`ErrorKind::DeadlineExceeded`] when the deadline is over, with [`ErrorKind::Unavailable`] when
@@ -233,19 +255,27 @@ impl<C: Connector> Pool<C> {
     pub async fn get(&self, purpose: Purpose, deadline: &Deadline) -> Result<Connection<C>, Failure> {
         const WHAT: &str = "a connection to the database";
         let began = tokio::time::Instant::now();
-        let left = || self.wait.saturating_sub(began.elapsed());
+        let permit = async |permits: &Arc<Semaphore>| {
+            let left = self.wait.saturating_sub(began.elapsed());
+            let permit = tokio::time::timeout(left, Arc::clone(permits).acquire_owned()).await;
+            permit.map_err(|_| Failure::no_free_connection(&self.location))?.map_err(|_| self.closed())
+        };
         let get = async {
             let writer = match purpose {
                 Purpose::Read => None,
-                Purpose::Write => {
-                    let permit = tokio::time::timeout(left(), Arc::clone(&self.writers).acquire_owned());
-                    let permit = permit.await.map_err(|_| Failure::no_free_connection(&self.location))?;
-                    Some(permit.map_err(|_| self.closed())?)
-                }
+                Purpose::Write => Some(permit(&self.writers).await?),
             };
-            let timeouts = Timeouts { wait: Some(left()), create: self.create, recycle: Some(self.answer) };
-            let object = self.pool.timeout_get(&timeouts).await.map_err(|error| self.no_connection(error))?;
-            Ok(Lease { object: Some(object), connector: Arc::clone(&self.connector), writer, state: State::Idle })
+            let permits = Permits { writer, _place: permit(&self.places).await? };
+            let timeouts = Timeouts { wait: None, create: self.create, recycle: Some(self.answer) };
+            let (pool, connector) = (self.pool.clone(), Arc::clone(&self.connector));
+            let lease = async move {
+                let object = pool.timeout_get(&timeouts).await?;
+                Ok(Lease { object: Some(object), connector, permits: Some(permits), state: State::Idle })
+            };
+            joined(tokio::spawn(lease))
+                .await
+                .unwrap_or(Err(PoolError::Closed))
+                .map_err(|error| self.no_connection(error))
         };
         deadline.check(WHAT).map_err(Failure::Final)?;
         deadline.wait_for(WHAT, get).await.map_err(Failure::Final)?.map(Connection)
@@ -260,6 +290,38 @@ impl<C: Connector> Pool<C> {
             Ok(connected) => connected,
             Err(_) => Err(Failure::not_connected(&self.location)),
         }
+    }
+
+    /// Has a connection for a read, and waits for what the database answers, as [`within`](Self::within) does. When the
+    /// caller leaves, or the deadline is over, the read goes on for a moment without it, so that its connection can be used
+    /// again.
+    ///
+    /// # Errors
+    /// What [`get`](Self::get) and [`within`](Self::within) fail with.
+    pub async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        deadline: &Deadline,
+        call: impl for<'a> FnOnce(&'a mut C::Connection) -> Answering<'a, T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        const WHAT: &str = "the answer of the database";
+        let connection = self.get(Purpose::Read, deadline).await?;
+        let pool = Arc::clone(self);
+        let (tied, _caller) = deadline.tied_to_caller();
+        let read = async move {
+            // How long an answer may take is all that ends it while its caller waits.
+            let patient = Deadline::after(Duration::MAX);
+            let given_up = async {
+                tied.over().await;
+                tokio::time::sleep(READS_ON_FOR).await;
+            };
+            tokio::select! {
+                biased;
+                answer = pool.within(connection, &patient, async |connection| call(connection).await) => answer,
+                () = given_up => Err(Failure::Final(tied.exceeded(WHAT))),
+            }
+        };
+        let answer = deadline.wait_for(WHAT, joined(tokio::spawn(read))).await.map_err(Failure::Final)?;
+        answer.unwrap_or_else(|| Err(self.closed()))
     }
 
     /// Waits for what the database answers, until the deadline, and no longer than an answer may take.
@@ -293,7 +355,7 @@ impl<C: Connector> Pool<C> {
     ) -> Result<T, Failure> {
         let Connection(mut lease) = connection;
         lease.state = State::AtWork;
-        let is_write = lease.writer.is_some();
+        let is_write = lease.is_for_writing();
         let Some(slot) = lease.object.as_mut().and_then(|object| object.connection.as_mut()) else {
             return Err(Failure::not_connected(&self.location));
         };
@@ -380,6 +442,7 @@ impl<C: Connector> Pool<C> {
     /// Closes what is idle, and makes no more connections. Calls that are under way are seen through. Does not wait.
     pub fn close(&self) {
         self.writers.close();
+        self.places.close();
         self.pool.close();
     }
 
@@ -390,11 +453,18 @@ impl<C: Connector> Pool<C> {
 
     fn no_connection(&self, error: PoolError<Failure>) -> Failure {
         match error {
-            PoolError::Timeout(TimeoutType::Wait) => Failure::no_free_connection(&self.location),
             PoolError::Backend(failure) => failure,
             PoolError::Closed => self.closed(),
             _ => Failure::not_connected(&self.location),
         }
+    }
+}
+
+/// What a task returns; `None` when the runtime ends before it does.
+async fn joined<T>(task: JoinHandle<T>) -> Option<T> {
+    match task.await {
+        Ok(value) => Some(value),
+        Err(error) => error.try_into_panic().map(|panic| std::panic::resume_unwind(panic)).ok(),
     }
 }
 

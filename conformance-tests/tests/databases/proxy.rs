@@ -1,4 +1,4 @@
-//! A proxy before a server: counts round trips, loses answers, holds them, and falls silent.
+//! A proxy before a server: counts round trips and connections, loses answers, holds or delays them, and falls silent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ struct State {
     turns: AtomicUsize,
     /// The same with the first request of each connection.
     requests: AtomicUsize,
+    connections: AtomicUsize,
     way: watch::Sender<Way>,
     /// The turn whose answer is to be lost, together with the connection; 0 is none.
     cut_at: AtomicUsize,
@@ -38,6 +39,8 @@ struct Way {
     /// The request whose answer is the first that is held.
     holds_from: Option<usize>,
     is_stalled: bool,
+    /// How much longer than the server each answer takes.
+    delay: Duration,
     /// How often all connections were ended.
     cuts: usize,
 }
@@ -64,6 +67,7 @@ impl Proxy {
                 for stream in [&client, &server] {
                     stream.set_nodelay(true).expect("a socket option");
                 }
+                shared.connections.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(relay(client, server, Arc::clone(&shared)));
             }
         });
@@ -73,6 +77,16 @@ impl Proxy {
     /// How many round trips there have been.
     pub(crate) fn turns(&self) -> usize {
         self.state.turns.load(Ordering::SeqCst)
+    }
+
+    /// How many connections were made.
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// Has each answer take so much longer from now on.
+    pub(crate) fn delay_answers(&self, delay: Duration) {
+        self.state.way.send_modify(|way| way.delay = delay);
     }
 
     /// How many answers were lost.
@@ -163,6 +177,10 @@ async fn answers(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, state: &
         let is_held = |way: &Way| {
             way.is_stalled || way.holds_from.is_some_and(|from| link.request.load(Ordering::SeqCst) >= from)
         };
+        let delay = state.way.borrow().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         state.passes(|way| !is_held(way)).await;
         link.is_answering.store(true, Ordering::SeqCst);
         if client.write_all(&buffer[..length]).await.is_err() {

@@ -11,6 +11,8 @@ struct Server {
     ends: Arc<AtomicUsize>,
     /// Whether what is closed is closed at once.
     lingers: bool,
+    /// How long it takes to connect.
+    connects_in: Duration,
 }
 
 impl Connector for Arc<Server> {
@@ -20,6 +22,7 @@ impl Connector for Arc<Server> {
     const TRUSTED_FOR: Option<Duration> = None;
 
     async fn connect(&self) -> Result<usize, Failure> {
+        tokio::time::sleep(self.connects_in).await;
         Ok(self.connections.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
@@ -49,9 +52,20 @@ impl Connector for Arc<Server> {
     }
 }
 
-fn pool(server: &Arc<Server>, size: u32) -> Pool<Arc<Server>> {
+fn pool(server: &Arc<Server>, size: u32) -> Arc<Pool<Arc<Server>>> {
     let config = PoolConfig::new(size, 0);
-    Pool::new(Arc::clone(server), "a server".to_owned(), config, None, Duration::from_secs(30)).expect("a pool")
+    let pool = Pool::new(Arc::clone(server), "a server".to_owned(), config, None, Duration::from_secs(30));
+    Arc::new(pool.expect("a pool"))
+}
+
+/// A read that takes so long.
+fn read(time: Duration) -> impl for<'a> FnOnce(&'a mut usize) -> Answering<'a, usize> + Send + 'static {
+    move |number| {
+        Box::pin(async move {
+            tokio::time::sleep(time).await;
+            Ok(*number)
+        })
+    }
 }
 
 fn soon() -> Deadline {
@@ -121,6 +135,56 @@ async fn what_is_given_up_is_stopped_and_its_place_is_free_when_it_is_closed() {
     drop(pool.get(Purpose::Write, &soon()).await.expect("the place of the second"));
     assert_eq!(server.stops.load(Ordering::SeqCst), 2);
     assert_eq!(server.ends.load(Ordering::SeqCst), 2);
+}
+
+/// Each caller leaves before a connection can be made, by its deadline or of itself.
+#[tokio::test(start_paused = true)]
+async fn connecting_goes_on_without_its_caller() {
+    let server = Arc::new(Server { connects_in: Duration::from_millis(70), ..Server::default() });
+    let pool = pool(&server, 1);
+    for purpose in [Purpose::Read, Purpose::Write] {
+        let deadline = Deadline::after(Duration::from_millis(20));
+        assert_eq!(kind(pool.get(purpose, &deadline).await.expect_err("no time")), ErrorKind::DeadlineExceeded);
+        let left = tokio::time::timeout(Duration::from_millis(10), pool.get(purpose, &soon())).await;
+        assert!(left.is_err(), "{left:?}");
+    }
+    let hasty = Deadline::after(Duration::from_millis(20));
+    pool.get(Purpose::Write, &hasty).await.expect("what was made for those before");
+    assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_is_given_up_keeps_its_connection_when_it_is_answered_a_moment_later() {
+    let server = Arc::new(Server { lingers: true, ..Server::default() });
+    let pool = pool(&server, 1);
+    let answer = Duration::from_millis(30);
+    for _ in 0..100 {
+        let hasty = Deadline::after(Duration::from_millis(20));
+        assert_eq!(kind(pool.read(&hasty, read(answer)).await.expect_err("no time")), ErrorKind::DeadlineExceeded);
+    }
+    let left = tokio::time::timeout(Duration::from_millis(10), pool.read(&soon(), read(answer))).await;
+    assert!(left.is_err(), "{left:?}");
+    assert_eq!(pool.read(&soon(), read(answer)).await.expect("its answer"), 1);
+    assert_eq!(server.ends.load(Ordering::SeqCst), 0);
+    // What takes longer is stopped, and closed.
+    let hasty = Deadline::after(Duration::from_millis(20));
+    let began = tokio::time::Instant::now();
+    let failure = pool.read(&hasty, read(Duration::from_secs(3600))).await.expect_err("no time");
+    assert_eq!((kind(failure), began.elapsed()), (ErrorKind::DeadlineExceeded, Duration::from_millis(20)));
+    assert_eq!(pool.read(&soon(), read(answer)).await.expect("its answer"), 2);
+    assert_eq!((server.stops.load(Ordering::SeqCst), server.ends.load(Ordering::SeqCst)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_without_an_answer_ends_and_a_closed_pool_has_no_connections() {
+    let server = Arc::new(Server::default());
+    let pool = pool(&server, 2);
+    let patient = Deadline::after(Duration::from_secs(3600));
+    let failure = pool.read(&patient, read(Duration::from_secs(3600))).await.expect_err("no answer");
+    assert!(matches!(failure, Failure::Lost(_)), "{failure:?}");
+    pool.close();
+    let failure = pool.read(&patient, read(Duration::ZERO)).await.expect_err("closed");
+    assert!(kind(failure) == ErrorKind::Unavailable);
 }
 
 #[tokio::test(start_paused = true)]
