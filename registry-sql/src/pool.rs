@@ -7,10 +7,11 @@
 //! read that was given up is mostly answered a moment later, after which its connection is as good as before.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
@@ -268,14 +269,16 @@ impl<C: Connector> Pool<C> {
             let permits = Permits { writer, _place: permit(&self.places).await? };
             let timeouts = Timeouts { wait: None, create: self.create, recycle: Some(self.answer) };
             let (pool, connector) = (self.pool.clone(), Arc::clone(&self.connector));
-            let lease = async move {
+            let mut lease = Box::pin(async move {
                 let object = pool.timeout_get(&timeouts).await?;
                 Ok(Lease { object: Some(object), connector, permits: Some(permits), state: State::Idle })
+            });
+            // Mostly one is idle, and there is nothing to wait for that would have to go on without the caller.
+            let lease = match poll_fn(|cx| Poll::Ready(lease.as_mut().poll(cx))).await {
+                Poll::Ready(lease) => lease,
+                Poll::Pending => joined(tokio::spawn(lease)).await.unwrap_or(Err(PoolError::Closed)),
             };
-            joined(tokio::spawn(lease))
-                .await
-                .unwrap_or(Err(PoolError::Closed))
-                .map_err(|error| self.no_connection(error))
+            lease.map_err(|error| self.no_connection(error))
         };
         deadline.check(WHAT).map_err(Failure::Final)?;
         deadline.wait_for(WHAT, get).await.map_err(Failure::Final)?.map(Connection)
