@@ -96,6 +96,22 @@ impl Contents {
         keys.iter().filter_map(record).collect()
     }
 
+    /// What is held under a key, so that a commit can expect it. `None` of what is not held whole: history, user metadata, and
+    /// objects that are not sound.
+    pub(super) fn held(&self, key: &Key) -> Option<Option<Record>> {
+        match key {
+            Key::Object { kind, project, name } => match self.entry(*kind, project, name) {
+                Some(entry) if !entry.is_sound => None,
+                entry => Some(entry.map(|entry| Record::new(key.clone(), entry.bytes.clone(), entry.updated))),
+            },
+            Key::Metadata { project, name } => {
+                let text = self.metadata.get(project).and_then(|facts| facts.get(name));
+                Some(text.map(|text| Record::new(key.clone(), text.clone(), 0)))
+            }
+            Key::Version { .. } | Key::UserMetadata { .. } => None,
+        }
+    }
+
     /// The facts about a project. When they were written is not known here.
     pub(crate) fn metadata_of(&self, project: &str) -> Vec<Record> {
         let facts = self.metadata.get(project).into_iter().flatten();

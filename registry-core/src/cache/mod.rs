@@ -7,13 +7,14 @@
 mod contents;
 mod refresh;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::backend::{Backend, Key, Record, Write};
+use crate::backend::{Backend, Key, Query, Record, Write};
 use crate::config::CacheConfig;
 use crate::encoded::Object;
 use crate::error::{Error, Result};
@@ -23,6 +24,8 @@ pub(crate) use contents::Contents;
 
 /// How many writes may be committed during one refresh; with more, what it has read is of no use any more.
 const MOST_MEANWHILE: usize = 65_536;
+/// With so many keys that were not as the contents have them, nothing of the contents is worth relying on.
+const MOST_DOUBTED: usize = 1024;
 
 #[derive(Debug, Default)]
 struct State {
@@ -33,6 +36,8 @@ struct State {
     /// When the refresh began that the contents are of.
     refreshed: Option<Instant>,
     meanwhile: Meanwhile,
+    /// What was found not to be stored as the contents have it, by a commit that relied on them.
+    doubted: HashSet<Key>,
 }
 
 /// What has been committed since a refresh began, which it may or may not have read.
@@ -132,9 +137,40 @@ impl Cache {
             Meanwhile::Writes(meanwhile) => meanwhile.extend(writes.iter().cloned()),
             Meanwhile::Unneeded | Meanwhile::TooMany => {}
         }
+        if !state.doubted.is_empty() {
+            for write in &writes {
+                if let Write::Put(Record { key, .. }) | Write::Delete(key) = write {
+                    state.doubted.remove(key);
+                }
+            }
+        }
         if let Some(contents) = &mut state.contents {
             contents.apply(writes);
         }
+    }
+
+    /// The answers to queries for keys, as far as they are held, however old: for a write to decide from, whose commit then
+    /// expects that they are still so. `None` if something of it is not held, or was found wrong.
+    pub(crate) fn recall(&self, queries: &[Query]) -> Option<Vec<Vec<Record>>> {
+        let state = self.state();
+        let contents = state.contents.as_ref()?;
+        if state.doubted.len() >= MOST_DOUBTED {
+            return None;
+        }
+        let held = |key: &Key| if state.doubted.contains(key) { None } else { contents.held(key) };
+        let answer = |query: &Query| match query {
+            Query::Keys(keys) => {
+                let found = keys.iter().map(held).collect::<Option<Vec<Option<Record>>>>()?;
+                Some(found.into_iter().flatten().collect())
+            }
+            Query::Objects { .. } | Query::Versions { .. } | Query::Metadata { .. } => None,
+        };
+        queries.iter().map(answer).collect()
+    }
+
+    /// Recalls a key no more, since it is not stored as it is held, until it is written or all is read anew.
+    pub(crate) fn doubt(&self, key: Key) {
+        self.state_mut().doubted.insert(key);
     }
 
     /// Whether an object is held as it is stored, or nothing is held at all.

@@ -177,6 +177,7 @@ impl Cache {
         };
         contents.apply(writes);
         let old = state.contents.replace(contents);
+        state.doubted.clear();
         state.refreshed = Some(began);
         state.due = match self.config.mode {
             CacheMode::Sync if !self.config.ttl.is_zero() => began.checked_add(self.config.ttl),

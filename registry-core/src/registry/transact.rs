@@ -90,6 +90,11 @@ impl Inner {
 
     /// Reads, lets a rule decide, commits; and again, with a new identity, if another writer was there in between.
     ///
+    /// What the cache holds need not be read before the first try: the commit expects all that the rule has looked at, so
+    /// a cache that is old costs a second try, and nothing else. Only a commit is such a check; that there is nothing to
+    /// write, or that something is wrong, is for the storage to say
+    /// (`registry/tests/recall.rs` has the proof).
+    ///
     /// All of it ends with its caller or at the deadline, but for a commit that has been sent: that is seen through in a
     /// task of its own, which also shows it in the cache.
     pub(super) async fn transact<T>(
@@ -110,12 +115,23 @@ impl Inner {
         let queues = self.locks.enter(&keys, scope);
         let queues = deadline.wait_for("earlier writers of the same objects", queues).await?;
         let mut held = WriteGuards { _permit: permit, _queues: queues };
+        let mut recalled = self.cache.recall(queries);
         for attempt in 0_u32.. {
-            let read = self.backend.read(queries, deadline);
-            // What is read has no effect, so a backend that overlooks the deadline need not be waited for.
-            let answers = deadline.wait_for("the storage to be read", read).await??;
+            let is_recalled = recalled.is_some();
+            let answers = match recalled.take() {
+                Some(answers) => answers,
+                None => {
+                    let read = self.backend.read(queries, deadline);
+                    // What is read has no effect, so a backend that overlooks the deadline need not be waited for.
+                    deadline.wait_for("the storage to be read", read).await??
+                }
+            };
             let fetched = Fetched::new(queries, answers);
-            let (value, commit) = self.decide(call, &fetched, &mut rule)?;
+            let decided = self.decide(call, &fetched, &mut rule);
+            if is_recalled && !matches!(decided, Ok((_, Some(_)))) {
+                continue;
+            }
+            let (value, commit) = decided?;
             let Some(commit) = commit else {
                 self.show_unchanged(&keys, fetched);
                 return Ok(Done { value, revision: None });
@@ -124,6 +140,7 @@ impl Inner {
             held = still_held;
             match outcome? {
                 Outcome::Committed { revision } => return Ok(Done { value, revision }),
+                Outcome::Conflict(key) if is_recalled => self.cache.doubt(key),
                 Outcome::Conflict(key) => {
                     tracing::debug!(%key, attempt, "another writer was faster; deciding again");
                     let pause = backoff(attempt, fraction(&*self.environment));

@@ -108,7 +108,8 @@ async fn beyond_the_bound_calls_are_refused_at_once_and_cached_reads_are_not() {
             let registry = registry.clone();
             tokio::spawn(async move {
                 if number % 2 == 0 {
-                    registry.apply("p", entity(&number.to_string(), "")).await.map(drop)
+                    // Of a view the history is read, which the cache does not hold.
+                    registry.apply("p", view(&number.to_string(), &["trips"])).await.map(drop)
                 } else {
                     registry.get(Kind::Entity, "p", "driver", Freshness::Stored).await.map(drop)
                 }

@@ -4,6 +4,7 @@ mod cache;
 mod calls;
 mod edits;
 mod later;
+mod recall;
 mod unsound;
 
 use std::sync::Arc;
