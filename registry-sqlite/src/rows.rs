@@ -233,9 +233,11 @@ fn journal_row(row: &rusqlite::Row<'_>) -> Result<JournalRow> {
 
 #[cfg(test)]
 mod tests {
-    use feast_registry_core::Kind;
+    use feast_registry_core::{Kind, Write};
+    use rusqlite::StatementStatus;
 
     use super::*;
+    use crate::connection::{self, Location};
     use crate::schema;
 
     fn database() -> Connection {
@@ -252,6 +254,28 @@ mod tests {
         let error = Error::from(crate::error::Problem::of(error, "registry.db"));
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(error.to_string().contains("`driver` of project `taxi`"), "{error}");
+    }
+
+    #[test]
+    fn a_statement_that_is_kept_is_planned_once() {
+        let connection = connection::open_writer(&Location::Memory).expect("a database in memory");
+        schema::create_missing(&connection).expect("the tables are made");
+        for number in 0..3 {
+            let view = format!("view {number}");
+            let keys = Kind::VIEWS.iter().map(|kind| Key::object(*kind, "p", &view)).collect();
+            let versions = Query::Versions { project: "p".to_owned(), view, latest_only: true };
+            let queries = [Query::Keys(keys), versions];
+            read(&connection, &queries).expect("a read");
+            let puts = vec![Write::Put(Record::new(Key::object(Kind::FeatureView, "p", "view"), "a view", number))];
+            let commit = Commit::new(vec![], puts);
+            let writes = writes(&commit, Some(number + 1)).expect("statements");
+            execute(&connection, &writes).expect("a commit");
+            for statement in Read::new(Dialect::Sqlite, &queries).statements.iter().chain(&writes) {
+                let prepared = prepared(&connection, statement).expect("it is prepared");
+                let planned_anew = prepared.get_status(StatementStatus::RePrepare);
+                assert_eq!(planned_anew, 0, "round {number}: {}", statement.text);
+            }
+        }
     }
 
     #[test]
