@@ -1,23 +1,25 @@
 //! How much memory answers take that are under way.
 //!
-//! A list of many megabytes stays in memory until its client has read it or is gone. So that many at once do not fill the
+//! A list of many objects stays in memory until its client has read it or is gone. So that many at once do not fill the
 //! memory, large answers share a budget: one that finds no room is let go, waits a moment for it, and is made anew. It is made
 //! in any case then: clients who do not read what they have asked for must not keep others from theirs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use feast_registry_core::Result;
-use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::Response;
+use tonic::{Response, Status};
 
-/// Answers of up to so many bytes are not counted.
+use crate::parts::{Divided, InParts};
+
+/// Answers of up to so many bytes are sent as a whole, and not counted.
 const SMALL: usize = 256 * 1024;
 
-/// How many bytes of large answers may be under way at once. One that is larger goes alone.
+/// How many bytes of memory large answers may take that are under way. One that takes more goes alone.
 const BUDGET: usize = 64 * 1024 * 1024;
+
+/// What an answer takes for an object that the cache has too.
+const SHARED_OBJECT: usize = 64;
 
 /// How long an answer waits for room.
 const WAITS_FOR: Duration = Duration::from_secs(1);
@@ -25,136 +27,155 @@ const WAITS_FOR: Duration = Duration::from_secs(1);
 /// What the budget is counted in.
 const UNIT: usize = 1024;
 
-/// The budget of a server.
+/// Whose the objects of an answer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Objects {
+    /// The cache has them too.
+    Shared,
+    /// The answer alone has them.
+    Own,
+}
+
+impl Objects {
+    /// Those of a list that may come from the cache.
+    pub(crate) fn of(allow_cache: bool) -> Self {
+        if allow_cache { Objects::Shared } else { Objects::Own }
+    }
+}
+
+/// How large answers are sent, and the budget that they share.
 #[derive(Debug, Clone)]
 pub(crate) struct Answers {
     room: Arc<Semaphore>,
     budget: usize,
-}
-
-/// Room that an answer takes until the last clone of this is dropped.
-#[derive(Debug, Clone)]
-pub(crate) struct Room {
-    _permit: Arc<OwnedSemaphorePermit>,
-}
-
-impl Room {
-    /// Bytes of the answer, which take the room as long as any of them are kept: by HTTP/2 until they are sent.
-    pub(crate) fn hold(&self, bytes: Bytes) -> Bytes {
-        Bytes::from_owner(Held { bytes, _room: self.clone() })
-    }
-}
-
-/// Bytes and the room that they take.
-struct Held {
-    bytes: Bytes,
-    _room: Room,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Default for Answers {
-    fn default() -> Self {
-        Self::new(BUDGET)
-    }
+    /// The largest answer, in bytes.
+    max_size: usize,
 }
 
 impl Answers {
-    fn new(budget: usize) -> Self {
-        Self { room: Arc::new(Semaphore::new(budget.div_ceil(UNIT))), budget }
+    /// Answers of up to `max_size` bytes. What [`make`](Self::make) returns must go through [`parts::send`](crate::parts::send).
+    pub(crate) fn new(max_size: usize) -> Self {
+        Self::with_budget(max_size, BUDGET)
     }
 
-    /// Makes an answer, which takes room as long as what it carries in its extensions. Cancel-safe.
+    fn with_budget(max_size: usize, budget: usize) -> Self {
+        Self { room: Arc::new(Semaphore::new(budget.div_ceil(UNIT))), budget, max_size }
+    }
+
+    /// Makes an answer; one that is large is divided, and takes room until it is sent. Cancel-safe.
     ///
     /// # Errors
-    /// Those of `make`.
-    pub(crate) async fn make<T: Message, F: Future<Output = Result<T>>>(
+    /// Those of `make`; OUT_OF_RANGE when the answer is larger than any may be.
+    pub(crate) async fn make<T: InParts, F: Future<Output = Result<T, Status>>>(
         &self,
+        objects: Objects,
         make: impl Fn() -> F,
-    ) -> Result<Response<T>> {
+    ) -> Result<Response<T>, Status> {
         let answer = make().await?;
         let size = answer.encoded_len();
         if size <= SMALL {
             return Ok(Response::new(answer));
         }
-        let needed = u32::try_from(size.min(self.budget).div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let taken = match objects {
+            Objects::Shared => SHARED_OBJECT * answer.len(),
+            Objects::Own => size,
+        };
+        let needed = u32::try_from(taken.min(self.budget).div_ceil(UNIT)).unwrap_or(u32::MAX);
         if let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(needed) {
-            return Ok(with_room(answer, permit));
+            return self.divide(answer, Some(permit));
         }
         drop(answer);
         let acquired = tokio::time::timeout(WAITS_FOR, Arc::clone(&self.room).acquire_many_owned(needed)).await;
-        let answer = make().await?;
-        Ok(match acquired {
-            Ok(Ok(permit)) => with_room(answer, permit),
-            _ => Response::new(answer),
-        })
+        self.divide(make().await?, acquired.ok().and_then(Result::ok))
     }
-}
 
-fn with_room<T>(answer: T, permit: OwnedSemaphorePermit) -> Response<T> {
-    let mut response = Response::new(answer);
-    response.extensions_mut().insert(Room { _permit: Arc::new(permit) });
-    response
+    fn divide<T: InParts>(&self, answer: T, room: Option<OwnedSemaphorePermit>) -> Result<Response<T>, Status> {
+        let size = answer.encoded_len();
+        let limit = self.max_size;
+        let Some(length) = u32::try_from(size).ok().filter(|_| size <= limit) else {
+            return Err(Status::out_of_range(format!(
+                "the answer has {size} bytes, and this server sends at most {limit}: ask for pages, or raise --max-message-size"
+            )));
+        };
+        let mut response = Response::new(T::default());
+        response.extensions_mut().insert(Divided::new(answer, length, room));
+        Ok(response)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use bytes::Bytes;
+    use feast_registry_core::Encoded;
     use tokio::time::Instant;
+    use tonic::Code;
 
     use super::*;
+    use crate::proto::ListEntitiesResponse;
 
     const SIZE: usize = 1024 * 1024;
 
-    async fn list() -> Result<Vec<u8>> {
-        Ok(vec![7; SIZE])
+    /// About a megabyte.
+    async fn list() -> Result<ListEntitiesResponse, Status> {
+        let entity = Encoded::from_bytes(Bytes::from(vec![0; SIZE / 16]));
+        Ok(ListEntitiesResponse { entities: vec![entity; 16], pagination: None })
     }
 
-    fn room<T>(response: &Response<T>) -> Option<&Room> {
-        response.extensions().get()
+    fn free(answers: &Answers) -> usize {
+        answers.room.available_permits() * UNIT
     }
 
     #[tokio::test(start_paused = true)]
     async fn answers_wait_for_room_without_being_held_and_not_for_long() {
-        let answers = Answers::new(2 * SIZE + SIZE / 2);
+        let budget = 2 * SIZE + SIZE / 2;
+        let answers = Answers::with_budget(usize::MAX, budget);
         let made = AtomicUsize::new(0);
         let counted = || {
             made.fetch_add(1, Ordering::Relaxed);
             list()
         };
-        let first = answers.make(counted).await.expect("a list");
-        let second = answers.make(counted).await.expect("a list");
-        assert!(room(&first).is_some() && room(&second).is_some());
+        let first = answers.make(Objects::Own, counted).await.expect("a list");
+        let second = answers.make(Objects::Own, counted).await.expect("a list");
+        assert!(free(&answers) < SIZE);
         let began = Instant::now();
-        let third = answers.make(counted).await.expect("a list");
-        assert!(room(&third).is_none() && began.elapsed() >= WAITS_FOR, "{:?}", began.elapsed());
+        let third = answers.make(Objects::Own, counted).await.expect("a list");
+        assert!(began.elapsed() >= WAITS_FOR, "{:?}", began.elapsed());
         assert_eq!(made.load(Ordering::Relaxed), 4, "it was let go while it waited");
-        // What is on its way takes room too, in whatever parts.
-        let mut sent = room(&first).expect("room").hold(Bytes::from_static(b"a part"));
-        drop(first);
-        let part = sent.split_off(2);
-        drop(sent);
-        let (waited, ()) = tokio::join!(answers.make(counted), async {
+        drop(third);
+        assert!(free(&answers) < SIZE, "what was sent without room leaves none");
+        let began = Instant::now();
+        let (waited, ()) = tokio::join!(answers.make(Objects::Own, counted), async {
             tokio::time::sleep(WAITS_FOR / 2).await;
-            drop(part);
+            drop(first);
         });
-        assert!(room(&waited.expect("a list")).is_some(), "there is room again");
-        drop(second);
+        assert_eq!(began.elapsed(), WAITS_FOR / 2, "there is room again");
+        drop((waited, second));
+        assert!(free(&answers) >= budget);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_larger_than_the_budget_takes_all_of_it_and_what_is_small_is_not_counted() {
-        let answers = Answers::new(SIZE / 2);
-        let large = answers.make(list).await.expect("a list");
-        assert!(room(&large).is_some());
-        let small = answers.make(|| async { Ok(vec![7_u8; SMALL / 2]) }).await.expect("a list");
-        assert!(room(&small).is_none());
+    async fn what_is_larger_than_the_budget_takes_all_of_it_and_what_is_small_or_shared_takes_little() {
+        let answers = Answers::with_budget(usize::MAX, SIZE / 2);
+        let large = answers.make(Objects::Own, list).await.expect("a list");
+        assert_eq!(free(&answers), 0);
+        let began = Instant::now();
+        let small = || async { Ok(ListEntitiesResponse::default()) };
+        answers.make(Objects::Own, small).await.expect("a list");
+        assert_eq!(began.elapsed(), Duration::ZERO);
         drop(large);
-        assert!(room(&answers.make(list).await.expect("a list")).is_some());
+        let shared = answers.make(Objects::Shared, list).await.expect("a list");
+        assert!(free(&answers) >= SIZE / 2 - 16 * SHARED_OBJECT - UNIT);
+        drop(shared);
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_a_message_may_be_is_an_error_that_says_so() {
+        let answers = Answers::new(SIZE / 2);
+        let status = answers.make(Objects::Shared, list).await.expect_err("it is too large");
+        assert_eq!(status.code(), Code::OutOfRange);
+        assert!(status.message().contains("--max-message-size"), "{status:?}");
+        assert_eq!(free(&answers), BUDGET);
     }
 }

@@ -10,6 +10,7 @@ mod call;
 mod codec;
 mod listing;
 mod panics;
+mod parts;
 pub mod proto;
 mod serve;
 mod service;

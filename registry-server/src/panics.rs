@@ -16,7 +16,7 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Bytes, Service, http};
 use tonic::server::NamedService;
 
-use crate::answers::Room;
+use crate::parts;
 
 /// Runs a future to its end, or to its panic, which is returned as text.
 pub(crate) async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
@@ -77,9 +77,8 @@ where
                 Err(panic) => Err(panic),
             };
             match answer {
-                Ok(Ok(mut response)) => {
-                    let room = response.extensions_mut().remove();
-                    Ok(response.map(|body| Body::new(IsolatedBody { body: Some(body), call, room })))
+                Ok(Ok(response)) => {
+                    Ok(parts::send(response).map(|body| Body::new(IsolatedBody { body: Some(body), call })))
                 }
                 Err(panic) => Ok(status(&call, &panic).into_http()),
             }
@@ -92,8 +91,6 @@ struct IsolatedBody {
     /// `None` after a panic, and after the end.
     body: Option<Body>,
     call: String,
-    /// What it takes of the memory for large answers.
-    room: Option<Room>,
 }
 
 impl http_body::Body for IsolatedBody {
@@ -103,10 +100,6 @@ impl http_body::Body for IsolatedBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
         match catch(|| Pin::new(body).poll_frame(cx)) {
-            Ok(Poll::Ready(Some(Ok(frame)))) => Poll::Ready(Some(Ok(match &self.room {
-                Some(room) => frame.map_data(|bytes| room.hold(bytes)),
-                None => frame,
-            }))),
             Ok(polled) => polled,
             Err(panic) => {
                 self.body = None;

@@ -78,10 +78,12 @@ pub async fn serve(
     let reflection_v1 = reflection().build_v1().map_err(|error| failed("reflection cannot be served")(error.into()))?;
     let reflection_v1alpha =
         reflection().build_v1alpha().map_err(|error| failed("reflection cannot be served")(error.into()))?;
-    let service =
-        RegistryServerServer::new(Service::new(registry.clone()).with_request_timeout(options.request_timeout))
-            .max_decoding_message_size(options.max_message_size)
-            .max_encoding_message_size(options.max_message_size);
+    let service = Service::new(registry.clone())
+        .with_request_timeout(options.request_timeout)
+        .with_divided_answers(options.max_message_size);
+    let service = RegistryServerServer::new(service)
+        .max_decoding_message_size(options.max_message_size)
+        .max_encoding_message_size(options.max_message_size);
 
     // Small answers go out at once. (The setting of tonic's builder is for sockets that it opens itself.) Without it an
     // answer of more than one segment waits 40 ms for the client's acknowledgement of the first.

@@ -14,12 +14,12 @@ use feast_registry_core::{
     Encoded, Error, ErrorKind, FeastObject, Feature, Freshness, Kind, ListFilter, Object, ObjectType, Registry,
     Relation, Result, proto::core,
 };
-use prost::Message;
 use tonic::{Request, Response, Status};
 
-use crate::answers::Answers;
+use crate::answers::{Answers, Objects};
 use crate::call;
 use crate::listing::page;
+use crate::parts::InParts;
 use crate::proto::any_feature_view::AnyFeatureView as AnyView;
 use crate::proto::apply_feature_view_request::BaseFeatureView;
 use crate::proto::registry_server_server::RegistryServer;
@@ -32,13 +32,14 @@ use crate::status::status;
 pub struct Service {
     registry: Registry,
     request_timeout: Duration,
-    answers: Answers,
+    /// `None`: each answer is sent as a whole.
+    answers: Option<Answers>,
 }
 
 /// A service that does one request.
 struct Call {
     registry: Registry,
-    answers: Answers,
+    answers: Option<Answers>,
 }
 
 /// The tag of a project that `ListProjects` leaves out (Feast: `feast.constants.PROTECTED_PROJECT_TAG`).
@@ -63,7 +64,14 @@ fn required<T>(object: Option<Encoded<T>>, field: &str) -> Result<Encoded<T>> {
 impl Service {
     /// A service over a registry. A request whose client sets no deadline may take half a minute.
     pub fn new(registry: Registry) -> Self {
-        Self { registry, request_timeout: DEFAULT_REQUEST_TIMEOUT, answers: Answers::default() }
+        Self { registry, request_timeout: DEFAULT_REQUEST_TIMEOUT, answers: None }
+    }
+
+    /// The same that divides large answers, of up to so many bytes. Its responses must go through
+    /// [`parts::send`](crate::parts::send).
+    pub(crate) fn with_divided_answers(mut self, max_size: usize) -> Self {
+        self.answers = Some(Answers::new(max_size));
+        self
     }
 
     /// The same with another time for requests whose clients set no deadline.
@@ -82,8 +90,17 @@ impl Service {
 
 impl Call {
     /// An answer that may be large, made when there is room for it, or its error.
-    async fn answer<T: Message, F: Future<Output = Result<T>>>(&self, call: &str, make: impl Fn() -> F) -> Reply<T> {
-        self.answers.make(make).await.map_err(|error| status(call, error))
+    async fn answer<T: InParts, F: Future<Output = Result<T>>>(
+        &self,
+        call: &str,
+        objects: Objects,
+        make: impl Fn() -> F,
+    ) -> Reply<T> {
+        let make = || async { make().await.map_err(|error| status(call, error)) };
+        match &self.answers {
+            Some(answers) => answers.make(objects, make).await,
+            None => make().await.map(Response::new),
+        }
     }
 
     async fn list(
@@ -143,7 +160,7 @@ macro_rules! registry_server {
                     let (objects, pagination) = page(objects, request.pagination, request.sorting.as_ref());
                     Ok($list_response { $listed: encoded(objects), pagination: Some(pagination) })
                 };
-                this.answer(stringify!($list), list).await
+                this.answer(stringify!($list), Objects::of(request.allow_cache), list).await
             })*
 
             $(async fn $delete(&self, request: Request<$delete_request>) -> Reply<()> {
@@ -249,7 +266,8 @@ registry_server! {
             request: Request<ListAllFeatureViewsRequest>,
         ) -> Reply<ListAllFeatureViewsResponse> {
             let (this, request) = self.of_call(request);
-            this.answer("list_all_feature_views", || this.all_feature_views(&request)).await
+            let objects = Objects::of(request.allow_cache);
+            this.answer("list_all_feature_views", objects, || this.all_feature_views(&request)).await
         }
 
         async fn list_feature_services(
@@ -266,7 +284,7 @@ registry_server! {
                 let (services, pagination) = page(services, request.pagination, request.sorting.as_ref());
                 Ok(ListFeatureServicesResponse { feature_services: encoded(services), pagination: Some(pagination) })
             };
-            this.answer("list_feature_services", list).await
+            this.answer("list_feature_services", Objects::of(request.allow_cache), list).await
         }
 
         async fn list_saved_datasets(
@@ -289,7 +307,7 @@ registry_server! {
                 let (datasets, pagination) = page(datasets, request.pagination, request.sorting.as_ref());
                 Ok(ListSavedDatasetsResponse { saved_datasets: encoded(datasets), pagination: Some(pagination) })
             };
-            this.answer("list_saved_datasets", list).await
+            this.answer("list_saved_datasets", Objects::of(request.allow_cache), list).await
         }
 
         async fn apply_project(&self, request: Request<ApplyProjectRequest>) -> Reply<()> {
@@ -319,7 +337,7 @@ registry_server! {
                 let (projects, pagination) = page(projects, request.pagination, request.sorting.as_ref());
                 Ok(ListProjectsResponse { projects: encoded(projects), pagination: Some(pagination) })
             };
-            this.answer("list_projects", list).await
+            this.answer("list_projects", Objects::of(request.allow_cache), list).await
         }
 
         async fn delete_project(&self, request: Request<DeleteProjectRequest>) -> Reply<()> {
@@ -367,7 +385,7 @@ registry_server! {
 
         async fn proto(&self, request: Request<()>) -> Reply<Encoded<core::Registry>> {
             let (this, ()) = self.of_call(request);
-            this.answer("proto", || this.registry.proto(Freshness::Stored)).await
+            this.answer("proto", Objects::Own, || this.registry.proto(Freshness::Stored)).await
         }
 
         async fn get_registry_lineage(
@@ -375,7 +393,7 @@ registry_server! {
             request: Request<GetRegistryLineageRequest>,
         ) -> Reply<GetRegistryLineageResponse> {
             let (this, request) = self.of_call(request);
-            this.answer("get_registry_lineage", || this.registry_lineage(&request)).await
+            this.answer("get_registry_lineage", Objects::Own, || this.registry_lineage(&request)).await
         }
 
         async fn get_object_relationships(
@@ -383,7 +401,7 @@ registry_server! {
             request: Request<GetObjectRelationshipsRequest>,
         ) -> Reply<GetObjectRelationshipsResponse> {
             let (this, request) = self.of_call(request);
-            this.answer("get_object_relationships", || this.object_relationships(&request)).await
+            this.answer("get_object_relationships", Objects::Own, || this.object_relationships(&request)).await
         }
 
         async fn list_features(&self, request: Request<ListFeaturesRequest>) -> Reply<ListFeaturesResponse> {
@@ -401,7 +419,7 @@ registry_server! {
                 let features = features.into_iter().map(feature_message).collect();
                 Ok(ListFeaturesResponse { features, pagination: Some(pagination) })
             };
-            this.answer("list_features", list).await
+            this.answer("list_features", Objects::Own, list).await
         }
 
         async fn get_feature(&self, request: Request<GetFeatureRequest>) -> Reply<crate::proto::Feature> {
