@@ -47,6 +47,9 @@ impl Contents {
     /// Adds the objects of a kind in a project, or in all, that are sound and were not last written before a second (since 1970,
     /// UTC); in the order of the storage's own lists.
     pub(crate) fn list(&self, kind: Kind, project: Option<&str>, since: Option<i64>, to: &mut Vec<Object>) {
+        if let (None, Some(project)) = (since, project) {
+            to.reserve(self.objects.get(&kind).and_then(|kinds| kinds.get(project)).map_or(0, Objects::len));
+        }
         self.visit(kind, project, |_, _, entry| {
             if since.is_none_or(|since| entry.updated >= since) {
                 to.push(Object { kind, bytes: entry.bytes.clone() });

@@ -5,6 +5,7 @@ mod describe;
 mod get;
 mod list;
 mod location;
+mod memory;
 mod message;
 mod migrate;
 mod missing;
@@ -58,6 +59,9 @@ enum Command {
 
 /// Runs a command.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+    if matches!(arguments.command, Command::Serve(_)) {
+        memory::give_back_what_is_freed();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
         survive_file_size_limit().context("SIGXFSZ cannot be caught")?;

@@ -61,6 +61,8 @@ impl Serve {
             .with_span_events(FmtSpan::CLOSE)
             .with_target(false)
             .with_ansi(is_colorful())
+            // It would panic where nobody reads the log any more.
+            .log_internal_errors(false)
             .init();
         // Signals are caught from before the start-up line on, so that whoever has read it may send one.
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;

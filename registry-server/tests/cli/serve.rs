@@ -1,0 +1,122 @@
+//! `feast-registry serve`.
+
+use super::*;
+
+/// A running server; it is killed if the test fails.
+struct Server {
+    child: Child,
+    /// `None` once nobody reads it any more.
+    log: Option<BufReader<std::process::ChildStderr>>,
+    started: String,
+}
+
+impl Server {
+    fn start(fixture: &Fixture, arguments: &[&str]) -> Self {
+        Self::run(&mut fixture.command(&[&["serve", "--port", "0"], arguments].concat()))
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut log = BufReader::new(child.stderr.take().expect("stderr"));
+        let mut started = String::new();
+        log.read_line(&mut started).expect("a line");
+        Self { child, log: Some(log), started }
+    }
+
+    /// The address that the start-up line names.
+    fn address(&self) -> &str {
+        self.started.trim_end().rsplit(' ').next().expect("an address")
+    }
+
+    /// Stops it as a supervisor does; its exit code and the rest of its log.
+    fn stop(mut self) -> (Option<i32>, String) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        let mut rest = String::new();
+        if let Some(log) = &mut self.log {
+            log.read_to_string(&mut rest).expect("the log ends");
+        }
+        (self.child.wait().expect("it ends").code(), rest)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn serve_says_what_it_serves_and_ends_in_order() {
+    let fixture = Fixture::empty();
+    let server = Server::start(&fixture, &[]);
+    assert!(server.started.contains("serving sqlite:///") && server.started.contains("registry.db on 127.0.0.1:"));
+    assert!(!server.started.contains('\u{1b}'), "{}", server.started);
+    std::net::TcpStream::connect(server.address()).expect("it listens");
+    assert!(fixture.path("registry.db").exists());
+    // What looks into the registry may do so while it is served.
+    assert!(fixture.run(&["list", "projects"]).stderr.starts_with("There are no projects"));
+    let (code, log) = server.stop();
+    assert!(code == Some(0) && log.contains("stopped"), "{code:?} {log}");
+}
+
+#[test]
+fn serve_goes_on_when_nobody_reads_its_log() {
+    let fixture = Fixture::empty();
+    let mut server = Server::start(&fixture, &["--log", "trace"]);
+    server.log = None;
+    std::net::TcpStream::connect(server.address()).expect("it listens");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(server.child.try_wait().expect("it is a child").is_none(), "it has ended");
+    assert_eq!(server.stop().0, Some(0));
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn serve_has_memory_given_back_unless_told_otherwise() {
+    let fixture = Fixture::empty();
+    let threshold = |server: &Server| {
+        let environment = std::fs::read(format!("/proc/{}/environ", server.child.id())).expect("it runs");
+        let found = environment.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(b"MALLOC_MMAP_THRESHOLD_="));
+        found.map(|value| String::from_utf8_lossy(value).into_owned())
+    };
+    let server = Server::start(&fixture, &[]);
+    assert_eq!(threshold(&server).as_deref(), Some("1048576"));
+    assert_eq!(server.stop().0, Some(0));
+    for (name, value) in [("MALLOC_MMAP_THRESHOLD_", "4096"), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=2")] {
+        let mut command = fixture.command(&["serve", "--port", "0"]);
+        let server = Server::run(command.env(name, value));
+        assert_eq!(threshold(&server).is_some_and(|value| value == "4096"), name == "MALLOC_MMAP_THRESHOLD_");
+        assert_eq!(server.stop().0, Some(0));
+    }
+}
+
+#[test]
+fn serve_takes_a_feature_store_yaml() {
+    let fixture = Fixture::empty();
+    let url = format!("sqlite:///{}", fixture.path("other.db").display());
+    let file = feature_store(&fixture, &url, "rides");
+    let server = Server::start(&fixture, &["-c", &file, "--host", "[::1]"]);
+    assert!(server.started.contains("other.db on [::1]:"), "{}", server.started);
+    assert_eq!(server.stop().0, Some(0));
+    assert!(fixture.path("other.db").exists() && !fixture.path("registry.db").exists());
+}
+
+#[test]
+fn serve_says_why_it_cannot() {
+    let fixture = Fixture::empty();
+    let server = Server::start(&fixture, &[]);
+    let port = server.address().rsplit(':').next().expect("a port");
+    let error = fixture.error(&["serve", "--port", port]);
+    assert!(error.contains(&format!("127.0.0.1:{port}")) && error.contains("another server"), "{error}");
+    assert_eq!(server.stop().0, Some(0));
+
+    let error = fixture.error(&["serve", "--log", "a=b=c"]);
+    assert!(error.contains("--log: `a=b=c` is not a filter"), "{error}");
+    let error = fixture.error(&["serve", "--registry", "sqlite:///no/such/folder.db"]);
+    assert!(error.contains("no folder"), "{error}");
+    std::fs::write(fixture.path("bad.yaml"), "registry:\n  registry_type: sql\n  pfad: x\n").expect("a file");
+    let error = fixture.error(&["serve", "-c", "bad.yaml"]);
+    assert!(error.contains("bad.yaml, line 3") && error.contains("pfad"), "{error}");
+}
