@@ -85,6 +85,7 @@ macro_rules! __list {
         }
         journal (backend::journal) {
             every_commit_has_one_entry,
+            an_entry_says_what_was_there_of_objects_of_any_size,
             an_entry_says_what_was_there_before_and_after,
             its_replay_is_the_state,
             revisions_grow_in_the_order_of_commits,

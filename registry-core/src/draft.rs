@@ -29,12 +29,14 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Fetched {
     records: HashMap<Key, Option<Record>>,
     latest_versions: HashMap<(String, String), Option<i32>>,
+    /// Whether it comes from a cache, which may be old.
+    is_recalled: bool,
 }
 
 impl Fetched {
     /// Puts the answers of a backend together with what was asked.
-    pub(crate) fn new(queries: &[Query], answers: Vec<Vec<Record>>) -> Self {
-        let mut fetched = Self::default();
+    pub(crate) fn new(queries: &[Query], answers: Vec<Vec<Record>>, is_recalled: bool) -> Self {
+        let mut fetched = Self { is_recalled, ..Self::default() };
         for (query, answer) in queries.iter().zip(answers) {
             match query {
                 Query::Keys(keys) => fetched.records.extend(keys.iter().map(|key| (key.clone(), None))),
@@ -50,6 +52,11 @@ impl Fetched {
             fetched.records.extend(answer.into_iter().map(|record| (record.key.clone(), Some(record))));
         }
         fetched
+    }
+
+    /// What was fetched under a key.
+    pub(crate) fn record(&self, key: &Key) -> Option<&Record> {
+        self.records.get(key)?.as_ref()
     }
 
     /// What is stored under those of the keys that were fetched.
@@ -92,15 +99,25 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether anything is stored under a key; the commit will expect that this is still so, but not that the value is
-    /// the same.
+    /// the same. Of what is recalled it expects that too: it may have been removed and made anew since.
     pub(crate) fn exists(&mut self, key: &Key) -> Result<bool> {
         if let Some(written) = self.overlay.get(key) {
             return Ok(written.is_some());
         }
-        let is_there = self.peek(key)?.is_some();
-        let expected = if is_there { Expected::Present } else { Expected::Absent };
+        let value = self.peek(key)?;
+        let is_there = value.is_some();
+        let expected = match value {
+            Some(value) if self.is_recalled() => Expected::Value(value),
+            Some(_) => Expected::Present,
+            None => Expected::Absent,
+        };
         self.expectations.entry(key.clone()).or_insert(expected);
         Ok(is_there)
+    }
+
+    /// Whether what was fetched may be old.
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.fetched.is_recalled
     }
 
     /// What was stored under a key when it was read; the commit does not depend on it.

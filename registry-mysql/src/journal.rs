@@ -84,5 +84,6 @@ fn row(mut row: Row) -> Result<JournalRow, FromValueError> {
         version_created: column(row, 13)?,
         version_description: column(row, 14)?,
         version_id: column(row, 15)?,
+        before_length: column(row, 16)?,
     })
 }

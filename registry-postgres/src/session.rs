@@ -321,5 +321,6 @@ pub(crate) fn journal_row(row: &tokio_postgres::Row) -> Result<JournalRow, tokio
         version_created: row.try_get(13)?,
         version_description: row.try_get(14)?,
         version_id: row.try_get(15)?,
+        before_length: row.try_get(16)?,
     })
 }

@@ -19,6 +19,8 @@ use crate::{self as sql, JOURNAL};
 
 /// How long to go on beyond its deadline to learn what became of a commit.
 const SETTLE_FOR: Duration = Duration::from_secs(5);
+/// What a call waits for that is tried again because of others.
+const OTHERS: &str = "other transactions that were in the way";
 /// The longest pause between two tries.
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
 /// How often a call is tried when its connection fails: one that was idle may have died long ago.
@@ -240,6 +242,7 @@ pub async fn read(database: &impl Database, queries: &[Query], deadline: &Deadli
                 pause(attempt).await;
             }
             Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt).await,
+            Err(Failure::Serialization(error)) => return Err(deadline.exceeded(OTHERS).with_source(error)),
             Err(failure) => return Err(failure.into_error()),
         }
     }
@@ -311,6 +314,7 @@ async fn attempt_until_answered(
                 pause(attempt).await;
             }
             Failure::Serialization(_) if !is_late => pause(attempt).await,
+            Failure::Serialization(error) => return Err(deadline.exceeded(OTHERS).with_source(error)),
             Failure::Unusable(error) => {
                 without_connection += 1;
                 if is_late || (lost.is_none() && without_connection >= CONNECTION_TRIES) {

@@ -9,12 +9,13 @@
 //! database's own, by which rows grow old.
 
 mod entries;
+mod images;
 mod prune;
 
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use feast_registry_core::{Commit, CommitId, Key, Kind, Record, Result, Revision, Write};
+use feast_registry_core::{Commit, CommitId, Expected, Key, Kind, Record, Result, Revision, Write};
 use prost_types::Timestamp;
 
 pub use self::entries::{JournalRow, entries, read};
@@ -113,6 +114,8 @@ pub fn table(dialect: Dialect) -> Table {
             optional("version_created", ColumnType::BigInteger),
             optional("version_description", ColumnType::LongText),
             optional("version_id", ColumnType::String(36)),
+            // Where `value_before` is packed ([`images`]): how long it was.
+            optional("before_length", ColumnType::Integer),
         ],
         index: Some(if is_clustered {
             Index { name: ID_INDEX, column: "commit_id", unique_where: Some("change_number = 0") }
@@ -185,6 +188,8 @@ pub fn give_revision(id: CommitId) -> Statement {
 const HEAD: &str =
     "commit_id, change_number, revision, committed_at, stored_at, author, reason, target, project_id, name, number";
 const IMAGES: &str = "value_before, value_after";
+/// The column that rows fill besides in which `value_before` is packed.
+const BEFORE_LENGTH: &str = ", before_length";
 /// The columns that rows of versions fill besides.
 const VERSION_COLUMNS: &str = ", version_type, version_created, version_description, version_id";
 
@@ -202,6 +207,7 @@ pub fn journaled_writes(
     revisions: Revisions,
 ) -> Result<Vec<Statement>> {
     let rows = Rows { dialect, commit, revisions };
+    let mut known = known(commit);
     let mut statements = Vec::with_capacity(2 * commit.writes.len() + 1);
     match commit.writes.first() {
         // The row of the first change is always written, so it holds the identity as well.
@@ -212,10 +218,15 @@ pub fn journaled_writes(
         let number = index as i64 * NUMBERS_PER_WRITE + i64::from(!statements.is_empty());
         match write {
             Write::Put(record) => {
-                let before = if absent.contains(&record.key) { Before::Known(None) } else { Before::Stored };
+                let before = match known.remove(&record.key) {
+                    Some(value) => Before::Known(Some(value)),
+                    None if absent.contains(&record.key) => Before::Known(None),
+                    None => Before::Stored,
+                };
                 statements.push(rows.put(number, &record.key, &record.value, before)?);
             }
             Write::Delete(key) => {
+                known.remove(key);
                 statements.push(rows.removed_key(number, key));
                 if let Key::Object { kind, project, name } = key
                     && kind.is_view()
@@ -229,6 +240,7 @@ pub fn journaled_writes(
                 statements.push(rows.removed(number, 0, Place::of_history(project, view), Stored::Versions));
             }
             Write::DeleteProject { project } => {
+                known.clear();
                 statements.push(rows.scope(number, WHOLE_PROJECT, Some(project), None));
                 let removed = all_stored().enumerate().map(|(table, stored)| {
                     rows.removed(number, table as i64, Place::of_project(stored.table(), project), stored)
@@ -239,6 +251,24 @@ pub fn journaled_writes(
         statements.extend(write_one(dialect, write, &mut absent)?);
     }
     Ok(statements)
+}
+
+/// What is stored before a commit, as far as the commit itself says so and is refused if it is not so.
+fn known(commit: &Commit) -> HashMap<&Key, &Bytes> {
+    let value = |(key, expected): &'_ (Key, Expected)| match (key, expected) {
+        // What else a row has counts too, so the row is for the database to copy.
+        (Key::Version { .. } | Key::UserMetadata { .. }, _) => false,
+        (_, expected) => matches!(expected, Expected::Value(_)),
+    };
+    commit
+        .expectations
+        .iter()
+        .filter(|expectation| value(expectation))
+        .filter_map(|(key, expected)| match expected {
+            Expected::Value(value) => Some((key, value)),
+            Expected::Absent | Expected::Present => None,
+        })
+        .collect()
 }
 
 /// The rows of a commit that does nothing but put, which may be inserted after it has. `None` for every other. `stored`
@@ -402,7 +432,15 @@ impl Rows<'_> {
             Key::Version { .. } => Some(sql::decode_version(key, value)?),
             _ => None,
         };
-        let mut builder = self.insert(if version.is_some() { VERSION_COLUMNS } else { "" });
+        let packed = match before {
+            Before::Known(Some(before)) if version.is_none() => images::pack(before, value),
+            _ => None,
+        };
+        let mut builder = self.insert(match (&version, &packed) {
+            (Some(_), _) => VERSION_COLUMNS,
+            (None, Some(_)) => BEFORE_LENGTH,
+            (None, None) => "",
+        });
         let only_where_view_is = matches!(key, Key::UserMetadata { .. });
         builder.push(if only_where_view_is { "SELECT " } else { "VALUES (" });
         self.head(&mut builder, |builder| builder.bind(Value::BigInteger(number)));
@@ -420,6 +458,9 @@ impl Rows<'_> {
                 builder.push(")");
             }
             Before::Known(None) => builder.push(&self.dialect.null(ColumnType::Bytes)),
+            Before::Known(Some(_)) if packed.is_some() => {
+                builder.bind_all(packed.iter().map(|(packed, _)| Value::Bytes(packed.clone())));
+            }
             Before::Known(Some(value)) => builder.bind(Value::Bytes(match key {
                 Key::Version { .. } => sql::decode_version(key, value)?.feature_view_proto,
                 _ => value.clone(),
@@ -438,6 +479,10 @@ impl Rows<'_> {
                     Value::Text(version.version_id),
                 ]);
             }
+        }
+        if let Some((_, length)) = packed {
+            builder.push(", ");
+            builder.bind(Value::Integer(length));
         }
         if only_where_view_is {
             builder.push(&format!(" FROM {} WHERE ", place.table));
@@ -553,8 +598,6 @@ fn micros(at: &Timestamp) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use feast_registry_core::Expected;
-
     use super::*;
 
     fn entity() -> Key {

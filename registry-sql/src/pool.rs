@@ -31,6 +31,9 @@ const GIVES_UP_WITHIN: Duration = Duration::from_millis(150);
 /// How long a read that nobody waits for any more is let run, before its connection is given up. To connect anew costs the
 /// server more.
 const READS_ON_FOR: Duration = Duration::from_millis(250);
+/// The same for a connection that is being made. It takes a place meanwhile, and a server that does not answer is asked anew
+/// by the next.
+const CONNECTS_ON_FOR: Duration = Duration::from_secs(1);
 /// How long to wait for the answer to a write after the server was asked to stop.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// How long the end of a connection may take; a place in the pool is held as long.
@@ -275,10 +278,13 @@ impl<C: Connector> Pool<C> {
             });
             // Mostly one is idle, and there is nothing to wait for that would have to go on without the caller.
             let lease = match poll_fn(|cx| Poll::Ready(lease.as_mut().poll(cx))).await {
-                Poll::Ready(lease) => lease,
-                Poll::Pending => joined(tokio::spawn(lease)).await.unwrap_or(Err(PoolError::Closed)),
+                Poll::Ready(lease) => Some(lease),
+                Poll::Pending => {
+                    let (tied, _caller) = deadline.tied_to_caller();
+                    joined(tokio::spawn(for_a_while(CONNECTS_ON_FOR, tied, lease))).await.flatten()
+                }
             };
-            lease.map_err(|error| self.no_connection(error))
+            lease.ok_or_else(|| self.closed())?.map_err(|error| self.no_connection(error))
         };
         deadline.check(WHAT).map_err(Failure::Final)?;
         deadline.wait_for(WHAT, get).await.map_err(Failure::Final)?.map(Connection)
@@ -311,20 +317,15 @@ impl<C: Connector> Pool<C> {
         let pool = Arc::clone(self);
         let (tied, _caller) = deadline.tied_to_caller();
         let read = async move {
-            // How long an answer may take is all that ends it while its caller waits.
-            let patient = Deadline::after(Duration::MAX);
-            let given_up = async {
-                tied.over().await;
-                tokio::time::sleep(READS_ON_FOR).await;
-            };
-            tokio::select! {
-                biased;
-                answer = pool.within(connection, &patient, async |connection| call(connection).await) => answer,
-                () = given_up => Err(Failure::Final(tied.exceeded(WHAT))),
-            }
+            // While its caller waits, only the time that an answer may take ends it, and says that the server is silent. That
+            // must not come before the caller's own end of patience, which says nothing of the server.
+            let (patient, time) = (Deadline::after(Duration::MAX), pool.answer + 2 * READS_ON_FOR);
+            let call = async |connection: &mut C::Connection| call(connection).await;
+            for_a_while(READS_ON_FOR, tied, pool.within_time(time, connection, &patient, call)).await
         };
         let answer = deadline.wait_for(WHAT, joined(tokio::spawn(read))).await.map_err(Failure::Final)?;
-        answer.unwrap_or_else(|| Err(self.closed()))
+        // It is there as long as the caller is, unless the runtime ends.
+        answer.flatten().unwrap_or_else(|| Err(self.closed()))
     }
 
     /// Waits for what the database answers, until the deadline, and no longer than an answer may take.
@@ -460,6 +461,19 @@ impl<C: Connector> Pool<C> {
             PoolError::Closed => self.closed(),
             _ => Failure::not_connected(&self.location),
         }
+    }
+}
+
+/// What a future returns, if it does so before its caller has left or in so much time after that.
+async fn for_a_while<T>(time: Duration, caller: Deadline, future: impl Future<Output = T>) -> Option<T> {
+    let given_up = async {
+        caller.over().await;
+        tokio::time::sleep(time).await;
+    };
+    tokio::select! {
+        biased;
+        value = future => Some(value),
+        () = given_up => None,
     }
 }
 

@@ -228,6 +228,7 @@ fn journal_row(row: &rusqlite::Row<'_>) -> Result<JournalRow> {
         version_created: row.get(13)?,
         version_description: row.get(14)?,
         version_id: row.get(15)?,
+        before_length: row.get(16)?,
     })
 }
 

@@ -173,6 +173,58 @@ pub(crate) async fn an_entry_says_what_was_there_before_and_after(setup: Setup) 
     }
 }
 
+/// Commits that say what was there, of objects that change little, wholly, and in length.
+pub(crate) async fn an_entry_says_what_was_there_of_objects_of_any_size(setup: Setup) {
+    let handle = setup.store().await.handle().await;
+    let noise = |seed: u32, length: u32| -> Vec<u8> {
+        (0..length).map(|number| (number.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 11) as u8).collect()
+    };
+    let grown = |by: u32| [noise(1, 3_000), noise(7, by)].concat();
+    let fillers = [
+        grown(0),
+        grown(8),
+        grown(16),
+        noise(9, 3_000),
+        Vec::new(),
+        vec![7; 3_000],
+        vec![7; 100_000],
+        grown(100_000),
+        grown(100_001),
+        noise(3, 100),
+    ];
+    let record = |kind: Kind, filler: &Vec<u8>| object(kind, "p", "name", filler);
+    for kind in [Kind::Entity, Kind::FeatureView] {
+        let mut stored: Option<Record> = None;
+        for (number, filler) in fillers.iter().enumerate() {
+            let (next, last) = (record(kind, filler), record(kind, &fillers[(number + 3) % fillers.len()]));
+            let key = next.key.clone();
+            let before = stored.as_ref().map_or(Image::Absent, |record| Image::Value(record.value.clone()));
+            let expected = stored.map_or(Expected::Absent, |record| Expected::Value(record.value));
+            let is = |record: &Record| Image::Value(record.value.clone());
+            // Once, twice, and after a deletion.
+            let writes = match number % 3 {
+                0 => put(&next),
+                1 => [put(&last), put(&next)].concat(),
+                _ => [vec![Write::Delete(key.clone())], put(&next)].concat(),
+            };
+            let images = match number % 3 {
+                0 => vec![(before, is(&next))],
+                1 => vec![(before, is(&last)), (is(&last), is(&next))],
+                _ => vec![(before, Image::Absent), (Image::Absent, is(&next))],
+            };
+            placed(&handle.send(Commit::new(vec![(key, expected)], writes)).await);
+            let journal = handle.whole_journal().await;
+            let found = by_target(&journal.last().expect("the entry of the commit").changes);
+            let found = found.into_values().next().expect("a change");
+            let is_right = found.len() == images.len()
+                && found.iter().zip(&images).all(|(one, other)| agree(&one.0, &other.0) && agree(&one.1, &other.1));
+            assert!(is_right, "change {number} of a {kind} of {} bytes: what was there is another", filler.len());
+            stored = Some(next);
+        }
+    }
+    assert_replayed("objects of any size", &handle).await;
+}
+
 pub(crate) async fn its_replay_is_the_state(setup: Setup) {
     let store = setup.store().await;
     let handles = store.handles(2).await;

@@ -36,7 +36,7 @@ struct State {
     /// When the refresh began that the contents are of.
     refreshed: Option<Instant>,
     meanwhile: Meanwhile,
-    /// What was found not to be stored as the contents have it, by a commit that relied on them.
+    /// What others write too: a commit that relied on the contents found it stored otherwise.
     doubted: HashSet<Key>,
 }
 
@@ -137,13 +137,6 @@ impl Cache {
             Meanwhile::Writes(meanwhile) => meanwhile.extend(writes.iter().cloned()),
             Meanwhile::Unneeded | Meanwhile::TooMany => {}
         }
-        if !state.doubted.is_empty() {
-            for write in &writes {
-                if let Write::Put(Record { key, .. }) | Write::Delete(key) = write {
-                    state.doubted.remove(key);
-                }
-            }
-        }
         if let Some(contents) = &mut state.contents {
             contents.apply(writes);
         }
@@ -168,9 +161,14 @@ impl Cache {
         queries.iter().map(answer).collect()
     }
 
-    /// Recalls a key no more, since it is not stored as it is held, until it is written or all is read anew.
-    pub(crate) fn doubt(&self, key: Key) {
-        self.state_mut().doubted.insert(key);
+    /// Recalls a key no more until all is read anew, since what was recalled was not what is stored: others write it too. Not
+    /// if something else is held by now, as after a commit of this process.
+    pub(crate) fn doubt(&self, key: Key, recalled: Option<&Record>) {
+        let mut state = self.state_mut();
+        let held = state.contents.as_ref().and_then(|contents| contents.held(&key)).flatten();
+        if held.as_ref().map(|record| &record.value) == recalled.map(|record| &record.value) {
+            state.doubted.insert(key);
+        }
     }
 
     /// Whether an object is held as it is stored, or nothing is held at all.

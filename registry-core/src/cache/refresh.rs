@@ -190,12 +190,16 @@ impl Cache {
     }
 
     /// Takes in a record. What is held already with the same bytes is shared with it and need not be checked again.
+    ///
+    /// Not shared is what is a part of something larger, as of a whole file: as long as one part is held, so is the whole.
     fn take_in(&self, contents: &mut Contents, mut record: Record) {
         if let Key::Object { kind, project, name } = &record.key {
             let state = self.state();
             let held = state.contents.as_ref().and_then(|contents| contents.entry(*kind, project, name));
             if let Some(held) = held.filter(|held| held.is_sound && held.bytes == record.value) {
-                record.value = held.bytes.clone();
+                if record.value.is_unique() {
+                    record.value = held.bytes.clone();
+                }
                 drop(state);
                 return contents.take_in(record, true);
             }

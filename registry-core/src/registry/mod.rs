@@ -78,8 +78,8 @@ impl Registry {
     }
 
     /// Opens a registry whose reads go to a replica of its storage (Feast: `read_path`): those of callers, and those that
-    /// fill the cache. What is read to decide a write is read from the storage itself, so a replica that lags behind
-    /// costs no correctness; but a caller may not see at once what was just written, and a refresh of the cache may take
+    /// fill the cache. What a write is decided from is read from the storage itself, or checked there by its commit, so a
+    /// replica that lags behind costs no correctness; but a caller may not see at once what was just written, and a refresh of the cache may take
     /// it back to what the replica has.
     ///
     /// # Errors

@@ -91,8 +91,8 @@ impl Inner {
     /// Reads, lets a rule decide, commits; and again, with a new identity, if another writer was there in between.
     ///
     /// What the cache holds need not be read before the first try: the commit expects all that the rule has looked at, so
-    /// a cache that is old costs a second try, and nothing else. Only a commit is such a check; that there is nothing to
-    /// write, or that something is wrong, is for the storage to say
+    /// a cache that is old costs a second try. Only a commit that puts an object is such a check. That there is nothing to
+    /// write, or that something is wrong, is for the storage to say, and a deletion must not bring back tables that are gone
     /// (`registry/tests/recall.rs` has the proof).
     ///
     /// All of it ends with its caller or at the deadline, but for a commit that has been sent: that is seen through in a
@@ -126,9 +126,9 @@ impl Inner {
                     deadline.wait_for("the storage to be read", read).await??
                 }
             };
-            let fetched = Fetched::new(queries, answers);
+            let fetched = Fetched::new(queries, answers, is_recalled);
             let decided = self.decide(call, &fetched, &mut rule);
-            if is_recalled && !matches!(decided, Ok((_, Some(_)))) {
+            if is_recalled && !matches!(&decided, Ok((_, Some(commit))) if puts_an_object(commit)) {
                 continue;
             }
             let (value, commit) = decided?;
@@ -138,9 +138,20 @@ impl Inner {
             };
             let (outcome, still_held) = self.commit(commit, deadline, held).await?;
             held = still_held;
-            match outcome? {
+            let outcome = match outcome {
+                // With what is stored there may be nothing to commit.
+                Err(error) if is_recalled && !error.is_outcome_unknown() && !deadline.is_over() => {
+                    tracing::debug!(%error, "a write that was decided from the cache is decided again");
+                    continue;
+                }
+                outcome => outcome?,
+            };
+            match outcome {
                 Outcome::Committed { revision } => return Ok(Done { value, revision }),
-                Outcome::Conflict(key) if is_recalled => self.cache.doubt(key),
+                Outcome::Conflict(key) if is_recalled => {
+                    let recalled = fetched.record(&key);
+                    self.cache.doubt(key, recalled);
+                }
                 Outcome::Conflict(key) => {
                     tracing::debug!(%key, attempt, "another writer was faster; deciding again");
                     let pause = backoff(attempt, fraction(&*self.environment));
@@ -273,6 +284,10 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+fn puts_an_object(commit: &Commit) -> bool {
+    commit.writes.iter().any(|write| matches!(write, Write::Put(Record { key: Key::Object { .. }, .. })))
 }
 
 /// A random pause of up to 1, 2, 4, … ms, so that writers who met once do not meet again.

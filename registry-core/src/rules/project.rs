@@ -7,7 +7,7 @@ use prost_types::Timestamp;
 
 use crate::backend::{Key, Query};
 use crate::draft::{Context, Draft};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kind::Kind;
 use crate::proto::core::{Project, ProjectMeta, ProjectSpec};
 
@@ -48,6 +48,10 @@ pub(crate) fn touch(draft: &mut Draft<'_>, ctx: &Context<'_>, project: &str) -> 
         return Ok(());
     }
     let noted = draft.peek(&key)?.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<i64>().ok());
+    if draft.is_recalled() && noted.is_some_and(|noted| noted > ctx.now.seconds) {
+        // Clocks differ, so what is stored by now may be lower.
+        return Err(Error::internal("when the project was last changed is to be read"));
+    }
     if noted.is_none_or(|noted| noted < ctx.now.seconds) {
         draft.get(&key)?;
         draft.put(key, ctx.now.seconds.to_string(), &ctx.now);

@@ -21,8 +21,7 @@ pub(super) fn give_back_what_is_freed() {
     if is_loader || is_named(THRESHOLD) || is_named("GLIBC_TUNABLES") {
         return;
     }
-    // The link is good even if the file has been replaced.
-    let mut again = std::process::Command::new("/proc/self/exe");
+    let mut again = std::process::Command::new(program);
     // It returns only if it fails, and then all is as before.
     drop(again.arg0(name).args(arguments).env(THRESHOLD, ONE_MEGABYTE).exec());
 }

@@ -246,6 +246,15 @@ async fn what_was_in_the_way_is_tried_again() {
     assert_eq!(attempts, 4);
 }
 
+/// What is told is the deadline, and not that there were others, which a caller could take for a conflict of its own.
+#[tokio::test(start_paused = true)]
+async fn others_are_in_the_way_until_the_deadline() {
+    let (outcome, attempts) = outcome((0..1000).map(|_| Step::Serialization)).await;
+    let error = outcome.expect_err("they never leave");
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
+    assert!((3..1000).contains(&attempts), "{attempts} attempts");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_commit_whose_answer_was_lost_is_not_made_twice() {
     // Others undo it and do it again: that its expectations hold again proves nothing.

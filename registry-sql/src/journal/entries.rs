@@ -3,7 +3,7 @@
 use feast_registry_core::{Change, Error, ErrorKind, Image, JournalEntry, Key, Kind, Result, Revision, Target};
 use prost_types::Timestamp;
 
-use super::{ALL_VERSIONS, FACT, FENCE, IMAGES, NOTHING, OF_USER, VERSION, WHOLE_PROJECT};
+use super::{ALL_VERSIONS, BEFORE_LENGTH, FACT, FENCE, IMAGES, NOTHING, OF_USER, VERSION, WHOLE_PROJECT, images};
 use crate::dialect::Builder;
 use crate::read::VersionColumns;
 use crate::tables::{JOURNAL, PROJECT};
@@ -31,7 +31,7 @@ pub fn read(
     let text = |column: &str| dialect.text(column);
     builder.push(&format!(
         "SELECT revision, {id}, change_number, committed_at, {author}, {reason}, {target}, {project}, {name}, number, \
-         {IMAGES}, {version_type}, version_created, {description}, {version_id} FROM {JOURNAL} \
+         {IMAGES}, {version_type}, version_created, {description}, {version_id}{BEFORE_LENGTH} FROM {JOURNAL} \
          WHERE target <> '{FENCE}' AND revision IN (SELECT revision FROM (SELECT DISTINCT revision FROM {JOURNAL} \
          WHERE target <> '{FENCE}'{seen} AND revision > ",
         id = match dialect {
@@ -75,6 +75,7 @@ pub struct JournalRow {
     pub version_created: Option<i64>,
     pub version_description: Option<String>,
     pub version_id: Option<String>,
+    pub before_length: Option<i32>,
 }
 
 /// The entries that rows of [`read`] are.
@@ -100,7 +101,12 @@ pub fn entries(rows: Vec<JournalRow>) -> Result<Vec<JournalEntry>> {
 }
 
 fn change(row: JournalRow, revision: Revision) -> Result<Option<Change>> {
-    let JournalRow { target, project, name, number, value_before, value_after, .. } = row;
+    let JournalRow { target, project, name, number, mut value_before, value_after, .. } = row;
+    if let Some(length) = row.before_length {
+        let unpacked =
+            images::unpack(&value_before.unwrap_or_default(), length, value_after.as_deref().unwrap_or_default());
+        value_before = Some(unpacked.ok_or_else(|| unreadable(revision))?);
+    }
     let of_version = VersionColumns {
         view_type: row.version_type,
         created: row.version_created,

@@ -6,6 +6,7 @@ use super::*;
 
 #[derive(Debug, Default)]
 struct Server {
+    attempts: AtomicUsize,
     connections: AtomicUsize,
     stops: AtomicUsize,
     ends: Arc<AtomicUsize>,
@@ -22,6 +23,7 @@ impl Connector for Arc<Server> {
     const TRUSTED_FOR: Option<Duration> = None;
 
     async fn connect(&self) -> Result<usize, Failure> {
+        self.attempts.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(self.connects_in).await;
         Ok(self.connections.fetch_add(1, Ordering::SeqCst) + 1)
     }
@@ -151,6 +153,43 @@ async fn connecting_goes_on_without_its_caller() {
     let hasty = Deadline::after(Duration::from_millis(20));
     pool.get(Purpose::Write, &hasty).await.expect("what was made for those before");
     assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+}
+
+/// Whoever came before has left, so the server is asked anew as soon as it may be there again.
+#[tokio::test(start_paused = true)]
+async fn connecting_without_its_caller_ends_soon() {
+    let server = Arc::new(Server { connects_in: Duration::from_secs(3600), ..Server::default() });
+    let pool = pool(&server, 1);
+    let hasty = Deadline::after(Duration::from_millis(20));
+    for _ in 0..3 {
+        assert_eq!(kind(pool.get(Purpose::Write, &hasty).await.expect_err("no time")), ErrorKind::DeadlineExceeded);
+    }
+    let began = tokio::time::Instant::now();
+    let next = Deadline::after(CONNECTS_ON_FOR + Duration::from_millis(100));
+    assert_eq!(kind(pool.get(Purpose::Write, &next).await.expect_err("no time")), ErrorKind::DeadlineExceeded);
+    assert_eq!(server.attempts.load(Ordering::SeqCst), 2, "the next one connects of its own");
+    assert!(began.elapsed() > CONNECTS_ON_FOR);
+}
+
+/// One locked table is no reason to part with all connections.
+#[tokio::test(start_paused = true)]
+async fn a_read_whose_deadline_is_nearly_as_long_as_an_answer_may_take_costs_one_connection() {
+    let server = Arc::new(Server::default());
+    let pool = pool(&server, 4);
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(pool.get(Purpose::Read, &soon()).await.expect("a connection"));
+    }
+    drop(held);
+    for less in [Duration::from_millis(50), Duration::ZERO] {
+        let deadline = Deadline::after(Duration::from_secs(30) - less);
+        let failure = pool.read(&deadline, read(Duration::from_secs(3600))).await.expect_err("no answer");
+        assert!(matches!(failure, Failure::Final(_)), "{failure:?}");
+        assert_eq!(kind(failure), ErrorKind::DeadlineExceeded);
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(server.ends.load(Ordering::SeqCst), 2);
+    assert_eq!(pool.pool.manager().generation.load(Ordering::Acquire), 0, "the others were given up too");
 }
 
 #[tokio::test(start_paused = true)]

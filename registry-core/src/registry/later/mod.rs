@@ -196,7 +196,7 @@ impl Inner {
         objects.push(object.clone());
         let queries = rules::fetch_for_apply(project, &objects)?;
         let answers = deadline.wait_for("the storage to be read", self.backend.read(&queries, deadline)).await??;
-        let fetched = Fetched::new(&queries, answers);
+        let fetched = Fetched::new(&queries, answers, false);
         let mut draft = Draft::new(&fetched);
         let environment = &*self.environment;
         let mut new_uuid = || new_uuid(environment);

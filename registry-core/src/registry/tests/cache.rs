@@ -206,3 +206,84 @@ async fn a_list_of_several_kinds_is_of_one_state() {
     }
     writer.join().expect("the writer");
 }
+
+/// A storage whose objects are parts of one buffer, which it reads anew each time, as a registry in a file.
+#[derive(Debug, Default)]
+struct OneBuffer {
+    objects: Mutex<Vec<(String, Bytes)>>,
+    buffers: Mutex<Vec<std::sync::Weak<Vec<u8>>>>,
+}
+
+struct Buffer(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[async_trait]
+impl Backend for OneBuffer {
+    fn location(&self) -> String {
+        "one buffer".to_owned()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::new(usize::MAX)
+    }
+
+    async fn prepare(&self, _: &Deadline) -> Result<()> {
+        Ok(())
+    }
+
+    async fn read(&self, queries: &[Query], _: &Deadline) -> Result<Vec<Vec<Record>>> {
+        let objects = self.objects.lock().expect("not poisoned");
+        let buffer = Arc::new(objects.iter().flat_map(|(_, bytes)| bytes.to_vec()).collect::<Vec<u8>>());
+        self.buffers.lock().expect("not poisoned").push(Arc::downgrade(&buffer));
+        let file = Bytes::from_owner(Buffer(buffer));
+        let mut start = 0;
+        let parts = objects.iter().map(|(name, bytes)| {
+            let end = start + bytes.len();
+            let record = Record::new(Key::object(Kind::Entity, "p", name), file.slice(start..end), 1);
+            start = end;
+            record
+        });
+        let parts: Vec<Record> = parts.collect();
+        let answer = |query: &Query| match query {
+            Query::Objects { kind: Kind::Entity, .. } => parts.clone(),
+            _ => Vec::new(),
+        };
+        Ok(queries.iter().map(answer).collect())
+    }
+
+    async fn commit(&self, _: Commit, _: &Deadline) -> Result<Outcome> {
+        Ok(Outcome::Committed { revision: None })
+    }
+
+    async fn journal(&self, _: Option<Revision>, _: usize, _: &Deadline) -> Result<Vec<JournalEntry>> {
+        Ok(Vec::new())
+    }
+
+    async fn remove_if_empty(&self, _: &Deadline) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+/// Fault: each refresh that found something changed kept the whole file that it had read, 28 MB a time.
+#[tokio::test]
+async fn what_was_read_before_is_not_kept_for_the_parts_that_have_not_changed() {
+    let storage = Arc::new(OneBuffer::default());
+    let object = |number: usize, description: &str| entity(&number.to_string(), description).bytes;
+    let first = (0..100).map(|number| (number.to_string(), object(number, "first")));
+    storage.objects.lock().expect("not poisoned").extend(first);
+    let mut options = RegistryOptions::default();
+    options.read_only = true;
+    let registry = Registry::open(Arc::clone(&storage) as Arc<dyn Backend>, options).await.expect("a registry");
+    for number in 0..50 {
+        storage.objects.lock().expect("not poisoned")[number].1 = object(number, "second");
+        registry.refresh().await.expect("a refresh");
+    }
+    let buffers = storage.buffers.lock().expect("not poisoned");
+    let held = buffers.iter().filter(|buffer| buffer.strong_count() > 0).count();
+    assert!(buffers.len() >= 50 && held <= 1, "{held} of {} files are in memory", buffers.len());
+}

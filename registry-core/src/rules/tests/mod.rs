@@ -111,7 +111,7 @@ struct Step {
 fn decide(backend: &MemoryBackend, step: Step, project: &str, op: &Op) -> Result<Commit> {
     let queries = op.queries(project)?;
     let answers = ready(backend.read(&queries, &deadline()))?;
-    let fetched = Fetched::new(&queries, answers);
+    let fetched = Fetched::new(&queries, answers, false);
     let mut draft = Draft::new(&fetched);
     let mut asked = 0;
     let mut new_uuid = || {

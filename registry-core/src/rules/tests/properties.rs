@@ -252,7 +252,7 @@ proptest! {
         let now = Timestamp::default();
         let records = (0..KEYS).filter(|number| present[*number]);
         let record = |number| Record { key: key(number), value: Bytes::from_static(b"stored"), updated: 0 };
-        let fetched = Fetched::new(&[Query::Keys((0..KEYS).map(key).collect())], vec![records.map(record).collect()]);
+        let fetched = Fetched::new(&[Query::Keys((0..KEYS).map(key).collect())], vec![records.map(record).collect()], false);
         let mut draft = Draft::new(&fetched);
         let mut model = present.clone();
         let (mut expectations, mut writes) = (BTreeMap::new(), Vec::new());
