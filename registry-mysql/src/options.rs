@@ -73,7 +73,11 @@ impl Options {
         let wrong = |problem: fmt::Arguments<'_>| Error::config(format!("the registry's URL `{url}`: {problem}"));
         for (name, _) in url.query() {
             if !OPTIONS.contains(&name.as_str()) {
-                return Err(wrong(format_args!("there is no option `{name}`; there are {}", OPTIONS.join(", "))));
+                return Err(Error::config(format!(
+                    "the registry's URL `{}`: there is no option `{name}`; there are {}",
+                    url.without_options(),
+                    OPTIONS.join(", ")
+                )));
             }
         }
         let option = |name: &str| url.query().iter().rev().find(|(of, _)| of == name).map(|(_, value)| value.as_str());
@@ -269,6 +273,7 @@ mod tests {
         assert!(
             problem("mysql://db/x?sslmode=require").contains("no option `sslmode`; there are charset, unix_socket")
         );
+        assert!(!problem("mysql://db/x?pasword=geheim").contains("geheim"));
         assert!(problem("mysql://db/x?ssl_mode=on").contains("`ssl_mode` must be one of DISABLED"));
         assert!(problem("mysql://db/x?read_timeout=0").contains("`read_timeout` must be a number of seconds"));
         assert!(problem("mysql://db/x?ssl_cert=me.pem").contains("go together"));

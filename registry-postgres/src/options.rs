@@ -74,7 +74,11 @@ impl Options {
         for (name, _) in url.query() {
             if !OPTIONS.iter().any(|(known, _)| known == name) {
                 let known: Vec<_> = OPTIONS.iter().map(|(known, _)| *known).collect();
-                return Err(wrong(format_args!("there is no option `{name}`; there are {}", known.join(", "))));
+                return Err(Error::config(format!(
+                    "the registry's URL `{}`: there is no option `{name}`; there are {}",
+                    url.without_options(),
+                    known.join(", ")
+                )));
             }
         }
         let option = |name: &str| {
@@ -274,6 +278,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         assert!(problem("postgresql://db/x?sslmod=require").contains("no option `sslmod`; there are host, port"));
+        assert!(!problem("postgresql://db/x?pasword=geheim").contains("geheim"));
         assert!(problem("postgresql://db/x?sslmode=on").contains("`sslmode` must be one of disable"));
         assert!(problem("postgresql://db/x?connect_timeout=soon").contains("`connect_timeout` must be a whole number"));
         assert!(problem("postgresql://db/x?sslcert=me.pem").contains("go together"));

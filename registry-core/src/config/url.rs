@@ -115,6 +115,12 @@ impl RegistryUrl {
         self.database.as_deref()
     }
 
+    /// The same without its options: for the error about one that is not known, whose value may be a secret all the same.
+    #[must_use]
+    pub fn without_options(&self) -> Self {
+        Self { query: Vec::new(), ..self.clone() }
+    }
+
     /// The options after the `?`, decoded, in the order in which they are written.
     pub fn query(&self) -> &[(String, String)] {
         &self.query
