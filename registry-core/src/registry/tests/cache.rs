@@ -276,8 +276,7 @@ async fn what_was_read_before_is_not_kept_for_the_parts_that_have_not_changed() 
     let object = |number: usize, description: &str| entity(&number.to_string(), description).bytes;
     let first = (0..100).map(|number| (number.to_string(), object(number, "first")));
     storage.objects.lock().expect("not poisoned").extend(first);
-    let mut options = RegistryOptions::default();
-    options.read_only = true;
+    let options = RegistryOptions { read_only: true, ..RegistryOptions::default() };
     let registry = Registry::open(Arc::clone(&storage) as Arc<dyn Backend>, options).await.expect("a registry");
     for number in 0..50 {
         storage.objects.lock().expect("not poisoned")[number].1 = object(number, "second");

@@ -91,8 +91,7 @@ async fn what_is_stored_already_is_applied_where_nothing_can_be_written() {
 #[tokio::test(start_paused = true)]
 async fn a_project_that_was_made_anew_is_not_taken_for_the_one_that_is_held() {
     let (registry, storage) = open_cached().await;
-    let mut options = RegistryOptions::default();
-    options.purge_feast_metadata = true;
+    let options = RegistryOptions { purge_feast_metadata: true, ..RegistryOptions::default() };
     let other = Registry::open(Arc::clone(&storage) as Arc<dyn Backend>, options).await.expect("another process");
     other.delete_project("p").await.expect("deleted");
     tokio::time::sleep(Duration::from_secs(1)).await;
