@@ -22,6 +22,13 @@ async fn registry_with(ttl: Duration, backend: FaultyBackend) -> (Registry, Arc<
     (registry, backend)
 }
 
+/// One that has yet to read the storage, so that each write does.
+async fn cold_registry() -> (Registry, Arc<FaultyBackend>) {
+    let backend = Arc::new(FaultyBackend::new(Arc::new(MemoryBackend::new())));
+    let registry = Registry::open(Arc::clone(&backend) as Arc<dyn Backend>, RegistryOptions::default()).await;
+    (registry.expect("it opens"), backend)
+}
+
 async fn registry() -> (Registry, Arc<FaultyBackend>) {
     registry_with(FOREVER, FaultyBackend::new(Arc::new(MemoryBackend::new()))).await
 }
@@ -77,7 +84,7 @@ async fn eventually(property: &str, mut is_so: impl AsyncFnMut() -> bool) {
 
 #[tokio::test]
 async fn a_refused_commit_is_decided_again() {
-    let (registry, backend) = registry().await;
+    let (registry, backend) = cold_registry().await;
     with_view(&registry).await;
     let Calls { reads, commits, committed, .. } = backend.calls();
     backend.inject(Operation::Commit, Fault::Conflict, 7);
@@ -114,7 +121,7 @@ async fn failures_of_the_storage_are_reported_and_not_repeated() {
     for kind in [Unavailable, ReadOnly, Corrupt, SchemaMissing, Internal] {
         for operation in [Operation::Read, Operation::Commit] {
             let property = format!("an apply while {operation:?} fails with {kind:?}");
-            let (registry, backend) = registry().await;
+            let (registry, backend) = cold_registry().await;
             registry.apply("p", entity("driver", "before")).await.expect("an apply");
             let Calls { reads, commits, .. } = backend.calls();
             backend.inject(operation, Fault::FailBefore(kind), 1);
@@ -154,7 +161,7 @@ async fn a_storage_that_cannot_be_prepared_or_read_is_not_opened() {
 
 #[tokio::test]
 async fn a_lost_answer_is_an_error_that_can_be_retried() {
-    let (registry, backend) = registry().await;
+    let (registry, backend) = cold_registry().await;
     backend.inject(Operation::Commit, Fault::FailAfter(ErrorKind::Unavailable), 1);
     let outcome = registry.apply("p", entity("driver", "written")).await;
     assert_kind("an apply whose answer is lost", outcome, ErrorKind::Unavailable);

@@ -242,12 +242,14 @@ flaws! {
     journals_late: JournalsLate => ["journal::every_commit_has_one_entry"],
     journals_no_removals: JournalsNoRemovals => [
         "journal::an_entry_says_what_was_there_before_and_after",
+        "journal::an_entry_says_what_was_there_of_objects_of_any_size",
         "journal::its_replay_is_the_state",
     ],
     forgets_origins: ForgetsOrigins => ["journal::every_commit_has_one_entry"],
     rounds_times: RoundsTimes => ["journal::every_commit_has_one_entry"],
     forgets_what_was_before: ForgetsWhatWasBefore => [
         "journal::an_entry_says_what_was_there_before_and_after",
+        "journal::an_entry_says_what_was_there_of_objects_of_any_size",
         "journal::its_replay_is_the_state",
     ],
     forgets_the_journal_when_removed: ForgetsTheJournalWhenRemoved => [

@@ -116,6 +116,7 @@ impl Inner {
         let queues = deadline.wait_for("earlier writers of the same objects", queues).await?;
         let mut held = WriteGuards { _permit: permit, _queues: queues };
         let mut recalled = self.cache.recall(queries);
+        let mut failed = None;
         for attempt in 0_u32.. {
             let is_recalled = recalled.is_some();
             let answers = match recalled.take() {
@@ -123,7 +124,8 @@ impl Inner {
                 None => {
                     let read = self.backend.read(queries, deadline);
                     // What is read has no effect, so a backend that overlooks the deadline need not be waited for.
-                    deadline.wait_for("the storage to be read", read).await??
+                    let read = deadline.wait_for("the storage to be read", read).await.flatten();
+                    read.map_err(|error| failed.take().unwrap_or(error))?
                 }
             };
             let fetched = Fetched::new(queries, answers, is_recalled);
@@ -136,12 +138,15 @@ impl Inner {
                 self.show_unchanged(&keys, fetched);
                 return Ok(Done { value, revision: None });
             };
+            if let Some(error) = failed {
+                return Err(error);
+            }
             let (outcome, still_held) = self.commit(commit, deadline, held).await?;
             held = still_held;
             let outcome = match outcome {
-                // With what is stored there may be nothing to commit.
+                // With what is stored there may be nothing to commit. If there is, it is not for us to try again.
                 Err(error) if is_recalled && !error.is_outcome_unknown() && !deadline.is_over() => {
-                    tracing::debug!(%error, "a write that was decided from the cache is decided again");
+                    failed = Some(error);
                     continue;
                 }
                 outcome => outcome?,

@@ -13,17 +13,20 @@ use std::os::unix::process::CommandExt;
 pub(super) fn give_back_what_is_freed() {
     const THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
     const ONE_MEGABYTE: &str = "1048576";
+    // A program with the rights of another user, or with capabilities, does not get to see what glibc is told: without a mark
+    // of its own it would start for ever.
+    const HAS_STARTED_AGAIN: &str = "FEAST_REGISTRY_HAS_STARTED_AGAIN";
     let is_named = |variable| std::env::var_os(variable).is_some();
     let mut arguments = std::env::args_os();
     let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next()) else { return };
     // A program that was started through the dynamic loader would start the loader.
     let is_loader = program.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"ld-"));
-    if is_loader || is_named(THRESHOLD) || is_named("GLIBC_TUNABLES") {
+    if is_loader || [HAS_STARTED_AGAIN, THRESHOLD, "GLIBC_TUNABLES"].into_iter().any(is_named) {
         return;
     }
     let mut again = std::process::Command::new(program);
     // It returns only if it fails, and then all is as before.
-    drop(again.arg0(name).args(arguments).env(THRESHOLD, ONE_MEGABYTE).exec());
+    drop(again.arg0(name).args(arguments).env(THRESHOLD, ONE_MEGABYTE).env(HAS_STARTED_AGAIN, "1").exec());
 }
 
 /// Other allocators need not be told.
