@@ -11,28 +11,26 @@
 mod entries;
 mod images;
 mod prune;
+mod rows;
 
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use feast_registry_core::{Commit, CommitId, Expected, Key, Kind, Record, Result, Revision, Write};
+use feast_registry_core::{Commit, CommitId, Expected, Key, Record, Result, Revision, Write};
 use prost_types::Timestamp;
 
 pub use self::entries::{JournalRow, entries, read};
 pub use self::prune::{prunable, prune, remove};
+use self::rows::{BEFORE_LENGTH, IMAGES, Put, Rows, Stored, all_stored};
 use crate::attempts::Found;
 use crate::dialect::Builder;
-use crate::read::{FACT_VALUE, NUMBER, Place, VIEW};
-use crate::tables::{
-    Column, ColumnType, Index, JOURNAL, JOURNAL_HEAD, METADATA, NAME, PROJECT, Table, USER_METADATA, VERSIONS,
-};
+use crate::read::Place;
+use crate::tables::{Column, ColumnType, Index, JOURNAL, JOURNAL_HEAD, NAME, PROJECT, Table};
 use crate::write::write_one;
-use crate::{self as sql, Dialect, Statement, Value};
+use crate::{Dialect, Statement, Value};
 
 /// Room for the changes of one write among the numbers of a commit's changes.
 const NUMBERS_PER_WRITE: i64 = 1 << 36;
-/// The same for what one write removes from one table.
-const NUMBERS_PER_TABLE: i64 = 1 << 31;
 
 /// The index of revisions.
 const INDEX: &str = "idx_feast_registry_journal_revision";
@@ -184,15 +182,6 @@ pub fn give_revision(id: CommitId) -> Statement {
     Statement { text, values: vec![Value::Text(id.to_string())] }
 }
 
-/// The columns that every row fills.
-const HEAD: &str =
-    "commit_id, change_number, revision, committed_at, stored_at, author, reason, target, project_id, name, number";
-const IMAGES: &str = "value_before, value_after";
-/// The column that rows fill besides in which `value_before` is packed.
-const BEFORE_LENGTH: &str = ", before_length";
-/// The columns that rows of versions fill besides.
-const VERSION_COLUMNS: &str = ", version_type, version_created, version_description, version_id";
-
 /// The statements that write a commit together with its journal, in their order. The first one inserts the commit's identity:
 /// it fails with a violation of a unique index of the journal's if the commit has taken place, or was fenced off.
 ///
@@ -208,6 +197,14 @@ pub fn journaled_writes(
 ) -> Result<Vec<Statement>> {
     let rows = Rows { dialect, commit, revisions };
     let mut known = known(commit);
+    known.extend(absent.iter().map(|key| (*key, None)));
+    if let Some(puts) = puts(commit, known.clone()).filter(|puts| !puts.is_empty()) {
+        let mut statements = rows.puts(puts)?;
+        for write in &commit.writes {
+            statements.extend(write_one(dialect, write, &mut absent)?);
+        }
+        return Ok(statements);
+    }
     let mut statements = Vec::with_capacity(2 * commit.writes.len() + 1);
     match commit.writes.first() {
         // The row of the first change is always written, so it holds the identity as well.
@@ -218,12 +215,11 @@ pub fn journaled_writes(
         let number = index as i64 * NUMBERS_PER_WRITE + i64::from(!statements.is_empty());
         match write {
             Write::Put(record) => {
-                let before = match known.remove(&record.key) {
-                    Some(value) => Before::Known(Some(value)),
-                    None if absent.contains(&record.key) => Before::Known(None),
-                    None => Before::Stored,
-                };
-                statements.push(rows.put(number, &record.key, &record.value, before)?);
+                let Record { key, value, .. } = record;
+                match known.remove(key).filter(|_| !matches!(key, Key::UserMetadata { .. })) {
+                    Some(before) => statements.extend(rows.puts(vec![Put { number, key, value, before }])?),
+                    None => statements.push(rows.put(number, key, value)?),
+                }
             }
             Write::Delete(key) => {
                 known.remove(key);
@@ -254,21 +250,31 @@ pub fn journaled_writes(
 }
 
 /// What is stored before a commit, as far as the commit itself says so and is refused if it is not so.
-fn known(commit: &Commit) -> HashMap<&Key, &Bytes> {
-    let value = |(key, expected): &'_ (Key, Expected)| match (key, expected) {
-        // What else a row has counts too, so the row is for the database to copy.
-        (Key::Version { .. } | Key::UserMetadata { .. }, _) => false,
-        (_, expected) => matches!(expected, Expected::Value(_)),
+fn known(commit: &Commit) -> HashMap<&Key, Option<&Bytes>> {
+    let mut known = HashMap::new();
+    for (key, expected) in &commit.expectations {
+        match (key, expected) {
+            // What else a row has counts too, so the row is for the database to copy.
+            (Key::Version { .. } | Key::UserMetadata { .. }, _) => {}
+            (_, Expected::Value(value)) => drop(known.insert(key, Some(value))),
+            (_, Expected::Absent | Expected::Present) => {}
+        }
+    }
+    known
+}
+
+/// The changes of a commit that does nothing but put, if all that was stored before is known. `None` for every other.
+fn puts<'a>(commit: &'a Commit, mut known: HashMap<&'a Key, Option<&'a Bytes>>) -> Option<Vec<Put<'a>>> {
+    let put = |(index, write): (usize, &'a Write)| match write {
+        // What is put into the row of a view is not stored where there is no such row.
+        Write::Put(Record { key: Key::UserMetadata { .. }, .. }) => None,
+        Write::Put(Record { key, value, .. }) => {
+            let before = known.insert(key, Some(value))?;
+            Some(Put { number: index as i64 * NUMBERS_PER_WRITE + i64::from(index > 0), key, value, before })
+        }
+        Write::Delete(_) | Write::DeleteVersions { .. } | Write::DeleteProject { .. } => None,
     };
-    commit
-        .expectations
-        .iter()
-        .filter(|expectation| value(expectation))
-        .filter_map(|(key, expected)| match expected {
-            Expected::Value(value) => Some((key, value)),
-            Expected::Absent | Expected::Present => None,
-        })
-        .collect()
+    commit.writes.iter().enumerate().map(put).collect()
 }
 
 /// The rows of a commit that does nothing but put, which may be inserted after it has. `None` for every other. `stored`
@@ -284,277 +290,17 @@ pub fn rows_of_puts(
     stored: &[Record],
     revisions: Revisions,
 ) -> Result<Option<Vec<Statement>>> {
-    let put = |write| match write {
-        // What is put into the row of a view is not stored where there is no such row.
-        &Write::Put(Record { key: Key::UserMetadata { .. }, .. }) => None,
-        Write::Put(record) => Some(record),
+    let written = commit.writes.iter().filter_map(|write| match write {
+        Write::Put(record) => Some((&record.key, None)),
         Write::Delete(_) | Write::DeleteVersions { .. } | Write::DeleteProject { .. } => None,
-    };
-    let Some(puts) = commit.writes.iter().map(put).collect::<Option<Vec<&Record>>>() else { return Ok(None) };
+    });
+    let mut known: HashMap<&Key, Option<&Bytes>> = written.collect();
+    known.extend(stored.iter().map(|record| (&record.key, Some(&record.value))));
     let rows = Rows { dialect, commit, revisions };
-    if puts.is_empty() {
-        return Ok(Some(vec![rows.scope(0, NOTHING, None, None)]));
-    }
-    let mut values: HashMap<&Key, &Bytes> = stored.iter().map(|record| (&record.key, &record.value)).collect();
-    let mut statements = Vec::with_capacity(puts.len());
-    for (index, Record { key, value, .. }) in puts.into_iter().enumerate() {
-        let number = index as i64 * NUMBERS_PER_WRITE + i64::from(index > 0);
-        statements.push(rows.put(number, key, value, Before::Known(values.insert(key, value)))?);
-    }
-    Ok(Some(statements))
-}
-
-/// What was stored under a key that is put.
-enum Before<'a> {
-    /// This. Of a key that is known to be absent this is nothing: to look would only lock the place where it is to be, in
-    /// MySQL.
-    Known(Option<&'a Bytes>),
-    /// What is stored when the row is inserted.
-    Stored,
-}
-
-/// What the rows of a table are that are removed together.
-#[derive(Clone, Copy)]
-enum Stored {
-    Object(Kind),
-    UserMetadata(Kind),
-    Versions,
-    Fact,
-}
-
-/// All that a project may have.
-fn all_stored() -> impl Iterator<Item = Stored> {
-    let objects = Kind::ALL.iter().copied().map(Stored::Object);
-    let user_metadata = Kind::VIEWS.iter().copied().map(Stored::UserMetadata);
-    objects.chain(user_metadata).chain([Stored::Versions, Stored::Fact])
-}
-
-impl Stored {
-    fn table(self) -> &'static str {
-        match self {
-            Stored::Object(kind) | Stored::UserMetadata(kind) => sql::object_table(kind).table,
-            Stored::Versions => VERSIONS,
-            Stored::Fact => METADATA,
-        }
-    }
-
-    fn of(key: &Key) -> Self {
-        match key {
-            Key::Object { kind, .. } => Stored::Object(*kind),
-            Key::UserMetadata { kind, .. } => Stored::UserMetadata(*kind),
-            Key::Version { .. } => Stored::Versions,
-            Key::Metadata { .. } => Stored::Fact,
-        }
-    }
-
-    fn target(self) -> String {
-        match self {
-            Stored::Object(kind) => kind.plural().to_owned(),
-            Stored::UserMetadata(kind) => format!("{OF_USER}{}", kind.plural()),
-            Stored::Versions => VERSION.to_owned(),
-            Stored::Fact => FACT.to_owned(),
-        }
-    }
-
-    /// The columns of its name, its number and its value.
-    fn columns(self, dialect: Dialect) -> (&'static str, String, String) {
-        let no_number = dialect.null(ColumnType::Integer);
-        match self {
-            Stored::Object(kind) => {
-                let table = sql::object_table(kind);
-                (table.name, no_number, table.proto.to_owned())
-            }
-            Stored::UserMetadata(kind) => (sql::object_table(kind).name, no_number, USER_METADATA.to_owned()),
-            Stored::Versions => (VIEW, NUMBER.to_owned(), "feature_view_proto".to_owned()),
-            Stored::Fact => (crate::read::FACT, no_number, dialect.text_as_bytes(FACT_VALUE)),
-        }
-    }
-}
-
-/// The rows of a commit.
-struct Rows<'a> {
-    dialect: Dialect,
-    commit: &'a Commit,
-    revisions: Revisions,
-}
-
-impl Rows<'_> {
-    /// `INSERT INTO … (…) `, with room for the columns beyond those of every row.
-    fn insert(&self, more: &str) -> Builder {
-        let mut builder = Builder::new(self.dialect);
-        builder.push(&format!("INSERT INTO {JOURNAL} ({HEAD}, {IMAGES}{more}) "));
-        builder
-    }
-
-    /// The values of the columns up to `reason`. `number` is a literal or an expression.
-    fn head(&self, builder: &mut Builder, number: impl FnOnce(&mut Builder)) {
-        let Commit { id, at, author, reason, .. } = self.commit;
-        builder.bind(match self.dialect {
-            Dialect::Sqlite => id_bytes(*id),
-            Dialect::PostgreSql | Dialect::MySql => Value::Text(id.to_string()),
-        });
-        builder.push(", ");
-        number(builder);
-        builder.push(", ");
-        match self.revisions {
-            Revisions::Expression(expression) => builder.push(expression),
-            Revisions::Number(number) => builder.bind(Value::BigInteger(number)),
-        }
-        builder.push(", ");
-        builder.bind(Value::BigInteger(micros(at)));
-        builder.push(&format!(", {}, ", self.dialect.now()));
-        builder.bind_all([text(author.as_deref()), text(reason.as_deref())]);
-    }
-
-    /// What keeps a row that is read to be journaled as it is until it is written, against those who know no journal. In
-    /// SQLite nobody else writes meanwhile, in MySQL the rows are locked before.
-    fn lock(&self) -> &'static str {
-        if self.dialect == Dialect::PostgreSql { " FOR UPDATE" } else { "" }
-    }
-
-    /// A row without images.
-    fn scope(&self, number: i64, target: &str, project: Option<&str>, name: Option<&str>) -> Statement {
-        let mut builder = self.insert("");
-        builder.push("VALUES (");
-        self.head(&mut builder, |builder| builder.bind(Value::BigInteger(number)));
-        builder.push(", ");
-        builder.bind_all([Value::Text(target.to_owned()), text(project), text(name)]);
-        builder.push(", NULL, NULL, NULL)");
-        builder.build()
-    }
-
-    /// The row of a value that is put.
-    fn put(&self, number: i64, key: &Key, value: &Bytes, before: Before<'_>) -> Result<Statement> {
-        let stored = Stored::of(key);
-        let place = Place::of(key);
-        let (_, _, column) = stored.columns(self.dialect);
-        let version = match key {
-            Key::Version { .. } => Some(sql::decode_version(key, value)?),
-            _ => None,
-        };
-        let packed = match before {
-            Before::Known(Some(before)) if version.is_none() => images::pack(before, value),
-            _ => None,
-        };
-        let mut builder = self.insert(match (&version, &packed) {
-            (Some(_), _) => VERSION_COLUMNS,
-            (None, Some(_)) => BEFORE_LENGTH,
-            (None, None) => "",
-        });
-        let only_where_view_is = matches!(key, Key::UserMetadata { .. });
-        builder.push(if only_where_view_is { "SELECT " } else { "VALUES (" });
-        self.head(&mut builder, |builder| builder.bind(Value::BigInteger(number)));
-        builder.push(", ");
-        builder.bind(Value::Text(stored.target()));
-        builder.push(", ");
-        self.name(&mut builder, key);
-        builder.push(", ");
-        match before {
-            Before::Stored if only_where_view_is => builder.push(&column),
-            Before::Stored => {
-                builder.push(&format!("(SELECT {column} FROM {} WHERE ", place.table));
-                place.matches(&mut builder);
-                builder.push(self.lock());
-                builder.push(")");
-            }
-            Before::Known(None) => builder.push(&self.dialect.null(ColumnType::Bytes)),
-            Before::Known(Some(_)) if packed.is_some() => {
-                builder.bind_all(packed.iter().map(|(packed, _)| Value::Bytes(packed.clone())));
-            }
-            Before::Known(Some(value)) => builder.bind(Value::Bytes(match key {
-                Key::Version { .. } => sql::decode_version(key, value)?.feature_view_proto,
-                _ => value.clone(),
-            })),
-        }
-        builder.push(", ");
-        match version {
-            None => builder.bind(Value::Bytes(value.clone())),
-            Some(version) => {
-                let seconds = version.created_timestamp.unwrap_or_default().seconds;
-                builder.bind_all([
-                    Value::Bytes(version.feature_view_proto),
-                    Value::Text(version.feature_view_type),
-                    Value::BigInteger(seconds),
-                    Value::Text(version.description),
-                    Value::Text(version.version_id),
-                ]);
-            }
-        }
-        if let Some((_, length)) = packed {
-            builder.push(", ");
-            builder.bind(Value::Integer(length));
-        }
-        if only_where_view_is {
-            builder.push(&format!(" FROM {} WHERE ", place.table));
-            place.matches(&mut builder);
-            builder.push(self.lock());
-        } else {
-            builder.push(")");
-        }
-        Ok(builder.build())
-    }
-
-    /// The columns `project_id`, `name` and `number` of a key.
-    fn name(&self, builder: &mut Builder, key: &Key) {
-        let (name, number) = match key {
-            Key::Object { name, .. } | Key::Metadata { name, .. } => (name, None),
-            Key::UserMetadata { view, .. } => (view, None),
-            Key::Version { view, number, .. } => (view, Some(*number)),
-        };
-        builder.bind_all([Value::Text(key.project().to_owned()), Value::Text(name.clone())]);
-        match number {
-            Some(number) => {
-                builder.push(", ");
-                builder.bind(Value::Integer(number));
-            }
-            None => builder.push(&format!(", {}", self.dialect.null(ColumnType::Integer))),
-        }
-    }
-
-    /// The row of a key that is removed, if anything is stored there.
-    fn removed_key(&self, number: i64, key: &Key) -> Statement {
-        let lock = self.lock();
-        self.select_removed(Place::of(key), Stored::of(key), lock, |builder| builder.bind(Value::BigInteger(number)))
-    }
-
-    /// The rows of all that is removed from a table, the `table`th of its write.
-    fn removed(&self, number: i64, table: i64, place: Place<'_>, stored: Stored) -> Statement {
-        let first = number + 1 + table * NUMBERS_PER_TABLE;
-        let (name, order, _) = stored.columns(self.dialect);
-        let order = if matches!(stored, Stored::Versions) { format!("{name}, {order}") } else { name.to_owned() };
-        // No database locks what it numbers.
-        self.select_removed(place, stored, "", |builder| {
-            builder.bind(Value::BigInteger(first));
-            builder.push(&format!(" + row_number() OVER (ORDER BY {order})"));
-        })
-    }
-
-    fn select_removed(
-        &self,
-        place: Place<'_>,
-        stored: Stored,
-        lock: &str,
-        number: impl FnOnce(&mut Builder),
-    ) -> Statement {
-        let is_version = matches!(stored, Stored::Versions);
-        let mut builder = self.insert(if is_version { VERSION_COLUMNS } else { "" });
-        builder.push("SELECT ");
-        self.head(&mut builder, number);
-        builder.push(", ");
-        builder.bind(Value::Text(stored.target()));
-        let (name, row_number, value) = stored.columns(self.dialect);
-        let no_bytes = self.dialect.null(ColumnType::Bytes);
-        builder.push(&format!(", {PROJECT}, {name}, {row_number}, {value}, {no_bytes}"));
-        if is_version {
-            builder.push(", feature_view_type, created_timestamp, description, version_id");
-        }
-        builder.push(&format!(" FROM {} WHERE ", place.table));
-        place.matches(&mut builder);
-        if let Stored::UserMetadata(_) = stored {
-            builder.push(&format!(" AND {USER_METADATA} IS NOT NULL"));
-        }
-        builder.push(lock);
-        builder.build()
+    match puts(commit, known) {
+        Some(puts) if puts.is_empty() => Ok(Some(vec![rows.scope(0, NOTHING, None, None)])),
+        Some(puts) => rows.puts(puts).map(Some),
+        None => Ok(None),
     }
 }
 
@@ -587,10 +333,6 @@ pub fn fence(dialect: Dialect, commit: &Commit, revisions: Revisions) -> Stateme
     Rows { dialect, commit, revisions }.scope(0, FENCE, None, None)
 }
 
-fn text(text: Option<&str>) -> Value {
-    text.map_or(Value::NoText, |text| Value::Text(text.to_owned()))
-}
-
 /// Microseconds since 1970 (UTC).
 fn micros(at: &Timestamp) -> i64 {
     at.seconds.saturating_mul(1_000_000).saturating_add(i64::from(at.nanos / 1000))
@@ -598,6 +340,8 @@ fn micros(at: &Timestamp) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use feast_registry_core::Kind;
+
     use super::*;
 
     fn entity() -> Key {
@@ -615,6 +359,31 @@ mod tests {
         assert!(row.text.starts_with("INSERT INTO feast_registry_journal"), "{}", row.text);
         assert!(row.values.contains(&Value::BigInteger(0)) && row.values.contains(&Value::Text(commit.id.to_string())));
         assert!(write.text.starts_with("INSERT INTO entities"), "{}", write.text);
+    }
+
+    #[test]
+    fn changes_of_which_all_is_known_are_one_statement_unless_they_are_large() {
+        let key = |number: usize| Key::object(Kind::Entity, "p", number.to_string());
+        let put = |number: usize, bytes: usize| Write::Put(Record::new(key(number), vec![7; bytes], 7));
+        let rows = |writes: Vec<Write>, expects: usize| {
+            let expected = |number: usize| match number % 2 {
+                0 => (key(number), Expected::Absent),
+                _ => (key(number), Expected::Value(Bytes::from_static(b"before"))),
+            };
+            let commit = Commit::new((0..expects).map(expected).collect(), writes);
+            let absent = commit.expectations.iter().filter(|(_, expected)| *expected == Expected::Absent);
+            let absent = absent.map(|(key, _)| key).collect();
+            let statements = journaled_writes(Dialect::PostgreSql, &commit, absent, Revisions::Number(3));
+            let is_row = |statement: &Statement| statement.text.starts_with("INSERT INTO feast_registry_journal");
+            statements.expect("statements").iter().filter(|statement| is_row(statement)).count()
+        };
+        assert_eq!(rows((0..10).map(|number| put(number, 100)).collect(), 10), 1);
+        assert_eq!(rows((0..100).map(|number| put(number, 100)).collect(), 100), 4);
+        assert_eq!(rows((0..3).map(|number| put(number, 300_000)).collect(), 3), 3);
+        // Of one that is not known the database is asked, between the writes.
+        assert_eq!(rows((0..10).map(|number| put(number, 100)).collect(), 9), 10);
+        // What is put twice is known the second time.
+        assert_eq!(rows(vec![put(0, 100), put(0, 200)], 1), 1);
     }
 
     #[test]
