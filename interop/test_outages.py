@@ -156,6 +156,16 @@ def assert_unavailable(server: harness.Server, project: str) -> None:
     assert len(answers) == len(calls)
 
 
+def find_silence(server: harness.Server, project: str) -> None:
+    """A read that is not answered closes all idle connections.
+
+    A write that is sent on one of them may have arrived: it waits for the database to come back, to learn what became of
+    it, as those of the load do. So writes that are to be refused must not find one.
+    """
+    answer, seconds = timed(server, *kinds.FEATURE_VIEW.get("view", project))
+    assert answer.code is grpc.StatusCode.UNAVAILABLE and seconds < BOUND_S, f"{answer} after {seconds:.1f} s"
+
+
 def fill_cache(server: harness.Server, project: str) -> None:
     ask(server, *kinds.FEATURE_VIEW.get("view", project, allow_cache=True)).ok()
 
@@ -192,6 +202,7 @@ def test_paused(db_server: Throwaway, nursery: harness.Nursery, project: str, tm
         fill_cache(server, project)
         db_server.pause()
         try:
+            find_silence(server, project)
             assert_unavailable(server, project)
             health.wait(SERVING, NOT_SERVING)
         finally:

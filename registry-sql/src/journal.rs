@@ -185,7 +185,7 @@ pub fn give_revision(id: CommitId) -> Statement {
 /// The statements that write a commit together with its journal, in their order. The first one inserts the commit's identity:
 /// it fails with a violation of a unique index of the journal's if the commit has taken place, or was fenced off.
 ///
-/// `absent` are keys of which nothing is stored, see [`sql::writes_beside`].
+/// `absent` are keys of which nothing is stored, see [`writes_beside`](crate::writes_beside).
 ///
 /// # Errors
 /// `Corrupt` when the value of a version is no record of a version.
