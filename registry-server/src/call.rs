@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use feast_registry_core::CallOptions;
 use tokio::time::Instant;
+use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
 /// How long the caller waits, as every gRPC client with a deadline says.
@@ -18,7 +19,7 @@ const MARGIN: Duration = Duration::from_millis(50);
 /// How a request is to be done that has just come: until its deadline, or else for `usual`.
 pub(crate) fn options(metadata: &MetadataMap, usual: Duration) -> CallOptions {
     let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
-    let timeout = text(TIMEOUT).and_then(timeout).unwrap_or(usual);
+    let timeout = timeout_of(metadata.as_ref(), usual);
     let timeout = timeout - MARGIN.min(timeout / 20);
     let options = match Instant::now().checked_add(timeout) {
         Some(deadline) => CallOptions::new().with_deadline(deadline),
@@ -28,6 +29,11 @@ pub(crate) fn options(metadata: &MetadataMap, usual: Duration) -> CallOptions {
         Some(reason) => options.with_reason(reason),
         None => options,
     }
+}
+
+/// How long the caller of a request waits, as far as it says.
+pub(crate) fn timeout_of(headers: &HeaderMap, usual: Duration) -> Duration {
+    headers.get(TIMEOUT).and_then(|value| value.to_str().ok()).and_then(timeout).unwrap_or(usual)
 }
 
 /// Up to eight digits and a unit (gRPC over HTTP/2: `Timeout`).

@@ -8,6 +8,9 @@
 mod answers;
 mod call;
 mod codec;
+mod connections;
+mod guard;
+mod health;
 mod listing;
 mod panics;
 mod parts;
@@ -16,5 +19,5 @@ mod serve;
 mod service;
 mod status;
 
-pub use serve::{DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_PORT, DEFAULT_REQUEST_TIMEOUT, ServeOptions, serve};
+pub use serve::{DEFAULT_PORT, ServeOptions, listen, serve};
 pub use service::Service;

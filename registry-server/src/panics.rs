@@ -14,7 +14,6 @@ use http_body::{Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Bytes, Service, http};
-use tonic::server::NamedService;
 
 use crate::parts;
 
@@ -46,14 +45,10 @@ fn status(call: &str, panic: &str) -> Status {
     )
 }
 
-/// A gRPC service whose calls may panic: see the documentation of the module. It never blocks, and a call may be cancelled
+/// gRPC services whose calls may panic: see the documentation of the module. It never blocks, and a call may be cancelled
 /// as one of the service itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Isolated<S>(pub(crate) S);
-
-impl<S: NamedService> NamedService for Isolated<S> {
-    const NAME: &'static str = S::NAME;
-}
 
 impl<S> Service<http::Request<Body>> for Isolated<S>
 where
@@ -128,11 +123,16 @@ mod tests {
     use tokio::sync::Semaphore;
     use tokio_stream::wrappers::TcpListenerStream;
     use tonic::Code;
+    use tonic::server::NamedService;
     use tonic::transport::{Channel, Endpoint, Server};
 
     use super::*;
     use crate::proto::registry_server_client::RegistryServerClient;
     use crate::proto::{GetEntityRequest, RefreshRequest};
+
+    impl<S: NamedService> NamedService for Isolated<S> {
+        const NAME: &'static str = S::NAME;
+    }
 
     /// In place of the registry's service: each call panics at another moment, and `Commit` waits for a permit.
     #[derive(Clone)]

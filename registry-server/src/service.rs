@@ -24,7 +24,7 @@ use crate::proto::any_feature_view::AnyFeatureView as AnyView;
 use crate::proto::apply_feature_view_request::BaseFeatureView;
 use crate::proto::registry_server_server::RegistryServer;
 use crate::proto::*;
-use crate::serve::DEFAULT_REQUEST_TIMEOUT;
+use crate::serve::ServeOptions;
 use crate::status::status;
 
 /// Feast's registry server: an implementation of `feast.registry.RegistryServer` over a registry.
@@ -64,7 +64,7 @@ fn required<T>(object: Option<Encoded<T>>, field: &str) -> Result<Encoded<T>> {
 impl Service {
     /// A service over a registry. A request whose client sets no deadline may take half a minute.
     pub fn new(registry: Registry) -> Self {
-        Self { registry, request_timeout: DEFAULT_REQUEST_TIMEOUT, answers: None }
+        Self { registry, request_timeout: ServeOptions::default().request_timeout, answers: None }
     }
 
     /// The same that divides large answers, of up to so many bytes. Its responses must go through

@@ -2,6 +2,7 @@
 
 mod completions;
 mod describe;
+mod files;
 mod get;
 mod list;
 mod location;

@@ -1,0 +1,302 @@
+//! The connections of a server: how many there may be, how long they live, and how they end.
+//!
+//! A connection costs memory and a file descriptor, whoever made it and whatever for. So each must say something soon, is
+//! asked now and then whether its client is still there, and is told after a while to make way for a new one: behind a
+//! balancer that deals out connections, a server that was added later would get no traffic otherwise.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+
+/// What a client sends in any case: the preface of HTTP/2 and the head of its settings.
+const GREETING: usize = 24 + 9;
+/// How long the answer to a ping may take.
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+/// How long a connection that was told to go may finish what is under way on it.
+const GOES_WITHIN: Duration = Duration::from_secs(300);
+/// How long a connection without calls may take to end in good order when the server stops.
+const LINGERS_FOR: Duration = Duration::from_millis(500);
+/// How many streams of one connection may be open. It is what gRPC's other servers allow.
+const MAX_STREAMS: u32 = 128;
+/// How many streams may be reset by a client before they were looked at. A client that was stopped for a while may reset many
+/// at once and mean no harm.
+const MAX_RESETS: usize = 1024;
+/// How many bytes of an answer are handed to a stream before its client has taken them.
+const SEND_BUFFER: usize = 128 * 1024;
+/// How long to wait before the next connection is taken, when the system had nothing left for one.
+const PAUSES_FOR: Duration = Duration::from_millis(250);
+/// How often the log says that connections are turned away.
+const SAYS_EVERY: Duration = Duration::from_secs(10);
+
+/// What connections may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConnectionLimits {
+    /// How many there may be; more are closed at once.
+    pub(crate) connections: usize,
+    /// After which time a client is told to make a new one; each takes up to a tenth less, so that they do not come together.
+    /// `None`: never.
+    pub(crate) age: Option<Duration>,
+    /// After which time without a frame a client is asked whether it is there. `None`: never.
+    pub(crate) keep_alive: Option<Duration>,
+    /// How long calls that are under way may take when the server stops.
+    pub(crate) grace: Duration,
+    /// Within which time a client must have begun to speak HTTP/2.
+    pub(crate) greeting: Duration,
+}
+
+/// What happens on a connection.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    bytes_received: AtomicUsize,
+    /// How many calls are under way, whose requests have come whole and whose answers have not gone whole.
+    calls: watch::Sender<usize>,
+}
+
+/// A call under way on a connection, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct CallUnderWay(Arc<Activity>);
+
+impl Activity {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { bytes_received: AtomicUsize::new(0), calls: watch::Sender::new(0) })
+    }
+
+    /// Counts a call.
+    pub(crate) fn begin_call(self: &Arc<Self>) -> CallUnderWay {
+        self.calls.send_modify(|calls| *calls += 1);
+        CallUnderWay(Arc::clone(self))
+    }
+
+    async fn no_call(&self) {
+        // It fails when the sender is gone, which is here.
+        drop(self.calls.subscribe().wait_for(|calls| *calls == 0).await);
+    }
+
+    fn has_greeted(&self) -> bool {
+        self.bytes_received.load(Ordering::Relaxed) >= GREETING
+    }
+}
+
+impl Drop for CallUnderWay {
+    fn drop(&mut self) {
+        self.0.calls.send_modify(|calls| *calls -= 1);
+    }
+}
+
+/// Takes connections until `stop` completes; then has all of them end, in the time of grace. `service` makes what answers on
+/// a connection. Returns how many had not ended, which are cut.
+pub(crate) async fn serve<S>(
+    listener: TcpListener,
+    limits: ConnectionLimits,
+    service: impl Fn(Arc<Activity>) -> S,
+    stop: impl Future<Output = ()>,
+) -> usize
+where
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
+{
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let stopping = watch::Sender::new(false);
+    let mut connections = JoinSet::new();
+    let mut complaints = Complaints::default();
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let connection = match accepted {
+            Ok((connection, _)) => connection,
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                complaints.say(|| {
+                    tracing::warn!(
+                        %error,
+                        "no connection can be taken; if it is the number of open files, raise its limit (ulimit -n) or \
+                         lower --max-connections"
+                    );
+                });
+                tokio::select! {
+                    () = &mut stop => break,
+                    () = sleep(PAUSES_FOR) => continue,
+                }
+            }
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            let limit = limits.connections;
+            complaints.say(|| tracing::warn!(limit, "a connection was closed, since as many are open as there may be"));
+            continue;
+        };
+        let activity = Activity::new();
+        let service = service(Arc::clone(&activity));
+        connections.spawn(serve_one(connection, limits, service, activity, stopping.subscribe(), permit));
+    }
+    // Whoever connects from now on is told so at once, and may find another server.
+    drop(listener);
+    stopping.send_replace(true);
+    let all = async { while connections.join_next().await.is_some() {} };
+    drop(timeout(limits.grace, all).await);
+    connections.len()
+}
+
+async fn serve_one<S>(
+    connection: TcpStream,
+    limits: ConnectionLimits,
+    service: S,
+    activity: Arc<Activity>,
+    mut stopping: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+) where
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
+{
+    // Without it an answer of more than one segment waits 40 ms for the client's acknowledgement of the first. A connection
+    // for which it cannot be set is gone.
+    if connection.set_nodelay(true).is_err() {
+        return;
+    }
+    let io = TokioIo::new(Counted { inner: connection, activity: Arc::clone(&activity) });
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        // Lists are large; the default window of 64 KiB would have them wait for the client every few views.
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(limits.keep_alive)
+        .keep_alive_timeout(PONG_WITHIN);
+    let mut connection = pin!(http2.serve_connection(io, TowerToHyperService::new(service)));
+
+    let mut has_stopped = stopping.clone();
+    let mut has_nothing_to_do = pin!(async {
+        drop(has_stopped.wait_for(|is_stopping| *is_stopping).await);
+        // Calls that have been sent before may come yet, and the last answer has to reach the client.
+        sleep(LINGERS_FOR).await;
+        activity.no_call().await;
+        sleep(LINGERS_FOR).await;
+        activity.no_call().await;
+    });
+    let mut greeting = pin!(sleep(limits.greeting));
+    let mut age = pin!(sleep(limits.age.map_or(Duration::MAX, |age| age.mul_f64(1.0 - fastrand::f64() / 10.0))));
+    let (mut has_greeted, mut is_old, mut is_stopping) = (false, false, false);
+    loop {
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended");
+                }
+                return;
+            }
+            () = &mut greeting, if !has_greeted => {
+                has_greeted = activity.has_greeted();
+                if !has_greeted {
+                    tracing::debug!("a connection on which nothing was said was closed");
+                    return;
+                }
+            }
+            () = &mut age => {
+                if is_old {
+                    tracing::debug!("a connection was cut that should have ended long ago");
+                    return;
+                }
+                is_old = true;
+                connection.as_mut().graceful_shutdown();
+                age.as_mut().reset(Instant::now() + GOES_WITHIN);
+            }
+            _ = stopping.wait_for(|is_stopping| *is_stopping), if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = &mut has_nothing_to_do => return,
+        }
+    }
+}
+
+/// Whether a connection failed before it was taken, which says nothing of others.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Says something now and then that would be true at each of many connections.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Option<Instant>,
+}
+
+impl Complaints {
+    fn say(&mut self, say: impl FnOnce()) {
+        if self.last.is_none_or(|last| last.elapsed() >= SAYS_EVERY) {
+            self.last = Some(Instant::now());
+            say();
+        }
+    }
+}
+
+/// A connection whose bytes are counted as they come.
+struct Counted {
+    inner: TcpStream,
+    activity: Arc<Activity>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        self.activity.bytes_received.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+use std::convert::Infallible;
+use std::sync::Mutex;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tonic::codegen::BoxFuture;
+
+use super::*;
+
+/// HTTP/2's preface and empty settings.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// The code of the setting MAX_CONCURRENT_STREAMS.
+const MAX_CONCURRENT_STREAMS: [u8; 2] = [0, 3];
+const SOON: Duration = Duration::from_secs(5);
+
+fn limits() -> ConnectionLimits {
+    ConnectionLimits {
+        connections: 100,
+        age: None,
+        keep_alive: None,
+        grace: Duration::from_secs(60),
+        greeting: Duration::from_secs(60),
+    }
+}
+
+/// In place of the services: it refuses a call when its request has come whole.
+#[derive(Clone)]
+struct Refusing;
+
+impl Service<http::Request<Incoming>> for Refusing {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
+        Box::pin(async move {
+            let mut body = request.into_body();
+            let mut body = Pin::new(&mut body);
+            let mut is_open = true;
+            while is_open {
+                let frame = std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await;
+                is_open = frame.is_some_and(|frame| frame.is_ok());
+            }
+            Ok(Status::aborted("refused").into_http())
+        })
+    }
+}
+
+/// A server, how many connections it has taken, and what stops it.
+struct Running {
+    address: std::net::SocketAddr,
+    taken: Arc<Mutex<Vec<Arc<Activity>>>>,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<usize>,
+}
+
+async fn run(limits: ConnectionLimits) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let taken: Arc<Mutex<Vec<Arc<Activity>>>> = Arc::default();
+    let (stop, has_stopped) = oneshot::channel();
+    let activities = Arc::clone(&taken);
+    let serving = tokio::spawn(async move {
+        let service = |activity| {
+            activities.lock().expect("a list").push(activity);
+            Refusing
+        };
+        serve(listener, limits, service, async { drop(has_stopped.await) }).await
+    });
+    Running { address, taken, stop, serving }
+}
+
+impl Running {
+    async fn connect(&self, says: &[u8]) -> TcpStream {
+        let mut connection = TcpStream::connect(self.address).await.expect("a connection");
+        connection.write_all(says).await.expect("it is sent");
+        connection
+    }
+
+    fn taken(&self) -> usize {
+        self.taken.lock().expect("a list").len()
+    }
+}
+
+/// What a server sends until it closes a connection, which it must do soon.
+async fn until_closed(mut connection: TcpStream) -> Vec<u8> {
+    let mut sent = Vec::new();
+    let read = timeout(SOON, connection.read_to_end(&mut sent)).await.expect("it is closed soon");
+    // It may be reset, if something that was sent was never read.
+    drop(read);
+    sent
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_half_a_preface_is_not_kept() {
+    let running = run(ConnectionLimits { greeting: Duration::from_millis(200), ..limits() }).await;
+    let mut friendly = running.connect(HELLO).await;
+    for says in [&b""[..], &HELLO[..10], &HELLO[..GREETING - 1]] {
+        until_closed(running.connect(says).await).await;
+    }
+    let mut sent = [0; 9];
+    friendly.read_exact(&mut sent).await.expect("settings");
+    let mut one = [0];
+    let more = timeout(Duration::from_millis(300), async {
+        while friendly.read(&mut one).await.expect("it is open") > 0 {}
+    });
+    assert!(more.await.is_err(), "a client that speaks HTTP/2 may be silent for as long as it likes");
+}
+
+#[tokio::test]
+async fn a_connection_has_a_limit_of_streams() {
+    let running = run(limits()).await;
+    let mut connection = running.connect(HELLO).await;
+    let mut head = [0; 9];
+    connection.read_exact(&mut head).await.expect("a frame");
+    assert_eq!(head[3], 4, "settings come first");
+    let mut settings = vec![0; usize::from(head[2])];
+    connection.read_exact(&mut settings).await.expect("settings");
+    let limit = settings.chunks(6).find(|setting| setting[..2] == MAX_CONCURRENT_STREAMS).expect("the setting");
+    assert_eq!(limit[2..], MAX_STREAMS.to_be_bytes());
+}
+
+#[tokio::test]
+async fn more_connections_than_there_may_be_are_closed_at_once() {
+    let running = run(ConnectionLimits { connections: 2, ..limits() }).await;
+    let first = running.connect(HELLO).await;
+    let _second = running.connect(HELLO).await;
+    while running.taken() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(until_closed(running.connect(HELLO).await).await.is_empty());
+    drop(first);
+    timeout(SOON, async {
+        while running.taken() < 3 {
+            drop(running.connect(HELLO).await);
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("there is room again");
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_it_is_old() {
+    let running = run(ConnectionLimits { age: Some(Duration::from_millis(300)), ..limits() }).await;
+    let mut connection = running.connect(HELLO).await;
+    let went_away = async {
+        let mut sent = Vec::new();
+        // The last frame of a type that is read here: a stream that may still be opened was announced before.
+        while !sent.windows(4).any(|window| window[3] == 7) {
+            let mut some = [0; 1024];
+            let length = connection.read(&mut some).await.expect("it is open");
+            assert_ne!(length, 0, "it says so before it ends");
+            sent.extend_from_slice(&some[..length]);
+        }
+    };
+    timeout(SOON, went_away).await.expect("it is told to go");
+}
+
+/// Fault: any of them had SIGTERM wait for half a minute.
+#[tokio::test]
+async fn who_has_no_call_under_way_does_not_keep_the_server_from_stopping() {
+    let running = run(limits()).await;
+    // Headers of a request whose body never comes.
+    let half_open = {
+        let headers = b"\x83\x86\x84\x41\x01x";
+        let mut says = HELLO.to_vec();
+        says.extend_from_slice(&[0, 0, headers.len() as u8, 1, 4, 0, 0, 0, 1]);
+        says.extend_from_slice(headers);
+        says
+    };
+    let _connections = [
+        running.connect(b"").await,
+        running.connect(&HELLO[..10]).await,
+        running.connect(HELLO).await,
+        running.connect(&half_open).await,
+    ];
+    while running.taken() < 4 {
+        tokio::task::yield_now().await;
+    }
+    let call = running.taken.lock().expect("a list")[2].begin_call();
+    sleep(Duration::from_millis(100)).await;
+    running.stop.send(()).expect("it runs");
+    let serving = running.serving;
+    sleep(3 * LINGERS_FOR).await;
+    assert!(!serving.is_finished(), "a call is under way");
+    drop(call);
+    let unfinished = timeout(SOON, serving).await.expect("it ends").expect("no panic");
+    assert_eq!(unfinished, 0);
+}
+
+#[tokio::test]
+async fn calls_that_take_longer_than_the_time_of_grace_are_cut() {
+    let running = run(ConnectionLimits { grace: Duration::from_millis(200), ..limits() }).await;
+    let _connection = running.connect(HELLO).await;
+    while running.taken() < 1 {
+        tokio::task::yield_now().await;
+    }
+    let _call = running.taken.lock().expect("a list")[0].begin_call();
+    running.stop.send(()).expect("it runs");
+    assert_eq!(timeout(SOON, running.serving).await.expect("it ends").expect("no panic"), 1);
+}

@@ -1,0 +1,83 @@
+//! What the server says of itself: whether it lives, and whether it is ready.
+//!
+//! These are two questions. Who restarts a server that does not live must not be told so because its database is away: all
+//! servers would be restarted, and would lose the caches that answer reads meanwhile. Who deals out calls wants to know
+//! whether they can be answered.
+
+use std::time::Duration;
+
+use feast_registry_core::{Error, Registry};
+use tokio::time::Instant;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::server::HealthReporter;
+
+use crate::panics::caught;
+
+/// The service whose health is whether the process lives: it always serves while there is a process to ask.
+pub(crate) const LIVENESS: &str = "liveness";
+
+/// Whose health is whether calls can be answered: the server's as a whole, and the registry's service.
+const READINESS: [&str; 2] = ["", "feast.registry.RegistryServer"];
+
+/// How often the storage is asked whether it answers, and how long it may take to.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The health of a server.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerHealth {
+    reporter: HealthReporter,
+    is_ready_from_cache: bool,
+}
+
+impl ServerHealth {
+    /// The health of a server that is ready, and what answers when it is asked for. With `is_ready_from_cache` it stays ready
+    /// while the storage is away.
+    pub(crate) async fn new(is_ready_from_cache: bool) -> (Self, HealthServer<impl Health>) {
+        let (reporter, service) = tonic_health::server::health_reporter();
+        let health = Self { reporter, is_ready_from_cache };
+        health.reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
+        health.set_ready(true).await;
+        (health, service)
+    }
+
+    async fn set_ready(&self, is_ready: bool) {
+        let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in READINESS {
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+
+    /// Says that no more calls should be sent here. It must not be watching any more.
+    pub(crate) async fn is_stopping(&self) {
+        self.set_ready(false).await;
+    }
+
+    /// Keeps health that of the storage, and says in the log when that goes and comes. It never ends.
+    pub(crate) async fn watch(self, registry: Registry) {
+        let mut away_since = None;
+        loop {
+            // A panic here must not be the end of the watch: health would stay what it last was.
+            let answer = tokio::time::timeout(INTERVAL, caught(registry.ping())).await;
+            let answer = answer.map(|answer| answer.unwrap_or_else(|panic| Err(Error::internal(panic))));
+            match (answer, away_since) {
+                (Ok(Ok(())), None) | (Ok(Err(_)) | Err(_), Some(_)) => {}
+                (Ok(Ok(())), Some(since)) => {
+                    away_since = None;
+                    let seconds = Instant::now().duration_since(since).as_secs();
+                    tracing::info!("the storage answers again, after {seconds} s");
+                    self.set_ready(true).await;
+                }
+                (answer, None) => {
+                    away_since = Some(Instant::now());
+                    match answer {
+                        Ok(Err(error)) => tracing::error!(%error, "the storage does not answer"),
+                        _ => tracing::error!("the storage does not answer within {} s", INTERVAL.as_secs()),
+                    }
+                    self.set_ready(self.is_ready_from_cache).await;
+                }
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}
