@@ -31,6 +31,7 @@
 
 mod backend;
 mod cache;
+mod compute;
 pub mod config;
 mod deadline;
 mod draft;

@@ -2,21 +2,25 @@
 //!
 //! A list of many objects stays in memory until its client has read it or is gone. So that many at once do not fill the
 //! memory, large answers share a budget: one that finds no room is let go, waits a moment for it, and is made anew. It is made
-//! in any case then: clients who do not read what they have asked for must not keep others from theirs.
+//! then if there is any memory for it at all: clients who read slowly must not keep others from their answers at once. An
+//! answer of which nothing is read for a while is given up.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tonic::{Response, Status};
 
-use crate::parts::{Divided, InParts};
+use crate::parts::{Divided, InParts, Room};
 
 /// Answers of up to so many bytes are sent as a whole, and not counted.
-const SMALL: usize = 256 * 1024;
+const SMALL: usize = 32 * 1024;
 
-/// How many bytes of memory large answers may take that are under way. One that takes more goes alone.
+/// How many bytes of memory large answers may take before others wait for them. One that takes more goes alone.
 const BUDGET: usize = 64 * 1024 * 1024;
+
+/// How many bytes of memory large answers may take at the most.
+const MOST: usize = 512 * 1024 * 1024;
 
 /// What an answer takes for an object that the cache has too.
 const SHARED_OBJECT: usize = 64;
@@ -46,8 +50,12 @@ impl Objects {
 /// How large answers are sent, and the budget that they share.
 #[derive(Debug, Clone)]
 pub(crate) struct Answers {
+    /// Room without a wait.
     room: Arc<Semaphore>,
     budget: usize,
+    /// Room at all.
+    memory: Arc<Semaphore>,
+    most: usize,
     /// The largest answer, in bytes.
     max_size: usize,
 }
@@ -55,17 +63,19 @@ pub(crate) struct Answers {
 impl Answers {
     /// Answers of up to `max_size` bytes. What [`make`](Self::make) returns must go through [`parts::send`](crate::parts::send).
     pub(crate) fn new(max_size: usize) -> Self {
-        Self::with_budget(max_size, BUDGET)
+        Self::with_budget(max_size, BUDGET, MOST)
     }
 
-    fn with_budget(max_size: usize, budget: usize) -> Self {
-        Self { room: Arc::new(Semaphore::new(budget.div_ceil(UNIT))), budget, max_size }
+    fn with_budget(max_size: usize, budget: usize, most: usize) -> Self {
+        let semaphore = |bytes: usize| Arc::new(Semaphore::new(bytes.div_ceil(UNIT)));
+        Self { room: semaphore(budget), budget, memory: semaphore(most), most, max_size }
     }
 
     /// Makes an answer; one that is large is divided, and takes room until it is sent. Cancel-safe.
     ///
     /// # Errors
-    /// Those of `make`; OUT_OF_RANGE when the answer is larger than any may be.
+    /// Those of `make`; OUT_OF_RANGE when the answer is larger than any may be, RESOURCE_EXHAUSTED when there is no memory for
+    /// it.
     pub(crate) async fn make<T: InParts, F: Future<Output = Result<T, Status>>>(
         &self,
         objects: Objects,
@@ -80,16 +90,19 @@ impl Answers {
             Objects::Shared => SHARED_OBJECT * answer.len(),
             Objects::Own => size,
         };
-        let needed = u32::try_from(taken.min(self.budget).div_ceil(UNIT)).unwrap_or(u32::MAX);
-        if let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(needed) {
-            return self.divide(answer, Some(permit));
+        let units = |budget: usize| u32::try_from(taken.min(budget).div_ceil(UNIT)).unwrap_or(u32::MAX);
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units(self.budget)) {
+            let memory = Arc::clone(&self.memory).try_acquire_many_owned(units(self.most)).map_err(|_| exhausted())?;
+            return self.divide(answer, (Some(room), memory));
         }
         drop(answer);
-        let acquired = tokio::time::timeout(WAITS_FOR, Arc::clone(&self.room).acquire_many_owned(needed)).await;
-        self.divide(make().await?, acquired.ok().and_then(Result::ok))
+        let acquired = tokio::time::timeout(WAITS_FOR, Arc::clone(&self.room).acquire_many_owned(units(self.budget)));
+        let room = acquired.await.ok().and_then(Result::ok);
+        let memory = Arc::clone(&self.memory).try_acquire_many_owned(units(self.most)).map_err(|_| exhausted())?;
+        self.divide(make().await?, (room, memory))
     }
 
-    fn divide<T: InParts>(&self, answer: T, room: Option<OwnedSemaphorePermit>) -> Result<Response<T>, Status> {
+    fn divide<T: InParts>(&self, answer: T, room: Room) -> Result<Response<T>, Status> {
         let size = answer.encoded_len();
         let limit = self.max_size;
         let Some(length) = u32::try_from(size).ok().filter(|_| size <= limit) else {
@@ -101,6 +114,15 @@ impl Answers {
         response.extensions_mut().insert(Divided::new(answer, length, room));
         Ok(response)
     }
+}
+
+fn exhausted() -> Status {
+    tracing::warn!(
+        "a large answer was refused: others that their clients have not read yet take all the memory for them"
+    );
+    Status::resource_exhausted(
+        "too many large answers of this server have not been read by their clients yet; try again later, or ask for pages",
+    )
 }
 
 #[cfg(test)]
@@ -130,7 +152,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn answers_wait_for_room_without_being_held_and_not_for_long() {
         let budget = 2 * SIZE + SIZE / 2;
-        let answers = Answers::with_budget(usize::MAX, budget);
+        let answers = Answers::with_budget(usize::MAX, budget, 4 * SIZE);
         let made = AtomicUsize::new(0);
         let counted = || {
             made.fetch_add(1, Ordering::Relaxed);
@@ -157,7 +179,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_larger_than_the_budget_takes_all_of_it_and_what_is_small_or_shared_takes_little() {
-        let answers = Answers::with_budget(usize::MAX, SIZE / 2);
+        let answers = Answers::with_budget(usize::MAX, SIZE / 2, 4 * SIZE);
         let large = answers.make(Objects::Own, list).await.expect("a list");
         assert_eq!(free(&answers), 0);
         let began = Instant::now();
@@ -168,6 +190,22 @@ mod tests {
         let shared = answers.make(Objects::Shared, list).await.expect("a list");
         assert!(free(&answers) >= SIZE / 2 - 16 * SHARED_OBJECT - UNIT);
         drop(shared);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_are_not_read_are_refused_memory_in_the_end_and_given_up() {
+        let answers = Answers::with_budget(usize::MAX, SIZE, 4 * SIZE);
+        let mut unread = Vec::new();
+        while let Ok(answer) = answers.make(Objects::Own, list).await {
+            unread.push(answer);
+            assert!(unread.len() < 5);
+        }
+        assert_eq!(unread.len(), 3, "a megabyte and a little, three times");
+        let status = answers.make(Objects::Own, list).await.expect_err("there is no memory");
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+        tokio::time::sleep(crate::parts::READ_WITHIN * 2).await;
+        answers.make(Objects::Own, list).await.expect("what was not read is gone");
+        drop(unread);
     }
 
     #[tokio::test]

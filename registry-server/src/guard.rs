@@ -91,7 +91,10 @@ where
 
     fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
         let Ok(place) = Arc::clone(&self.limits.calls).try_acquire_owned() else {
-            tracing::debug!(path = request.uri().path(), "a call was refused, since as many are under way as there may be");
+            tracing::debug!(
+                path = request.uri().path(),
+                "a call was refused, since as many are under way as there may be"
+            );
             let status = Status::resource_exhausted(format!(
                 "this server has {CALLS} calls under way, which is all that it takes; nothing was done: try again later"
             ));

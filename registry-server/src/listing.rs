@@ -47,6 +47,9 @@ pub(crate) trait Sortable {
     fn sort_key(&self, path: &str) -> SortKey;
 }
 
+/// No path of attributes is longer, in bytes: nothing has a longer one, and to look for it in every item takes time.
+const LONGEST_PATH: usize = 256;
+
 /// Sorts if that is asked for, takes the page that is asked for, and says which one it is.
 ///
 /// Pages count from 1; a page or a limit that is not positive means the whole list, whose «page» is then 0 of 1.
@@ -58,7 +61,9 @@ pub(crate) fn page<T: Sortable>(
     if items.is_empty() {
         return (items, PaginationMetadata::default());
     }
-    if let Some(SortingParams { sort_by, sort_order }) = sorting.filter(|sorting| !sorting.sort_by.trim().is_empty()) {
+    let sorting =
+        sorting.filter(|SortingParams { sort_by, .. }| !sort_by.trim().is_empty() && sort_by.len() <= LONGEST_PATH);
+    if let Some(SortingParams { sort_by, sort_order }) = sorting {
         items = sorted(items, sort_by, sort_order.to_lowercase() == "desc");
     }
     let total_count = i32::try_from(items.len()).unwrap_or(i32::MAX);

@@ -5,14 +5,16 @@
 //! one message with all their repeated fields. So a list goes out as many short lists, each made when HTTP/2 asks for it.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use feast_registry_core::Encoded;
 use http_body::{Frame, SizeHint};
 use prost::Message;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http;
@@ -21,6 +23,12 @@ use crate::proto::*;
 
 /// About how many bytes a part has, unless one object has more.
 const PART: usize = 64 * 1024;
+
+/// How long a client may leave an answer unread, before it is given up.
+pub(crate) const READ_WITHIN: Duration = Duration::from_secs(30);
+
+/// Room for an answer: that which it need not wait for, if there was any, and memory.
+pub(crate) type Room = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
 
 /// A message that can be divided.
 pub(crate) trait InParts: Message + Default + Send + 'static {
@@ -99,56 +107,102 @@ fn short_lists<T: Message>(objects: Vec<T>) -> impl Iterator<Item = Vec<T>> {
 pub(crate) struct Divided(Arc<Mutex<Option<DividedBody>>>);
 
 impl Divided {
-    /// Divides an answer of so many bytes, which takes room until it is sent.
-    pub(crate) fn new(answer: impl InParts, size: u32, room: Option<OwnedSemaphorePermit>) -> Self {
+    /// Divides an answer of so many bytes, which takes room until it is sent, or is given up since nobody reads it. It must be
+    /// called within a runtime.
+    pub(crate) fn new(answer: impl InParts, size: u32, room: Room) -> Self {
         let mut prefix = BytesMut::with_capacity(5);
         // Not compressed.
         prefix.put_u8(0);
         prefix.put_u32(size);
         let parts = answer.parts().map(|part| Bytes::from(part.encode_to_vec()));
-        let body = DividedBody { prefix: Some(prefix.freeze()), parts: Some(Box::new(parts)), _room: room };
-        Self(Arc::new(Mutex::new(Some(body))))
+        let rest = Rest { prefix: Some(prefix.freeze()), parts: Some(Box::new(parts)), read: 0, _room: room };
+        let rest = Arc::new(Mutex::new(Some(rest)));
+        let watch = tokio::spawn(give_up_when_unread(Arc::downgrade(&rest)));
+        Self(Arc::new(Mutex::new(Some(DividedBody { rest, watch }))))
     }
 }
 
 /// Gives a response the body that its service has divided, if it has.
 pub(crate) fn send(mut response: http::Response<Body>) -> http::Response<Body> {
     let divided: Option<Divided> = response.extensions_mut().remove();
-    let body = divided.and_then(|Divided(body)| body.lock().unwrap_or_else(PoisonError::into_inner).take());
-    match body {
+    match divided.and_then(|Divided(body)| lock(&body).take()) {
         Some(body) => response.map(|_| Body::new(body)),
         None => response,
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The body of a gRPC response of one message: a prefix with its length, the message, and trailers.
 struct DividedBody {
+    /// `None` once it was given up.
+    rest: Arc<Mutex<Option<Rest>>>,
+    watch: JoinHandle<()>,
+}
+
+/// What has not been sent of an answer.
+struct Rest {
     prefix: Option<Bytes>,
     /// `None` once the trailers were sent.
     parts: Option<Box<dyn Iterator<Item = Bytes> + Send>>,
-    _room: Option<OwnedSemaphorePermit>,
+    /// How many frames its client has made room for.
+    read: usize,
+    _room: Room,
+}
+
+/// HTTP/2 asks for no part before its client has read the last, so nothing else would notice.
+async fn give_up_when_unread(rest: Weak<Mutex<Option<Rest>>>) {
+    let mut read_before = 0;
+    loop {
+        tokio::time::sleep(READ_WITHIN).await;
+        let Some(rest) = rest.upgrade() else { return };
+        let mut rest = lock(&rest);
+        let Some(read) = rest.as_ref().map(|rest| rest.read) else { return };
+        if read == read_before {
+            tracing::warn!(
+                "an answer was given up, since its client has read nothing of it for {} s",
+                READ_WITHIN.as_secs()
+            );
+            *rest = None;
+            return;
+        }
+        read_before = read;
+    }
+}
+
+impl Drop for DividedBody {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
 }
 
 impl http_body::Body for DividedBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(prefix) = self.prefix.take() {
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut rest = lock(&self.rest);
+        let Some(rest) = rest.as_mut() else {
+            return Poll::Ready(Some(Err(Status::deadline_exceeded("the answer was given up, since nobody read it"))));
+        };
+        rest.read += 1;
+        if let Some(prefix) = rest.prefix.take() {
             return Poll::Ready(Some(Ok(Frame::data(prefix))));
         }
-        let Some(parts) = self.parts.as_mut() else { return Poll::Ready(None) };
+        let Some(parts) = rest.parts.as_mut() else { return Poll::Ready(None) };
         if let Some(part) = parts.next() {
             return Poll::Ready(Some(Ok(Frame::data(part))));
         }
-        self.parts = None;
+        rest.parts = None;
         let mut trailers = http::HeaderMap::new();
         Status::ok("").add_header(&mut trailers)?;
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.parts.is_none()
+        lock(&self.rest).as_ref().is_some_and(|rest| rest.parts.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -164,7 +218,8 @@ mod tests {
 
     fn sent(answer: impl InParts) -> Vec<u8> {
         let size = answer.encoded_len() as u32;
-        let Divided(body) = Divided::new(answer, size, None);
+        let memory = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().expect("a permit");
+        let Divided(body) = Divided::new(answer, size, (None, memory));
         let mut body = body.lock().expect("not poisoned").take().expect("a body");
         let (mut sent, mut is_over) = (Vec::new(), false);
         while let Poll::Ready(Some(frame)) =
@@ -194,8 +249,8 @@ mod tests {
     }
 
     /// To a client nothing tells it from an answer that was encoded as a whole.
-    #[test]
-    fn what_is_sent_in_parts_is_the_message_byte_for_byte() {
+    #[tokio::test]
+    async fn what_is_sent_in_parts_is_the_message_byte_for_byte() {
         let entity = |size: usize| Encoded::from_bytes(Bytes::from(vec![7; size]));
         for sizes in [vec![], vec![0, 1], vec![40_000; 20], vec![100; 5_000], vec![100_000, 3, 100_000]] {
             let entities = sizes.into_iter().map(entity).collect();

@@ -121,11 +121,8 @@ pub async fn serve(
         .prepare();
 
     let calls = CallLimits::new(options.max_message_size, options.request_timeout);
-    let on_connection = |activity: Arc<Activity>| Guarded {
-        service: Isolated(services.clone()),
-        limits: calls.clone(),
-        activity,
-    };
+    let on_connection =
+        |activity: Arc<Activity>| Guarded { service: Isolated(services.clone()), limits: calls.clone(), activity };
     let stop = async {
         stop.await;
         watch.abort();

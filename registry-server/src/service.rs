@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use crate::answers::{Answers, Objects};
 use crate::call;
-use crate::listing::page;
+use crate::listing::{Sortable, page};
 use crate::parts::InParts;
 use crate::proto::any_feature_view::AnyFeatureView as AnyView;
 use crate::proto::apply_feature_view_request::BaseFeatureView;
@@ -103,6 +103,38 @@ impl Call {
         }
     }
 
+    /// A page of a list, which is sorted if that is asked for.
+    async fn page<T: Sortable + Send + 'static>(
+        &self,
+        items: Vec<T>,
+        pagination: Option<PaginationParams>,
+        sorting: Option<&SortingParams>,
+    ) -> Result<(Vec<T>, PaginationMetadata)> {
+        // Without sorting it is cheap.
+        let count = if sorting.is_some() { items.len() } else { 0 };
+        let sorting = sorting.cloned();
+        self.registry.compute(count, move || Ok(page(items, pagination, sorting.as_ref()))).await
+    }
+
+    /// The objects that are to be kept.
+    async fn filtered(
+        &self,
+        objects: Vec<Object>,
+        keep: impl Fn(&Object) -> Result<bool> + Send + 'static,
+    ) -> Result<Vec<Object>> {
+        let count = objects.len();
+        let filtered = move || {
+            let mut kept = Vec::with_capacity(objects.len());
+            for object in objects {
+                if keep(&object)? {
+                    kept.push(object);
+                }
+            }
+            Ok(kept)
+        };
+        self.registry.compute(count, filtered).await
+    }
+
     async fn list(
         &self,
         kind: Kind,
@@ -157,7 +189,8 @@ macro_rules! registry_server {
                 let list = || async {
                     let (kind, project) = (Kind::$listed_kind, &request.project);
                     let objects = this.list(kind, project, request.allow_cache, &request.tags).await?;
-                    let (objects, pagination) = page(objects, request.pagination, request.sorting.as_ref());
+                    let (objects, pagination) =
+                        this.page(objects, request.pagination, request.sorting.as_ref()).await?;
                     Ok($list_response { $listed: encoded(objects), pagination: Some(pagination) })
                 };
                 this.answer(stringify!($list), Objects::of(request.allow_cache), list).await
@@ -278,10 +311,11 @@ registry_server! {
             let list = || async {
                 let project = &request.project;
                 let services = this.list(Kind::FeatureService, project, request.allow_cache, &request.tags).await?;
-                let services = filtered(services, |service| {
-                    Ok(request.feature_view.is_empty() || uses_view(service, &request.feature_view)?)
-                })?;
-                let (services, pagination) = page(services, request.pagination, request.sorting.as_ref());
+                let view = request.feature_view.clone();
+                let keep = move |service: &Object| Ok(view.is_empty() || uses_view(service, &view)?);
+                let services = this.filtered(services, keep).await?;
+                let (services, pagination) =
+                        this.page(services, request.pagination, request.sorting.as_ref()).await?;
                 Ok(ListFeatureServicesResponse { feature_services: encoded(services), pagination: Some(pagination) })
             };
             this.answer("list_feature_services", Objects::of(request.allow_cache), list).await
@@ -295,16 +329,18 @@ registry_server! {
             let list = || async {
                 let project = &request.project;
                 let datasets = this.list(Kind::SavedDataset, project, request.allow_cache, &request.tags).await?;
-                let is_any = request.namespace.is_empty() && request.collection.is_empty();
-                let datasets = filtered(datasets, |dataset| {
-                    if is_any {
+                let (namespace, collection) = (request.namespace.clone(), request.collection.clone());
+                let keep = move |dataset: &Object| {
+                    if namespace.is_empty() && collection.is_empty() {
                         return Ok(true);
                     }
                     let spec = dataset.decode::<SavedDataset>()?.spec.unwrap_or_default();
-                    Ok((request.namespace.is_empty() || spec.namespace == request.namespace)
-                        && (request.collection.is_empty() || spec.collection == request.collection))
-                })?;
-                let (datasets, pagination) = page(datasets, request.pagination, request.sorting.as_ref());
+                    Ok((namespace.is_empty() || spec.namespace == namespace)
+                        && (collection.is_empty() || spec.collection == collection))
+                };
+                let datasets = this.filtered(datasets, keep).await?;
+                let (datasets, pagination) =
+                        this.page(datasets, request.pagination, request.sorting.as_ref()).await?;
                 Ok(ListSavedDatasetsResponse { saved_datasets: encoded(datasets), pagination: Some(pagination) })
             };
             this.answer("list_saved_datasets", Objects::of(request.allow_cache), list).await
@@ -332,9 +368,12 @@ registry_server! {
             let list = || async {
                 let projects = this.registry.list(Kind::Project, None, &filter, freshness).await?;
                 let protected = [(PROTECTED_PROJECT_TAG.to_owned(), "true".to_owned())];
-                let protected = || protected.iter().map(|(tag, value)| (tag, value));
-                let projects = filtered(projects, |project| Ok(!project.has_tags(protected())?))?;
-                let (projects, pagination) = page(projects, request.pagination, request.sorting.as_ref());
+                let is_shown = move |project: &Object| {
+                    Ok(!project.has_tags(protected.iter().map(|(tag, value)| (tag, value)))?)
+                };
+                let projects = this.filtered(projects, is_shown).await?;
+                let (projects, pagination) =
+                        this.page(projects, request.pagination, request.sorting.as_ref()).await?;
                 Ok(ListProjectsResponse { projects: encoded(projects), pagination: Some(pagination) })
             };
             this.answer("list_projects", Objects::of(request.allow_cache), list).await
@@ -415,7 +454,8 @@ registry_server! {
                         && is(&request.feature_view, &feature.view)
                         && is(&request.name, &feature.name)
                 });
-                let (features, pagination) = page(features, request.pagination, request.sorting.as_ref());
+                let (features, pagination) =
+                        this.page(features, request.pagination, request.sorting.as_ref()).await?;
                 let features = features.into_iter().map(feature_message).collect();
                 Ok(ListFeaturesResponse { features, pagination: Some(pagination) })
             };
@@ -452,16 +492,6 @@ fn any_view(view: Object) -> AnyFeatureView {
         _ => AnyView::FeatureView(of(view.bytes)),
     };
     AnyFeatureView { any_feature_view: Some(any) }
-}
-
-fn filtered(objects: Vec<Object>, keep: impl Fn(&Object) -> Result<bool>) -> Result<Vec<Object>> {
-    let mut kept = Vec::with_capacity(objects.len());
-    for object in objects {
-        if keep(&object)? {
-            kept.push(object);
-        }
-    }
-    Ok(kept)
 }
 
 /// The names of the views that a feature service has projections of.
@@ -514,19 +544,18 @@ impl Call {
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound(_)) => Vec::new(),
                 service => views_of(&service?)?,
             };
-            views = filtered(views, |view| Ok(used.contains(&view.name()?)))?;
+            views = self.filtered(views, move |view| Ok(used.contains(&view.name()?))).await?;
         }
         if [&request.entity, &request.feature, &request.data_source].iter().any(|wanted| !wanted.is_empty()) {
-            let is_among =
-                |wanted: &str, names: &[String]| wanted.is_empty() || names.iter().any(|name| name == wanted);
-            views = filtered(views, |view| {
+            let wanted = [&request.entity, &request.feature, &request.data_source].map(String::clone);
+            let is_made_of_them = move |view: &Object| {
                 let made_of = MadeOf::of(view)?;
-                Ok(is_among(&request.entity, &made_of.entities)
-                    && is_among(&request.feature, &made_of.features)
-                    && is_among(&request.data_source, &made_of.data_sources))
-            })?;
+                let names = [&made_of.entities, &made_of.features, &made_of.data_sources];
+                Ok(wanted.iter().zip(names).all(|(wanted, names)| wanted.is_empty() || names.contains(wanted)))
+            };
+            views = self.filtered(views, is_made_of_them).await?;
         }
-        let (views, pagination) = page(views, request.pagination, request.sorting.as_ref());
+        let (views, pagination) = self.page(views, request.pagination, request.sorting.as_ref()).await?;
         let feature_views = views.into_iter().map(any_view).collect();
         Ok(ListAllFeatureViewsResponse { feature_views, pagination: Some(pagination) })
     }
@@ -543,8 +572,9 @@ impl Call {
             }
         }
         let sorting = request.sorting.as_ref();
-        let (direct, relationships_pagination) = page(lineage.direct, request.pagination, sorting);
-        let (indirect, indirect_relationships_pagination) = page(lineage.indirect, request.pagination, sorting);
+        let (direct, relationships_pagination) = self.page(lineage.direct, request.pagination, sorting).await?;
+        let (indirect, indirect_relationships_pagination) =
+            self.page(lineage.indirect, request.pagination, sorting).await?;
         Ok(GetRegistryLineageResponse {
             relationships: direct.into_iter().map(relation_message).collect(),
             indirect_relationships: indirect.into_iter().map(relation_message).collect(),
@@ -564,7 +594,7 @@ impl Call {
             relations.extend(lineage.indirect);
         }
         relations.retain(|relation| relation.involves(wanted, &request.object_name));
-        let (relations, pagination) = page(relations, request.pagination, request.sorting.as_ref());
+        let (relations, pagination) = self.page(relations, request.pagination, request.sorting.as_ref()).await?;
         let relationships = relations.into_iter().map(relation_message).collect();
         Ok(GetObjectRelationshipsResponse { relationships, pagination: Some(pagination) })
     }

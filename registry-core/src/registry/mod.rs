@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::backend::{Backend, Key, Limits};
 use crate::cache::Cache;
+use crate::compute::Compute;
 use crate::config::{CacheConfig, CacheMode};
 use crate::deadline::Deadline;
 use crate::environment::Environment;
@@ -58,6 +59,7 @@ struct Inner {
     locks: Locks,
     writes: Arc<Semaphore>,
     stored_reads: Arc<Semaphore>,
+    compute: Compute,
     call_timeout: Duration,
     environment: Arc<dyn Environment>,
     keeps_metadata: bool,
@@ -110,6 +112,7 @@ impl Registry {
             locks: Locks::new(),
             writes: permits(options.max_writes),
             stored_reads: permits(options.max_stored_reads),
+            compute: Compute::new(),
             call_timeout: options.call_timeout,
             environment: options.environment,
             keeps_metadata: !options.purge_feast_metadata,

@@ -192,7 +192,7 @@ impl Registry {
             kinds.iter().map(query).collect()
         };
         let overlay = self.inner.overlay();
-        let mut objects: Vec<Object> = match (freshness, overlay) {
+        let objects: Vec<Object> = match (freshness, overlay) {
             (Freshness::Cached, None) => {
                 let list = |contents: &Contents| {
                     let mut listed = Vec::new();
@@ -219,16 +219,21 @@ impl Registry {
                 records.into_iter().filter_map(object_of).collect()
             }
         };
-        if !filter.tags.is_empty() {
+        if filter.tags.is_empty() {
+            return Ok(objects);
+        }
+        let count = objects.len();
+        let tags = filter.tags.clone();
+        let with_tags = move || {
             let mut kept = Vec::with_capacity(objects.len());
             for object in objects {
-                if object.has_tags(&filter.tags)? {
+                if object.has_tags(&tags)? {
                     kept.push(object);
                 }
             }
-            objects = kept;
-        }
-        Ok(objects)
+            Ok(kept)
+        };
+        self.compute(count, with_tags).await
     }
 
     /// What is known of a project besides its objects: one message with its UUID, or none when nothing is
@@ -310,41 +315,44 @@ impl Registry {
 
     /// How the objects of a project depend on each other.
     pub async fn lineage(&self, project: &str, freshness: Freshness) -> Result<Lineage> {
-        let kinds = lineage::KINDS;
-        lineage::lineage(&self.list_kinds(&kinds, Some(project), &ListFilter::default(), freshness).await?)
+        let objects = self.list_kinds(&lineage::KINDS, Some(project), &ListFilter::default(), freshness).await?;
+        self.compute(objects.len(), move || lineage::lineage(&objects)).await
     }
 
     /// The features of all views of a project.
     pub async fn list_features(&self, project: &str, freshness: Freshness) -> Result<Vec<Feature>> {
         let views = self.list_views(project, &ListFilter::default(), freshness).await?;
-        let mut all = Vec::new();
-        for view in &views {
-            all.extend(features::features_of(view)?);
-        }
-        Ok(all)
+        let count = views.len();
+        let features = move || {
+            let mut all = Vec::new();
+            for view in &views {
+                all.extend(features::features_of(view)?);
+            }
+            Ok(all)
+        };
+        self.compute(count, features).await
     }
 
     /// All projects and their objects as one message (Feast: `proto`). As from Feast's server, it has neither
     /// infrastructure nor project metadata nor history. Objects are copied as they are stored, undecoded.
     pub async fn proto(&self, freshness: Freshness) -> Result<Encoded<core::Registry>> {
         let kinds: Vec<Kind> = Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Infra).collect();
-        let mut objects = self.list_kinds(&kinds, None, &ListFilter::default(), freshness).await?;
-        objects.sort_by_key(|object| object.kind.registry_field());
-        let mut message = Vec::with_capacity(objects.iter().map(|object| object.bytes.len() + 8).sum());
-        let mut last_updated: Option<Timestamp> = None;
-        for object in &objects {
-            wire::put(&mut message, object.kind.registry_field(), &object.bytes);
-            if object.kind == Kind::Project {
-                let updated = object.last_updated_timestamp()?;
-                last_updated =
-                    last_updated.into_iter().chain(updated).max_by_key(|moment| (moment.seconds, moment.nanos));
-            }
-        }
-        if let Some(moment) = last_updated {
-            const LAST_UPDATED: u32 = 5;
-            wire::put(&mut message, LAST_UPDATED, &moment.encode_to_vec());
-        }
-        Ok(Encoded::from_bytes(message.into()))
+        let objects = self.list_kinds(&kinds, None, &ListFilter::default(), freshness).await?;
+        self.compute(objects.len(), move || as_one_message(objects)).await
+    }
+
+    /// Does work on so many objects that takes the processor and waits for nothing. Work on many objects is done on threads of
+    /// its own, few at a time, so that it holds up no other call; it waits there for earlier work until the deadline of the
+    /// call. What was begun goes on to its end when the caller leaves.
+    ///
+    /// # Errors
+    /// Those of the work, and [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) when the deadline is over first.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        objects: usize,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.inner.compute.run(objects, &self.deadline(), work).await
     }
 
     /// Asks the storage whether it answers, for no longer than a few seconds. It does not queue behind other calls.
@@ -402,4 +410,23 @@ fn version_of(record: &Bytes) -> Result<FeatureViewVersion> {
         description: record.description,
         view: Object::new(kind, record.feature_view_proto),
     })
+}
+
+/// Objects as one message, in the order of its fields.
+fn as_one_message(mut objects: Vec<Object>) -> Result<Encoded<core::Registry>> {
+    const LAST_UPDATED: u32 = 5;
+    objects.sort_by_key(|object| object.kind.registry_field());
+    let mut message = Vec::with_capacity(objects.iter().map(|object| object.bytes.len() + 8).sum());
+    let mut last_updated: Option<Timestamp> = None;
+    for object in &objects {
+        wire::put(&mut message, object.kind.registry_field(), &object.bytes);
+        if object.kind == Kind::Project {
+            let updated = object.last_updated_timestamp()?;
+            last_updated = last_updated.into_iter().chain(updated).max_by_key(|moment| (moment.seconds, moment.nanos));
+        }
+    }
+    if let Some(moment) = last_updated {
+        wire::put(&mut message, LAST_UPDATED, &moment.encode_to_vec());
+    }
+    Ok(Encoded::from_bytes(message.into()))
 }

@@ -107,9 +107,8 @@ async fn who_says_nothing_or_half_a_preface_is_not_kept() {
     let mut sent = [0; 9];
     friendly.read_exact(&mut sent).await.expect("settings");
     let mut one = [0];
-    let more = timeout(Duration::from_millis(300), async {
-        while friendly.read(&mut one).await.expect("it is open") > 0 {}
-    });
+    let more =
+        timeout(Duration::from_millis(300), async { while friendly.read(&mut one).await.expect("it is open") > 0 {} });
     assert!(more.await.is_err(), "a client that speaks HTTP/2 may be silent for as long as it likes");
 }
 
