@@ -81,3 +81,96 @@ impl ServerHealth {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use feast_registry_core::{
+        Backend, Commit, Deadline, ErrorKind, JournalEntry, Limits, MemoryBackend, Outcome, Query, Record,
+        RegistryOptions, Result, Revision, async_trait,
+    };
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+
+    use super::*;
+
+    /// A storage that can go away.
+    #[derive(Debug, Default)]
+    struct Leaving {
+        inner: MemoryBackend,
+        is_away: AtomicBool,
+    }
+
+    #[async_trait]
+    impl Backend for Leaving {
+        fn location(&self) -> String {
+            "leaving://".to_owned()
+        }
+
+        fn limits(&self) -> Limits {
+            self.inner.limits()
+        }
+
+        async fn prepare(&self, deadline: &Deadline) -> Result<()> {
+            self.inner.prepare(deadline).await
+        }
+
+        async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
+            if self.is_away.load(Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::Unavailable, "it is away"));
+            }
+            self.inner.read(queries, deadline).await
+        }
+
+        async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
+            self.inner.commit(commit, deadline).await
+        }
+
+        async fn journal(
+            &self,
+            after: Option<Revision>,
+            limit: usize,
+            deadline: &Deadline,
+        ) -> Result<Vec<JournalEntry>> {
+            self.inner.journal(after, limit, deadline).await
+        }
+
+        async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
+            self.inner.remove_if_empty(deadline).await
+        }
+    }
+
+    /// Fault: an outage of the database had supervisors restart servers that lived.
+    #[tokio::test(start_paused = true)]
+    async fn the_storage_has_to_do_with_readiness_and_not_with_life() {
+        use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
+        for is_ready_from_cache in [false, true] {
+            let storage = Arc::new(Leaving::default());
+            let registry = Registry::open(Arc::clone(&storage) as Arc<dyn Backend>, RegistryOptions::default()).await;
+            let (health, service) = ServerHealth::new(is_ready_from_cache).await;
+            let watch = tokio::spawn(health.clone().watch(registry.expect("a registry")));
+            let client = HealthClient::new(service);
+            let statuses = async || {
+                let mut statuses = Vec::new();
+                for service in [LIVENESS, READINESS[0], READINESS[1]] {
+                    let request = HealthCheckRequest { service: service.to_owned() };
+                    statuses.push(client.clone().check(request).await.expect("a status").into_inner().status());
+                }
+                statuses
+            };
+            assert_eq!(statuses().await, [Serving; 3]);
+            storage.is_away.store(true, Ordering::SeqCst);
+            tokio::time::sleep(2 * INTERVAL).await;
+            let ready = if is_ready_from_cache { Serving } else { NotServing };
+            assert_eq!(statuses().await, [Serving, ready, ready]);
+            storage.is_away.store(false, Ordering::SeqCst);
+            tokio::time::sleep(2 * INTERVAL).await;
+            assert_eq!(statuses().await, [Serving; 3]);
+            watch.abort();
+            health.is_stopping().await;
+            assert_eq!(statuses().await, [Serving, NotServing, NotServing]);
+        }
+    }
+}

@@ -2,62 +2,23 @@
 
 #![cfg(target_os = "linux")]
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStderr, Command, Stdio};
+mod common;
+
 use std::time::{Duration, Instant};
+
+use common::Server;
 
 use feast_registry::proto::core::{Entity, EntitySpecV2};
 use feast_registry::{ApplyOptions, Edit, Object, RegistryConfig};
 use feast_registry_server::proto::ListEntitiesRequest;
 use feast_registry_server::proto::registry_server_client::RegistryServerClient;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 const ENTITIES: usize = 20_000;
 const CLIENTS: usize = 40;
 const LEAVES_AFTER: Duration = Duration::from_millis(20);
 const FOR: Duration = Duration::from_secs(3);
-
-/// A running server; it is killed when this is dropped.
-struct Server {
-    child: Child,
-    address: String,
-    _log: BufReader<ChildStderr>,
-}
-
-impl Server {
-    fn start(url: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_feast-registry"));
-        command.args(["serve", "--port", "0", "--registry", url]).env_remove("RUST_LOG");
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
-        let mut log = BufReader::new(child.stderr.take().expect("stderr"));
-        let mut started = String::new();
-        log.read_line(&mut started).expect("a line");
-        let address = started.trim_end().rsplit(' ').next().expect("an address").to_owned();
-        Self { child, address, _log: log }
-    }
-
-    async fn client(&self) -> RegistryServerClient<Channel> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).expect("a URL");
-        let channel = endpoint.connect().await.expect("a connection");
-        RegistryServerClient::new(channel).max_decoding_message_size(usize::MAX)
-    }
-
-    /// The most memory that it ever had, in bytes.
-    fn peak(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
-        let kilobytes: usize = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
-        kilobytes * 1024
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
 
 fn entity(number: usize) -> Object {
     let spec = EntitySpecV2 {

@@ -1,5 +1,7 @@
 //! `feast-registry serve`.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 
 /// A running server; it is killed if the test fails.
@@ -28,10 +30,15 @@ impl Server {
         self.started.trim_end().rsplit(' ').next().expect("an address")
     }
 
-    /// Stops it as a supervisor does; its exit code and the rest of its log.
-    fn stop(mut self) -> (Option<i32>, String) {
+    /// Asks it to end as a supervisor does.
+    fn signal(&self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+    }
+
+    /// Has it end; its exit code and the rest of its log.
+    fn stop(mut self) -> (Option<i32>, String) {
+        self.signal();
         let mut rest = String::new();
         if let Some(log) = &mut self.log {
             log.read_to_string(&mut rest).expect("the log ends");
@@ -127,4 +134,73 @@ fn serve_says_why_it_cannot() {
     std::fs::write(fixture.path("bad.yaml"), "registry:\n  registry_type: sql\n  pfad: x\n").expect("a file");
     let error = fixture.error(&["serve", "-c", "bad.yaml"]);
     assert!(error.contains("bad.yaml, line 3") && error.contains("pfad"), "{error}");
+}
+
+/// Fault: each of these had SIGTERM wait for half a minute, after which Kubernetes kills.
+#[test]
+fn serve_ends_soon_whoever_is_connected() {
+    let fixture = Fixture::empty();
+    let server = Server::start(&fixture, &[]);
+    let mut silent = std::net::TcpStream::connect(server.address()).expect("it listens");
+    let _speechless = std::net::TcpStream::connect(server.address()).expect("it listens");
+    std::io::Write::write_all(&mut silent, b"PRI * HTTP/2.0\r\n").expect("it is sent");
+    std::thread::sleep(Duration::from_millis(200));
+    let began = Instant::now();
+    assert_eq!(server.stop().0, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_second_signal_ends_serve_at_once() {
+    let fixture = Fixture::empty();
+    let mut server = Server::start(&fixture, &["--drain", "600"]);
+    server.signal();
+    let mut line = String::new();
+    server.log.as_mut().expect("a log").read_line(&mut line).expect("a line");
+    assert!(line.contains("stopping in 600 s"), "{line}");
+    // It still takes connections.
+    std::net::TcpStream::connect(server.address()).expect("it listens");
+    let (code, log) = server.stop();
+    assert!(code == Some(1) && log.contains("second signal"), "{code:?} {log}");
+}
+
+/// Fault: the loop that takes connections span, and nothing was logged.
+#[cfg(target_os = "linux")]
+#[test]
+fn serve_out_of_files_says_so_and_goes_on() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+    let fixture = Fixture::empty();
+    let mut server = Server::start(&fixture, &[]);
+    let pid = Pid::from_raw(server.child.id().try_into().expect("a number"));
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).expect("it runs").count() as u64;
+    let limit = |files: u64| {
+        let limit = Rlimit { current: Some(files), maximum: getrlimit(Resource::Nofile).maximum };
+        prlimit(pid, Resource::Nofile, limit).expect("a limit")
+    };
+    let before = files();
+    let found = limit(before + 2);
+    let connections: Vec<_> =
+        (0..8).map(|_| std::net::TcpStream::connect(server.address()).expect("it listens")).collect();
+    let mut line = String::new();
+    server.log.as_mut().expect("a log").read_line(&mut line).expect("a line");
+    assert!(line.contains("WARN") && line.contains("ulimit -n"), "{line}");
+    let processor = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.child.id())).expect("it runs");
+        let ticks = stat.split_whitespace().skip(13).take(2).map(|ticks| ticks.parse::<u64>().expect("a number"));
+        ticks.sum::<u64>()
+    };
+    let began = processor();
+    std::thread::sleep(Duration::from_secs(1));
+    let ticks = processor() - began;
+    assert!(ticks < 50, "it was busy for {ticks} of 100 ticks");
+    prlimit(pid, Resource::Nofile, found).expect("a limit");
+    drop(connections);
+    let until = Instant::now() + Duration::from_secs(10);
+    while files() > before {
+        assert!(Instant::now() < until, "connections of before are open");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (code, log) = server.stop();
+    assert!(code == Some(0) && !log.contains("ulimit"), "it says so once: {log}");
 }

@@ -1,0 +1,153 @@
+//! What requests may take, whoever sends them: compressed ones, large ones, and those that are never sent to their end.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use common::Server;
+use feast_registry::{MemoryBackend, Registry, RegistryOptions};
+use feast_registry_core::Encoded;
+use feast_registry_core::proto::core::{Entity, EntitySpecV2};
+use feast_registry_server::proto::registry_server_client::RegistryServerClient;
+use feast_registry_server::proto::{ApplyEntityRequest, GetEntityRequest};
+use feast_registry_server::{ServeOptions, serve};
+use http_body::{Body, Frame};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use tokio::net::{TcpListener, TcpStream};
+use tonic::Code;
+use tonic::codec::CompressionEncoding;
+use tonic::codegen::{Bytes, http};
+use tonic::transport::{Channel, Endpoint};
+
+const MEGABYTE: usize = 1 << 20;
+const PATH: &str = "/feast.registry.RegistryServer/ApplyEntity";
+
+async fn served(options: ServeOptions) -> String {
+    let backend = std::sync::Arc::new(MemoryBackend::new());
+    let registry = Registry::open(backend, RegistryOptions::default()).await.expect("a registry");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(serve(registry, listener, options, std::future::pending()));
+    address.to_string()
+}
+
+async fn client(address: &str) -> RegistryServerClient<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
+    RegistryServerClient::new(endpoint.connect().await.expect("a connection"))
+}
+
+fn apply(name: &str, description: String) -> ApplyEntityRequest {
+    let spec = EntitySpecV2 { name: name.to_owned(), description, ..Default::default() };
+    let entity = Encoded::new(&Entity { spec: Some(spec), meta: None });
+    ApplyEntityRequest { project: "p".to_owned(), entity: Some(entity), commit: true }
+}
+
+/// Fault: clients that compress were answered UNIMPLEMENTED.
+#[tokio::test]
+async fn compressed_requests_are_taken_and_bounded_as_they_unpack() {
+    let mut options = ServeOptions::default();
+    options.max_message_size = 4 * MEGABYTE;
+    let address = served(options).await;
+    for (name, encoding) in [
+        ("gzip", CompressionEncoding::Gzip),
+        ("deflate", CompressionEncoding::Deflate),
+        ("zstd", CompressionEncoding::Zstd),
+    ] {
+        let mut client = client(&address).await.send_compressed(encoding);
+        let description = "long and dull ".repeat(10_000);
+        client.apply_entity(apply(name, description.clone())).await.expect("an apply");
+        let get = GetEntityRequest { project: "p".to_owned(), name: name.to_owned(), allow_cache: true };
+        let stored = client.get_entity(get).await.expect("an entity").into_inner();
+        let stored = Entity::decode(stored.into_bytes()).expect("it is one");
+        assert_eq!(stored.spec.expect("a spec").description, description);
+        // A few kilobytes that become eight megabytes.
+        let status = client.apply_entity(apply("bomb", " ".repeat(8 * MEGABYTE))).await.expect_err("it is too large");
+        assert_eq!(status.code(), Code::ResourceExhausted, "{name}: {status:?}");
+    }
+}
+
+/// A request of which so many megabytes are sent, and never more.
+struct Unfinished {
+    megabytes: usize,
+    prefix: Option<Bytes>,
+}
+
+impl Unfinished {
+    /// It says that it has a megabyte more than will come.
+    fn of(megabytes: usize) -> Self {
+        let length = u32::try_from((megabytes + 1) * MEGABYTE).expect("a length");
+        let prefix = [&[0][..], &length.to_be_bytes()].concat();
+        Self { megabytes, prefix: Some(prefix.into()) }
+    }
+}
+
+impl Body for Unfinished {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(prefix) = self.prefix.take() {
+            return Poll::Ready(Some(Ok(Frame::data(prefix))));
+        }
+        if self.megabytes == 0 {
+            return Poll::Pending;
+        }
+        self.megabytes -= 1;
+        Poll::Ready(Some(Ok(Frame::data(vec![7; MEGABYTE].into()))))
+    }
+}
+
+/// Sends a request on a connection of its own; the gRPC code of its answer.
+async fn send(address: &str, body: Unfinished) -> Option<String> {
+    let connection = TcpStream::connect(address).await.expect("a connection");
+    let (mut sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(connection)).await.expect("HTTP/2");
+    tokio::spawn(driver);
+    let request = http::Request::post(format!("http://{address}{PATH}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    let answer = sender.send_request(request.body(body).expect("a request")).await.ok()?;
+    let code = answer.headers().get("grpc-status")?;
+    Some(code.to_str().expect("a code").to_owned())
+}
+
+/// Fault: a request that was never sent to its end was waited for as long as its connection lived.
+#[tokio::test]
+async fn a_request_must_come_whole_in_time() {
+    let mut options = ServeOptions::default();
+    options.request_timeout = Duration::from_millis(300);
+    let address = served(options).await;
+    let began = Instant::now();
+    assert_eq!(send(&address, Unfinished::of(0)).await.as_deref(), Some("4"), "DEADLINE_EXCEEDED");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+/// Fault: sixteen such requests of 127 MB took 4 GB.
+#[tokio::test]
+async fn unfinished_requests_share_their_memory_and_hold_up_no_small_ones() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let server = Server::start(&format!("sqlite:///{}", folder.path().join("registry.db").display()));
+    let before = server.peak();
+    let mut large = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let address = server.address.clone();
+        large.spawn(async move { send(&address, Unfinished::of(60)).await });
+    }
+    let mut client = server.client().await;
+    let until = Instant::now() + Duration::from_secs(4);
+    let mut applied = 0;
+    while Instant::now() < until {
+        client.apply_entity(apply("small", format!("version {applied}"))).await.expect("an apply");
+        applied += 1;
+    }
+    assert!(applied > 100, "only {applied} applies in 4 s");
+    let took = server.peak() - before;
+    // Two of them, each received into a buffer that grows.
+    assert!(took > 60 * MEGABYTE && took < 300 * MEGABYTE, "{} MB", took / MEGABYTE);
+}
