@@ -6,12 +6,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use feast_registry_server::{DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_PORT, DEFAULT_REQUEST_TIMEOUT, ServeOptions};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+use super::listen::listen;
 use super::location::Location;
+
+/// What is logged unless something else is said.
+const DEFAULT_LOG: &str = "info";
 
 /// Serve a registry to Feast's SDK.
 ///
@@ -47,7 +50,7 @@ pub(crate) struct Serve {
     request_timeout: u64,
 
     /// What to log: error, warn, info, debug (a line per request) or trace; or a filter, as info,feast_registry_core=debug.
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = DEFAULT_LOG)]
     log: String,
 }
 
@@ -67,14 +70,9 @@ impl Serve {
         // Signals are caught from before the start-up line on, so that whoever has read it may send one.
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be caught")?;
-        let registry = feast_registry::open(&self.location.read()?.registry).await?;
-        // An IPv6 address may have the brackets that it has in a URL.
-        let address = (self.host.trim_matches(['[', ']']), self.port);
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            let is_taken = error.kind() == std::io::ErrorKind::AddrInUse;
-            let advice = if is_taken { "; is another server running there?" } else { "" };
-            anyhow::Error::new(error).context(format!("cannot listen on {}:{}{advice}", self.host, self.port))
-        })?;
+        let config = self.location.read(|warning| tracing::warn!("{warning}"))?;
+        let registry = feast_registry::open(&config.registry).await?;
+        let listener = listen(&self.host, self.port).await?;
         tracing::info!("serving {} on {}", registry.location(), listener.local_addr()?);
         let stop = async move {
             tokio::select! {
@@ -96,10 +94,12 @@ impl Serve {
 /// A level alone is about this program: what the libraries below it say of every frame would hide a line per request.
 /// `trace`, or a filter that names targets, is taken as it is.
 fn filter(log: &str) -> String {
-    match log {
-        "error" | "warn" | "info" | "debug" => {
+    match log.trim() {
+        // An environment variable that is set to nothing says nothing.
+        "" => filter(DEFAULT_LOG),
+        level @ ("error" | "warn" | "info" | "debug") => {
             let quiet = ["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "tokio_postgres", "mysql_async"];
-            quiet.iter().fold(log.to_owned(), |filter, library| format!("{filter},{library}=warn"))
+            quiet.iter().fold(level.to_owned(), |filter, library| format!("{filter},{library}=warn"))
         }
         _ => log.to_owned(),
     }
