@@ -128,7 +128,8 @@ fn answered(answer: ServerError, location: &str) -> Failure {
             "the user may not do this; GRANT it what it needs on the registry's tables",
         )),
         1045 | 1130 | 1251 | 1698 | 1820 | 1862 | 3118 | 3159 | 4151 => {
-            Failure::Final(new(ErrorKind::InvalidConfig, "the server does not accept this user, or not in this way"))
+            let meaning = "the server does not accept this user, or not in this way; the password is that of the URL";
+            Failure::Final(new(ErrorKind::InvalidConfig, meaning))
         }
         1049 => Failure::Final(new(ErrorKind::InvalidConfig, GONE)),
         1021 | 1028 | 1037 | 1038 | 1041 | 1114 | 1206 | 1461 | 1637 => Failure::Final(new(

@@ -8,6 +8,12 @@ use tokio_postgres::error::SqlState;
 /// What an error of the driver means.
 pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
     let Some(answer) = error.as_db_error() else {
+        // The driver has no other way of telling; `registry-server/tests/cli/refused.rs` has the proof.
+        if std::error::Error::source(&error).is_some_and(|source| source.to_string() == "password missing") {
+            let meaning = "the server asks for a password, and there is none in the URL, nor in PGPASSWORD";
+            let missing = Error::new(ErrorKind::InvalidConfig, format!("{location}: {meaning}"));
+            return Failure::Final(missing.with_source(error));
+        }
         let lost = Error::new(ErrorKind::Unavailable, format!("{location}: the connection failed ({})", chain(&error)));
         return Failure::Lost(lost.with_source(error));
     };
@@ -84,7 +90,10 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
                     (ErrorKind::InvalidArgument, "a name takes more bytes than an index of the database holds")
                 }
                 SqlState::INVALID_CATALOG_NAME => (ErrorKind::InvalidConfig, "there is no such database"),
-                _ if class == "28" => (ErrorKind::InvalidConfig, "the user or the password is not accepted"),
+                _ if class == "28" => (
+                    ErrorKind::InvalidConfig,
+                    "the user or the password is not accepted; the password is that of the URL, else that of PGPASSWORD",
+                ),
                 // Insufficient resources: connections, memory, disk.
                 _ if class == "53" => (ErrorKind::Unavailable, "the database is short of resources; try again"),
                 _ => (ErrorKind::Internal, "PostgreSQL failed"),

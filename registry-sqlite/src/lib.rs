@@ -28,6 +28,7 @@ mod connection;
 mod database;
 mod error;
 mod files;
+mod options;
 mod queue;
 mod readers;
 mod rows;
@@ -47,6 +48,7 @@ use feast_registry_sql::{Dialect, JournalState, attempts};
 
 use crate::connection::Location;
 use crate::files::Files;
+pub use crate::options::SqliteOptions;
 use crate::readers::Readers;
 use crate::session::Session;
 use crate::writer::Writer;
@@ -76,7 +78,15 @@ impl SqliteBackend {
     /// # Errors
     /// When the file cannot be opened or made, or is not a SQLite database.
     pub fn open(path: impl AsRef<Path>, mode: SchemaMode) -> Result<Self> {
-        Self::at(Location::file(path.as_ref()), mode)
+        Self::open_with(path, mode, &SqliteOptions::default())
+    }
+
+    /// The same as the options of a URL say.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, mode: SchemaMode, options: &SqliteOptions) -> Result<Self> {
+        Self::at(Location::file(path.as_ref()), mode, options)
     }
 
     /// A registry in memory, gone when it is dropped.
@@ -84,7 +94,7 @@ impl SqliteBackend {
     /// # Errors
     /// When SQLite has no memory for it.
     pub fn in_memory() -> Result<Self> {
-        Self::at(Location::Memory, SchemaMode::Auto)
+        Self::at(Location::Memory, SchemaMode::Auto, &SqliteOptions::default())
     }
 
     /// The same with a journal of another size.
@@ -94,10 +104,10 @@ impl SqliteBackend {
         self
     }
 
-    fn at(location: Location, mode: SchemaMode) -> Result<Self> {
+    fn at(location: Location, mode: SchemaMode, options: &SqliteOptions) -> Result<Self> {
         let connection = connection::open_writer(&location)?;
         let files = Files::of(&connection, &location)?.map(Arc::new);
-        let session = Session::new(connection, location.clone(), files.clone());
+        let session = Session::new(connection, location.clone(), files.clone()).with_patience(options.timeout);
         Ok(Self {
             mode,
             journal: JournalState::new(Dialect::Sqlite),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use feast_registry_core::{Outcome, Retention};
 use rusqlite::Connection;
@@ -28,13 +28,21 @@ pub(crate) struct Session {
     is_wal: bool,
     /// What SQLite counts of the commits of other connections, as of the last transaction.
     foreign_commits: Option<i64>,
+    /// How long a transaction waits for the lock at the most.
+    patience: Option<Duration>,
 }
 
 impl Session {
     /// A session on a connection that was just opened.
     pub(crate) fn new(connection: Connection, location: Location, files: Option<Arc<Files>>) -> Self {
         let is_wal = location == Location::Memory;
-        Self { connection, location, files, is_wal, foreign_commits: None }
+        Self { connection, location, files, is_wal, foreign_commits: None, patience: None }
+    }
+
+    /// The same that waits for the lock so long at the most, whoever waits for it.
+    pub(crate) fn with_patience(mut self, patience: Option<Duration>) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The connection, for what only reads.
@@ -63,9 +71,14 @@ impl Session {
     /// What the database fails with. No transaction was begun then.
     pub(crate) fn begin(&mut self, mut is_awaited: impl FnMut() -> bool) -> Result<(), Problem> {
         let mut attempt = 0;
+        let begun = Instant::now();
         loop {
             match self.try_begin() {
-                Err(problem) if problem.is_busy() && is_awaited() => {
+                Err(problem)
+                    if problem.is_busy()
+                        && self.patience.is_none_or(|patience| begun.elapsed() < patience)
+                        && is_awaited() =>
+                {
                     thread::sleep(Duration::from_millis(PAUSES_MS[attempt.min(PAUSES_MS.len() - 1)]));
                     attempt += 1;
                 }

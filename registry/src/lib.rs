@@ -29,6 +29,8 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod mistaken;
+mod schemes;
 
 use std::sync::Arc;
 
@@ -43,27 +45,35 @@ pub use feast_registry_mysql::MySqlBackend;
 #[cfg(feature = "postgres")]
 pub use feast_registry_postgres::PostgresBackend;
 #[cfg(feature = "sqlite")]
-pub use feast_registry_sqlite::SqliteBackend;
+pub use feast_registry_sqlite::{SqliteBackend, SqliteOptions};
 
-/// Opens the registry that a configuration names.
+use schemes::missing_backend;
+
+/// Opens the registry that a configuration names. One whose URL says that it is only to be read, as `mode=ro` of SQLite,
+/// is opened by [`open_read_only`].
 ///
 /// # Errors
-/// `InvalidConfig` when no backend for the URL is compiled in; else what [`Registry::open`] says.
+/// `InvalidConfig` when no backend for the URL is compiled in, or when it names a file of another kind; else what
+/// [`Registry::open`] says.
 pub async fn open(config: &RegistryConfig) -> Result<Registry> {
+    #[cfg(feature = "sqlite")]
+    if config.url.scheme() == "sqlite" && SqliteOptions::of_url(&config.url)?.read_only {
+        return open_read_only(config).await;
+    }
     open_with(config, config.schema_mode, RegistryOptions::from(config)).await
 }
 
 /// Opens the registry that a configuration names, to read from it: nothing is made or changed, and writes are refused.
 ///
 /// # Errors
-/// As [`open`]; `SchemaMissing` when there is no registry, `InvalidConfig` when there is no such file.
+/// As [`open`]; `SchemaMissing` when there is no registry.
 pub async fn open_read_only(config: &RegistryConfig) -> Result<Registry> {
     #[cfg(feature = "sqlite")]
     if config.url.scheme() == "sqlite"
         && let Some(path) = config.url.database().filter(|path| *path != ":memory:")
         && !std::path::Path::new(path).exists()
     {
-        return Err(Error::config(format!("there is no registry file `{path}`")));
+        return Err(Error::new(ErrorKind::SchemaMissing, format!("there is no registry file `{path}`")));
     }
     open_with(config, looking_at(config.schema_mode), RegistryOptions::from(config).for_reading()).await
 }
@@ -71,7 +81,29 @@ pub async fn open_read_only(config: &RegistryConfig) -> Result<Registry> {
 async fn open_with(config: &RegistryConfig, mode: SchemaMode, options: RegistryOptions) -> Result<Registry> {
     let replica = config.read_url.as_ref().filter(|replica| **replica != config.url);
     let replica = replica.map(|url| open_backend(url, config, looking_at(config.schema_mode))).transpose()?;
-    Registry::open_with_replica(open_backend(&config.url, config, mode)?, replica, options).await
+    let opened =
+        async { Registry::open_with_replica(open_backend(&config.url, config, mode)?, replica, options).await };
+    opened.await.map_err(|error| mistaken::explain(error, &config.url))
+}
+
+/// Whether the URLs of a configuration can be, with their options. Nothing is opened, and no server is asked.
+///
+/// # Errors
+/// `InvalidConfig`, as from [`open`]. It names the option that is not known, or has a value that cannot be.
+pub fn check(config: &RegistryConfig) -> Result<()> {
+    for url in [Some(&config.url), config.read_url.as_ref()].into_iter().flatten() {
+        match url.scheme() {
+            #[cfg(feature = "sqlite")]
+            "sqlite" => SqliteOptions::of_url(url).map(|_| ())?,
+            // These connect to nothing before they are asked for something.
+            _ => open_backend(url, config, SchemaMode::Verify).map(|_| ())?,
+        }
+    }
+    #[cfg(feature = "sqlite")]
+    if config.url.scheme() == "sqlite" {
+        refuse_replica(config)?;
+    }
+    Ok(())
 }
 
 /// The same, but that nothing is made.
@@ -106,20 +138,6 @@ pub async fn migrate(config: &RegistryConfig) -> Result<Vec<String>> {
     }
 }
 
-/// The URL schemes that Feast users have, each with the Cargo feature of this crate that serves it.
-const SCHEMES: [(&str, Option<&str>); 10] = [
-    ("sqlite", Some("sqlite")),
-    ("postgresql", Some("postgres")),
-    ("mysql", Some("mysql")),
-    ("mariadb", Some("mysql")),
-    ("file", Some("file")),
-    ("s3", Some("s3")),
-    ("gs", Some("gcs")),
-    ("az", Some("azure")),
-    ("abfss", Some("azure")),
-    ("https", Some("azure")),
-];
-
 /// What the URL names; of the configuration, the rest.
 fn open_backend(url: &RegistryUrl, config: &RegistryConfig, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
     match url.scheme() {
@@ -141,7 +159,7 @@ fn open_backend(url: &RegistryUrl, config: &RegistryConfig, mode: SchemaMode) ->
         "gs" => open_in_object_store(url, config, mode),
         #[cfg(feature = "azure")]
         "az" | "abfss" | "https" => open_in_object_store(url, config, mode),
-        scheme => Err(missing_backend(scheme, url)),
+        _ => Err(missing_backend(url)),
     }
 }
 
@@ -153,37 +171,23 @@ fn open_in_object_store(url: &RegistryUrl, config: &RegistryConfig, mode: Schema
 
 #[cfg(feature = "sqlite")]
 fn open_sqlite(url: &RegistryUrl, config: &RegistryConfig, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
-    if let Some(replica) = config.read_url.as_ref().filter(|replica| **replica != config.url) {
-        return Err(Error::config(format!(
-            "`read_path` is `{replica}`, but a SQLite registry has no replicas; leave it out"
-        )));
-    }
+    refuse_replica(config)?;
+    let options = SqliteOptions::of_url(url)?;
     let backend = match url.database() {
         None | Some(":memory:") => SqliteBackend::in_memory()?,
-        Some(path) => SqliteBackend::open(path, mode)?,
+        Some(path) => SqliteBackend::open_with(path, mode, &options)?,
     };
     Ok(Arc::new(backend.with_retention(config.journal)))
 }
 
-fn missing_backend(scheme: &str, url: &RegistryUrl) -> Error {
-    let backends = [
-        ("file", cfg!(feature = "file")),
-        ("s3", cfg!(feature = "s3")),
-        ("gs", cfg!(feature = "gcs")),
-        ("az, abfss", cfg!(feature = "azure")),
-        ("sqlite", cfg!(feature = "sqlite")),
-        ("postgresql", cfg!(feature = "postgres")),
-        ("mysql, mariadb", cfg!(feature = "mysql")),
-        ("memory", true),
-    ];
-    let compiled_in: Vec<&str> = backends.iter().filter(|(_, is_in)| *is_in).map(|(scheme, _)| *scheme).collect();
-    let compiled_in = compiled_in.join(", ");
-    let remedy = match SCHEMES.iter().find(|(known, _)| *known == scheme) {
-        Some((_, Some(feature))) => format!("add the Cargo feature `{feature}` of the crate `feast-registry`"),
-        Some((_, None)) => "this version has no backend for it yet".to_owned(),
-        None => "this is not a kind of URL that Feast knows".to_owned(),
-    };
-    Error::config(format!("the registry `{url}` cannot be opened: {remedy}. Compiled in are: {compiled_in}"))
+#[cfg(feature = "sqlite")]
+fn refuse_replica(config: &RegistryConfig) -> Result<()> {
+    match config.read_url.as_ref().filter(|replica| **replica != config.url) {
+        None => Ok(()),
+        Some(replica) => Err(Error::config(format!(
+            "`read_path` is `{replica}`, but a SQLite registry has no replicas; leave it out"
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -201,6 +205,9 @@ mod open_tests {
         let config = RegistryConfig::new("oracle://me:secret@db/feast".parse().expect("a URL"));
         let error = open(&config).await.expect_err("no backend").to_string();
         assert!(error.contains("oracle://me:***@db/feast") && error.contains("Compiled in are"), "{error}");
+        let config = RegistryConfig::new("postgres://me:secret@db/feast".parse().expect("a URL"));
+        let error = open(&config).await.expect_err("no backend").to_string();
+        assert!(error.contains("write `postgresql://` instead") && !error.contains("secret"), "{error}");
     }
 
     #[cfg(feature = "sqlite")]
@@ -210,7 +217,7 @@ mod open_tests {
         let file = folder.path().join("registry.db");
         let config = RegistryConfig::new(format!("sqlite:///{}", file.display()).parse().expect("a URL"));
         let missing = open_read_only(&config).await.expect_err("no file");
-        assert_eq!(missing.kind(), ErrorKind::InvalidConfig, "{missing}");
+        assert_eq!(missing.kind(), ErrorKind::SchemaMissing, "{missing}");
         std::fs::write(&file, b"").expect("an empty file");
         assert_eq!(open_read_only(&config).await.expect_err("no tables").kind(), ErrorKind::SchemaMissing);
         assert_eq!(std::fs::read(&file).expect("the file"), b"");
@@ -237,6 +244,68 @@ mod open_tests {
         config.schema_mode = SchemaMode::Auto;
         drop(open(&config).await.expect("a registry"));
         early.ping().await.expect("the tables are there now");
+    }
+
+    #[cfg(all(feature = "sqlite", feature = "file"))]
+    #[tokio::test]
+    async fn a_file_of_another_kind_is_named_with_what_to_write() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let config = |url: String| RegistryConfig::new(url.parse().expect("a URL"));
+        drop(open(&config(format!("sqlite:///{}", path("sqlite.db")))).await.expect("a registry"));
+        let registry = open(&config(path("file.db"))).await.expect("a registry");
+        let project = proto::core::Project {
+            spec: Some(proto::core::ProjectSpec { name: "rides".to_owned(), ..Default::default() }),
+            meta: None,
+        };
+        registry.apply("rides", &project).await.expect("a project");
+        drop(registry);
+        std::fs::write(path("noise.db"), [0xff; 5000]).expect("a file");
+        for (url, expected) in [
+            (
+                path("sqlite.db"),
+                format!("is opened with `registry_type: sql` and `path: sqlite:///{}`", path("sqlite.db")),
+            ),
+            (
+                format!("sqlite:///{}", path("file.db")),
+                format!("`registry_type: file` and `path: {}`", path("file.db")),
+            ),
+            (format!("sqlite:///{}", path("noise.db")), "is not a SQLite database".to_owned()),
+        ] {
+            let config = config(url);
+            for error in
+                [open(&config).await.expect_err("another kind"), open_read_only(&config).await.expect_err("too")]
+            {
+                assert!(error.to_string().contains(&expected), "{error}");
+            }
+        }
+        let kept = std::fs::read(path("sqlite.db")).expect("the file");
+        assert!(kept.starts_with(b"SQLite format 3"), "it was written over");
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn options_of_a_sqlite_url_count_or_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = |query: &str| {
+            let url = format!("sqlite:///{}{query}", folder.path().join("registry.db").display());
+            RegistryConfig::new(url.parse().expect("a URL"))
+        };
+        let project = proto::core::Project {
+            spec: Some(proto::core::ProjectSpec { name: "rides".to_owned(), ..Default::default() }),
+            meta: None,
+        };
+        // To be read only: nothing is made, and nothing is written.
+        assert_eq!(open(&config("?mode=ro")).await.expect_err("no file").kind(), ErrorKind::SchemaMissing);
+        let registry = open(&config("?check_same_thread=false&timeout=1")).await.expect("a registry");
+        let reader = open(&config("?mode=ro")).await.expect("a registry");
+        assert_eq!(reader.apply("rides", &project).await.expect_err("a write").kind(), ErrorKind::ReadOnly);
+        registry.apply("rides", &project).await.expect("a write");
+        for wrong in ["?moed=ro", "?mode=memory"] {
+            let error = open(&config(wrong)).await.expect_err(wrong);
+            assert_eq!(check(&config(wrong)).expect_err(wrong).to_string(), error.to_string());
+        }
+        check(&config("?mode=ro")).expect("a configuration that can be");
     }
 
     #[cfg(not(feature = "sqlite"))]

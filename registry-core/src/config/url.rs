@@ -155,11 +155,11 @@ impl FromStr for RegistryUrl {
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             // Feast takes what is before the colon for a scheme, and refuses it. To take it for a path would also show
-            // a password wherever a path is shown. One letter is a drive of Windows.
-            return match text.split_once(':') {
-                Some((scheme, _)) if scheme.len() > 1 && is_scheme(scheme) => Err(Error::config(
-                    "the registry is given by a text with a `:` that is no URL; a URL has `://` after its scheme, and \
-                     a path with a colon starts with `./` or `/`",
+            // a password wherever a path is shown.
+            return match text.strip_prefix("//").unwrap_or(text).split_once(':') {
+                Some((before, after)) if is_broken_url(before, after) => Err(Error::config(
+                    "the registry is given by a text with a `:` that is no URL; a URL begins with a scheme and `://`, as \
+                     `postgresql://user:password@host/database`, and a path with a colon begins with `./` or `/`",
                 )),
                 _ => Ok(Self::from_path(text)),
             };
@@ -289,6 +289,14 @@ impl<'a> Parts<'a> {
     fn database(&self) -> &'a str {
         self.path.map_or("", |path| path.strip_prefix('/').unwrap_or(path))
     }
+}
+
+/// Whether a text with a colon, without the `://` of a URL, is one that has lost a part: it begins with a scheme, or with
+/// `user:password@host`. One letter and a slash are a drive of Windows.
+fn is_broken_url(before: &str, after: &str) -> bool {
+    let is_drive = before.len() == 1 && after.starts_with(['/', '\\']);
+    let is_path = before.contains(['/', '\\']);
+    !is_drive && !is_path && (after.contains('@') || before.len() > 1 && is_scheme(before))
 }
 
 fn is_scheme(text: &str) -> bool {

@@ -160,7 +160,12 @@ impl Inner {
                 Outcome::Conflict(key) => {
                     tracing::debug!(%key, attempt, "another writer was faster; deciding again");
                     let pause = backoff(attempt, fraction(&*self.environment));
-                    if deadline.remaining() <= pause {
+                    let has_time = deadline.remaining() > pause;
+                    if has_time {
+                        tokio::time::sleep(pause).await;
+                    }
+                    // The pause may have taken longer than it was to.
+                    if !has_time || deadline.is_over() {
                         return Err(Error::new(
                             ErrorKind::Conflict,
                             format!(
@@ -168,7 +173,6 @@ impl Inner {
                             ),
                         ));
                     }
-                    tokio::time::sleep(pause).await;
                 }
             }
         }

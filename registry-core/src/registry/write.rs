@@ -144,6 +144,10 @@ impl Registry {
         end: Option<Timestamp>,
     ) -> Result<()> {
         let interval = rules::interval(start, end)?;
+        if rules::is_backwards(&interval) {
+            // As in Feast it is stored all the same.
+            tracing::warn!(project, view, "a materialization is recorded that ends before it starts");
+        }
         let queries = rules::fetch_for_materialization(project, view);
         let record = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| {
             rules::apply_materialization(draft, ctx, project, view, interval)

@@ -92,6 +92,12 @@ fn change_meta(
     Err(Error::not_found(Kind::FeatureView, project, name))
 }
 
+/// Whether an interval ends before it starts.
+pub(crate) fn is_backwards(interval: &MaterializationInterval) -> bool {
+    let moment = |moment: Option<Timestamp>| moment.map(|moment| (moment.seconds, moment.nanos));
+    moment(interval.end_time) < moment(interval.start_time)
+}
+
 /// An interval of two moments that protobuf allows.
 ///
 /// # Errors

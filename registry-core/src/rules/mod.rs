@@ -22,7 +22,9 @@ mod versions;
 
 pub(crate) use apply::{apply, fetch_for_apply};
 pub(crate) use delete::{delete, delete_project, delete_view, fetch_for_delete};
-pub(crate) use materialization::{apply_materialization, fetch_for_materialization, interval, remove_materialization};
+pub(crate) use materialization::{
+    apply_materialization, fetch_for_materialization, interval, is_backwards, remove_materialization,
+};
 pub(crate) use names::check_names;
 pub(crate) use project::{adopt, fetch_for_adoption};
 pub(crate) use user_metadata::{apply_user_metadata, fetch_for_user_metadata, key as user_metadata_key};

@@ -42,6 +42,8 @@ pub(crate) struct List {
     all_projects: bool,
 
     /// Only objects that have this tag. Given several times, they must have all of them.
+    ///
+    /// A `=` in the key is written `\=`, and a `\` before one `\\`: 'a\=b=c' is the key `a=b` with the value `c`.
     #[arg(short, long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     tags: Vec<(String, String)>,
 
@@ -65,9 +67,19 @@ enum ListFormat {
     Proto,
 }
 
+/// The value begins after the first `=` that has no `\` before it.
 fn tag(text: &str) -> Result<(String, String), &'static str> {
-    let (key, value) = text.split_once('=').ok_or("a tag is given as KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
+    let mut key = String::new();
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        let after = rest.as_str();
+        match c {
+            '=' => return Ok((key, after.to_owned())),
+            '\\' if after.starts_with(['=', '\\']) => key.extend(rest.next()),
+            c => key.push(c),
+        }
+    }
+    Err("a tag is given as KEY=VALUE; a `=` in the key is written `\\=`")
 }
 
 /// An object and the project that it is stored in, which its message may not say.
@@ -82,7 +94,7 @@ impl List {
         let scope = self.scope(&opened).await?;
         let listed = self.find(&opened, scope.as_deref()).await?;
         for key in opened.registry.undecodable() {
-            output::note(&format!("warning: {} cannot be decoded, and is left out", text::clean(&key.to_string())));
+            output::warn(&format!("{} cannot be decoded, and is left out", text::clean(&key.to_string())));
         }
         let format = match self.output {
             ListFormat::Json => Format::Json,

@@ -1,12 +1,18 @@
 //! Which registry a command is about, and opening it.
 
-use std::env::{self, VarError};
-use std::path::PathBuf;
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use clap::Args;
-use feast_registry::config::FeatureStoreConfig;
+use feast_registry::config::{FeatureStoreConfig, Finding, Inspection};
 use feast_registry::{ErrorKind, Registry, RegistryConfig, RegistryUrl, SchemaMode};
+
+use super::{output, text};
 
 /// The registry when nothing says another.
 const DEFAULT_URL: &str = "sqlite:///registry.db";
@@ -14,17 +20,27 @@ const DEFAULT_URL: &str = "sqlite:///registry.db";
 /// The environment variable with the URL of the registry.
 const URL_VARIABLE: &str = "FEAST_REGISTRY_URL";
 
-// The variable is not left to clap: its help would show a password in it, and an exported one would conflict with `-c`.
+/// Feast's environment variable with the whole of a feature_store.yaml.
+const YAML_VARIABLE: &str = "FEATURE_STORE_YAML_BASE64";
+
+/// Feast's environment variable with the path of a feature_store.yaml.
+const PATH_VARIABLE: &str = "FEAST_FS_YAML_FILE_PATH";
+
+// The variables are not left to clap: its help would show a password in them, and exported ones would conflict with `-c`.
 /// Which registry a command is about.
 #[derive(Debug, Args)]
 pub(crate) struct Location {
-    /// Read the registry's settings from a feature_store.yaml, as Feast does.
+    /// Read the registry's settings from a feature_store.yaml, as Feast does; of a folder, from the one in it.
     #[arg(short, long, value_name = "FILE", conflicts_with = "registry")]
     config: Option<PathBuf>,
 
     /// The registry's URL: sqlite:///registry.db is in the working folder, sqlite:////var/lib/feast/registry.db is not.
     ///
-    /// Without it and without `-c`, the environment variable FEAST_REGISTRY_URL counts, and without that,
+    /// Everybody on this machine can read a password that is given here, in the list of processes: give it in the
+    /// environment variable FEAST_REGISTRY_URL, or in a feature_store.yaml with `-c`.
+    ///
+    /// The first of these that is there counts: `-c` or `--registry`; FEAST_REGISTRY_URL; Feast's environment variables
+    /// FEATURE_STORE_YAML_BASE64 (a whole feature_store.yaml) and FEAST_FS_YAML_FILE_PATH (the path of one);
     /// sqlite:///registry.db.
     #[arg(long, value_name = "URL")]
     registry: Option<String>,
@@ -41,39 +57,73 @@ pub(crate) struct Opened {
 }
 
 impl Location {
-    /// What to open, and the project that the feature_store.yaml is for.
-    pub(crate) fn read(&self) -> Result<FeatureStoreConfig> {
-        match &self.config {
-            Some(path) => Ok(FeatureStoreConfig::load(path)?),
-            None => Ok(FeatureStoreConfig { project: None, registry: RegistryConfig::new(self.url()?) }),
-        }
+    /// What to open, and the project that the feature_store.yaml is for. What its author may not know is told with `warn`.
+    pub(crate) fn read(&self, warn: impl Fn(&str)) -> Result<FeatureStoreConfig> {
+        let config = self.inspect().into_config()?;
+        config.warnings.iter().for_each(|warning| warn(&text::clean(&warning.to_string())));
+        Ok(config)
     }
 
-    fn url(&self) -> Result<RegistryUrl> {
-        if let Some(url) = &self.registry {
-            return url.parse().context("--registry");
-        }
-        match env::var(URL_VARIABLE) {
-            Ok(url) if !url.is_empty() => url.parse().context(URL_VARIABLE),
-            Err(VarError::NotUnicode(_)) => bail!("{URL_VARIABLE}: it is not UTF-8 text"),
-            _ => Ok(DEFAULT_URL.parse()?),
+    /// What the first source says that there is, with all that is odd about it.
+    pub(crate) fn inspect(&self) -> Inspection {
+        let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(path) = &self.config {
+            Inspection::of_file(path, None)
+        } else if let Some(url) = &self.registry {
+            of_url(url, "--registry")
+        } else if let Some(url) = variable(URL_VARIABLE) {
+            of_value(&url, URL_VARIABLE, of_url)
+        } else if let Some(encoded) = variable(YAML_VARIABLE) {
+            of_value(&encoded, YAML_VARIABLE, of_base64)
+        } else if let Some(path) = variable(PATH_VARIABLE) {
+            // To Feast, what is relative in it is so to the folder that it works in, unlike with a file in its usual place.
+            Inspection::of_file(Path::new(&path), Some(Path::new("")))
+        } else {
+            of_url(DEFAULT_URL, "default")
         }
     }
 
     /// Opens the registry to look at it: no file and no table is made.
     pub(crate) async fn open(&self) -> Result<Opened> {
-        let FeatureStoreConfig { project, registry: config } = self.read()?;
+        let FeatureStoreConfig { project, registry: config, .. } = self.read(output::warn)?;
         let registry = feast_registry::open_read_only(&config).await.map_err(|error| match error.kind() {
+            // Only of this kind is it that there is no registry; any other error has its own remedy.
             ErrorKind::SchemaMissing => anyhow::Error::new(error).context(format!(
-                "there is no registry in {}, or not all of it; `feast-registry serve` makes what is missing",
+                "there is no registry in {}, or not all of it; `feast-registry serve` makes what is missing, and \
+                 `--registry` names another",
                 config.url
             )),
-            ErrorKind::InvalidConfig if error.to_string().starts_with("there is no registry file") => {
-                anyhow::anyhow!("{error}; `feast-registry serve` makes one, and `--registry` names another")
-            }
             _ => error.into(),
         })?;
         Ok(Opened { registry, project, config })
+    }
+}
+
+/// The value of an environment variable.
+fn of_value(value: &OsStr, name: &str, read: fn(&str, &str) -> Inspection) -> Inspection {
+    match value.to_str() {
+        Some(value) => read(value, name),
+        None => Inspection::of_error(Finding::new(name, "it is not UTF-8 text")),
+    }
+}
+
+fn of_url(url: &str, origin: &str) -> Inspection {
+    match url.parse::<RegistryUrl>() {
+        Ok(url) => Inspection::of_config(FeatureStoreConfig::new(RegistryConfig::new(url)), origin),
+        Err(error) => Inspection::of_error(Finding::new(origin, error.to_string())),
+    }
+}
+
+/// As Python's decoder, this takes line breaks; unlike it, no other characters that do not belong there.
+fn of_base64(encoded: &str, origin: &str) -> Inspection {
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let encoded: String = encoded.split_whitespace().collect();
+    let text =
+        GeneralPurpose::new(&STANDARD, config).decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    match text {
+        // Feast would take it for relative to a folder that it makes anew each time.
+        Some(text) => Inspection::of_text_with_variables(&text, origin, PathBuf::new()),
+        None => Inspection::of_error(Finding::new(origin, "it is not the base64 form of a feature_store.yaml")),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Migrate {
 
 impl Migrate {
     pub(super) async fn run(self) -> Result<()> {
-        let config = self.location.read()?.registry;
+        let config = self.location.read(output::warn)?.registry;
         let lines = if self.dry_run {
             feast_registry::problems(&config).await?
         } else {

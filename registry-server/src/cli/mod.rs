@@ -1,10 +1,12 @@
 //! The command line: what can be said on it, and the commands.
 
 mod completions;
+mod config;
 mod describe;
 mod files;
 mod get;
 mod list;
+mod listen;
 mod location;
 mod memory;
 mod message;
@@ -41,9 +43,15 @@ Examples:
   feast-registry get entity driver --project rides           one object, as YAML
   feast-registry describe view driver_stats                  the same for people, with its history and its users
   feast-registry teardown --project rides                    delete a project, after asking
+  feast-registry config check -c feature_store.yaml          what is wrong with a configuration
 
-All but `serve` read the registry itself, also while a server serves it. `-c`, `--registry` or the environment variable
-FEAST_REGISTRY_URL names the registry; without them it is sqlite:///registry.db.
+All but `serve` read the registry itself, also while a server serves it. Which registry: that of the first of these that is
+there.
+  -c FILE, or --registry URL
+  FEAST_REGISTRY_URL            environment variable: a URL
+  FEATURE_STORE_YAML_BASE64     environment variable, Feast's: a whole feature_store.yaml
+  FEAST_FS_YAML_FILE_PATH       environment variable, Feast's: the path of a feature_store.yaml
+  sqlite:///registry.db
 
 Exit codes: 0 done, 1 an error, which is on stderr, 2 a command line that cannot be understood.";
 
@@ -55,6 +63,7 @@ enum Command {
     Describe(describe::Describe),
     Teardown(teardown::Teardown),
     Migrate(migrate::Migrate),
+    Config(config::Config),
     Completions(completions::Completions),
 }
 
@@ -66,7 +75,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
         survive_file_size_limit().context("SIGXFSZ cannot be caught")?;
-        match arguments.command {
+        let done = match arguments.command {
+            Command::Config(config) => return config.run().await,
             Command::Serve(serve) => serve.run().await,
             Command::List(list) => list.run().await,
             Command::Get(get) => get.run().await,
@@ -74,9 +84,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
             Command::Teardown(teardown) => teardown.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Completions(completions) => completions.run(),
-        }
-    })?;
-    Ok(ExitCode::SUCCESS)
+        };
+        done.map(|()| ExitCode::SUCCESS)
+    })
 }
 
 /// Has a write beyond the file size limit of the process (`ulimit -f`) fail, as one on a full disk does. Without a handler

@@ -39,6 +39,11 @@ pub(super) fn note(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
 }
 
+/// Tells people what they may not know, in one line.
+pub(super) fn warn(text: &str) {
+    note(&format!("warning: {text}"));
+}
+
 /// Prints one object.
 pub(super) fn print_object(object: &Object, format: Format) -> Result<()> {
     match format {

@@ -1,18 +1,21 @@
 //! `feast-registry serve`.
 
-use std::io::{self, IsTerminal};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use feast_registry_server::{DEFAULT_PORT, ServeOptions};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::files;
+use super::listen::listen;
 use super::location::Location;
+
+/// What is logged unless something else is said.
+const DEFAULT_LOG: &str = "info";
 
 /// Serve a registry to Feast's SDK.
 ///
@@ -84,7 +87,7 @@ pub(crate) struct Serve {
     ready_from_cache: bool,
 
     /// What to log: error, warn, info, debug (a line per request) or trace; or a filter, as info,feast_registry_core=debug.
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = DEFAULT_LOG)]
     log: String,
 }
 
@@ -103,7 +106,8 @@ impl Serve {
             .init();
         // Signals are caught from before the start-up line on, so that whoever has read it may send one.
         let mut signals = Signals::caught()?;
-        let registry = feast_registry::open(&self.location.read()?.registry).await?;
+        let config = self.location.read(|warning| tracing::warn!("{warning}"))?;
+        let registry = feast_registry::open(&config.registry).await?;
         let options = self.options();
         let listener = listen(&self.host, self.port).await?;
         tracing::info!("serving {} on {}", registry.location(), listener.local_addr()?);
@@ -169,23 +173,6 @@ impl Signals {
     }
 }
 
-/// Listens on the first address of a host that can be had.
-async fn listen(host: &str, port: u16) -> Result<TcpListener> {
-    // An IPv6 address may have the brackets that it has in a URL.
-    let addresses = tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await;
-    let addresses = addresses.with_context(|| format!("--host: `{host}` has no address"))?;
-    let mut failed = io::Error::other("it has no address");
-    for address in addresses {
-        match feast_registry_server::listen(address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => failed = error,
-        }
-    }
-    let is_taken = failed.kind() == io::ErrorKind::AddrInUse;
-    let advice = if is_taken { "; is another server running there?" } else { "" };
-    Err(anyhow::Error::new(failed).context(format!("cannot listen on {host}:{port}{advice}")))
-}
-
 /// A time in whole seconds, or 0 for none.
 fn seconds(time: Option<Duration>) -> u64 {
     time.map_or(0, |time| time.as_secs())
@@ -198,10 +185,12 @@ fn one_or_more(text: &str) -> Result<usize, String> {
 /// A level alone is about this program: what the libraries below it say of every frame would hide a line per request.
 /// `trace`, or a filter that names targets, is taken as it is.
 fn filter(log: &str) -> String {
-    match log {
-        "error" | "warn" | "info" | "debug" => {
+    match log.trim() {
+        // An environment variable that is set to nothing says nothing.
+        "" => filter(DEFAULT_LOG),
+        level @ ("error" | "warn" | "info" | "debug") => {
             let quiet = ["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "tokio_postgres", "mysql_async"];
-            quiet.iter().fold(log.to_owned(), |filter, library| format!("{filter},{library}=warn"))
+            quiet.iter().fold(level.to_owned(), |filter, library| format!("{filter},{library}=warn"))
         }
         _ => log.to_owned(),
     }

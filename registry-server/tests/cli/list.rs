@@ -84,6 +84,27 @@ async fn a_list_is_of_a_project_and_of_tags() {
 }
 
 #[tokio::test]
+async fn a_tag_may_have_any_key() {
+    let fixture = Fixture::empty();
+    let registry = fixture.open().await;
+    for (name, key, value) in
+        [("one", "a=b", "c=d"), ("two", "a", "b=c=d"), ("three", "a\\", "\\=x"), ("four", "a\\b", "")]
+    {
+        let mut entity = entity(name, "");
+        entity.spec.as_mut().expect("a spec").tags = [(key.to_owned(), value.to_owned())].into();
+        apply(&registry, "rides", &entity).await;
+    }
+    for (tag, name) in [("a\\=b=c=d", "one"), ("a=b=c=d", "two"), ("a\\\\=\\=x", "three"), ("a\\b=", "four")] {
+        let listed = fixture.json(&["list", "entities", "-o", "json", "--tag", tag]);
+        let names: Vec<_> = listed.as_array().expect("an array").iter().map(|one| &one["spec"]["name"]).collect();
+        assert_eq!(names, [name], "{tag}");
+    }
+    for tag in ["team", "a\\=b"] {
+        assert!(fixture.usage_error(&["list", "entities", "--tag", tag]).contains("KEY=VALUE"), "{tag}");
+    }
+}
+
+#[tokio::test]
 async fn a_list_for_programs_says_what_is_stored() {
     let fixture = Fixture::filled().await;
     let registry = fixture.open().await;

@@ -1,8 +1,10 @@
 //! The binary `feast-registry`, run as people and scripts run it, on registries that were filled through the library.
 
+mod config;
 mod describe;
 mod get;
 mod list;
+mod refused;
 mod serve;
 mod teardown;
 mod whole;
@@ -24,6 +26,10 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 const START: i64 = 1_700_000_000;
+
+/// The environment variables that commands look at.
+const VARIABLES: [&str; 5] =
+    ["FEAST_REGISTRY_URL", "FEATURE_STORE_YAML_BASE64", "FEAST_FS_YAML_FILE_PATH", "RUST_LOG", "NO_COLOR"];
 
 /// A folder with or without a registry in it, and the command line run there.
 struct Fixture {
@@ -59,7 +65,7 @@ impl Fixture {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_feast-registry"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        for variable in ["FEAST_REGISTRY_URL", "RUST_LOG", "NO_COLOR"] {
+        for variable in VARIABLES {
             command.env_remove(variable);
         }
         command

@@ -119,6 +119,31 @@ fn serve_takes_a_feature_store_yaml() {
 }
 
 #[test]
+fn an_empty_filter_is_none() {
+    let fixture = Fixture::empty();
+    let server = Server::run(fixture.command(&["serve", "--port", "0"]).env("RUST_LOG", ""));
+    assert!(server.started.contains("serving sqlite:///"), "{}", server.started);
+    assert_eq!(server.stop().0, Some(0));
+}
+
+#[test]
+fn serve_warns_in_its_log_before_it_serves() {
+    let fixture = Fixture::empty();
+    let url = format!("sqlite:///{}", fixture.path("other.db").display());
+    let text =
+        format!("registry:\n  registry_type: sql\n  path: {url}\n  sqlalchemy_config_kwargs: {{future: true}}\n");
+    std::fs::write(fixture.path("feature_store.yaml"), text).expect("a file");
+    let server = Server::start(&fixture, &["-c", "."]);
+    // The first line of its log.
+    assert!(
+        server.started.contains("WARN")
+            && server.started.contains("line 4: `registry.sqlalchemy_config_kwargs.future`")
+    );
+    let (code, log) = server.stop();
+    assert!(code == Some(0) && log.contains("other.db on 127.0.0.1:") && !log.contains("WARN"), "{log}");
+}
+
+#[test]
 fn serve_says_why_it_cannot() {
     let fixture = Fixture::empty();
     let server = Server::start(&fixture, &[]);
@@ -127,13 +152,22 @@ fn serve_says_why_it_cannot() {
     assert!(error.contains(&format!("127.0.0.1:{port}")) && error.contains("another server"), "{error}");
     assert_eq!(server.stop().0, Some(0));
 
+    let error = fixture.error(&["serve", "--port", "0", "--host", "no such host"]);
+    assert!(error.contains("--host: there is no address for the name `no such host`"), "{error}");
+    assert!(!error.contains("another server"), "{error}");
+    // Of a network that is for documents only.
+    let error = fixture.error(&["serve", "--port", "0", "--host", "192.0.2.1"]);
+    assert!(error.contains("no address of this machine") && !error.contains("another server"), "{error}");
+
     let error = fixture.error(&["serve", "--log", "a=b=c"]);
     assert!(error.contains("--log: `a=b=c` is not a filter"), "{error}");
     let error = fixture.error(&["serve", "--registry", "sqlite:///no/such/folder.db"]);
     assert!(error.contains("no folder"), "{error}");
     std::fs::write(fixture.path("bad.yaml"), "registry:\n  registry_type: sql\n  pfad: x\n").expect("a file");
     let error = fixture.error(&["serve", "-c", "bad.yaml"]);
-    assert!(error.contains("bad.yaml, line 3") && error.contains("pfad"), "{error}");
+    // All that is wrong is said.
+    assert!(error.contains("bad.yaml, line 1: `registry.path` is missing"), "{error}");
+    assert!(error.contains("; also, line 3: ") && error.contains("pfad"), "{error}");
 }
 
 /// Fault: each of these had SIGTERM wait for half a minute, after which Kubernetes kills.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use feast_registry_core::{Bytes, ErrorKind};
+use feast_registry_sqlite::SqliteOptions;
 
 use super::*;
 
@@ -44,6 +45,21 @@ async fn a_lock_is_waited_for_once_and_no_longer_than_the_callers_do() {
     stranger.execute_batch("ROLLBACK").expect("the lock is given back");
     added(add(&backend, "patient").await);
     assert_eq!(names(&backend).await, ["patient"]);
+}
+
+#[tokio::test]
+async fn a_timeout_of_the_url_ends_the_wait_for_the_lock() {
+    let folder = Folder::new();
+    drop(folder.open().await);
+    let url = format!("sqlite:///{}?timeout=0.2", folder.file().display());
+    let options = SqliteOptions::of_url(&url.parse().expect("a URL")).expect("options");
+    let backend = SqliteBackend::open_with(folder.file(), SchemaMode::Auto, &options).expect("a registry");
+    let stranger = folder.stranger();
+    lock(&stranger);
+    let error = error(backend.commit(adds("late"), &Deadline::after(TOO_LONG)).await);
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    stranger.execute_batch("ROLLBACK").expect("the lock is given back");
+    added(backend.commit(adds("in time"), &Deadline::after(TOO_LONG)).await);
 }
 
 #[tokio::test]

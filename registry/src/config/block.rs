@@ -1,10 +1,12 @@
 //! A block of settings, whose values are checked as strictly as Feast checks them: a number in quotes is no number.
+//!
+//! What is wrong is noted, and is as if it were not there for whoever reads on.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::problem::{Problem, shown};
+use super::findings::{Findings, Problem, shown};
 use super::yaml::{Entry, Value};
 
 /// A mapping of settings to their values. What a setting is not given for is `None`.
@@ -15,6 +17,7 @@ pub(super) struct Block<'a> {
     /// Where the block begins, for what is missing in it. `None` for the whole file.
     pub(super) line: Option<usize>,
     pub(super) entries: &'a [Entry],
+    pub(super) findings: &'a Findings,
 }
 
 impl<'a> Block<'a> {
@@ -26,126 +29,129 @@ impl<'a> Block<'a> {
         self.entry(key).map(|entry| entry.value.value())
     }
 
-    /// That something is wrong with a setting. `text` goes on from its name.
-    pub(super) fn wrong(&self, key: &str, text: impl Display) -> Problem {
+    /// Notes that something is wrong with a setting. `text` goes on from its name.
+    pub(super) fn wrong(&self, key: &str, text: impl Display) {
+        // What is wrong with a value that is unknown is that it is unknown, which is noted by itself.
+        if self.entry(key).is_none_or(|entry| !entry.value.is_unknown()) {
+            self.findings.error(self.problem(key, text));
+        }
+    }
+
+    /// Notes what the author of a setting may not know. `text` goes on from its name.
+    pub(super) fn warn(&self, key: &str, text: impl Display) {
+        self.findings.warning(self.problem(key, text));
+    }
+
+    fn problem(&self, key: &str, text: impl Display) -> Problem {
         Problem {
             line: self.entry(key).map(|entry| entry.line).or(self.line),
             message: format!("`{}{key}` {text}", self.prefix),
         }
     }
 
-    /// That a setting has a value that is not what is expected of it.
-    pub(super) fn must_be(&self, key: &str, expected: impl Display, value: Value<'_>) -> Problem {
-        self.wrong(key, format_args!("must be {expected}; it is {}", describe(value)))
+    /// Notes that a setting has a value that is not what is expected of it.
+    pub(super) fn must_be(&self, key: &str, expected: impl Display, value: Value<'_>) {
+        self.wrong(key, format_args!("must be {expected}; it is {}", describe(value)));
     }
 
-    /// That nothing else is in the block than these settings.
-    pub(super) fn only(&self, known: &[&str], hint: impl Fn(&str) -> &'static str) -> Result<(), Problem> {
+    /// Notes what else is in the block than these settings. Of them, those that are `known` are named to whoever writes others.
+    pub(super) fn only(&self, known: &[&str], tolerated: &[&str], hint: impl Fn(&str) -> &'static str) {
         for entry in self.entries {
-            let key = match entry.key.value() {
-                Value::Str(key) if known.contains(&key) => continue,
-                other => other,
-            };
-            let (described, hint) = match key {
+            let (described, hint) = match entry.key.value() {
+                Value::Str(key) if known.contains(&key) || tolerated.contains(&key) => continue,
                 Value::Str(key) => (shown(key), hint(key)),
                 other => (format!("that is {}", describe(other)), ""),
             };
-            return Err(self.about(
+            self.about(
                 entry,
-                format_args!("has no setting {}{hint}; its settings are `{}`", described, known.join("`, `")),
-            ));
+                format_args!("has no setting {described}{hint}; its settings are `{}`", known.join("`, `")),
+            );
         }
-        Ok(())
     }
 
     /// The settings of a block that holds nothing but strings.
-    pub(super) fn strings(&self) -> Result<Vec<(String, String)>, Problem> {
+    pub(super) fn strings(&self) -> Vec<(String, String)> {
         let string = |entry: &Entry, value: Value<'_>| match value {
-            Value::Str(text) => Ok(text.to_owned()),
-            other => Err(self.about(entry, format_args!("holds strings; this is {}", describe(other)))),
+            Value::Str(text) => Some(text.to_owned()),
+            other => {
+                self.about(entry, format_args!("holds strings; this is {}", describe(other)));
+                None
+            }
         };
-        let both = |entry: &Entry| Ok((string(entry, entry.key.value())?, string(entry, entry.value.value())?));
-        self.entries.iter().map(both).collect()
+        let both = |entry: &Entry| Some((string(entry, entry.key.value())?, string(entry, entry.value.value())?));
+        self.entries.iter().filter_map(both).collect()
     }
 
-    fn about(&self, entry: &Entry, text: impl Display) -> Problem {
-        Problem { line: Some(entry.line), message: format!("`{}` {text}", self.prefix.trim_end_matches('.')) }
-    }
-
-    pub(super) fn string(&self, key: &str) -> Result<Option<&'a str>, Problem> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Str(text)) => Ok(Some(text)),
-            Some(other) => Err(self.must_be(key, "a string", other)),
+    fn about(&self, entry: &Entry, text: impl Display) {
+        if !entry.key.is_unknown() {
+            let message = format!("`{}` {text}", self.prefix.trim_end_matches('.'));
+            self.findings.error(Problem { line: Some(entry.line), message });
         }
+    }
+
+    /// The value of a setting as `read` reads it, unless that is something else than `expected`.
+    pub(super) fn read<T>(
+        &self,
+        key: &str,
+        expected: impl Display,
+        read: impl FnOnce(Value<'a>) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.get(key)?;
+        let read = read(value);
+        if read.is_none() {
+            self.must_be(key, expected, value);
+        }
+        read
+    }
+
+    pub(super) fn string(&self, key: &str) -> Option<&'a str> {
+        self.read(key, "a string", |value| if let Value::Str(text) = value { Some(text) } else { None })
     }
 
     /// A string that may also be left empty.
-    pub(super) fn nullable_string(&self, key: &str) -> Result<Option<&'a str>, Problem> {
-        match self.get(key) {
-            Some(Value::Null) => Ok(None),
-            _ => self.string(key),
-        }
+    pub(super) fn nullable_string(&self, key: &str) -> Option<&'a str> {
+        if self.is_null(key) { None } else { self.string(key) }
     }
 
-    pub(super) fn boolean(&self, key: &str) -> Result<Option<bool>, Problem> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Bool(value)) => Ok(Some(value)),
-            Some(other) => Err(self.must_be(key, "`true` or `false`", other)),
-        }
+    pub(super) fn boolean(&self, key: &str) -> Option<bool> {
+        self.read(key, "`true` or `false`", |value| if let Value::Bool(value) = value { Some(value) } else { None })
     }
 
     /// A whole number within `range`. `what` says of what, and what its ends mean.
-    pub(super) fn integer<T: TryFrom<i128>>(
-        &self,
-        key: &str,
-        range: RangeInclusive<i128>,
-        what: &str,
-    ) -> Result<Option<T>, Problem> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        if let Value::Int(number) = value
-            && range.contains(&number)
-            && let Ok(number) = T::try_from(number)
-        {
-            return Ok(Some(number));
-        }
-        let (least, most) = range.into_inner();
-        Err(self.must_be(key, format_args!("a whole number{what}, from {least} to {most}"), value))
+    pub(super) fn integer<T: TryFrom<i128>>(&self, key: &str, range: RangeInclusive<i128>, what: &str) -> Option<T> {
+        let expected = format!("a whole number{what}, from {} to {}", range.start(), range.end());
+        self.read(key, expected, |value| match value {
+            Value::Int(number) if range.contains(&number) => T::try_from(number).ok(),
+            _ => None,
+        })
     }
 
     /// One of several words.
-    pub(super) fn choice<T: FromStr + Display>(&self, key: &str, all: &[T]) -> Result<Option<T>, Problem> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        if let Value::Str(text) = value
-            && let Ok(choice) = text.parse()
-        {
-            return Ok(Some(choice));
-        }
-        let all: Vec<_> = all.iter().map(|choice| format!("`{choice}`")).collect();
-        Err(self.must_be(key, all.join(" or "), value))
+    pub(super) fn choice<T: FromStr + Display>(&self, key: &str, all: &[T]) -> Option<T> {
+        let words: Vec<_> = all.iter().map(|choice| format!("`{choice}`")).collect();
+        self.read(key, words.join(" or "), |value| if let Value::Str(text) = value { text.parse().ok() } else { None })
     }
 
     /// The block that a setting has for its value. `prefix` is as in [`Block`].
     pub(super) fn inner(&self, key: &str, prefix: &'static str, entries: &'a [Entry]) -> Block<'a> {
-        Block { prefix, line: self.entry(key).map(|entry| entry.line), entries }
+        Block { prefix, line: self.entry(key).map(|entry| entry.line), entries, findings: self.findings }
     }
 
     /// A block inside of this one.
-    pub(super) fn block(&self, key: &str, prefix: &'static str) -> Result<Option<Block<'a>>, Problem> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Mapping(entries)) => Ok(Some(self.inner(key, prefix, entries))),
-            Some(other) => Err(self.must_be(key, "a block of settings", other)),
-        }
+    pub(super) fn block(&self, key: &str, prefix: &'static str) -> Option<Block<'a>> {
+        self.read(key, "a block of settings", |value| match value {
+            Value::Mapping(entries) => Some(self.inner(key, prefix, entries)),
+            _ => None,
+        })
     }
 
     /// A block inside of this one, that may also be left empty.
-    pub(super) fn nullable_block(&self, key: &str, prefix: &'static str) -> Result<Option<Block<'a>>, Problem> {
-        match self.get(key) {
-            Some(Value::Null) => Ok(None),
-            _ => self.block(key, prefix),
-        }
+    pub(super) fn nullable_block(&self, key: &str, prefix: &'static str) -> Option<Block<'a>> {
+        if self.is_null(key) { None } else { self.block(key, prefix) }
+    }
+
+    fn is_null(&self, key: &str) -> bool {
+        matches!(self.get(key), Some(Value::Null))
     }
 }
 

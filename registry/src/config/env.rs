@@ -1,12 +1,33 @@
 //! Environment variables in the text of a configuration file.
 
+use std::ops::Range;
+
 /// A text whose variables have been replaced.
 #[derive(Debug)]
 pub(super) struct Expanded {
     pub(super) text: String,
+    /// The references that stay as they are written, in their order.
+    pub(super) unset: Vec<Unset>,
     /// For each line of `text`, the line of the file that its beginning comes from, counted from 1. They differ once a
     /// value holds a line break, and a user is told of the line in the file.
     lines: Vec<usize>,
+}
+
+/// A reference to a variable that does not exist.
+#[derive(Debug, Clone)]
+pub(super) struct Unset {
+    /// Where the reference is in the expanded text, in bytes.
+    pub(super) range: Range<usize>,
+    pub(super) name: String,
+    /// `${NAME}`, where a variable is meant beyond doubt. `$name` may as well be a part of a password.
+    pub(super) is_braced: bool,
+}
+
+impl Unset {
+    /// The reference as it is written.
+    pub(super) fn written(&self) -> String {
+        if self.is_braced { format!("${{{}}}", self.name) } else { format!("${}", self.name) }
+    }
 }
 
 impl Expanded {
@@ -21,7 +42,7 @@ impl Expanded {
 /// anything in braces. A variable that does not exist stays as it is written, and what a variable brings in is not
 /// looked through again.
 pub(super) fn expand(text: &str, env: impl Fn(&str) -> Option<String>) -> Expanded {
-    let mut expanded = Expanded { text: String::with_capacity(text.len()), lines: vec![1] };
+    let mut expanded = Expanded { text: String::with_capacity(text.len()), unset: Vec::new(), lines: vec![1] };
     let mut line = 1;
     let mut rest = text;
     while !rest.is_empty() {
@@ -31,6 +52,11 @@ pub(super) fn expand(text: &str, env: impl Fn(&str) -> Option<String>) -> Expand
         };
         let (written, after) = rest.split_at(length);
         let value = name.and_then(&env);
+        if let (Some(name), None) = (name, &value) {
+            let start = expanded.text.len();
+            let is_braced = written.starts_with("${");
+            expanded.unset.push(Unset { range: start..start + length, name: name.to_owned(), is_braced });
+        }
         for c in written.chars() {
             line += usize::from(c == '\n');
             if value.is_none() {
@@ -97,6 +123,17 @@ mod tests {
             ("é$A\r\n", "é1\r\n"),
         ] {
             assert_eq!(expand(text, env).text, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn references_to_what_is_not_set_are_found() {
+        let expanded = expand("é$A $MISSING ${MISSING}${} $$x ${A", env);
+        let found: Vec<_> =
+            expanded.unset.iter().map(|unset| (&expanded.text[unset.range.clone()], unset.is_braced)).collect();
+        assert_eq!(found, [("$MISSING", false), ("${MISSING}", true), ("$x", false)]);
+        for unset in &expanded.unset {
+            assert_eq!(unset.written(), &expanded.text[unset.range.clone()]);
         }
     }
 

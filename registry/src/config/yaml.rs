@@ -8,16 +8,29 @@ use std::rc::Rc;
 
 use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag};
 
-use super::problem::{Problem, shown};
+use super::env::Unset;
+use super::findings::{Problem, shown};
 
 mod scalar;
 
 /// What a key has for its value.
 #[derive(Debug)]
 pub(super) enum Node {
-    Scalar { text: String, plain: bool, tag: Option<String> },
-    Sequence { items: Vec<Rc<Node>>, tag: Option<String> },
-    Mapping { entries: Vec<Entry>, tag: Option<String> },
+    Scalar {
+        text: String,
+        plain: bool,
+        tag: Option<String>,
+        /// The references to environment variables in it that do not exist.
+        unset: Vec<Unset>,
+    },
+    Sequence {
+        items: Vec<Rc<Node>>,
+        tag: Option<String>,
+    },
+    Mapping {
+        entries: Vec<Entry>,
+        tag: Option<String>,
+    },
 }
 
 /// A key and its value.
@@ -45,9 +58,15 @@ pub(super) enum Value<'a> {
 }
 
 impl Node {
+    /// Whether the value is unknown, because it is that of an environment variable which does not exist.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Scalar { text, unset, .. }
+            if unset.iter().any(|unset| unset.is_braced || *text == unset.written()))
+    }
+
     pub(super) fn value(&self) -> Value<'_> {
         match self {
-            Self::Scalar { text, plain, tag } => scalar::resolve(text, *plain, tag.as_deref()),
+            Self::Scalar { text, plain, tag, .. } => scalar::resolve(text, *plain, tag.as_deref()),
             Self::Sequence { tag, .. } if untagged_or(tag, "seq") => Value::Sequence,
             Self::Mapping { entries, tag } if untagged_or(tag, "map") => Value::Mapping(entries),
             Self::Sequence { .. } | Self::Mapping { .. } => Value::Other(scalar::TAGGED),
@@ -59,13 +78,13 @@ fn untagged_or(tag: &Option<String>, name: &str) -> bool {
     tag.as_ref().is_none_or(|tag| tag == name || tag == "!")
 }
 
-/// Reads a text of one document. One without any is a null.
-pub(super) fn load(text: &str) -> Result<Rc<Node>, Problem> {
+/// Reads a text of one document. One without any is a null. `unset` is what the text refers to and does not exist.
+pub(super) fn load(text: &str, unset: &[Unset]) -> Result<Rc<Node>, Problem> {
     let mut options = Options::default();
     options.set_emit_comments(false);
     options.block_scalar_eof_without_line_feed = true;
     let parser = Parser::new_from_str_with_options(text, options);
-    let mut composer = Composer { parser, anchors: HashMap::new() };
+    let mut composer = Composer { parser, unset, anchors: HashMap::new() };
     let mut root = None;
     loop {
         match composer.next()? {
@@ -77,7 +96,7 @@ pub(super) fn load(text: &str) -> Result<Rc<Node>, Problem> {
             (event, span) => root = Some(composer.node(event, &span)?),
         }
     }
-    Ok(root.unwrap_or_else(|| Rc::new(Node::Scalar { text: String::new(), plain: true, tag: None })))
+    Ok(root.unwrap_or_else(|| Rc::new(Node::Scalar { text: String::new(), plain: true, tag: None, unset: Vec::new() })))
 }
 
 fn problem(span: &Span, message: impl Into<String>) -> Problem {
@@ -86,6 +105,7 @@ fn problem(span: &Span, message: impl Into<String>) -> Problem {
 
 struct Composer<'a> {
     parser: Parser<'a, StrInput<'a>>,
+    unset: &'a [Unset],
     anchors: HashMap<usize, Rc<Node>>,
 }
 
@@ -101,12 +121,21 @@ impl<'a> Composer<'a> {
         }
     }
 
+    /// What a scalar refers to and does not exist. A comment beside it may refer to anything.
+    fn unset_within(&self, span: &Span, text: &str) -> Vec<Unset> {
+        let Some(range) = span.byte_range() else { return Vec::new() };
+        let is_within = |unset: &&Unset| range.start <= unset.range.start && unset.range.end <= range.end;
+        let within = self.unset.iter().filter(is_within);
+        within.filter(|unset| text.contains(&unset.written())).cloned().collect()
+    }
+
     /// The node that begins with `event`. The parser limits how deep nodes can be in each other, and so this recursion.
     fn node(&mut self, event: Event<'a>, span: &Span) -> Result<Rc<Node>, Problem> {
         let (anchor, node) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
-                (anchor, Node::Scalar { text: text.into_owned(), plain, tag: tag.as_deref().map(tag_name) })
+                let unset = self.unset_within(span, &text);
+                (anchor, Node::Scalar { text: text.into_owned(), plain, tag: tag.as_deref().map(tag_name), unset })
             }
             Event::SequenceStart(_, anchor, tag) => {
                 let mut items = Vec::new();
@@ -149,7 +178,7 @@ impl<'a> Composer<'a> {
                 let (event, span) = self.next()?;
                 self.node(event, &span)?
             };
-            let Node::Scalar { text, plain, tag } = &*key else {
+            let Node::Scalar { text, plain, tag, .. } = &*key else {
                 return Err(problem(&span, "a key is a list or a mapping, where it can only be a scalar"));
             };
             if text == "<<" && *plain && tag.is_none() {
@@ -247,7 +276,7 @@ mod tests {
             ("a: !mine {}", "{a@1: Other(\"a value with a YAML tag that has no meaning here\")}"),
             ("? a\n: b", "{a@1: b}"),
         ] {
-            assert_eq!(show(&load(text).unwrap()), expected, "{text}");
+            assert_eq!(show(&load(text, &[]).unwrap()), expected, "{text}");
         }
     }
 
@@ -256,7 +285,7 @@ mod tests {
         let text = "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: {<<: [{x: 5}, {x: 6, z: 7}], <<: {z: 8}}";
         let expected =
             "{a@1: {x@1: Int(1), y@1: Int(2)}, b@2: {y@1: Int(2), x@2: Int(3)}, c@3: {x@3: Int(5), z@3: Int(8)}}";
-        assert_eq!(show(&load(text).unwrap()), expected);
+        assert_eq!(show(&load(text, &[]).unwrap()), expected);
     }
 
     #[test]
@@ -274,12 +303,12 @@ mod tests {
             ("a: 1\nb: c: d", 2, "this is not YAML"),
             ("a: 1\nb: @", 2, "this is not YAML"),
         ] {
-            let problem = load(text).unwrap_err();
+            let problem = load(text, &[]).unwrap_err();
             assert!(problem.message.starts_with(message), "{text}: {problem:?}");
             assert_eq!(problem.line, Some(line), "{text}: {problem:?}");
         }
-        assert!(load("a: [").is_err());
-        assert!(load(&"[".repeat(100_000)).is_err());
-        assert!(load(&"- ".repeat(100_000)).is_err());
+        assert!(load("a: [", &[]).is_err());
+        assert!(load(&"[".repeat(100_000), &[]).is_err());
+        assert!(load(&"- ".repeat(100_000), &[]).is_err());
     }
 }

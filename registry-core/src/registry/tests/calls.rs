@@ -84,10 +84,13 @@ async fn who_waits_for_another_writer_of_the_object_ends_at_the_deadline_too() {
 async fn each_try_after_a_conflict_is_a_commit_of_its_own_and_tries_end_at_the_deadline() {
     let (registry, storage) = open().await;
     storage.committing(Mood::Conflict);
-    let began = Instant::now();
-    let refused = registry.with_call(seconds(3)).apply("p", entity("driver", "")).await.expect_err("conflicts");
-    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
-    assert!((2..=3).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    // The pauses are random: now and then one ends in the very millisecond of the deadline.
+    for _ in 0..200 {
+        let began = Instant::now();
+        let refused = registry.with_call(seconds(3)).apply("p", entity("driver", "")).await.expect_err("conflicts");
+        assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+        assert!((2..=3).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    }
     let mut tries = storage.commits();
     let number = tries.len();
     tries.sort();
