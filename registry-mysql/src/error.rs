@@ -128,7 +128,7 @@ fn answered(answer: ServerError, location: &str) -> Failure {
             "the user may not do this; GRANT it what it needs on the registry's tables",
         )),
         1045 | 1130 | 1251 | 1698 | 1820 | 1862 | 3118 | 3159 | 4151 => {
-            let meaning = "the server does not accept this user, or not in this way; the password is that of the URL";
+            let meaning = "the server refused the user's name or password; the password is that of the URL";
             Failure::Final(new(ErrorKind::InvalidConfig, meaning))
         }
         1049 => Failure::Final(new(ErrorKind::InvalidConfig, GONE)),

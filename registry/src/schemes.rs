@@ -51,7 +51,7 @@ pub(crate) fn missing_backend(url: &RegistryUrl) -> Error {
     let remedy = match (usual_scheme(scheme), SCHEMES.iter().find(|(known, _)| *known == scheme)) {
         (Some(usual), _) => format!("write `{usual}://` instead of `{scheme}://`"),
         (None, Some((_, feature))) => format!("add the Cargo feature `{feature}` of the crate `feast-registry`"),
-        (None, None) => "this is not a kind of URL that Feast knows".to_owned(),
+        (None, None) => "there is no such kind of registry".to_owned(),
     };
     Error::config(format!("the registry `{url}` cannot be opened: {remedy}. Compiled in are: {compiled_in}"))
 }

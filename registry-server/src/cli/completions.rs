@@ -8,7 +8,7 @@ use super::{Arguments, output};
 
 /// Print a script that completes this command line in a shell.
 ///
-/// Where the script goes is the shell's matter; for bash, say,
+/// Where the script belongs depends on the shell; for bash, say,
 ///
 ///   feast-registry completions bash > ~/.local/share/bash-completion/completions/feast-registry
 #[derive(Debug, Args)]

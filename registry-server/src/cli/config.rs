@@ -60,7 +60,7 @@ struct Show {
     #[command(flatten)]
     location: Location,
 
-    /// In which form.
+    /// The output format.
     #[arg(short, long, value_enum, default_value_t = ShowFormat::Yaml)]
     output: ShowFormat,
 }

@@ -23,7 +23,7 @@ pub(crate) struct Get {
     #[command(flatten)]
     which: Which,
 
-    /// In which form.
+    /// The output format.
     #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
     output: Format,
 
@@ -64,7 +64,7 @@ impl Which {
     /// Ends with clap's usage error when the name is missing.
     pub(super) fn require_name(&self) {
         if self.name.is_none() && !matches!(self.selection, Selection::One(Kind::Project | Kind::Infra)) {
-            let missing = "the NAME of the object is missing; only `project` and `infra` may do without";
+            let missing = "the NAME of the object is missing; only `project` and `infra` may do without one";
             Arguments::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
         }
     }

@@ -47,7 +47,7 @@ pub(crate) struct List {
     #[arg(short, long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     tags: Vec<(String, String)>,
 
-    /// In which form.
+    /// The output format.
     #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
     output: ListFormat,
 

@@ -89,8 +89,8 @@ impl Location {
         let registry = feast_registry::open_read_only(&config).await.map_err(|error| match error.kind() {
             // Only of this kind is it that there is no registry; any other error has its own remedy.
             ErrorKind::SchemaMissing => anyhow::Error::new(error).context(format!(
-                "there is no registry in {}, or not all of it; `feast-registry serve` makes what is missing, and \
-                 `--registry` names another",
+                "there is no registry in {}, or not all of it: it was never made, or its tables went with its last project. A \
+                 server makes what is missing, when it starts or at the next write; `--registry` names another",
                 config.url
             )),
             _ => error.into(),

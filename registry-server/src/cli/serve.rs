@@ -107,9 +107,10 @@ impl Serve {
         // Signals are caught from before the start-up line on, so that whoever has read it may send one.
         let mut signals = Signals::caught()?;
         let config = self.location.read(|warning| tracing::warn!("{warning}"))?;
-        let registry = feast_registry::open(&config.registry).await?;
         let options = self.options();
+        // Before the registry is opened, which may make it: a start that fails leaves nothing behind.
         let listener = listen(&self.host, self.port).await?;
+        let registry = feast_registry::open(&config.registry).await?;
         tracing::info!("serving {} on {}", registry.location(), listener.local_addr()?);
         let (stop, is_stopped) = tokio::sync::oneshot::channel();
         let is_stopped = async {

@@ -82,7 +82,7 @@ async fn refuse_protected(opened: &Opened, doomed: &[String]) -> Result<()> {
         let object = opened.registry.get(Kind::Project, project, project, Freshness::Stored).await?;
         if object.has_tags([(&key, &value)])? {
             bail!(
-                "project `{}` is protected by its tag {key}={value}; take the tag away first. Nothing is deleted",
+                "project `{}` is protected by its tag {key}={value}; take the tag away first. Nothing was deleted",
                 text::clean(project)
             );
         }
@@ -100,7 +100,7 @@ async fn plan(opened: &Opened, doomed: &[String], leaves_none: bool) -> Result<S
         plan += &format!("\n  project `{}`: {content}", text::clean(project));
     }
     if leaves_none {
-        plan += "\n  and, as no project is left then, the tables of the registry";
+        plan += "\n  and the registry's tables, since no project will be left";
     }
     Ok(plan)
 }
@@ -109,7 +109,7 @@ async fn plan(opened: &Opened, doomed: &[String], leaves_none: bool) -> Result<S
 fn ask(doomed: &[String]) -> Result<()> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        bail!("there is no terminal to ask at; with `--yes` it is done without asking. Nothing is deleted");
+        bail!("there is no terminal to ask on; `--yes` skips the question. Nothing was deleted");
     }
     let phrase = match doomed {
         [one] => one.clone(),
@@ -118,7 +118,7 @@ fn ask(doomed: &[String]) -> Result<()> {
     if confirm(&phrase, &mut stdin.lock(), &mut std::io::stderr())? {
         return Ok(());
     }
-    bail!("that was not `{}`. Nothing is deleted", text::clean(&phrase))
+    bail!("that was not `{}`. Nothing was deleted", text::clean(&phrase))
 }
 
 /// Whether the answer is the phrase that was asked for.

@@ -148,7 +148,9 @@ fn serve_says_why_it_cannot() {
     let fixture = Fixture::empty();
     let server = Server::start(&fixture, &[]);
     let port = server.address().rsplit(':').next().expect("a port");
-    let error = fixture.error(&["serve", "--port", port]);
+    let elsewhere = format!("sqlite:///{}", fixture.path("other.db").display());
+    let error = fixture.error(&["serve", "--port", port, "--registry", &elsewhere]);
+    assert!(!fixture.path("other.db").exists(), "a start that fails makes no registry");
     assert!(error.contains(&format!("127.0.0.1:{port}")) && error.contains("another server"), "{error}");
     assert_eq!(server.stop().0, Some(0));
 

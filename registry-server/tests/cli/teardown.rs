@@ -13,7 +13,7 @@ async fn a_teardown_without_a_terminal_wants_yes() {
     let ran = fixture.run(&["teardown", "--project", "rides"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
     assert!(ran.stderr.contains("`rides`: 2 entities, 1 data source, 1 feature view"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("--yes") && ran.stderr.ends_with("Nothing is deleted\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--yes") && ran.stderr.ends_with("Nothing was deleted\n"), "{}", ran.stderr);
     let mut piped = fixture.command(&["teardown", "--project", "rides"]);
     let mut child = piped.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
     std::io::Write::write_all(&mut child.stdin.take().expect("stdin"), b"rides\n").ok();
@@ -34,7 +34,7 @@ async fn a_teardown_deletes_its_projects_and_at_last_the_tables() {
 
     let ran = fixture.run(&["teardown", "--yes"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(ran.stderr.contains("and, as no project is left then, the tables"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("and the registry's tables, since no project"), "{}", ran.stderr);
     assert!(ran.stdout.starts_with("Deleted project `shop`.\nNo project is left"), "{}", ran.stdout);
     assert!(fixture.error(&["list", "projects"]).contains("there is no registry in"));
 
