@@ -91,14 +91,14 @@ impl Answers {
             Objects::Own => size,
         };
         let units = |budget: usize| u32::try_from(taken.min(budget).div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let memory = || Arc::clone(&self.memory).try_acquire_many_owned(units(self.most)).map_err(|_| exhausted());
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units(self.budget)) {
-            let memory = Arc::clone(&self.memory).try_acquire_many_owned(units(self.most)).map_err(|_| exhausted())?;
-            return self.divide(answer, (Some(room), memory));
+            return self.divide(answer, (Some(room), memory()?));
         }
         drop(answer);
         let acquired = tokio::time::timeout(WAITS_FOR, Arc::clone(&self.room).acquire_many_owned(units(self.budget)));
         let room = acquired.await.ok().and_then(Result::ok);
-        let memory = Arc::clone(&self.memory).try_acquire_many_owned(units(self.most)).map_err(|_| exhausted())?;
+        let memory = memory()?;
         self.divide(make().await?, (room, memory))
     }
 

@@ -189,8 +189,7 @@ macro_rules! registry_server {
                 let list = || async {
                     let (kind, project) = (Kind::$listed_kind, &request.project);
                     let objects = this.list(kind, project, request.allow_cache, &request.tags).await?;
-                    let (objects, pagination) =
-                        this.page(objects, request.pagination, request.sorting.as_ref()).await?;
+                    let (objects, pagination) = this.page(objects, request.pagination, request.sorting.as_ref()).await?;
                     Ok($list_response { $listed: encoded(objects), pagination: Some(pagination) })
                 };
                 this.answer(stringify!($list), Objects::of(request.allow_cache), list).await
@@ -314,8 +313,7 @@ registry_server! {
                 let view = request.feature_view.clone();
                 let keep = move |service: &Object| Ok(view.is_empty() || uses_view(service, &view)?);
                 let services = this.filtered(services, keep).await?;
-                let (services, pagination) =
-                        this.page(services, request.pagination, request.sorting.as_ref()).await?;
+                let (services, pagination) = this.page(services, request.pagination, request.sorting.as_ref()).await?;
                 Ok(ListFeatureServicesResponse { feature_services: encoded(services), pagination: Some(pagination) })
             };
             this.answer("list_feature_services", Objects::of(request.allow_cache), list).await
@@ -339,8 +337,7 @@ registry_server! {
                         && (collection.is_empty() || spec.collection == collection))
                 };
                 let datasets = this.filtered(datasets, keep).await?;
-                let (datasets, pagination) =
-                        this.page(datasets, request.pagination, request.sorting.as_ref()).await?;
+                let (datasets, pagination) = this.page(datasets, request.pagination, request.sorting.as_ref()).await?;
                 Ok(ListSavedDatasetsResponse { saved_datasets: encoded(datasets), pagination: Some(pagination) })
             };
             this.answer("list_saved_datasets", Objects::of(request.allow_cache), list).await
@@ -372,8 +369,7 @@ registry_server! {
                     Ok(!project.has_tags(protected.iter().map(|(tag, value)| (tag, value)))?)
                 };
                 let projects = this.filtered(projects, is_shown).await?;
-                let (projects, pagination) =
-                        this.page(projects, request.pagination, request.sorting.as_ref()).await?;
+                let (projects, pagination) = this.page(projects, request.pagination, request.sorting.as_ref()).await?;
                 Ok(ListProjectsResponse { projects: encoded(projects), pagination: Some(pagination) })
             };
             this.answer("list_projects", Objects::of(request.allow_cache), list).await
@@ -454,8 +450,7 @@ registry_server! {
                         && is(&request.feature_view, &feature.view)
                         && is(&request.name, &feature.name)
                 });
-                let (features, pagination) =
-                        this.page(features, request.pagination, request.sorting.as_ref()).await?;
+                let (features, pagination) = this.page(features, request.pagination, request.sorting.as_ref()).await?;
                 let features = features.into_iter().map(feature_message).collect();
                 Ok(ListFeaturesResponse { features, pagination: Some(pagination) })
             };
