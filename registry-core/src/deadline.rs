@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::waits::{Waiting, Waits};
 
 /// The moment after which nobody waits for a call any more.
 ///
@@ -19,6 +20,8 @@ pub struct Deadline {
     at: Instant,
     /// Its sender is dropped when the caller is gone.
     caller: Option<watch::Receiver<()>>,
+    /// Where it is noted what was waited for.
+    waits: Option<Waits>,
 }
 
 /// The caller of a call that goes on in a task of its own. When this is dropped, the deadline of that task is over.
@@ -35,19 +38,31 @@ impl Deadline {
 
     /// A deadline at a moment.
     pub fn at(at: Instant) -> Self {
-        Self { at, caller: None }
+        Self { at, caller: None, waits: None }
+    }
+
+    /// The same, noting what is waited for until then.
+    #[must_use]
+    pub(crate) fn with_waits(mut self, waits: Waits) -> Self {
+        self.waits = Some(waits);
+        self
+    }
+
+    /// Notes a wait, if waits are noted, until what is returned is dropped.
+    pub(crate) fn waiting<'a>(&self, what: &'a str) -> Option<Waiting<'a>> {
+        self.waits.as_ref().map(|waits| waits.begin(what))
     }
 
     /// This deadline, or one so much from now if that is earlier.
     #[must_use]
     pub fn at_most(&self, time: Duration) -> Self {
-        Self { at: self.at.min(Self::after(time).at), caller: self.caller.clone() }
+        Self { at: self.at.min(Self::after(time).at), ..self.clone() }
     }
 
     /// The same moment for a task that goes on without its caller, until the [`Caller`] is dropped.
     pub fn tied_to_caller(&self) -> (Self, Caller) {
         let (sender, receiver) = watch::channel(());
-        (Self { at: self.at, caller: Some(receiver) }, Caller(sender))
+        (Self { caller: Some(receiver), ..self.clone() }, Caller(sender))
     }
 
     /// Its moment, whether the caller is gone or not.
@@ -94,6 +109,7 @@ impl Deadline {
     /// # Errors
     /// [`ErrorKind::DeadlineExceeded`] when the deadline is over first.
     pub async fn wait_for<T>(&self, what: &str, future: impl Future<Output = T>) -> Result<T> {
+        let _waiting = self.waiting(what);
         tokio::select! {
             biased;
             value = future => Ok(value),

@@ -44,10 +44,13 @@ mod kind;
 mod lineage;
 mod locks;
 mod memory;
+pub mod metrics;
+mod observed;
 pub mod proto;
 mod registry;
 mod rules;
 mod soundness;
+mod waits;
 pub mod wire;
 
 /// For implementing [`Backend`], whose methods are asynchronous.
@@ -64,5 +67,7 @@ pub use journal::{Change, CommitId, IDENTITY_KEPT_FOR, Image, JournalEntry, Rete
 pub use kind::{FeastObject, Kind, Layout};
 pub use lineage::{Lineage, ObjectType, Reference, Relation};
 pub use memory::MemoryBackend;
+pub use observed::TRACE_TARGET;
 pub use registry::{CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions};
 pub use rules::ApplyOptions;
+pub use waits::Waits;

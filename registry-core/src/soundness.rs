@@ -12,6 +12,7 @@ use crate::backend::{Key, Write};
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::{FeastObject, Kind};
+use crate::metrics::UNDECODABLE;
 use crate::proto::core;
 
 /// How many are remembered. More than that are logged at each read.
@@ -19,6 +20,10 @@ const MOST: usize = 10_000;
 
 /// Of how many objects it is remembered that they are sound, at eight bytes each.
 const MOST_SOUND: usize = 500_000;
+
+fn measure(found: &BTreeMap<Key, u64>) {
+    metrics::gauge!(UNDECODABLE.name).set(found.len() as f64);
+}
 
 /// Checks that the bytes of an object are a message of its kind.
 ///
@@ -95,6 +100,7 @@ impl UndecodableObjects {
             found.insert(key.clone(), hash);
             self.is_any.store(true, Ordering::Release);
         }
+        measure(&found);
         drop(found);
         if !is_known {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -117,12 +123,15 @@ impl UndecodableObjects {
                 Write::DeleteVersions { .. } => {}
             }
         }
+        measure(&found);
     }
 
     /// Forgets those that are not there any more, or are sound now.
     pub(crate) fn keep(&self, is_still: impl Fn(&Key) -> bool) {
         if self.is_any.load(Ordering::Acquire) {
-            self.found().retain(|key, _| is_still(key));
+            let mut found = self.found();
+            found.retain(|key, _| is_still(key));
+            measure(&found);
         }
     }
 

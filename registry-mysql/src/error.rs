@@ -62,7 +62,7 @@ pub(crate) fn failure(error: mysql_async::Error, location: &str) -> Failure {
                     Failure::Final(Error::new(ErrorKind::InvalidConfig, text).with_source(error))
                 }
                 _ => {
-                    let text = format!("{location}: the connection failed ({said})");
+                    let text = format!("{location}: the connection failed ({error})");
                     Failure::Lost(Error::new(ErrorKind::Unavailable, text).with_source(error))
                 }
             }
@@ -72,9 +72,10 @@ pub(crate) fn failure(error: mysql_async::Error, location: &str) -> Failure {
 
 fn answered(answer: ServerError, location: &str) -> Failure {
     let code = answer.code;
-    let said = answer.message.clone();
+    // As its source says it, which is then not said twice.
+    let said = answer.to_string();
     let new = |kind: ErrorKind, meaning: &str| {
-        Error::new(kind, format!("{location}: {meaning} ({code}: {said})")).with_source(answer)
+        Error::new(kind, format!("{location}: {meaning} ({said})")).with_source(answer)
     };
     match code {
         // Deadlock; the row changed since the snapshot; certification failed (Galera). Of TiDB: 8002, 8022, 9007; of

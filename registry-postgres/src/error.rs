@@ -23,26 +23,28 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
     let routine = answer.routine().unwrap_or_default().to_owned();
     let is_of_journal =
         answer.table() == Some(JOURNAL) || answer.constraint().is_some_and(|name| name.starts_with(JOURNAL));
-    let new = |kind: ErrorKind, meaning: &str| Error::new(kind, format!("{location}: {meaning} ({said})"));
+    let answer = answer.clone();
+    // As the source says it, which is then not said twice.
+    let new = |kind: ErrorKind, meaning: &str| {
+        Error::new(kind, format!("{location}: {meaning} ({answer})")).with_source(answer.clone())
+    };
     let class = state.code().get(..2).unwrap_or_default();
     match () {
         () if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(&state) => {
             let meaning = "other transactions were in the way, again and again; try again";
-            Failure::Serialization(new(ErrorKind::Conflict, meaning).with_source(error))
+            Failure::Serialization(new(ErrorKind::Conflict, meaning))
         }
         () if state == SqlState::UNIQUE_VIOLATION && is_of_journal => {
-            Failure::Repeated(new(ErrorKind::Conflict, "this commit has been here before").with_source(error))
+            Failure::Repeated(new(ErrorKind::Conflict, "this commit has been here before"))
         }
         () if [SqlState::DIVISION_BY_ZERO, SqlState::UNIQUE_VIOLATION].contains(&state) => {
-            Failure::Unexpected(new(ErrorKind::Conflict, "another writer was faster").with_source(error))
+            Failure::Unexpected(new(ErrorKind::Conflict, "another writer was faster"))
         }
         // A plan was made for another table than there is now: the next connection makes it anew.
         () if state == SqlState::FEATURE_NOT_SUPPORTED
             && (routine == "RevalidateCachedQuery" || said.contains("cached plan")) =>
         {
-            Failure::Unusable(
-                new(ErrorKind::Unavailable, "a table was changed meanwhile; try again").with_source(error),
-            )
+            Failure::Unusable(new(ErrorKind::Unavailable, "a table was changed meanwhile; try again"))
         }
         // The server became a replica, or an administrator made its sessions read-only: a new one may be another's. The
         // former refuses a transaction that is to write (`check_transaction_read_only`, before 17 `check_XactReadOnly`).
@@ -51,7 +53,7 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
                 && ["check_transaction_read_only", "check_XactReadOnly"].contains(&routine.as_str())) =>
         {
             let meaning = "the database is read-only: is this a replica?";
-            Failure::Unusable(new(ErrorKind::ReadOnly, meaning).with_source(error))
+            Failure::Unusable(new(ErrorKind::ReadOnly, meaning))
         }
         // The server ends this session, or starts or stops: 57P01 to 57P05; class 08 is the connection itself.
         // 40003 says that it is not known whether a statement was completed.
@@ -59,7 +61,7 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
             || state.code().starts_with("57P")
             || state == SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN =>
         {
-            Failure::Lost(new(ErrorKind::Unavailable, "the database is not available; try again").with_source(error))
+            Failure::Lost(new(ErrorKind::Unavailable, "the database is not available; try again"))
         }
         () => {
             let (kind, meaning) = match state {
@@ -98,7 +100,7 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
                 _ if class == "53" => (ErrorKind::Unavailable, "the database is short of resources; try again"),
                 _ => (ErrorKind::Internal, "PostgreSQL failed"),
             };
-            Failure::Final(new(kind, meaning).with_source(error))
+            Failure::Final(new(kind, meaning))
         }
     }
 }

@@ -5,13 +5,16 @@
 //! then if there is any memory for it at all: clients who read slowly must not keep others from their answers at once. An
 //! answer of which nothing is read for a while is given up.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use feast_registry_core::{Error, Registry};
 use tokio::sync::Semaphore;
 use tonic::{Response, Status};
 
-use crate::parts::{Divided, InParts, Room};
+use crate::parts::{self, Divided, InParts, Room};
+use crate::status::status;
 
 /// Answers of up to so many bytes are sent as a whole, and not counted.
 const SMALL: usize = 32 * 1024;
@@ -27,6 +30,14 @@ const SHARED_OBJECT: usize = 64;
 
 /// How long an answer waits for room.
 const WAITS_FOR: Duration = Duration::from_secs(1);
+
+/// Larger answers are compressed for clients that offer it: it is the size up to which gRPC's clients take a message unless they
+/// are told otherwise, as Feast's cannot be. grpc-core compares it with the size before the message is unpacked, so an answer
+/// that would fail arrives. Below that it would not pay: on one core gzip makes 100 to 200 MB/s, and a network more.
+const COMPRESS_ABOVE: usize = 4 * 1024 * 1024;
+
+/// How many times smaller gzip makes an answer at the least, for the room that it takes. Definitions repeat themselves much.
+const LEAST_RATIO: usize = 3;
 
 /// What the budget is counted in.
 const UNIT: usize = 1024;
@@ -58,6 +69,17 @@ pub(crate) struct Answers {
     most: usize,
     /// The largest answer, in bytes.
     max_size: usize,
+    /// Of which calls it was said that clients may not take their answers.
+    warned_of: Arc<Mutex<HashSet<&'static str>>>,
+}
+
+/// What an answer is to, and how it may be sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) call: &'static str,
+    pub(crate) objects: Objects,
+    /// Where it is compressed, if the client offers that.
+    pub(crate) compressor: Option<&'a Registry>,
 }
 
 impl Answers {
@@ -68,7 +90,8 @@ impl Answers {
 
     fn with_budget(max_size: usize, budget: usize, most: usize) -> Self {
         let semaphore = |bytes: usize| Arc::new(Semaphore::new(bytes.div_ceil(UNIT)));
-        Self { room: semaphore(budget), budget, memory: semaphore(most), most, max_size }
+        let warned_of = Arc::default();
+        Self { room: semaphore(budget), budget, memory: semaphore(most), most, max_size, warned_of }
     }
 
     /// Makes an answer; one that is large is divided, and takes room until it is sent. Cancel-safe.
@@ -78,7 +101,7 @@ impl Answers {
     /// it.
     pub(crate) async fn make<T: InParts, F: Future<Output = Result<T, Status>>>(
         &self,
-        objects: Objects,
+        asked: Asked<'_>,
         make: impl Fn() -> F,
     ) -> Result<Response<T>, Status> {
         let answer = make().await?;
@@ -86,23 +109,24 @@ impl Answers {
         if size <= SMALL {
             return Ok(Response::new(answer));
         }
-        let taken = match objects {
-            Objects::Shared => SHARED_OBJECT * answer.len(),
+        let compressed = if asked.is_compressed(size) { size / LEAST_RATIO } else { 0 };
+        let taken = match asked.objects {
+            Objects::Shared => SHARED_OBJECT * answer.len() + compressed,
             Objects::Own => size,
         };
         let units = |budget: usize| u32::try_from(taken.min(budget).div_ceil(UNIT)).unwrap_or(u32::MAX);
         let memory = || Arc::clone(&self.memory).try_acquire_many_owned(units(self.most)).map_err(|_| exhausted());
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units(self.budget)) {
-            return self.divide(answer, (Some(room), memory()?));
+            return self.send(asked, answer, (Some(room), memory()?)).await;
         }
         drop(answer);
         let acquired = tokio::time::timeout(WAITS_FOR, Arc::clone(&self.room).acquire_many_owned(units(self.budget)));
         let room = acquired.await.ok().and_then(Result::ok);
         let memory = memory()?;
-        self.divide(make().await?, (room, memory))
+        self.send(asked, make().await?, (room, memory)).await
     }
 
-    fn divide<T: InParts>(&self, answer: T, room: Room) -> Result<Response<T>, Status> {
+    async fn send<T: InParts>(&self, asked: Asked<'_>, answer: T, room: Room) -> Result<Response<T>, Status> {
         let size = answer.encoded_len();
         let limit = self.max_size;
         let Some(length) = u32::try_from(size).ok().filter(|_| size <= limit) else {
@@ -110,9 +134,48 @@ impl Answers {
                 "the answer has {size} bytes, and this server sends at most {limit}: ask for pages, or raise --max-message-size"
             )));
         };
+        let divided = match asked.compressor.filter(|_| asked.is_compressed(size)) {
+            Some(registry) => {
+                let compress = move || {
+                    parts::compress(answer)
+                        .map_err(|error| Error::internal("an answer was not compressed").with_source(error))
+                };
+                let compressed =
+                    registry.compute(usize::MAX, compress).await.map_err(|error| status(asked.call, error))?;
+                self.warn_of(asked.call, compressed.len());
+                // It is no longer than what it was made of, but for some bytes.
+                let length = u32::try_from(compressed.len()).unwrap_or(u32::MAX);
+                Divided::compressed(compressed, length, room)
+            }
+            None => {
+                self.warn_of(asked.call, size);
+                Divided::new(answer, length, room)
+            }
+        };
         let mut response = Response::new(T::default());
-        response.extensions_mut().insert(Divided::new(answer, length, room));
+        response.extensions_mut().insert(divided);
         Ok(response)
+    }
+
+    /// Says once of each call that its answers have become larger than clients take by themselves.
+    fn warn_of(&self, call: &'static str, size: usize) {
+        let is_new = || self.warned_of.lock().unwrap_or_else(PoisonError::into_inner).insert(call);
+        if size > COMPRESS_ABOVE && is_new() {
+            tracing::warn!(
+                call,
+                bytes = size,
+                "an answer is larger than the 4 MiB that gRPC clients take unless told otherwise; with Feast's client such a \
+                 call fails (RESOURCE_EXHAUSTED: Received message larger than max). Ask for pages, by project or by tag, or set \
+                 grpc.max_receive_message_length in a client of your own; this is said once for each call"
+            );
+        }
+    }
+}
+
+impl Asked<'_> {
+    /// Whether an answer of so many bytes is compressed.
+    fn is_compressed(&self, size: usize) -> bool {
+        self.compressor.is_some() && size > COMPRESS_ABOVE
     }
 }
 
@@ -145,6 +208,10 @@ mod tests {
         Ok(ListEntitiesResponse { entities: vec![entity; 16], pagination: None })
     }
 
+    fn asked(objects: Objects) -> Asked<'static> {
+        Asked { call: "list_entities", objects, compressor: None }
+    }
+
     fn free(answers: &Answers) -> usize {
         answers.room.available_permits() * UNIT
     }
@@ -158,17 +225,17 @@ mod tests {
             made.fetch_add(1, Ordering::Relaxed);
             list()
         };
-        let first = answers.make(Objects::Own, counted).await.expect("a list");
-        let second = answers.make(Objects::Own, counted).await.expect("a list");
+        let first = answers.make(asked(Objects::Own), counted).await.expect("a list");
+        let second = answers.make(asked(Objects::Own), counted).await.expect("a list");
         assert!(free(&answers) < SIZE);
         let began = Instant::now();
-        let third = answers.make(Objects::Own, counted).await.expect("a list");
+        let third = answers.make(asked(Objects::Own), counted).await.expect("a list");
         assert!(began.elapsed() >= WAITS_FOR, "{:?}", began.elapsed());
         assert_eq!(made.load(Ordering::Relaxed), 4, "it was let go while it waited");
         drop(third);
         assert!(free(&answers) < SIZE, "what was sent without room leaves none");
         let began = Instant::now();
-        let (waited, ()) = tokio::join!(answers.make(Objects::Own, counted), async {
+        let (waited, ()) = tokio::join!(answers.make(asked(Objects::Own), counted), async {
             tokio::time::sleep(WAITS_FOR / 2).await;
             drop(first);
         });
@@ -180,14 +247,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_larger_than_the_budget_takes_all_of_it_and_what_is_small_or_shared_takes_little() {
         let answers = Answers::with_budget(usize::MAX, SIZE / 2, 4 * SIZE);
-        let large = answers.make(Objects::Own, list).await.expect("a list");
+        let large = answers.make(asked(Objects::Own), list).await.expect("a list");
         assert_eq!(free(&answers), 0);
         let began = Instant::now();
         let small = || async { Ok(ListEntitiesResponse::default()) };
-        answers.make(Objects::Own, small).await.expect("a list");
+        answers.make(asked(Objects::Own), small).await.expect("a list");
         assert_eq!(began.elapsed(), Duration::ZERO);
         drop(large);
-        let shared = answers.make(Objects::Shared, list).await.expect("a list");
+        let shared = answers.make(asked(Objects::Shared), list).await.expect("a list");
         assert!(free(&answers) >= SIZE / 2 - 16 * SHARED_OBJECT - UNIT);
         drop(shared);
     }
@@ -196,22 +263,22 @@ mod tests {
     async fn answers_that_are_not_read_are_refused_memory_in_the_end_and_given_up() {
         let answers = Answers::with_budget(usize::MAX, SIZE, 4 * SIZE);
         let mut unread = Vec::new();
-        while let Ok(answer) = answers.make(Objects::Own, list).await {
+        while let Ok(answer) = answers.make(asked(Objects::Own), list).await {
             unread.push(answer);
             assert!(unread.len() < 5);
         }
         assert_eq!(unread.len(), 3, "a megabyte and a little, three times");
-        let status = answers.make(Objects::Own, list).await.expect_err("there is no memory");
+        let status = answers.make(asked(Objects::Own), list).await.expect_err("there is no memory");
         assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
         tokio::time::sleep(crate::parts::READ_WITHIN * 2).await;
-        answers.make(Objects::Own, list).await.expect("what was not read is gone");
+        answers.make(asked(Objects::Own), list).await.expect("what was not read is gone");
         drop(unread);
     }
 
     #[tokio::test]
     async fn what_is_larger_than_a_message_may_be_is_an_error_that_says_so() {
         let answers = Answers::new(SIZE / 2);
-        let status = answers.make(Objects::Shared, list).await.expect_err("it is too large");
+        let status = answers.make(asked(Objects::Shared), list).await.expect_err("it is too large");
         assert_eq!(status.code(), Code::OutOfRange);
         assert!(status.message().contains("--max-message-size"), "{status:?}");
         assert_eq!(free(&answers), BUDGET);

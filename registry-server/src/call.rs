@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use feast_registry_core::CallOptions;
+use feast_registry_core::{CallOptions, Waits};
 use tokio::time::Instant;
+use tonic::Request;
 use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
+
+use crate::parts::GZIP;
 
 /// How long the caller waits, as every gRPC client with a deadline says.
 const TIMEOUT: &str = "grpc-timeout";
@@ -17,7 +20,15 @@ const REASON: &str = "x-registry-reason";
 const MARGIN: Duration = Duration::from_millis(50);
 
 /// How a request is to be done that has just come: until its deadline, or else for `usual`.
-pub(crate) fn options(metadata: &MetadataMap, usual: Duration) -> CallOptions {
+pub(crate) fn options<T>(request: &Request<T>, usual: Duration) -> CallOptions {
+    let options = options_of(request.metadata(), usual);
+    match request.extensions().get::<Waits>() {
+        Some(waits) => options.with_waits(waits.clone()),
+        None => options,
+    }
+}
+
+fn options_of(metadata: &MetadataMap, usual: Duration) -> CallOptions {
     let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
     let timeout = timeout_of(metadata.as_ref(), usual);
     let timeout = timeout - MARGIN.min(timeout / 20);
@@ -29,6 +40,12 @@ pub(crate) fn options(metadata: &MetadataMap, usual: Duration) -> CallOptions {
         Some(reason) => options.with_reason(reason),
         None => options,
     }
+}
+
+/// Whether the caller of a request takes answers that are compressed with gzip.
+pub(crate) fn takes_gzip(metadata: &MetadataMap) -> bool {
+    let accepted = metadata.get("grpc-accept-encoding").and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|accepted| accepted.split(',').any(|encoding| encoding.trim() == GZIP))
 }
 
 /// How long the caller of a request waits, as far as it says.
@@ -84,10 +101,10 @@ mod tests {
         let mut metadata = MetadataMap::new();
         metadata.insert(TIMEOUT, "5S".parse().expect("a value"));
         for usual in [Duration::from_secs(1), Duration::MAX] {
-            let said = format!("{:?}", options(&metadata, usual));
+            let said = format!("{:?}", options_of(&metadata, usual));
             let expected = CallOptions::new().with_deadline(Instant::now() + Duration::from_millis(4950));
             assert_eq!(said, format!("{expected:?}"));
         }
-        drop(options(&MetadataMap::new(), Duration::MAX));
+        drop(options_of(&MetadataMap::new(), Duration::MAX));
     }
 }

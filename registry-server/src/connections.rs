@@ -24,6 +24,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
+use crate::complaints::Complaint;
+use crate::metrics::{ConnectionMetrics, OpenConnection};
+
 /// What a client sends in any case: the preface of HTTP/2 and the head of its settings.
 const GREETING: usize = 24 + 9;
 /// How long the answer to a ping may take.
@@ -41,8 +44,6 @@ const MAX_RESETS: usize = 1024;
 const SEND_BUFFER: usize = 128 * 1024;
 /// How long to wait before the next connection is taken, when the system had nothing left for one.
 const PAUSES_FOR: Duration = Duration::from_millis(250);
-/// How often the log says that connections are turned away.
-const SAYS_EVERY: Duration = Duration::from_secs(10);
 
 /// What connections may cost.
 #[derive(Debug, Clone, Copy)]
@@ -115,7 +116,8 @@ where
     let permits = Arc::new(Semaphore::new(limits.connections));
     let stopping = watch::Sender::new(false);
     let mut connections = JoinSet::new();
-    let mut complaints = Complaints::default();
+    let (no_file, too_many) = (Complaint::new(), Complaint::new());
+    let metrics = ConnectionMetrics::new();
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -128,9 +130,11 @@ where
             Ok((connection, _)) => connection,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
-                complaints.say(|| {
+                metrics.had_no_file();
+                no_file.say(|unsaid| {
                     tracing::warn!(
                         %error,
+                        unsaid,
                         "no connection can be taken; if it is the number of open files, raise its limit (ulimit -n) or \
                          lower --max-connections"
                     );
@@ -143,12 +147,16 @@ where
         };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             let limit = limits.connections;
-            complaints.say(|| tracing::warn!(limit, "a connection was closed, since as many are open as there may be"));
+            metrics.was_beyond_limit();
+            too_many.say(|unsaid| {
+                tracing::warn!(limit, unsaid, "a connection was closed, since as many are open as there may be");
+            });
             continue;
         };
         let activity = Activity::new();
         let service = service(Arc::clone(&activity));
-        connections.spawn(serve_one(connection, limits, service, activity, stopping.subscribe(), permit));
+        let held = (permit, metrics.opened());
+        connections.spawn(serve_one(connection, limits, service, activity, stopping.subscribe(), held));
     }
     // Whoever connects from now on is told so at once, and may find another server.
     drop(listener);
@@ -164,7 +172,7 @@ async fn serve_one<S>(
     service: S,
     activity: Arc<Activity>,
     mut stopping: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+    _held: (OwnedSemaphorePermit, OpenConnection),
 ) where
     S: Service<http::Request<Incoming>, Response = http::Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -240,21 +248,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
-}
-
-/// Says something now and then that would be true at each of many connections.
-#[derive(Debug, Default)]
-struct Complaints {
-    last: Option<Instant>,
-}
-
-impl Complaints {
-    fn say(&mut self, say: impl FnOnce()) {
-        if self.last.is_none_or(|last| last.elapsed() >= SAYS_EVERY) {
-            self.last = Some(Instant::now());
-            say();
-        }
-    }
 }
 
 /// A connection whose bytes are counted as they come.

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,7 +21,9 @@ use tonic::codegen::{BoxFuture, Bytes, Service, http};
 use tracing::Instrument;
 
 use crate::call;
+use crate::complaints::Complaint;
 use crate::connections::{Activity, CallUnderWay};
+use crate::record::{CallRecord, Recorder};
 
 /// Requests of up to so many bytes are not counted.
 const SMALL: usize = 64 * 1024;
@@ -40,7 +43,7 @@ const PREFIX: usize = 5;
 const ENDLESS: [&str; 2] = ["/grpc.health.", "/grpc.reflection."];
 
 /// What all calls of a server share.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct CallLimits {
     calls: Arc<Semaphore>,
     memory: Arc<Semaphore>,
@@ -48,12 +51,15 @@ pub(crate) struct CallLimits {
     max_message_size: usize,
     /// How long a call may take whose client sets no deadline, and how long any request may take to come.
     request_timeout: Duration,
+    recorder: Arc<Recorder>,
+    complaint: Arc<Complaint>,
 }
 
 impl CallLimits {
-    pub(crate) fn new(max_message_size: usize, request_timeout: Duration) -> Self {
+    pub(crate) fn new(max_message_size: usize, request_timeout: Duration, recorder: Arc<Recorder>) -> Self {
         let memory = Arc::new(Semaphore::new(BUDGET.div_ceil(UNIT)));
-        Self { calls: Arc::new(Semaphore::new(CALLS)), memory, max_message_size, request_timeout }
+        let calls = Arc::new(Semaphore::new(CALLS));
+        Self { calls, memory, max_message_size, request_timeout, recorder, complaint: Arc::default() }
     }
 
     /// What a message needs, in units of the budget, by what it begins with.
@@ -69,7 +75,7 @@ impl CallLimits {
 }
 
 /// The services of one connection, whose calls keep to the limits.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Guarded<S> {
     pub(crate) service: S,
     pub(crate) limits: CallLimits,
@@ -90,20 +96,23 @@ where
     }
 
     fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
+        let path = request.uri().path();
+        let is_endless = ENDLESS.iter().any(|prefix| path.starts_with(prefix));
+        let mut record = self.limits.recorder.begin(path, request.headers(), is_endless);
         let Ok(place) = Arc::clone(&self.limits.calls).try_acquire_owned() else {
-            tracing::debug!(
-                path = request.uri().path(),
-                "a call was refused, since as many are under way as there may be"
-            );
+            self.limits.complaint.say(|unsaid| {
+                tracing::warn!(unsaid, "a call was refused, since as many are under way as there may be ({CALLS})");
+            });
             let status = Status::resource_exhausted(format!(
                 "this server has {CALLS} calls under way, which is all that it takes; nothing was done: try again later"
             ));
-            return Box::pin(std::future::ready(Ok(status.into_http())));
+            let mut refusal = status.into_http();
+            record.answers(refusal.headers_mut());
+            return Box::pin(std::future::ready(Ok(refusal)));
         };
-        let is_endless = ENDLESS.iter().any(|prefix| request.uri().path().starts_with(prefix));
         let timeout = call::timeout_of(request.headers(), self.limits.request_timeout);
         let held = Held::default();
-        let request = request.map(|body| {
+        let mut request = request.map(|body| {
             Body::new(RequestBody {
                 body,
                 prefix: Prefix::default(),
@@ -112,22 +121,25 @@ where
                 is_late: None,
                 activity: (!is_endless).then(|| Arc::clone(&self.activity)),
                 held: held.clone(),
+                received: record.received(),
                 limits: self.limits.clone(),
             })
         });
-        let span = tracing::debug_span!("request", path = %request.uri().path());
+        request.extensions_mut().insert(record.waits().clone());
+        let (trace, span) = record.spans();
         let answer = self.service.call(request);
         let guarded = async move {
             let _place = place;
             let answer = tokio::time::timeout(timeout.saturating_add(SETTLES_WITHIN), answer).await;
-            let answer = match answer {
+            let mut answer = match answer {
                 Ok(answer) => answer?,
                 Err(_) => Status::deadline_exceeded("the deadline of the call is over").into_http(),
             };
+            record.answers(answer.headers_mut());
             // The place is for calls that are being done. What an answer takes that is large is counted elsewhere.
-            Ok(answer.map(|body| if is_endless { body } else { Body::new(AnswerBody { body, _held: held }) }))
+            Ok(answer.map(|body| Body::new(AnswerBody { body, record, _held: held })))
         };
-        Box::pin(guarded.instrument(span))
+        Box::pin(guarded.instrument(span).instrument(trace))
     }
 }
 
@@ -158,6 +170,8 @@ struct RequestBody {
     is_late: Option<Pin<Box<Sleep>>>,
     activity: Option<Arc<Activity>>,
     held: Held,
+    /// How many bytes have come.
+    received: Arc<AtomicU64>,
     limits: CallLimits,
 }
 
@@ -225,6 +239,8 @@ impl RequestBody {
                 return Poll::Ready(None);
             }
         };
+        let arrived = frame.data_ref().map_or(0, Bytes::len);
+        self.received.fetch_add(arrived as u64, Ordering::Relaxed);
         if let Some(data) = frame.data_ref()
             && let Some(prefix) = self.prefix.add(data)
             && let Some(needed) = self.limits.needed(prefix)
@@ -249,6 +265,7 @@ impl RequestBody {
 /// An answer on its way out.
 struct AnswerBody {
     body: Body,
+    record: CallRecord,
     _held: Held,
 }
 
@@ -257,7 +274,15 @@ impl http_body::Body for AnswerBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            match (frame.data_ref(), frame.trailers_ref()) {
+                (Some(data), _) => self.record.sends(data.len()),
+                (None, Some(trailers)) => self.record.note_code(trailers),
+                (None, None) => {}
+            }
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -275,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_message_is_counted_by_what_it_takes_unpacked() {
-        let limits = CallLimits::new(16 << 20, Duration::from_secs(30));
+        let limits = CallLimits::new(16 << 20, Duration::from_secs(30), Recorder::new(None));
         let prefix = |compressed: u8, length: u32| {
             let [a, b, c, d] = length.to_be_bytes();
             [compressed, a, b, c, d]

@@ -12,6 +12,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
+use crate::monitoring::Monitoring;
 use crate::panics::caught;
 
 /// The service whose health is whether the process lives: it always serves while there is a process to ask.
@@ -27,22 +28,25 @@ const INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct ServerHealth {
     reporter: HealthReporter,
+    /// Where readiness is told too.
+    monitoring: Monitoring,
     is_ready_from_cache: bool,
 }
 
 impl ServerHealth {
     /// The health of a server that is ready, and what answers when it is asked for. With `is_ready_from_cache` it stays ready
     /// while the storage is away.
-    pub(crate) async fn new(is_ready_from_cache: bool) -> (Self, HealthServer<impl Health>) {
+    pub(crate) async fn new(is_ready_from_cache: bool, monitoring: Monitoring) -> (Self, HealthServer<impl Health>) {
         let (reporter, service) = tonic_health::server::health_reporter();
-        let health = Self { reporter, is_ready_from_cache };
+        let health = Self { reporter, monitoring, is_ready_from_cache };
         health.reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
-        health.set_ready(true).await;
+        health.set_ready(Ok(())).await;
         (health, service)
     }
 
-    async fn set_ready(&self, is_ready: bool) {
-        let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+    async fn set_ready(&self, ready: Result<(), &'static str>) {
+        self.monitoring.set_ready(ready);
+        let status = if ready.is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in READINESS {
             self.reporter.set_service_status(service, status).await;
         }
@@ -50,7 +54,7 @@ impl ServerHealth {
 
     /// Says that no more calls should be sent here. It must not be watching any more.
     pub(crate) async fn is_stopping(&self) {
-        self.set_ready(false).await;
+        self.set_ready(Err("it is stopping")).await;
     }
 
     /// Keeps health that of the storage, and says in the log when that goes and comes. It never ends.
@@ -66,7 +70,7 @@ impl ServerHealth {
                     away_since = None;
                     let seconds = Instant::now().duration_since(since).as_secs();
                     tracing::info!("the storage answers again, after {seconds} s");
-                    self.set_ready(true).await;
+                    self.set_ready(Ok(())).await;
                 }
                 (answer, None) => {
                     away_since = Some(Instant::now());
@@ -74,7 +78,8 @@ impl ServerHealth {
                         Ok(Err(error)) => tracing::error!(%error, "the storage does not answer"),
                         _ => tracing::error!("the storage does not answer within {} s", INTERVAL.as_secs()),
                     }
-                    self.set_ready(self.is_ready_from_cache).await;
+                    let ready = if self.is_ready_from_cache { Ok(()) } else { Err("the storage does not answer") };
+                    self.set_ready(ready).await;
                 }
             }
             tokio::time::sleep(INTERVAL).await;
@@ -149,7 +154,7 @@ mod tests {
         for is_ready_from_cache in [false, true] {
             let storage = Arc::new(Leaving::default());
             let registry = Registry::open(Arc::clone(&storage) as Arc<dyn Backend>, RegistryOptions::default()).await;
-            let (health, service) = ServerHealth::new(is_ready_from_cache).await;
+            let (health, service) = ServerHealth::new(is_ready_from_cache, Monitoring::new(None)).await;
             let watch = tokio::spawn(health.clone().watch(registry.expect("a registry")));
             let client = HealthClient::new(service);
             let statuses = async || {

@@ -8,16 +8,24 @@
 mod answers;
 mod call;
 mod codec;
+mod complaints;
 mod connections;
 mod guard;
 mod health;
 mod listing;
+mod metrics;
+mod monitoring;
 mod panics;
 mod parts;
 pub mod proto;
+mod record;
 mod serve;
 mod service;
 mod status;
+#[cfg(feature = "otlp")]
+mod trace_context;
 
+pub use metrics::Metrics;
+pub use monitoring::Monitoring;
 pub use serve::{DEFAULT_PORT, ServeOptions, listen, serve};
 pub use service::Service;

@@ -4,6 +4,7 @@
 //! objects are shared with the cache. Protobuf lets it be done in parts: messages of one type that follow one another are
 //! one message with all their repeated fields. So a list goes out as many short lists, each made when HTTP/2 asks for it.
 
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use feast_registry_core::Encoded;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http_body::{Frame, SizeHint};
 use prost::Message;
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,6 +26,9 @@ use crate::proto::*;
 
 /// About how many bytes a part has, unless one object has more.
 const PART: usize = 64 * 1024;
+
+/// The encoding of compressed answers, which every client of grpc-core, grpc-go and grpc-java offers.
+pub(crate) const GZIP: &str = "gzip";
 
 /// How long a client may leave an answer unread, before it is given up.
 pub(crate) const READ_WITHIN: Duration = Duration::from_secs(30);
@@ -76,16 +82,32 @@ in_parts! {
 /// What is serialized already may be divided anywhere.
 impl<T: Send + 'static> InParts for Encoded<T> {
     fn parts(self) -> impl Iterator<Item = Self> + Send + 'static {
-        let mut rest = self.into_bytes();
-        std::iter::from_fn(move || {
-            let part = rest.split_to(rest.len().min(PART));
-            (!part.is_empty()).then(|| Self::from_bytes(part))
-        })
+        pieces(self.into_bytes()).map(Self::from_bytes)
     }
 
     fn len(&self) -> usize {
         1
     }
+}
+
+/// Bytes in pieces.
+fn pieces(mut rest: Bytes) -> impl Iterator<Item = Bytes> + Send {
+    std::iter::from_fn(move || {
+        let piece = rest.split_to(rest.len().min(PART));
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// An answer as gzip, part by part, so that it is never there as a whole. It takes the processor for a while.
+///
+/// # Errors
+/// None that memory does not have.
+pub(crate) fn compress(answer: impl InParts) -> io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    for part in answer.parts() {
+        encoder.write_all(&part.encode_to_vec())?;
+    }
+    encoder.finish().map(Bytes::from)
 }
 
 fn short_lists<T: Message>(objects: Vec<T>) -> impl Iterator<Item = Vec<T>> {
@@ -110,15 +132,22 @@ impl Divided {
     /// Divides an answer of so many bytes, which takes room until it is sent, or is given up since nobody reads it. It must be
     /// called within a runtime.
     pub(crate) fn new(answer: impl InParts, size: u32, room: Room) -> Self {
+        Self::of(answer.parts().map(|part| Bytes::from(part.encode_to_vec())), size, false, room)
+    }
+
+    /// The same of an answer that was compressed ([`compress`]), to so many bytes.
+    pub(crate) fn compressed(message: Bytes, size: u32, room: Room) -> Self {
+        Self::of(pieces(message), size, true, room)
+    }
+
+    fn of(parts: impl Iterator<Item = Bytes> + Send + 'static, size: u32, is_compressed: bool, room: Room) -> Self {
         let mut prefix = BytesMut::with_capacity(5);
-        // Not compressed.
-        prefix.put_u8(0);
+        prefix.put_u8(is_compressed.into());
         prefix.put_u32(size);
-        let parts = answer.parts().map(|part| Bytes::from(part.encode_to_vec()));
         let rest = Rest { prefix: Some(prefix.freeze()), parts: Some(Box::new(parts)), read: 0, _room: room };
         let rest = Arc::new(Mutex::new(Some(rest)));
         let watch = tokio::spawn(give_up_when_unread(Arc::downgrade(&rest)));
-        Self(Arc::new(Mutex::new(Some(DividedBody { rest, watch }))))
+        Self(Arc::new(Mutex::new(Some(DividedBody { rest, watch, is_compressed }))))
     }
 }
 
@@ -126,7 +155,12 @@ impl Divided {
 pub(crate) fn send(mut response: http::Response<Body>) -> http::Response<Body> {
     let divided: Option<Divided> = response.extensions_mut().remove();
     match divided.and_then(|Divided(body)| lock(&body).take()) {
-        Some(body) => response.map(|_| Body::new(body)),
+        Some(body) => {
+            if body.is_compressed {
+                response.headers_mut().insert("grpc-encoding", http::HeaderValue::from_static(GZIP));
+            }
+            response.map(|_| Body::new(body))
+        }
         None => response,
     }
 }
@@ -140,6 +174,7 @@ struct DividedBody {
     /// `None` once it was given up.
     rest: Arc<Mutex<Option<Rest>>>,
     watch: JoinHandle<()>,
+    is_compressed: bool,
 }
 
 /// What has not been sent of an answer.

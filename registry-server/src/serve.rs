@@ -15,8 +15,10 @@ use tonic::service::Routes;
 use crate::connections::{self, Activity, ConnectionLimits};
 use crate::guard::{CallLimits, Guarded};
 use crate::health::ServerHealth;
+use crate::monitoring::Monitoring;
 use crate::panics::Isolated;
 use crate::proto::registry_server_server::RegistryServerServer;
+use crate::record::Recorder;
 use crate::service::Service;
 
 /// The port of Feast's registry server.
@@ -29,7 +31,7 @@ const BACKLOG: u32 = 4096;
 const GREETS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a server serves. Made with `default()`, and changed field by field.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServeOptions {
     /// The largest message that is accepted and sent, in bytes. Default: 128 MiB. (gRPC's own limit is 4 MiB, which a list of
@@ -52,6 +54,10 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// Whether the server is ready while its storage is away, since it answers reads from its cache. Default: no.
     pub is_ready_from_cache: bool,
+    /// The log says of calls that take so long what they waited for. Default: a second. `None`: it does not.
+    pub slow_call: Option<Duration>,
+    /// Where it is told whether the server is ready, besides gRPC. Default: nowhere.
+    pub monitoring: Option<Monitoring>,
 }
 
 impl Default for ServeOptions {
@@ -65,6 +71,8 @@ impl Default for ServeOptions {
             drain: Duration::ZERO,
             grace: Duration::from_secs(25),
             is_ready_from_cache: false,
+            slow_call: Some(Duration::from_secs(1)),
+            monitoring: None,
         }
     }
 }
@@ -99,7 +107,8 @@ pub async fn serve(
     let failed = |error: tonic_reflection::server::Error| {
         Error::new(ErrorKind::Unavailable, "reflection cannot be served").with_source(error)
     };
-    let (health, health_service) = ServerHealth::new(options.is_ready_from_cache).await;
+    let monitoring = options.monitoring.unwrap_or_else(|| Monitoring::new(None));
+    let (health, health_service) = ServerHealth::new(options.is_ready_from_cache, monitoring).await;
     let watch = tokio::spawn(health.clone().watch(registry.clone()));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -120,7 +129,8 @@ pub async fn serve(
         .add_service(reflection().build_v1alpha().map_err(failed)?)
         .prepare();
 
-    let calls = CallLimits::new(options.max_message_size, options.request_timeout);
+    let recorder = Recorder::new(options.slow_call);
+    let calls = CallLimits::new(options.max_message_size, options.request_timeout, recorder);
     let on_connection =
         |activity: Arc<Activity>| Guarded { service: Isolated(services.clone()), limits: calls.clone(), activity };
     let stop = async {

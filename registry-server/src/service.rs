@@ -16,7 +16,7 @@ use feast_registry_core::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::answers::{Answers, Objects};
+use crate::answers::{Answers, Asked, Objects};
 use crate::call;
 use crate::listing::{Sortable, page};
 use crate::parts::InParts;
@@ -40,6 +40,8 @@ pub struct Service {
 struct Call {
     registry: Registry,
     answers: Option<Answers>,
+    /// Whether its client takes answers that are compressed with gzip.
+    takes_gzip: bool,
 }
 
 /// The tag of a project that `ListProjects` leaves out (Feast: `feast.constants.PROTECTED_PROJECT_TAG`).
@@ -83,8 +85,9 @@ impl Service {
 
     /// A request, and the call that does it as the request says: until when and why.
     fn of_call<T>(&self, request: Request<T>) -> (Call, T) {
-        let registry = self.registry.with_call(call::options(request.metadata(), self.request_timeout));
-        (Call { registry, answers: self.answers.clone() }, request.into_inner())
+        let registry = self.registry.with_call(call::options(&request, self.request_timeout));
+        let takes_gzip = call::takes_gzip(request.metadata());
+        (Call { registry, answers: self.answers.clone(), takes_gzip }, request.into_inner())
     }
 }
 
@@ -92,13 +95,16 @@ impl Call {
     /// An answer that may be large, made when there is room for it, or its error.
     async fn answer<T: InParts, F: Future<Output = Result<T>>>(
         &self,
-        call: &str,
+        call: &'static str,
         objects: Objects,
         make: impl Fn() -> F,
     ) -> Reply<T> {
         let make = || async { make().await.map_err(|error| status(call, error)) };
         match &self.answers {
-            Some(answers) => answers.make(objects, make).await,
+            Some(answers) => {
+                let compressor = self.takes_gzip.then_some(&self.registry);
+                answers.make(Asked { call, objects, compressor }, make).await
+            }
             None => make().await.map(Response::new),
         }
     }

@@ -9,6 +9,8 @@ use feast_registry_core::{Error, ErrorKind, Kind};
 use serde_json::json;
 use tonic::{Code, Status};
 
+use crate::complaints::Complaint;
+
 /// Messages end up in an HTTP/2 header, where what is not ASCII takes three bytes for one, and which gRPC clients limit to
 /// 8 KiB in all; a name alone may be longer.
 const MAX_ENCODED_BYTES: usize = 2000;
@@ -21,6 +23,11 @@ pub(crate) fn status(call: &str, error: Error) -> Status {
     if is_defect || matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::UnknownOutcome) {
         let cause = error.source().map(ToString::to_string);
         tracing::error!(call, %error, cause, "a request failed");
+    } else if let Some(complaint) = of_storage(error.kind()) {
+        complaint.say(|unsaid| {
+            let cause = error.source().map(ToString::to_string);
+            tracing::warn!(call, %error, cause, unsaid, "a request failed, since the storage did");
+        });
     }
     let message = shortened(&error.to_string());
     match class {
@@ -29,6 +36,20 @@ pub(crate) fn status(call: &str, error: Error) -> Status {
             Status::new(code, detail.to_string())
         }
         None => Status::new(code, message),
+    }
+}
+
+/// What is said, now and then, of calls that failed since the storage does not do what it should. Nobody but who runs it can
+/// mend that.
+fn of_storage(kind: ErrorKind) -> Option<&'static Complaint> {
+    static AWAY: Complaint = Complaint::new();
+    static READ_ONLY: Complaint = Complaint::new();
+    static SCHEMA_MISSING: Complaint = Complaint::new();
+    match kind {
+        ErrorKind::Unavailable => Some(&AWAY),
+        ErrorKind::ReadOnly => Some(&READ_ONLY),
+        ErrorKind::SchemaMissing => Some(&SCHEMA_MISSING),
+        _ => None,
     }
 }
 

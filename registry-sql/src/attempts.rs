@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
+use feast_registry_core::metrics::{LOST_ANSWERS, STORAGE_RETRIES};
 use feast_registry_core::{
     Backend, Commit, CommitId, Deadline, Error, ErrorKind, JournalEntry, Key, Outcome, Query, Record, Result, Revision,
 };
@@ -192,19 +193,23 @@ pub async fn prepare(database: &impl Database, deadline: &Deadline) -> Result<()
         }
         match database.make_tables(deadline).await {
             // Another process, Feast's own registry perhaps, is making them too.
-            Err(Failure::Serialization(_) | Failure::Unexpected(_)) if !deadline.is_over() => pause(attempt).await,
+            Err(Failure::Serialization(_) | Failure::Unexpected(_)) if !deadline.is_over() => {
+                pause(attempt, Retry::Serialization).await
+            }
             Err(Failure::Final(error) | Failure::Unusable(error))
                 if of_feast.is_empty() && error.kind() == ErrorKind::ReadOnly =>
             {
                 database.journal_state().is_missing(&database.location(), &error.to_string());
                 return Ok(());
             }
-            Err(Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => pause(attempt).await,
+            Err(Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => {
+                pause(attempt, Retry::Connection).await
+            }
             made => {
                 made.map_err(Failure::into_error)?;
                 if attempt > 0 {
                     deadline.check("tables that others keep removing")?;
-                    pause(attempt).await;
+                    pause(attempt, Retry::Tables).await;
                 }
             }
         }
@@ -233,15 +238,15 @@ pub async fn read(database: &impl Database, queries: &[Query], deadline: &Deadli
                 if deadline.is_over() {
                     return Err(failure.into_error());
                 }
-                pause(attempt).await;
+                pause(attempt, Retry::Tables).await;
             }
             Err(Failure::Lost(error) | Failure::Unusable(error)) => {
                 if attempt + 1 >= CONNECTION_TRIES || deadline.is_over() {
                     return Err(error);
                 }
-                pause(attempt).await;
+                pause(attempt, Retry::Connection).await;
             }
-            Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt).await,
+            Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt, Retry::Serialization).await,
             Err(Failure::Serialization(error)) => return Err(deadline.exceeded(OTHERS).with_source(error)),
             Err(failure) => return Err(failure.into_error()),
         }
@@ -300,9 +305,10 @@ async fn attempt_until_answered(
                 Some(key) => return Ok(Outcome::Conflict(key)),
                 // It holds again, or what others were making too was a table.
                 None if is_late => return Err(error),
-                None => pause(attempt).await,
+                None => pause(attempt, Retry::Serialization).await,
             },
             Failure::Lost(error) => {
+                metrics::counter!(LOST_ANSWERS.name).increment(1);
                 if !database.journal_state().is_kept() {
                     return Err(Error::unknown_outcome(&database.location()).with_source(error));
                 }
@@ -311,16 +317,16 @@ async fn attempt_until_answered(
                 if is_late {
                     return Err(was_fenced(database, Some(error)));
                 }
-                pause(attempt).await;
+                pause(attempt, Retry::Connection).await;
             }
-            Failure::Serialization(_) if !is_late => pause(attempt).await,
+            Failure::Serialization(_) if !is_late => pause(attempt, Retry::Serialization).await,
             Failure::Serialization(error) => return Err(deadline.exceeded(OTHERS).with_source(error)),
             Failure::Unusable(error) => {
                 without_connection += 1;
                 if is_late || (lost.is_none() && without_connection >= CONNECTION_TRIES) {
                     return Err(error);
                 }
-                pause(attempt).await;
+                pause(attempt, Retry::Connection).await;
             }
             failure if failure.is_missing_table() && !is_late => match without_table(database, deadline).await? {
                 // The tables may be gone because the last project is. They are made again together with what is written,
@@ -406,7 +412,7 @@ async fn settle(
         if deadline.is_over() {
             return Err(unknown(error));
         }
-        pause(attempt).await;
+        pause(attempt, Retry::Outcome).await;
     }
     Err(Error::internal("a commit could not be settled"))
 }
@@ -446,9 +452,9 @@ pub async fn journal(
                 };
             }
             Err(Failure::Lost(_) | Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => {
-                pause(attempt).await;
+                pause(attempt, Retry::Connection).await;
             }
-            Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt).await,
+            Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt, Retry::Serialization).await,
             Err(failure) => return Err(failure.into_error()),
         }
     }
@@ -470,8 +476,10 @@ pub async fn remove_if_empty(database: &impl Database, deadline: &Deadline) -> R
             Err(failure) if failure.is_missing_table() => {
                 return database.missing_tables(deadline).await.map(|_| true).map_err(Failure::into_error);
             }
-            Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt).await,
-            Err(Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => pause(attempt).await,
+            Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt, Retry::Serialization).await,
+            Err(Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => {
+                pause(attempt, Retry::Connection).await
+            }
             Err(failure) => return Err(failure.into_error()),
         }
     }
@@ -489,8 +497,28 @@ async fn conflict(database: &impl Database, commit: &Commit, deadline: &Deadline
     Ok(sql::conflict(&commit.expectations, &found))
 }
 
+/// Why something is tried again.
+#[derive(Debug, Clone, Copy)]
+enum Retry {
+    /// The connection was of no use.
+    Connection,
+    /// Others were in the way.
+    Serialization,
+    /// Tables were missing.
+    Tables,
+    /// It is not yet known what became of a commit.
+    Outcome,
+}
+
 /// A random pause of up to 2, 4, 8, … ms, so that those who met once do not meet again.
-async fn pause(attempt: u32) {
+async fn pause(attempt: u32, reason: Retry) {
+    let reason = match reason {
+        Retry::Connection => "connection",
+        Retry::Serialization => "serialization",
+        Retry::Tables => "tables",
+        Retry::Outcome => "outcome",
+    };
+    metrics::counter!(STORAGE_RETRIES.name, "reason" => reason).increment(1);
     let longest = MAX_BACKOFF.min(Duration::from_millis(2 << attempt.min(10)));
     tokio::time::sleep(longest.mul_f64(fastrand::f64())).await;
 }

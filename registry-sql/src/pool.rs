@@ -15,9 +15,12 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
+use deadpool::Status;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
 use feast_registry_core::config::PoolConfig;
+use feast_registry_core::metrics::{POOL_CONNECTIONS, POOL_LIMIT, POOL_WAIT_SECONDS};
 use feast_registry_core::{Deadline, Error, ErrorKind, Result};
+use metrics::{Gauge, Histogram, SharedString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
@@ -93,6 +96,31 @@ pub struct Pool<C: Connector> {
     answer: Duration,
     /// When the sessions at hand were last given up because they could not be written with.
     condemned: Mutex<Option<Instant>>,
+    gauges: Arc<Gauges>,
+}
+
+/// What is measured of a pool.
+struct Gauges {
+    idle: Gauge,
+    in_use: Gauge,
+    wait: Histogram,
+}
+
+impl Gauges {
+    fn new(location: &str, size: usize) -> Self {
+        let database = SharedString::from_owned(location.to_owned());
+        metrics::gauge!(POOL_LIMIT.name, "database" => database.clone()).set(size as f64);
+        Self {
+            idle: metrics::gauge!(POOL_CONNECTIONS.name, "database" => database.clone(), "state" => "idle"),
+            in_use: metrics::gauge!(POOL_CONNECTIONS.name, "database" => database.clone(), "state" => "in_use"),
+            wait: metrics::histogram!(POOL_WAIT_SECONDS.name, "database" => database),
+        }
+    }
+
+    fn measure(&self, status: &Status) {
+        self.idle.set(status.available as f64);
+        self.in_use.set(status.size.saturating_sub(status.available) as f64);
+    }
 }
 
 impl<C: Connector> fmt::Debug for Pool<C> {
@@ -152,6 +180,7 @@ struct Lease<C: Connector> {
     connector: Arc<C>,
     permits: Option<Permits>,
     state: State,
+    gauges: Arc<Gauges>,
 }
 
 /// What allows a caller to have a connection.
@@ -173,8 +202,11 @@ enum State {
 impl<C: Connector> Drop for Lease<C> {
     fn drop(&mut self) {
         let Some(mut object) = self.object.take() else { return };
+        let (pool, gauges) = (Object::pool(&object), Arc::clone(&self.gauges));
+        let measure = move || pool.iter().for_each(|pool| gauges.measure(&pool.status()));
         if self.state == State::Idle {
-            return;
+            drop(object);
+            return measure();
         }
         let Some(connection) = object.connection.take() else { return };
         let (connector, permits) = (Arc::clone(&self.connector), self.permits.take());
@@ -188,6 +220,7 @@ impl<C: Connector> Drop for Lease<C> {
             drop(tokio::time::timeout(ENDS_WITHIN, connector.end(connection)).await);
             drop(Object::take(object));
             drop(permits);
+            measure();
         });
     }
 }
@@ -237,7 +270,8 @@ impl<C: Connector> Pool<C> {
             .map_err(|error| Error::internal("no pool").with_source(error))?;
         let (places, writers) = (Arc::new(Semaphore::new(size)), Arc::new(Semaphore::new(for_writers(size))));
         let (wait, condemned) = (config.timeout, Mutex::default());
-        Ok(Self { pool, connector, places, writers, location, wait, create: connect, answer, condemned })
+        let gauges = Arc::new(Gauges::new(&location, size));
+        Ok(Self { pool, connector, places, writers, location, wait, create: connect, answer, condemned, gauges })
     }
 
     /// Where the database is, without secrets.
@@ -271,10 +305,10 @@ impl<C: Connector> Pool<C> {
             };
             let permits = Permits { writer, _place: permit(&self.places).await? };
             let timeouts = Timeouts { wait: None, create: self.create, recycle: Some(self.answer) };
-            let (pool, connector) = (self.pool.clone(), Arc::clone(&self.connector));
+            let (pool, connector, gauges) = (self.pool.clone(), Arc::clone(&self.connector), Arc::clone(&self.gauges));
             let mut lease = Box::pin(async move {
                 let object = pool.timeout_get(&timeouts).await?;
-                Ok(Lease { object: Some(object), connector, permits: Some(permits), state: State::Idle })
+                Ok(Lease { object: Some(object), connector, permits: Some(permits), state: State::Idle, gauges })
             });
             // Mostly one is idle, and there is nothing to wait for that would have to go on without the caller.
             let lease = match poll_fn(|cx| Poll::Ready(lease.as_mut().poll(cx))).await {
@@ -287,7 +321,10 @@ impl<C: Connector> Pool<C> {
             lease.ok_or_else(|| self.closed())?.map_err(|error| self.no_connection(error))
         };
         deadline.check(WHAT).map_err(Failure::Final)?;
-        deadline.wait_for(WHAT, get).await.map_err(Failure::Final)?.map(Connection)
+        let connection = deadline.wait_for(WHAT, get).await;
+        self.gauges.wait.record(began.elapsed());
+        self.gauges.measure(&self.pool.status());
+        connection.map_err(Failure::Final)?.map(Connection)
     }
 
     /// Makes a connection beside those of the pool, for work that no caller waits for; it is closed after use.

@@ -39,6 +39,12 @@ impl Contents {
         Self { keeps_order, ..Self::default() }
     }
 
+    /// How many objects it has, and how many bytes they have.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let objects = || self.objects.values().flat_map(IndexMap::values).flat_map(IndexMap::values);
+        (objects().count(), objects().map(|entry| entry.bytes.len()).sum())
+    }
+
     /// An object.
     pub(crate) fn entry(&self, kind: Kind, project: &str, name: &str) -> Option<&Entry> {
         self.objects.get(&kind)?.get(project)?.get(name)

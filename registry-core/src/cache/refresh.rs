@@ -1,7 +1,7 @@
 //! Reading the whole registry anew: one refresh at a time, in a task of its own, which no caller ends by leaving.
 
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use crate::config::CacheMode;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
+use crate::metrics::{CACHE_BYTES, CACHE_OBJECTS, CACHE_REFRESH_SECONDS, CACHE_REFRESHED, CACHE_REFRESHES};
 
 /// How long a refresh may take to read the storage.
 const READ_FOR: Duration = Duration::from_secs(60);
@@ -168,6 +169,8 @@ impl Cache {
             contents.apply(writes);
             tokio::task::yield_now().await;
         }
+        // Readers do not wait for this.
+        let size = contents.size();
         let mut state = self.state_mut();
         let Meanwhile::Writes(writes) = std::mem::take(&mut state.meanwhile) else {
             return Err(Error::new(
@@ -184,6 +187,7 @@ impl Cache {
             _ => None,
         };
         drop(state);
+        measure(size, began);
         drop(old);
         self.forget_what_is_sound();
         Ok(())
@@ -240,11 +244,16 @@ impl Cache {
             Ok(()) => {
                 refreshes.succeeded = refreshes.begun;
                 refreshes.took = refreshes.began_at.map(|began| began.elapsed());
+                metrics::counter!(CACHE_REFRESHES.name, "outcome" => "ok").increment(1);
+                if let Some(took) = refreshes.took {
+                    metrics::histogram!(CACHE_REFRESH_SECONDS.name).record(took);
+                }
                 if refreshes.failed.take().is_some() {
                     tracing::info!("the cached registry is refreshed again");
                 }
             }
             Err(error) => {
+                metrics::counter!(CACHE_REFRESHES.name, "outcome" => "error").increment(1);
                 // Whoever closes it wants no more of it.
                 if !refreshes.is_closed {
                     let age = age.map(|age| age.as_secs());
@@ -298,6 +307,14 @@ impl Refreshes {
             _ => Duration::ZERO,
         }
     }
+}
+
+/// Tells how large the contents are, and that they are of a refresh that began at a moment.
+fn measure((objects, bytes): (usize, usize), began: Instant) {
+    metrics::gauge!(CACHE_OBJECTS.name).set(objects as f64);
+    metrics::gauge!(CACHE_BYTES.name).set(bytes as f64);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    metrics::gauge!(CACHE_REFRESHED.name).set(now.saturating_sub(began.elapsed()).as_secs_f64());
 }
 
 /// A task that refreshes. However it ends, by a panic or by being aborted, nobody waits for it in vain and nothing goes on

@@ -26,6 +26,7 @@ use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::journal::{JournalEntry, Revision};
 use crate::locks::Locks;
+use crate::observed::Observed;
 
 pub use edit::{Edit, Edited};
 pub use options::{CallOptions, Freshness, RegistryOptions};
@@ -91,6 +92,8 @@ impl Registry {
         replica: Option<Arc<dyn Backend>>,
         options: RegistryOptions,
     ) -> Result<Self> {
+        let backend: Arc<dyn Backend> = Arc::new(Observed::new(backend, "primary"));
+        let replica = replica.map(|replica| Arc::new(Observed::new(replica, "replica")) as Arc<dyn Backend>);
         let deadline = Deadline::after(options.call_timeout);
         backend.prepare(&deadline).await?;
         if let Some(replica) = &replica {

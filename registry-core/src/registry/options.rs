@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::config::{CacheConfig, RegistryConfig};
 use crate::deadline::Deadline;
 use crate::environment::{Environment, System};
+use crate::waits::Waits;
 
 /// How a registry behaves, whatever stores it. Made with `default()`, and changed field by field or by the `with_` methods.
 #[derive(Debug, Clone)]
@@ -112,6 +113,7 @@ pub struct CallOptions {
     end: End,
     author: Option<Arc<str>>,
     reason: Option<Arc<str>>,
+    waits: Option<Waits>,
 }
 
 /// When a call is to be over.
@@ -158,12 +160,23 @@ impl CallOptions {
         self
     }
 
+    /// The same, noting what it waits for.
+    #[must_use]
+    pub fn with_waits(mut self, waits: Waits) -> Self {
+        self.waits = Some(waits);
+        self
+    }
+
     /// When a call is over that begins now.
     pub(super) fn deadline(&self, usual: Duration) -> Deadline {
-        match self.end {
+        let deadline = match self.end {
             End::Usual => Deadline::after(usual),
             End::After(timeout) => Deadline::after(timeout),
             End::At(at) => Deadline::at(at),
+        };
+        match &self.waits {
+            Some(waits) => deadline.with_waits(waits.clone()),
+            None => deadline,
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 
 use super::{Inner, Registry};
 use crate::backend::{Commit, Key, Outcome, Query, Record, Write};
@@ -225,7 +226,7 @@ impl Inner {
     ) -> Result<(Result<Outcome>, WriteGuards)> {
         let (tied, caller) = deadline.tied_to_caller();
         let inner = Arc::clone(self);
-        let task = tokio::spawn(async move {
+        let commit = async move {
             let began = tokio::time::Instant::now();
             let writes = commit.writes.clone();
             // The caller may have left before this task was first polled.
@@ -255,8 +256,8 @@ impl Inner {
                 _ => {}
             }
             (outcome, held)
-        });
-        let done = task.await.map_err(|error| {
+        };
+        let done = tokio::spawn(commit.in_current_span()).await.map_err(|error| {
             tracing::error!(%error, "the task of a commit was broken off");
             Error::unknown_outcome(&self.backend.location()).with_source(error)
         });

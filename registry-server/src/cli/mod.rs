@@ -17,6 +17,7 @@ mod project;
 mod selection;
 mod serve;
 mod teardown;
+mod telemetry;
 mod text;
 
 use std::io::Write;

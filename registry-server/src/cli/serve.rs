@@ -1,21 +1,24 @@
 //! `feast-registry serve`.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use clap::Args;
-use feast_registry_server::{DEFAULT_PORT, ServeOptions};
+use feast_registry_core::config::RegistryConfig;
+use feast_registry_core::{ErrorKind, Registry};
+use feast_registry_server::{DEFAULT_PORT, Metrics, Monitoring, ServeOptions};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tokio::time::Instant;
 
 use super::files;
 use super::listen::listen;
 use super::location::Location;
+use super::telemetry::Telemetry;
 
-/// What is logged unless something else is said.
-const DEFAULT_LOG: &str = "info";
+/// How long to wait before a storage that did not answer at start is tried again: at first, and at the most.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Serve a registry to Feast's SDK.
 ///
@@ -86,32 +89,51 @@ pub(crate) struct Serve {
     #[arg(long)]
     ready_from_cache: bool,
 
-    /// What to log: error, warn, info, debug (a line per request) or trace; or a filter, as info,feast_registry_core=debug.
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = DEFAULT_LOG)]
-    log: String,
+    /// How many seconds to wait, at start, for a storage that does not answer; 0 means not at all.
+    ///
+    /// Without it a server that starts before its database ends with an error, and is to be started again.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=31_536_000))]
+    wait_for_storage: u64,
+
+    /// Serve /metrics (for Prometheus), /livez and /readyz over plain HTTP on this address, as 127.0.0.1:9570.
+    ///
+    /// There is no authentication: mind who can reach it.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    metrics_addr: Option<(String, u16)>,
+
+    /// Log calls that take so many seconds, with what they waited for; 0 means none.
+    #[arg(long, value_name = "SECONDS", default_value_t = ServeOptions::default().slow_call.map_or(0.0, |time| time.as_secs_f64()), value_parser = some_seconds)]
+    slow_call: f64,
+
+    #[command(flatten)]
+    telemetry: Telemetry,
 }
 
 impl Serve {
     pub(super) async fn run(self) -> Result<()> {
-        let filter =
-            EnvFilter::try_new(filter(&self.log)).with_context(|| format!("--log: `{}` is not a filter", self.log))?;
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_span_events(FmtSpan::CLOSE)
-            .with_target(false)
-            .with_ansi(is_colorful())
-            // It would panic where nobody reads the log any more.
-            .log_internal_errors(false)
-            .init();
+        let telemetry = self.telemetry.start()?;
+        let served = self.serve().await;
+        telemetry.end().await;
+        served
+    }
+
+    async fn serve(&self) -> Result<()> {
         // Signals are caught from before the start-up line on, so that whoever has read it may send one.
         let mut signals = Signals::caught()?;
         let config = self.location.read(|warning| tracing::warn!("{warning}"))?;
-        let options = self.options();
+        let mut options = self.options();
         // Before the registry is opened, which may make it: a start that fails leaves nothing behind.
-        let listener = listen(&self.host, self.port).await?;
-        let registry = feast_registry::open(&config.registry).await?;
+        let listener = listen("--host", &self.host, self.port).await?;
+        options.monitoring = self.monitoring().await?;
+        let registry = tokio::select! {
+            opened = self.open(&config.registry) => opened?,
+            () = signals.next() => {
+                tracing::info!("stopped before the storage answered");
+                return Ok(());
+            }
+        };
         tracing::info!("serving {} on {}", registry.location(), listener.local_addr()?);
+        notify(NotifyState::Ready);
         let (stop, is_stopped) = tokio::sync::oneshot::channel();
         let is_stopped = async {
             // The sender is kept until the end.
@@ -120,6 +142,7 @@ impl Serve {
         let serving = feast_registry_server::serve(registry.clone(), listener, options, is_stopped);
         let stopping_twice = async {
             signals.next().await;
+            notify(NotifyState::Stopping);
             stop.send(()).ok();
             signals.next().await;
         };
@@ -133,6 +156,44 @@ impl Serve {
         Ok(())
     }
 
+    /// Opens the registry; waits for its storage, if that was asked for.
+    async fn open(&self, config: &RegistryConfig) -> Result<Registry> {
+        let until = Instant::now() + Duration::from_secs(self.wait_for_storage);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match feast_registry::open(config).await {
+                Ok(registry) => return Ok(registry),
+                Err(error) => error,
+            };
+            let may_come = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded);
+            let left = until.saturating_duration_since(Instant::now());
+            if !may_come || left.is_zero() {
+                return Err(match may_come {
+                    true => Error::new(error)
+                        .context("the storage does not answer; --wait-for-storage waits for it at start"),
+                    false => error.into(),
+                });
+            }
+            tracing::warn!(
+                %error,
+                "the storage does not answer; trying again, for {} s more (--wait-for-storage)",
+                left.as_secs()
+            );
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// What answers supervisors and Prometheus, from before the registry is opened until the process ends.
+    async fn monitoring(&self) -> Result<Option<Monitoring>> {
+        let Some((host, port)) = &self.metrics_addr else { return Ok(None) };
+        let listener = listen("--metrics-addr", host, *port).await?;
+        tracing::info!("metrics and health over HTTP on {}", listener.local_addr()?);
+        let monitoring = Monitoring::new(Some(Metrics::install()?));
+        tokio::spawn(monitoring.clone().serve(listener));
+        Ok(Some(monitoring))
+    }
+
     fn options(&self) -> ServeOptions {
         let unless_zero = |seconds| (seconds > 0).then(|| Duration::from_secs(seconds));
         let mut options = ServeOptions::default();
@@ -144,6 +205,7 @@ impl Serve {
         options.drain = Duration::from_secs(self.drain);
         options.grace = Duration::from_secs(self.grace);
         options.is_ready_from_cache = self.ready_from_cache;
+        options.slow_call = (self.slow_call > 0.0).then(|| Duration::from_secs_f64(self.slow_call));
         if options.max_connections < self.max_connections {
             let limit = options.max_connections;
             tracing::warn!("only {limit} connections are taken, since the process may not open more files (ulimit -n)");
@@ -183,21 +245,21 @@ fn one_or_more(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "it must be a whole number, 1 or more".to_owned())
 }
 
-/// A level alone is about this program: what the libraries below it say of every frame would hide a line per request.
-/// `trace`, or a filter that names targets, is taken as it is.
-fn filter(log: &str) -> String {
-    match log.trim() {
-        // An environment variable that is set to nothing says nothing.
-        "" => filter(DEFAULT_LOG),
-        level @ ("error" | "warn" | "info" | "debug") => {
-            let quiet = ["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "tokio_postgres", "mysql_async"];
-            quiet.iter().fold(level.to_owned(), |filter, library| format!("{filter},{library}=warn"))
-        }
-        _ => log.to_owned(),
-    }
+/// A time in seconds, which may have a fraction.
+fn some_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "it must be a number of seconds, from 0 to 86400".to_owned())
 }
 
-/// Whether the log may be in colors.
-fn is_colorful() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// An address to listen on. An IPv6 address has brackets, as in `[::1]:9570`.
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+    parts.filter(|(host, _)| !host.is_empty()).ok_or_else(|| "it must be HOST:PORT, as 127.0.0.1:9570".to_owned())
+}
+
+/// Tells the service manager, if it is systemd and asked to be told (`Type=notify`).
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
 }

@@ -1,0 +1,144 @@
+//! A backend whose calls are measured, traced, and noted among what their callers waited for.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::backend::{Backend, Commit, Limits, Outcome, Query, Record};
+use crate::deadline::Deadline;
+use crate::error::{ErrorKind, Result};
+use crate::journal::{JournalEntry, Revision};
+use crate::metrics::{JOURNAL_REVISION, STORAGE_OPERATIONS, STORAGE_SECONDS};
+
+/// The target of spans that are meant for traces, not for the log: one for each call of a server, one for each call to a
+/// storage.
+pub const TRACE_TARGET: &str = "feast_registry::trace";
+
+const COMMIT: &str = "commit";
+
+/// See the module's documentation.
+pub(crate) struct Observed {
+    inner: Arc<dyn Backend>,
+    /// `primary` or `replica`.
+    storage: &'static str,
+    highest: AtomicU64,
+}
+
+impl Observed {
+    pub(crate) fn new(inner: Arc<dyn Backend>, storage: &'static str) -> Self {
+        Self { inner, storage, highest: AtomicU64::new(0) }
+    }
+
+    async fn observe<T>(
+        &self,
+        operation: &'static str,
+        deadline: &Deadline,
+        call: impl Future<Output = Result<T>>,
+        outcome: impl FnOnce(&T) -> &'static str,
+    ) -> Result<T> {
+        let began = Instant::now();
+        let span = tracing::info_span!(
+            target: TRACE_TARGET,
+            "storage",
+            otel.name = operation,
+            otel.kind = "client",
+            otel.status_code = tracing::field::Empty,
+            db.operation.name = operation,
+            feast_registry.storage = self.storage,
+            feast_registry.outcome = tracing::field::Empty,
+        );
+        // Of a read its caller notes the wait.
+        let waiting = if operation == COMMIT { deadline.waiting("its commit") } else { None };
+        let result = call.instrument(span.clone()).await;
+        drop(waiting);
+        let outcome = match &result {
+            Ok(value) => outcome(value),
+            Err(error) => {
+                span.record("otel.status_code", "ERROR");
+                name_of(error.kind())
+            }
+        };
+        span.record("feast_registry.outcome", outcome);
+        metrics::histogram!(STORAGE_SECONDS.name, "operation" => operation, "storage" => self.storage)
+            .record(began.elapsed());
+        metrics::counter!(
+            STORAGE_OPERATIONS.name, "operation" => operation, "storage" => self.storage, "outcome" => outcome
+        )
+        .increment(1);
+        result
+    }
+
+    fn note_revision(&self, revision: Option<Revision>) {
+        if let Some(revision) = revision.map(Revision::number)
+            && self.highest.fetch_max(revision, Ordering::Relaxed) < revision
+        {
+            metrics::gauge!(JOURNAL_REVISION.name).set(revision as f64);
+        }
+    }
+}
+
+/// A kind of error as the value of a label.
+fn name_of(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Unavailable => "unavailable",
+        ErrorKind::Overloaded => "overloaded",
+        ErrorKind::DeadlineExceeded => "deadline_exceeded",
+        ErrorKind::UnknownOutcome => "unknown_outcome",
+        ErrorKind::Conflict => "conflict",
+        ErrorKind::ReadOnly => "read_only",
+        ErrorKind::SchemaMissing => "schema_missing",
+        ErrorKind::Compacted => "compacted",
+        ErrorKind::Corrupt => "corrupt",
+        _ => "other_error",
+    }
+}
+
+impl fmt::Debug for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl Backend for Observed {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    async fn prepare(&self, deadline: &Deadline) -> Result<()> {
+        self.observe("prepare", deadline, self.inner.prepare(deadline), |()| "ok").await
+    }
+
+    async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
+        self.observe("read", deadline, self.inner.read(queries, deadline), |_| "ok").await
+    }
+
+    async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
+        let outcome = |outcome: &Outcome| if outcome.is_committed() { "ok" } else { "conflict" };
+        let result = self.observe(COMMIT, deadline, self.inner.commit(commit, deadline), outcome).await;
+        if let Ok(Outcome::Committed { revision }) = &result {
+            self.note_revision(*revision);
+        }
+        result
+    }
+
+    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.observe("journal", deadline, self.inner.journal(after, limit, deadline), |_| "ok").await
+    }
+
+    async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
+        self.observe("remove", deadline, self.inner.remove_if_empty(deadline), |_| "ok").await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

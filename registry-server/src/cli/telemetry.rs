@@ -1,0 +1,179 @@
+//! What the server tells of itself: its log, and traces.
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use feast_registry_core::TRACE_TARGET;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+/// What is logged unless something else is said.
+const DEFAULT_LOG: &str = "info";
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object in each line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Telemetry {
+    /// What to log: error, warn, info, debug (a line per request) or trace; or a filter, as info,feast_registry_core=debug.
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = DEFAULT_LOG)]
+    log: String,
+
+    /// How to write the log, which goes to stderr.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+
+    /// Send traces to the OpenTelemetry collector at this URL, as http://localhost:4318 (OTLP over HTTP).
+    ///
+    /// One span for each call and one for each call to the storage; the trace of a client (`traceparent`) goes on in them.
+    /// The other variables of OpenTelemetry (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, …) count too.
+    #[cfg(feature = "otlp")]
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
+}
+
+/// What has to be ended before the process ends, so that nothing of it is lost.
+#[must_use]
+pub(super) struct Running {
+    #[cfg(feature = "otlp")]
+    traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
+}
+
+impl Telemetry {
+    /// Begins to log and to trace.
+    pub(super) fn start(&self) -> Result<Running> {
+        let filter =
+            EnvFilter::try_new(filter(&self.log)).with_context(|| format!("--log: `{}` is not a filter", self.log))?;
+        let registry = tracing_subscriber::registry().with(self.log_layer().with_filter(filter));
+        #[cfg(feature = "otlp")]
+        {
+            let traces = self.otlp_endpoint.as_deref().filter(|url| !url.is_empty()).map(otlp::provider).transpose()?;
+            registry.with(traces.as_ref().map(otlp::layer)).init();
+            Ok(Running { traces })
+        }
+        #[cfg(not(feature = "otlp"))]
+        {
+            registry.init();
+            Ok(Running {})
+        }
+    }
+
+    fn log_layer(&self) -> Box<dyn Layer<Registry> + Send + Sync> {
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .with_ansi(is_colorful())
+            // It would panic where nobody reads the log any more.
+            .log_internal_errors(false);
+        match self.log_format {
+            LogFormat::Text => layer.boxed(),
+            LogFormat::Json => layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
+        }
+    }
+}
+
+impl Running {
+    /// Sends what has not been sent of traces. It may take some seconds, if nobody answers.
+    pub(super) async fn end(self) {
+        #[cfg(feature = "otlp")]
+        if let Some(traces) = self.traces {
+            let ended = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(otlp::ENDS_WITHIN)).await;
+            if let Ok(Err(error)) = ended {
+                tracing::warn!(%error, "the last traces may not have been sent");
+            }
+        }
+    }
+}
+
+#[cfg(feature = "otlp")]
+mod otlp {
+    use std::time::Duration;
+
+    use anyhow::{Context, Result};
+    use opentelemetry::trace::TracerProvider;
+    use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+    use opentelemetry_sdk::Resource;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::registry::LookupSpan;
+
+    use super::TRACE_TARGET;
+
+    /// How long the last traces may take to be sent when the server ends.
+    pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(3);
+
+    /// What collects spans and sends them to a collector, in a thread of its own.
+    pub(super) fn provider(url: &str) -> Result<SdkTracerProvider> {
+        // If one has been chosen, so be it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let endpoint = format!("{}/v1/traces", url.trim_end_matches('/'));
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(endpoint)
+            .build()
+            .with_context(|| format!("--otlp-endpoint: no traces can be sent to `{url}`"))?;
+        let resource = Resource::builder();
+        let resource = match std::env::var_os("OTEL_SERVICE_NAME") {
+            Some(_) => resource,
+            None => resource.with_service_name("feast-registry"),
+        };
+        Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
+    }
+
+    /// What hands spans that are meant for traces to the provider.
+    pub(super) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+    where
+        S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let tracer = provider.tracer("feast-registry");
+        tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_filter(Targets::new().with_target(TRACE_TARGET, tracing::Level::INFO))
+    }
+}
+
+/// A level alone is about this program: what the libraries below it say of every frame would hide a line per request.
+/// `trace`, or a filter that names targets, is taken as it is, but for spans that are for traces alone.
+fn filter(log: &str) -> String {
+    let filter = match log.trim() {
+        // An environment variable that is set to nothing says nothing.
+        "" => return filter(DEFAULT_LOG),
+        level @ ("error" | "warn" | "info" | "debug") => {
+            let quiet = [
+                "h2",
+                "hyper",
+                "hyper_util",
+                "tower",
+                "tonic",
+                "rustls",
+                "tokio_postgres",
+                "mysql_async",
+                "reqwest",
+                "opentelemetry",
+                "opentelemetry_sdk",
+                "opentelemetry-otlp",
+            ];
+            quiet.iter().fold(level.to_owned(), |filter, library| format!("{filter},{library}=warn"))
+        }
+        _ => log.to_owned(),
+    };
+    format!("{filter},{TRACE_TARGET}=off")
+}
+
+/// Whether the log may be in colors.
+fn is_colorful() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,143 @@
+//! What supervisors and Prometheus ask for, over plain HTTP: `/livez`, `/readyz` and `/metrics`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::metrics::{Metrics, UPKEEP_EVERY, measure_readiness};
+
+/// How many connections there may be at once. Each is for one request.
+const CONNECTIONS: usize = 64;
+/// Within which time a request must have come, and its answer have gone.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait before the next connection is taken when the system had nothing left for one.
+const PAUSES_FOR: Duration = Duration::from_millis(250);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+/// Prometheus's text format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const HELP: &str = "This is a feast-registry server.
+/livez    200 while the process lives
+/readyz   200 while it is ready, 503 otherwise
+/metrics  for Prometheus
+";
+
+/// Whether a server is ready, and what it has measured, to be served over HTTP. Cloning gives another handle on the same.
+#[derive(Debug, Clone)]
+pub struct Monitoring {
+    metrics: Option<Metrics>,
+    /// Why the server is not ready, if it is not.
+    readiness: Arc<watch::Sender<Result<(), &'static str>>>,
+}
+
+impl Monitoring {
+    /// Of a server that has not started yet. Without metrics, `/metrics` is not found.
+    pub fn new(metrics: Option<Metrics>) -> Self {
+        Self { metrics, readiness: Arc::new(watch::Sender::new(Err("it is starting"))) }
+    }
+
+    pub(crate) fn set_ready(&self, ready: Result<(), &'static str>) {
+        measure_readiness(ready.is_ok());
+        // What it was before does not matter.
+        drop(self.readiness.send_replace(ready));
+    }
+
+    /// Answers requests until it is dropped.
+    pub async fn serve(self, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let upkeep = async {
+            loop {
+                sleep(UPKEEP_EVERY).await;
+                self.metrics.iter().for_each(Metrics::upkeep);
+            }
+        };
+        let accept = async {
+            loop {
+                let Ok((connection, _)) = listener.accept().await else {
+                    sleep(PAUSES_FOR).await;
+                    continue;
+                };
+                // Who finds no place is one of too many.
+                if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                    let this = self.clone();
+                    tokio::spawn(async move {
+                        let _place = place;
+                        drop(timeout(ANSWERS_WITHIN, this.serve_one(connection)).await);
+                    });
+                }
+            }
+        };
+        tokio::select! {
+            () = upkeep => {}
+            () = accept => {}
+        }
+    }
+
+    async fn serve_one(self, connection: TcpStream) {
+        let service = service_fn(|request: Request<Incoming>| {
+            let answer = self.answer(request.method(), request.uri().path());
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(ANSWERS_WITHIN)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(connection), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "a request for health or metrics was not answered");
+        }
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is answered here\n");
+        }
+        match (path, &self.metrics) {
+            ("/livez", _) => response(StatusCode::OK, TEXT, "ok\n"),
+            ("/readyz", _) => match *self.readiness.borrow() {
+                Ok(()) => response(StatusCode::OK, TEXT, "ok\n"),
+                Err(why) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {why}\n")),
+            },
+            ("/metrics", Some(metrics)) => response(StatusCode::OK, METRICS, metrics.render()),
+            ("/", _) => response(StatusCode::OK, TEXT, HELP),
+            _ => response(StatusCode::NOT_FOUND, TEXT, HELP),
+        }
+    }
+}
+
+fn response(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn supervisors_are_told_life_and_readiness_apart() {
+        let monitoring = Monitoring::new(None);
+        let status = |path: &str| monitoring.answer(&Method::GET, path).status().as_u16();
+        assert_eq!((status("/livez"), status("/readyz"), status("/metrics")), (200, 503, 404));
+        monitoring.set_ready(Ok(()));
+        assert_eq!((status("/livez"), status("/readyz"), status("/")), (200, 200, 200));
+        monitoring.set_ready(Err("it is stopping"));
+        assert_eq!((status("/livez"), status("/readyz")), (200, 503));
+        assert_eq!(monitoring.answer(&Method::POST, "/livez").status().as_u16(), 405);
+    }
+}
