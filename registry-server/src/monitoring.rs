@@ -51,7 +51,7 @@ impl Monitoring {
     pub(crate) fn set_ready(&self, ready: Result<(), &'static str>) {
         measure_readiness(ready.is_ok());
         // What it was before does not matter.
-        drop(self.readiness.send_replace(ready));
+        let _ = self.readiness.send_replace(ready);
     }
 
     /// Answers requests until it is dropped.

@@ -29,7 +29,7 @@ pub(crate) fn status(call: &str, error: Error) -> Status {
             tracing::warn!(call, %error, cause, unsaid, "a request failed, since the storage did");
         });
     }
-    let message = shortened(&error.to_string());
+    let message = shortened(&for_clients(&error.to_string()));
     match class {
         Some(class) => {
             let detail = json!({ "module": "feast.errors", "class": class, "message": message });
@@ -93,6 +93,32 @@ fn not_found_class(kind: Kind) -> &'static str {
     }
 }
 
+/// A message without where the database is and as whom it is used, which is for the log. What it says is as before.
+fn for_clients(message: &str) -> String {
+    let mut text = message.to_owned();
+    for scheme in ["postgresql://", "mysql://"] {
+        while let Some(start) = text.find(scheme) {
+            let length = text[start..].find([' ', '`', '"', ')', ',', ';']).unwrap_or(text.len() - start);
+            let url = text[start..start + length].trim_end_matches(':');
+            text.replace_range(start..start + url.len(), "the database");
+        }
+    }
+    for quote in ['"', '\''] {
+        let user = format!(" user {quote}");
+        while let Some(start) = text.find(&user) {
+            let name = start + user.len();
+            let Some(length) = text[name..].find(quote) else { break };
+            let mut end = name + length + quote.len_utf8();
+            // MySQL's users have a host.
+            if let Some(host) = text[end..].strip_prefix("@'") {
+                end += 2 + host.find('\'').map_or(host.len(), |length| length + 1);
+            }
+            text.replace_range(start..end, " the user");
+        }
+    }
+    text
+}
+
 fn shortened(message: &str) -> String {
     let mut encoded = 0;
     let end = message.char_indices().find_map(|(start, char)| {
@@ -117,6 +143,34 @@ mod tests {
         assert_eq!(detail["module"], "feast.errors");
         assert_eq!(detail["class"], "EntityNotFoundException");
         assert!(detail["message"].as_str().is_some_and(|message| message.contains("driver \"x\"")));
+    }
+
+    /// Fault: clients were told the database's user, host and port.
+    #[test]
+    fn clients_are_not_told_where_the_database_is() {
+        for (message, told) in [
+            (
+                "postgresql://feast@db.internal:5432/feast: the connection failed (timed out); try again",
+                "the database: the connection failed (timed out); try again",
+            ),
+            (
+                "mysql://feast@10.0.0.7:3306/feast: refused (ERROR 28000 (1045): Access denied for user 'feast'@'10.0.0.9' \
+                 (using password: YES))",
+                "the database: refused (ERROR 28000 (1045): Access denied for the user (using password: YES))",
+            ),
+            (
+                "mysql://[::1]:3306/feast and postgresql://feast@db/x, both",
+                "the database and the database, both",
+            ),
+            (
+                "not accepted (FATAL: password authentication failed for user \"feast\")",
+                "not accepted (FATAL: password authentication failed for the user)",
+            ),
+            ("a user 'left open", "a user 'left open"),
+            ("there is no entity `user` in project `a`", "there is no entity `user` in project `a`"),
+        ] {
+            assert_eq!(for_clients(message), told);
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<()> {
 }
 
 /// The environment of the interop tests, made if it is not there.
-fn interpreter_with_feast(project: &Project) -> Result<PathBuf> {
+pub(crate) fn interpreter_with_feast(project: &Project) -> Result<PathBuf> {
     let python = Python::find()?;
     let folder = project.root.join("target/interop-venv");
     let environment = Environment::new(folder, &python, project.root.join("interop/requirements.txt"))?;
@@ -57,7 +57,7 @@ fn interpreter_with_feast(project: &Project) -> Result<PathBuf> {
 }
 
 /// Builds a program as users have it.
-fn build(project: &Project, package: &str, program: &str) -> Result<PathBuf> {
+pub(crate) fn build(project: &Project, package: &str, program: &str) -> Result<PathBuf> {
     run_command(&mut project.cargo(&format!("build --release --package {package} --bin {program}")))?;
     // Cargo puts it beside the folder it put us in, whatever the target folder is.
     let ours = env::current_exe()?;

@@ -12,6 +12,7 @@ mod lint;
 mod python;
 mod runner;
 mod services;
+mod soak;
 mod steps;
 mod test;
 
@@ -58,6 +59,15 @@ enum Chore {
     /// Takes about six minutes once all is built, and means most on a machine that does nothing else. Needs the Python
     /// that `test` needs, and makes the same environment.
     Bench(bench::Args),
+
+    /// Put a server under load for ten minutes, with restarts of it and of its database, and look what was lost
+    ///
+    /// 1,000 connections and 64 writers, on a PostgreSQL of its own; prints what was written, and the server's memory.
+    Soak {
+        /// For how many minutes
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+    },
 
     /// List the public API that backends are written against
     #[cfg(feature = "api")]
@@ -116,6 +126,7 @@ fn main() -> ExitCode {
         Chore::Services { without } => services::keep(&project, &without),
         Chore::Lint => lint::run(&project),
         Chore::Bench(args) => bench::run(&project, &args),
+        Chore::Soak { minutes } => soak::run(&project, minutes),
         #[cfg(feature = "api")]
         Chore::Api { check } => api::run(&project, check),
         #[cfg(feature = "codegen")]

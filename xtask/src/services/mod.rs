@@ -13,6 +13,7 @@ mod pgbouncer;
 mod postgres;
 mod postgres_wire;
 mod process;
+mod prometheus;
 mod url;
 
 use std::env;
@@ -202,20 +203,25 @@ impl Services {
     /// Debian's packages.
     fn programs(&mut self, folder: &Folder) {
         type Look = fn(&Folder) -> Result<PathBuf>;
-        let programs: [(_, _, Look); 3] = [
-            ("FEAST_REGISTRY_TEST_POSTGRES_BIN", Service::Postgres, postgres::programs),
-            ("FEAST_REGISTRY_TEST_MARIADBD", Service::Mariadb, |folder| Ok(mysql::mariadb(folder)?.script)),
-            ("FEAST_REGISTRY_TEST_MYSQLD", Service::Mysql, |folder| Ok(mysql::mysql(folder)?.script)),
+        let programs: [(_, _, Look); 4] = [
+            ("FEAST_REGISTRY_TEST_PROMETHEUS_BIN", None, prometheus::programs),
+            ("FEAST_REGISTRY_TEST_POSTGRES_BIN", Some(Service::Postgres), postgres::programs),
+            ("FEAST_REGISTRY_TEST_MARIADBD", Some(Service::Mariadb), |folder| Ok(mysql::mariadb(folder)?.script)),
+            ("FEAST_REGISTRY_TEST_MYSQLD", Some(Service::Mysql), |folder| Ok(mysql::mysql(folder)?.script)),
         ];
         for (variable, service, look) in programs {
-            let unwanted =
-                self.without.contains(&service) || self.missing.iter().any(|(missing, _)| *missing == service);
+            let unwanted = service.is_some_and(|service| {
+                self.without.contains(&service) || self.missing.iter().any(|(missing, _)| *missing == service)
+            });
             if unwanted || env::var_os(variable).is_some() {
                 continue;
             }
             match look(folder) {
                 Ok(path) => self.environment.push((variable, path.into())),
-                Err(error) => self.uses.push(format!("no programs for a {} of one's own: {error:#}", service.label())),
+                Err(error) => {
+                    let label = service.map_or("Prometheus", Service::label);
+                    self.uses.push(format!("no programs for a {label} of one's own: {error:#}"));
+                }
             }
         }
     }
