@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import harness
 
+T = TypeVar("T")
 PROMETHEUS_BIN = "FEAST_REGISTRY_TEST_PROMETHEUS_BIN"
 
 
@@ -34,7 +35,7 @@ def get(port: int, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def until[T](look: Callable[[], T], is_so: Callable[[T], bool], within: float = 30) -> T:
+def until(look: Callable[[], T], is_so: Callable[[T], bool], within: float = 30) -> T:
     """Looks until it is so, and returns what it saw."""
     deadline = time.monotonic() + within
     while True:

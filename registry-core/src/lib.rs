@@ -67,7 +67,7 @@ pub use journal::{Change, CommitId, IDENTITY_KEPT_FOR, Image, JournalEntry, Rete
 pub use kind::{FeastObject, Kind, Layout};
 pub use lineage::{Lineage, ObjectType, Reference, Relation};
 pub use memory::MemoryBackend;
-pub use observed::TRACE_TARGET;
+pub use observed::STORAGE_SPANS;
 pub use registry::{CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions};
 pub use rules::ApplyOptions;
 pub use waits::Waits;

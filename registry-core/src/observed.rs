@@ -14,9 +14,9 @@ use crate::error::{ErrorKind, Result};
 use crate::journal::{JournalEntry, Revision};
 use crate::metrics::{JOURNAL_REVISION, STORAGE_OPERATIONS, STORAGE_SECONDS};
 
-/// The target of spans that are meant for traces, not for the log: one for each call of a server, one for each call to a
-/// storage.
-pub const TRACE_TARGET: &str = "feast_registry::trace";
+/// The target of the spans of calls to a storage. They are meant for traces, not for the log, and cost next to nothing where
+/// nobody subscribes to it.
+pub const STORAGE_SPANS: &str = "feast_registry::trace::storage";
 
 const COMMIT: &str = "commit";
 
@@ -42,7 +42,7 @@ impl Observed {
     ) -> Result<T> {
         let began = Instant::now();
         let span = tracing::info_span!(
-            target: TRACE_TARGET,
+            target: STORAGE_SPANS,
             "storage",
             otel.name = operation,
             otel.kind = "client",

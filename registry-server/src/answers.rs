@@ -31,10 +31,9 @@ const SHARED_OBJECT: usize = 64;
 /// How long an answer waits for room.
 const WAITS_FOR: Duration = Duration::from_secs(1);
 
-/// Larger answers are compressed for clients that offer it: it is the size up to which gRPC's clients take a message unless they
-/// are told otherwise, as Feast's cannot be. grpc-core compares it with the size before the message is unpacked, so an answer
-/// that would fail arrives. Below that it would not pay: on one core gzip makes 100 to 200 MB/s, and a network more.
-const COMPRESS_ABOVE: usize = 4 * 1024 * 1024;
+/// The size up to which gRPC's clients take a message unless they are told otherwise, as Feast's cannot be. grpc-core compares
+/// it with what comes, and again with what that unpacks to, so that compressing is no way around it.
+const CLIENTS_TAKE: usize = 4 * 1024 * 1024;
 
 /// How many times smaller gzip makes an answer at the least, for the room that it takes. Definitions repeat themselves much.
 const LEAST_RATIO: usize = 3;
@@ -69,6 +68,8 @@ pub(crate) struct Answers {
     most: usize,
     /// The largest answer, in bytes.
     max_size: usize,
+    /// Larger answers are compressed for clients that offer it. `None`: none are.
+    compress_above: Option<usize>,
     /// Of which calls it was said that clients may not take their answers.
     warned_of: Arc<Mutex<HashSet<&'static str>>>,
 }
@@ -88,10 +89,17 @@ impl Answers {
         Self::with_budget(max_size, BUDGET, MOST)
     }
 
+    /// The same, with answers of more bytes compressed for clients that offer it.
+    pub(crate) fn with_compression(mut self, above: Option<usize>) -> Self {
+        self.compress_above = above;
+        self
+    }
+
     fn with_budget(max_size: usize, budget: usize, most: usize) -> Self {
         let semaphore = |bytes: usize| Arc::new(Semaphore::new(bytes.div_ceil(UNIT)));
         let warned_of = Arc::default();
-        Self { room: semaphore(budget), budget, memory: semaphore(most), most, max_size, warned_of }
+        let compress_above = None;
+        Self { room: semaphore(budget), budget, memory: semaphore(most), most, max_size, compress_above, warned_of }
     }
 
     /// Makes an answer; one that is large is divided, and takes room until it is sent. Cancel-safe.
@@ -109,7 +117,7 @@ impl Answers {
         if size <= SMALL {
             return Ok(Response::new(answer));
         }
-        let compressed = if asked.is_compressed(size) { size / LEAST_RATIO } else { 0 };
+        let compressed = if self.compressor(asked, size).is_some() { size / LEAST_RATIO } else { 0 };
         let taken = match asked.objects {
             Objects::Shared => SHARED_OBJECT * answer.len() + compressed,
             Objects::Own => size,
@@ -134,7 +142,8 @@ impl Answers {
                 "the answer has {size} bytes, and this server sends at most {limit}: ask for pages, or raise --max-message-size"
             )));
         };
-        let divided = match asked.compressor.filter(|_| asked.is_compressed(size)) {
+        self.warn_of(asked.call, size);
+        let divided = match self.compressor(asked, size) {
             Some(registry) => {
                 let compress = move || {
                     parts::compress(answer)
@@ -142,25 +151,26 @@ impl Answers {
                 };
                 let compressed =
                     registry.compute(usize::MAX, compress).await.map_err(|error| status(asked.call, error))?;
-                self.warn_of(asked.call, compressed.len());
                 // It is no longer than what it was made of, but for some bytes.
                 let length = u32::try_from(compressed.len()).unwrap_or(u32::MAX);
                 Divided::compressed(compressed, length, room)
             }
-            None => {
-                self.warn_of(asked.call, size);
-                Divided::new(answer, length, room)
-            }
+            None => Divided::new(answer, length, room),
         };
         let mut response = Response::new(T::default());
         response.extensions_mut().insert(divided);
         Ok(response)
     }
 
+    /// What compresses an answer of so many bytes, if it is to be.
+    fn compressor<'a>(&self, asked: Asked<'a>, size: usize) -> Option<&'a Registry> {
+        asked.compressor.filter(|_| self.compress_above.is_some_and(|above| size > above))
+    }
+
     /// Says once of each call that its answers have become larger than clients take by themselves.
     fn warn_of(&self, call: &'static str, size: usize) {
         let is_new = || self.warned_of.lock().unwrap_or_else(PoisonError::into_inner).insert(call);
-        if size > COMPRESS_ABOVE && is_new() {
+        if size > CLIENTS_TAKE && is_new() {
             tracing::warn!(
                 call,
                 bytes = size,
@@ -169,13 +179,6 @@ impl Answers {
                  grpc.max_receive_message_length in a client of your own; this is said once for each call"
             );
         }
-    }
-}
-
-impl Asked<'_> {
-    /// Whether an answer of so many bytes is compressed.
-    fn is_compressed(&self, size: usize) -> bool {
-        self.compressor.is_some() && size > COMPRESS_ABOVE
     }
 }
 

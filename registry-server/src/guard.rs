@@ -126,7 +126,7 @@ where
             })
         });
         request.extensions_mut().insert(record.waits().clone());
-        let (trace, span) = record.spans();
+        let span = record.span();
         let answer = self.service.call(request);
         let guarded = async move {
             let _place = place;
@@ -139,7 +139,7 @@ where
             // The place is for calls that are being done. What an answer takes that is large is counted elsewhere.
             Ok(answer.map(|body| Body::new(AnswerBody { body, record, _held: held })))
         };
-        Box::pin(guarded.instrument(span).instrument(trace))
+        Box::pin(guarded.instrument(span))
     }
 }
 

@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use feast_registry_core::{TRACE_TARGET, Waits};
+use feast_registry_core::{STORAGE_SPANS, Waits};
 use tokio::time::Instant;
 use tonic::Code;
 use tonic::codegen::http::{HeaderMap, HeaderValue};
-use tracing::Span;
 use tracing::field::Empty;
+use tracing::{Level, Span};
 
 use crate::complaints::Complaint;
 use crate::metrics::{CallMetrics, Method, name_of};
 
 /// What a call is named by in the log of whoever made it. A client may name it; the answer says its name.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
+/// The target of the spans of calls, which are for the log and for traces.
+const CALL_SPANS: &str = "feast_registry::trace::call";
 /// The longest name that a client may give.
 const MAX_ID: usize = 64;
 /// Where gRPC has the code of a call, in headers or trailers.
@@ -26,6 +28,8 @@ pub(crate) struct Recorder {
     metrics: CallMetrics,
     /// A call that takes longer is told in the log. `None`: never.
     slow: Option<Duration>,
+    /// Whether traces are collected.
+    is_traced: bool,
     complaint: Complaint,
 }
 
@@ -44,15 +48,14 @@ pub(crate) struct CallRecord {
     waits: Waits,
     /// It goes on for as long as its client likes.
     is_endless: bool,
-    /// For the log.
+    /// For the log, and for traces.
     span: Span,
-    /// For traces.
-    trace: Span,
 }
 
 impl Recorder {
     pub(crate) fn new(slow: Option<Duration>) -> Arc<Self> {
-        Arc::new(Self { metrics: CallMetrics::new(), slow, complaint: Complaint::new() })
+        let is_traced = tracing::enabled!(target: STORAGE_SPANS, Level::INFO);
+        Arc::new(Self { metrics: CallMetrics::new(), slow, is_traced, complaint: Complaint::new() })
     }
 
     /// Notes that a call has begun.
@@ -61,21 +64,25 @@ impl Recorder {
         self.metrics.started(&method);
         let id = id_of(headers);
         let shown_id = id.to_str().unwrap_or_default();
-        let span = tracing::info_span!("request", method = &*method.name, id = shown_id);
-        let trace = tracing::info_span!(
-            target: TRACE_TARGET,
-            "call",
-            otel.name = path.trim_start_matches('/'),
-            otel.kind = "server",
-            otel.status_code = Empty,
-            rpc.system = "grpc",
-            rpc.service = &*method.service,
-            rpc.method = &*method.name,
-            rpc.grpc.status_code = Empty,
-            request.id = shown_id,
-        );
+        let span = if self.is_traced {
+            tracing::info_span!(
+                target: CALL_SPANS,
+                "request",
+                method = &*method.name,
+                id = shown_id,
+                otel.name = format!("{}/{}", method.service, method.name),
+                otel.kind = "server",
+                otel.status_code = Empty,
+                rpc.system = "grpc",
+                rpc.service = &*method.service,
+                rpc.method = &*method.name,
+                rpc.grpc.status_code = Empty,
+            )
+        } else {
+            tracing::info_span!(target: CALL_SPANS, "request", method = &*method.name, id = shown_id)
+        };
         #[cfg(feature = "otlp")]
-        crate::trace_context::adopt(&trace, headers);
+        crate::trace_context::adopt(&span, headers);
         CallRecord {
             recorder: Arc::clone(self),
             method,
@@ -88,7 +95,6 @@ impl Recorder {
             waits: Waits::new(),
             is_endless,
             span,
-            trace,
         }
     }
 }
@@ -104,9 +110,9 @@ impl CallRecord {
         Arc::clone(&self.received)
     }
 
-    /// The spans that the call is done in, the outer one first.
-    pub(crate) fn spans(&self) -> (Span, Span) {
-        (self.trace.clone(), self.span.clone())
+    /// The span that the call is done in.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
     }
 
     /// Notes the head of the answer, which is given the name of the call.
@@ -149,9 +155,11 @@ impl Drop for CallRecord {
         let time = self.began.elapsed();
         let received = self.received.load(Ordering::Relaxed);
         self.recorder.metrics.ended(&self.method, code, time, received, self.sent);
-        self.trace.record("rpc.grpc.status_code", code as i32);
-        if is_fault_of_server(code) {
-            self.trace.record("otel.status_code", "ERROR");
+        if self.recorder.is_traced {
+            self.span.record("rpc.grpc.status_code", code as i32);
+            if is_fault_of_server(code) {
+                self.span.record("otel.status_code", "ERROR");
+            }
         }
         self.span.in_scope(|| {
             tracing::debug!(code = name_of(code), seconds = time.as_secs_f64(), "a call has ended");

@@ -54,6 +54,9 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// Whether the server is ready while its storage is away, since it answers reads from its cache. Default: no.
     pub is_ready_from_cache: bool,
+    /// Larger answers are compressed with gzip for clients that offer it, in bytes. Default: none are, since most networks of
+    /// servers are faster than gzip is, and Feast's clients offer it wherever they are.
+    pub compress_above: Option<usize>,
     /// The log says of calls that take so long what they waited for. Default: a second. `None`: it does not.
     pub slow_call: Option<Duration>,
     /// Where it is told whether the server is ready, besides gRPC. Default: nowhere.
@@ -71,6 +74,7 @@ impl Default for ServeOptions {
             drain: Duration::ZERO,
             grace: Duration::from_secs(25),
             is_ready_from_cache: false,
+            compress_above: None,
             slow_call: Some(Duration::from_secs(1)),
             monitoring: None,
         }
@@ -117,7 +121,7 @@ pub async fn serve(
     };
     let service = Service::new(registry.clone())
         .with_request_timeout(options.request_timeout)
-        .with_divided_answers(options.max_message_size);
+        .with_divided_answers(options.max_message_size, options.compress_above);
     let service = [CompressionEncoding::Gzip, CompressionEncoding::Deflate, CompressionEncoding::Zstd]
         .into_iter()
         .fold(RegistryServerServer::new(service), RegistryServerServer::accept_compressed)

@@ -69,10 +69,10 @@ impl Service {
         Self { registry, request_timeout: ServeOptions::default().request_timeout, answers: None }
     }
 
-    /// The same that divides large answers, of up to so many bytes. Its responses must go through
+    /// The same that divides large answers, of up to so many bytes, and compresses larger ones than that, if anything is said. Its responses must go through
     /// [`parts::send`](crate::parts::send).
-    pub(crate) fn with_divided_answers(mut self, max_size: usize) -> Self {
-        self.answers = Some(Answers::new(max_size));
+    pub(crate) fn with_divided_answers(mut self, max_size: usize, compress_above: Option<usize>) -> Self {
+        self.answers = Some(Answers::new(max_size).with_compression(compress_above));
         self
     }
 

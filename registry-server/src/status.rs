@@ -158,10 +158,7 @@ mod tests {
                  (using password: YES))",
                 "the database: refused (ERROR 28000 (1045): Access denied for the user (using password: YES))",
             ),
-            (
-                "mysql://[::1]:3306/feast and postgresql://feast@db/x, both",
-                "the database and the database, both",
-            ),
+            ("mysql://[::1]:3306/feast and postgresql://feast@db/x, both", "the database and the database, both"),
             (
                 "not accepted (FATAL: password authentication failed for user \"feast\")",
                 "not accepted (FATAL: password authentication failed for the user)",

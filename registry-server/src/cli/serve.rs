@@ -47,6 +47,13 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "BYTES", default_value_t = ServeOptions::default().max_message_size)]
     max_message_size: usize,
 
+    /// Compress answers of more than so many bytes with gzip, for clients that offer it; 0 means none.
+    ///
+    /// It pays where the network to the clients is slower than gzip is, about 150 MB/s on one core: answers then arrive sooner,
+    /// and the server works more. Answers of less than 32 KiB never are compressed.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    compress_above: usize,
+
     /// How long a request may take whose client sets no deadline, in seconds.
     ///
     /// What still waits then ends without effect. A client's own deadline counts instead, if it sets one.
@@ -128,7 +135,7 @@ impl Serve {
         let registry = tokio::select! {
             opened = self.open(&config.registry) => opened?,
             () = signals.next() => {
-                tracing::info!("stopped before the storage answered");
+                tracing::info!("stopped before the registry was open");
                 return Ok(());
             }
         };
@@ -198,6 +205,7 @@ impl Serve {
         let unless_zero = |seconds| (seconds > 0).then(|| Duration::from_secs(seconds));
         let mut options = ServeOptions::default();
         options.max_message_size = self.max_message_size;
+        options.compress_above = (self.compress_above > 0).then_some(self.compress_above);
         options.request_timeout = Duration::from_secs(self.request_timeout);
         options.max_connections = self.max_connections.min(files::room_for_connections());
         options.max_connection_age = unless_zero(self.max_connection_age);

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use feast_registry_core::TRACE_TARGET;
+use feast_registry_core::STORAGE_SPANS;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -106,7 +106,8 @@ mod otlp {
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::registry::LookupSpan;
 
-    use super::TRACE_TARGET;
+    /// The target of all spans that are for traces.
+    const SPANS: &str = "feast_registry::trace";
 
     /// How long the last traces may take to be sent when the server ends.
     pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(3);
@@ -141,12 +142,12 @@ mod otlp {
             .with_location(false)
             .with_threads(false)
             .with_target(false)
-            .with_filter(Targets::new().with_target(TRACE_TARGET, tracing::Level::INFO))
+            .with_filter(Targets::new().with_target(SPANS, tracing::Level::INFO))
     }
 }
 
 /// A level alone is about this program: what the libraries below it say of every frame would hide a line per request.
-/// `trace`, or a filter that names targets, is taken as it is, but for spans that are for traces alone.
+/// `trace`, or a filter that names targets, is taken as it is, but for the spans that are for traces alone.
 fn filter(log: &str) -> String {
     let filter = match log.trim() {
         // An environment variable that is set to nothing says nothing.
@@ -170,7 +171,7 @@ fn filter(log: &str) -> String {
         }
         _ => log.to_owned(),
     };
-    format!("{filter},{TRACE_TARGET}=off")
+    format!("{filter},{STORAGE_SPANS}=off")
 }
 
 /// Whether the log may be in colors.
