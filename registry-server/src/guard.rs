@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_message_is_counted_by_what_it_takes_unpacked() {
-        let limits = CallLimits::new(16 << 20, Duration::from_secs(30), Recorder::new(None));
+        let limits = CallLimits::new(16 << 20, Duration::from_secs(30), Recorder::new(None, false));
         let prefix = |compressed: u8, length: u32| {
             let [a, b, c, d] = length.to_be_bytes();
             [compressed, a, b, c, d]

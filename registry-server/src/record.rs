@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use feast_registry_core::{STORAGE_SPANS, Waits};
+use feast_registry_core::Waits;
 use tokio::time::Instant;
 use tonic::Code;
 use tonic::codegen::http::{HeaderMap, HeaderValue};
+use tracing::Span;
 use tracing::field::Empty;
-use tracing::{Level, Span};
 
 use crate::complaints::Complaint;
 use crate::metrics::{CallMetrics, Method, name_of};
@@ -28,7 +28,7 @@ pub(crate) struct Recorder {
     metrics: CallMetrics,
     /// A call that takes longer is told in the log. `None`: never.
     slow: Option<Duration>,
-    /// Whether traces are collected.
+    /// Whether spans are given what traces have of a call.
     is_traced: bool,
     complaint: Complaint,
 }
@@ -53,8 +53,7 @@ pub(crate) struct CallRecord {
 }
 
 impl Recorder {
-    pub(crate) fn new(slow: Option<Duration>) -> Arc<Self> {
-        let is_traced = tracing::enabled!(target: STORAGE_SPANS, Level::INFO);
+    pub(crate) fn new(slow: Option<Duration>, is_traced: bool) -> Arc<Self> {
         Arc::new(Self { metrics: CallMetrics::new(), slow, is_traced, complaint: Complaint::new() })
     }
 

@@ -59,6 +59,8 @@ pub struct ServeOptions {
     pub compress_above: Option<usize>,
     /// The log says of calls that take so long what they waited for. Default: a second. `None`: it does not.
     pub slow_call: Option<Duration>,
+    /// Spans of calls have what OpenTelemetry's semantic conventions ask for. Default: no, since a log shows it too.
+    pub is_traced: bool,
     /// Where it is told whether the server is ready, besides gRPC. Default: nowhere.
     pub monitoring: Option<Monitoring>,
 }
@@ -76,6 +78,7 @@ impl Default for ServeOptions {
             is_ready_from_cache: false,
             compress_above: None,
             slow_call: Some(Duration::from_secs(1)),
+            is_traced: false,
             monitoring: None,
         }
     }
@@ -133,7 +136,7 @@ pub async fn serve(
         .add_service(reflection().build_v1alpha().map_err(failed)?)
         .prepare();
 
-    let recorder = Recorder::new(options.slow_call);
+    let recorder = Recorder::new(options.slow_call, options.is_traced);
     let calls = CallLimits::new(options.max_message_size, options.request_timeout, recorder);
     let on_connection =
         |activity: Arc<Activity>| Guarded { service: Isolated(services.clone()), limits: calls.clone(), activity };

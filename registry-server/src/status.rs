@@ -15,6 +15,9 @@ use crate::complaints::Complaint;
 /// 8 KiB in all; a name alone may be longer.
 const MAX_ENCODED_BYTES: usize = 2000;
 
+/// What the schemes of database servers' URLs begin with.
+const DATABASES: [&str; 4] = ["postgres", "mysql", "mariadb", "cockroachdb"];
+
 /// The status for an error of a call. What points to a defect, or has to be looked after by somebody else than the caller,
 /// is logged.
 pub(crate) fn status(call: &str, error: Error) -> Status {
@@ -95,14 +98,19 @@ fn not_found_class(kind: Kind) -> &'static str {
 
 /// A message without where the database is and as whom it is used, which is for the log. What it says is as before.
 fn for_clients(message: &str) -> String {
-    let mut text = message.to_owned();
-    for scheme in ["postgresql://", "mysql://"] {
-        while let Some(start) = text.find(scheme) {
-            let length = text[start..].find([' ', '`', '"', ')', ',', ';']).unwrap_or(text.len() - start);
-            let url = text[start..start + length].trim_end_matches(':');
-            text.replace_range(start..start + url.len(), "the database");
-        }
+    let mut text = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(colon) = rest.find("://") {
+        let is_of_scheme = |char: &char| char.is_ascii_alphanumeric() || *char == '+';
+        let start = colon - rest[..colon].chars().rev().take_while(is_of_scheme).count();
+        let length = rest[colon..].find([' ', '`', '"', ')', ',', ';']).unwrap_or(rest.len() - colon);
+        let end = start + rest[start..colon + length].trim_end_matches(':').len();
+        let is_of_database = DATABASES.iter().any(|name| rest[start..colon].starts_with(name));
+        text.push_str(&rest[..start]);
+        text.push_str(if is_of_database { "the database" } else { &rest[start..end] });
+        rest = &rest[end..];
     }
+    text.push_str(rest);
     for quote in ['"', '\''] {
         let user = format!(" user {quote}");
         while let Some(start) = text.find(&user) {
@@ -150,7 +158,7 @@ mod tests {
     fn clients_are_not_told_where_the_database_is() {
         for (message, told) in [
             (
-                "postgresql://feast@db.internal:5432/feast: the connection failed (timed out); try again",
+                "postgresql+psycopg://feast@db.internal:5432/feast: the connection failed (timed out); try again",
                 "the database: the connection failed (timed out); try again",
             ),
             (
@@ -163,6 +171,9 @@ mod tests {
                 "not accepted (FATAL: password authentication failed for user \"feast\")",
                 "not accepted (FATAL: password authentication failed for the user)",
             ),
+            ("sqlite:///registry.db: is away", "sqlite:///registry.db: is away"),
+            ("://", "://"),
+            ("mysql://", "the database"),
             ("a user 'left open", "a user 'left open"),
             ("there is no entity `user` in project `a`", "there is no entity `user` in project `a`"),
         ] {

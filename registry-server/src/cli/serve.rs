@@ -213,6 +213,7 @@ impl Serve {
         options.drain = Duration::from_secs(self.drain);
         options.grace = Duration::from_secs(self.grace);
         options.is_ready_from_cache = self.ready_from_cache;
+        options.is_traced = self.telemetry.is_tracing();
         options.slow_call = (self.slow_call > 0.0).then(|| Duration::from_secs_f64(self.slow_call));
         if options.max_connections < self.max_connections {
             let limit = options.max_connections;

@@ -55,7 +55,7 @@ impl Telemetry {
         let registry = tracing_subscriber::registry().with(self.log_layer().with_filter(filter));
         #[cfg(feature = "otlp")]
         {
-            let traces = self.otlp_endpoint.as_deref().filter(|url| !url.is_empty()).map(otlp::provider).transpose()?;
+            let traces = self.endpoint().map(otlp::provider).transpose()?;
             registry.with(traces.as_ref().map(otlp::layer)).init();
             Ok(Running { traces })
         }
@@ -64,6 +64,18 @@ impl Telemetry {
             registry.init();
             Ok(Running {})
         }
+    }
+
+    /// Whether traces are sent.
+    pub(super) fn is_tracing(&self) -> bool {
+        self.endpoint().is_some()
+    }
+
+    fn endpoint(&self) -> Option<&str> {
+        #[cfg(feature = "otlp")]
+        return self.otlp_endpoint.as_deref().filter(|url| !url.is_empty());
+        #[cfg(not(feature = "otlp"))]
+        None
     }
 
     fn log_layer(&self) -> Box<dyn Layer<Registry> + Send + Sync> {
