@@ -54,7 +54,8 @@ READ_ONLY_MOUNT = 'mount --bind "$folder" "$folder"; mount -o remount,ro,bind "$
 
 def start(prefix: list[str], registry: str, logs: Path) -> harness.Server:
     port = harness.free_port()
-    command = [str(harness.registry_bin()), "serve", "--host", harness.HOST, "--port", str(port), "--registry", registry]
+    command = [str(harness.registry_bin()), "serve", "--host", harness.HOST, "--port", str(port)]
+    command += ["--registry", registry]
     return harness._spawn("ours", [*prefix, *command], logs, None, port, wait=True)
 
 
@@ -174,7 +175,8 @@ def test_a_journal_mode_that_is_changed_for_good_is_told_once(folder: Path, logs
         for name in ("g", "h"):
             apply(server, name).ok()
         (told,) = warnings(server)
-        assert all(part in told for part in ("`delete`", "WAL", "`-wal`", ".backup", "folder", "journal_mode=keep")), told
+        for part in ("`delete`", "WAL", "`-wal`", ".backup", "folder", "journal_mode=keep"):
+            assert part in told, told
     assert mode() == "wal"
     with harness.running(start([], f"sqlite:///{file}", logs)) as server:
         apply(server, "i").ok()

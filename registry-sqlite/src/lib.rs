@@ -1,7 +1,7 @@
 //! A Feast feature registry in a SQLite file, in exactly the tables of Feast's own SQL registry: Feast's `SqlRegistry`
 //! may read and write the same file at the same time.
 //!
-//! The file is kept in SQLite's WAL mode, so that readers never wait for a writer, with `synchronous=FULL`, so that a
+//! The file is kept in SQLite's WAL mode, so that readers never wait for a writer, and synced, so that a
 //! commit is on the disk when it is acknowledged. All commits of a process go through one thread, which takes those that
 //! are waiting into one transaction: many writers share one sync of the disk. Between processes SQLite's write lock
 //! decides; it is taken before anything is checked (`BEGIN IMMEDIATE`), which is what makes commits serializable.

@@ -94,8 +94,7 @@ impl Untouched {
     ) -> Result<T, Problem> {
         let began = Instant::now();
         loop {
-            let state = self.settled()?;
-            let is_alone = !state.has_more();
+            let (state, is_alone) = self.settled()?;
             let read = {
                 let _turn = self.turns.take(is_alone);
                 self.open(&state, is_alone).and_then(|mut connection| work(&mut connection))
@@ -118,10 +117,14 @@ impl Untouched {
         }
     }
 
-    /// The file, once it has been left alone for long enough that a change would be seen.
-    fn settled(&self) -> Result<State, Problem> {
+    /// The file, and whether it has all of the database; then it has been left alone for long enough that a change would be
+    /// seen. What is in other files is locked while it is read.
+    fn settled(&self) -> Result<(State, bool), Problem> {
         loop {
             let state = self.state()?;
+            if state.has_more() {
+                return Ok((state, false));
+            }
             let since = {
                 let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
                 match &*seen {
@@ -130,9 +133,8 @@ impl Untouched {
                 }
             };
             match SETTLED_AFTER.checked_sub(since.elapsed()) {
-                // What is in other files is locked while it is read.
-                Some(rest) if !rest.is_zero() && !state.has_more() => thread::sleep(rest),
-                _ => return Ok(state),
+                Some(rest) if !rest.is_zero() => thread::sleep(rest),
+                _ => return Ok((state, true)),
             }
         }
     }
