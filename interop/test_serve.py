@@ -70,6 +70,7 @@ def test_from_feasts_own_configuration(tmp_path: Path) -> None:
 def test_the_start_up_line(tmp_path: Path) -> None:
     """One line that says what is served from where; requests add none."""
     db = tmp_path / "registry.db"
+    harness.start_ours(db).stop()
     with harness.running(serve(tmp_path, "--registry", f"sqlite:///{db}", db=db)) as server:
         server.wait_serving()
         ask(server, *kinds.ENTITY.apply(kinds.ENTITY.proto("e"), "rides")).ok()

@@ -1,6 +1,7 @@
 //! What a registry in an object store promises beyond the suite: what it costs, what becomes of a write whose answer is lost,
 //! and which stores it refuses.
 
+mod log;
 mod stores;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use prost::Message as _;
 use prost_types::Timestamp;
 use tokio::net::TcpListener;
 
+use crate::log::Log;
 use crate::stores::s3::{Conditions, S3};
 use crate::stores::{Counts, Object, Server, gcs, open_as};
 
@@ -341,6 +343,102 @@ fn a_store_that_ignores_conditions_is_refused_unless_that_is_allowed() {
         let error = registry.apply("p", &entity("rider")).await.expect_err("a write");
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     });
+}
+
+/// Fault: each start made another object, which stayed where it could not be deleted, and nobody was told.
+#[test]
+fn a_probe_that_cannot_be_deleted_is_told_and_used_again() {
+    let s3 = S3::start(Conditions::Atomic);
+    let object = s3.object("");
+    s3.server.counts.refuses_deletions.store(true, Ordering::SeqCst);
+    run(async {
+        for start in 1..=3 {
+            let log = Log::default();
+            let _guard = log.catch();
+            let backend = object.backend(SchemaMode::Auto).expect("a backend");
+            backend.prepare(&patience()).await.expect("the store does conditional writes");
+            assert_eq!(s3.names(&object), ["registry.db", "registry.db.probe"], "start {start}");
+            let told = log.with("cannot be deleted");
+            assert!(told.len() == 1 && told[0].contains("s3:DeleteObject"), "start {start}: {told:?}");
+        }
+        s3.server.counts.refuses_deletions.store(false, Ordering::SeqCst);
+        object.backend(SchemaMode::Auto).expect("a backend").prepare(&patience()).await.expect("a registry");
+        assert_eq!(s3.names(&object), ["registry.db"]);
+    });
+    // What was left there hides nothing.
+    let s3 = S3::start(Conditions::Ignored);
+    s3.server.counts.refuses_deletions.store(true, Ordering::SeqCst);
+    let object = s3.object("");
+    run(async {
+        for _ in 0..2 {
+            let refused = object.backend(SchemaMode::Auto).expect("a backend").prepare(&patience()).await;
+            assert_eq!(refused.expect_err("conditions are ignored").kind(), ErrorKind::Unsupported);
+        }
+    });
+}
+
+/// They write and delete the same probe; none of them takes what another one does for a flaw of the store.
+#[test]
+fn servers_that_start_at_once_do_not_take_each_other_for_a_flaw() {
+    let s3 = S3::start(Conditions::Atomic);
+    run(async {
+        for _ in 0..10 {
+            let object = s3.object("");
+            let starts = (0..12).map(|_| {
+                let backend = object.backend(SchemaMode::Auto).expect("a backend");
+                tokio::spawn(async move { backend.prepare(&patience()).await })
+            });
+            for start in starts.collect::<Vec<_>>() {
+                start.await.expect("no panic").expect("the store does conditional writes");
+            }
+            assert_eq!(s3.names(&object), ["registry.db"]);
+        }
+    });
+}
+
+/// Fault: such keys, which Feast reads and writes as they are, were refused.
+#[test]
+fn a_key_with_an_empty_part_is_asked_for_as_it_is() {
+    for (server, mut object, _s3) in each() {
+        object.url = object.url.replace("/registry.db", "//registry.db");
+        run(async {
+            let (_, registry) = open(&object).await;
+            registry.apply("p", &entity("driver")).await.expect("an apply");
+            assert_eq!(names(&registry, Kind::Entity).await, ["driver".to_owned()].into(), "{}", object.url);
+            if object.url.starts_with("s3:") {
+                let path = server.counts.path.lock().expect("the server is well").clone();
+                assert!(path.ends_with("//registry.db"), "{path}");
+            }
+        });
+    }
+}
+
+/// Fault: «ETag Header missing» was all that was said about the address of a console.
+#[test]
+fn a_server_that_is_no_store_is_said_to_be_none() {
+    for status in [StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED] {
+        let console = Server::start(Arc::new(move |_| {
+            let page = "<!DOCTYPE html><html><title>Console</title></html>";
+            let mut response = http::Response::new(page.as_bytes().into());
+            *response.status_mut() = status;
+            Box::pin(async { response })
+        }));
+        let mut object = S3::start(Conditions::Atomic).object("");
+        let address = format!("http://me:secret@{}", console.address);
+        object.settings.push(("FEAST_S3_ENDPOINT_URL".to_owned(), address));
+        run(async {
+            for mode in [SchemaMode::Auto, SchemaMode::Verify] {
+                let error = object.backend(mode).expect("a backend").prepare(&patience()).await.expect_err("no store");
+                let text = error.to_string();
+                // For that a page was not found is no reason to say that there is no registry.
+                assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{status}: {text}");
+                for part in [&console.address.to_string(), "does not answer as an object store does", "console"] {
+                    assert!(text.contains(part), "{status}: {text}");
+                }
+                assert!(!text.contains("secret") && !text.contains("<html"), "{status}: {text}");
+            }
+        });
+    }
 }
 
 #[test]

@@ -16,11 +16,33 @@ fn open(file: PathBuf, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
     Ok(Arc::new(SqliteBackend::open(file, mode)?))
 }
 
-conformance_tests!(folder::InFolder(open));
+conformance_tests!(folder::InFolder(open, "worker"));
 
 #[test]
 fn worker() {
     folder::worker(open);
+}
+
+/// The same tests on files that keep their rollback journal.
+mod with_rollback_journal {
+    use feast_registry_sqlite::{JournalMode, SqliteOptions};
+
+    use super::*;
+
+    fn open(file: PathBuf, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
+        let mut options = SqliteOptions::default();
+        options.journal_mode = JournalMode::Keep;
+        let backend = SqliteBackend::open_with(&file, mode, &options)?;
+        assert!(!file.with_file_name("registry.db-wal").exists(), "it was put into WAL mode");
+        Ok(Arc::new(backend))
+    }
+
+    conformance_tests!(folder::InFolder(open, "with_rollback_journal::worker"));
+
+    #[test]
+    fn worker() {
+        folder::worker(open);
+    }
 }
 
 /// The same tests on a database that is gone with its one connection.

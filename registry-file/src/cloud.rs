@@ -4,10 +4,12 @@
 //! still not. A store that takes such a write for an unconditional one loses other processes' writes without a word, so
 //! that is tried out before anything is written.
 
+mod answers;
 #[cfg(feature = "azure")]
 mod azure;
 #[cfg(feature = "gcs")]
 mod gcs;
+mod probe;
 #[cfg(feature = "s3")]
 mod s3;
 mod settings;
@@ -19,14 +21,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl};
 use feast_registry_core::{Deadline, Error, ErrorKind, Result};
-use object_store::client::{HttpError, HttpErrorKind};
-use object_store::path::Path;
-use object_store::{
-    Attributes, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
-    UpdateVersion,
-};
+use object_store::path::{Path, PathPart};
+use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion};
 use tokio::sync::OnceCell;
 
+use self::answers::{is_condition, is_refused, is_strange, status};
 use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, WriteLock, tag_of};
 
 /// How often a request is repeated that was answered with a failure of the server, or not at all.
@@ -67,8 +66,12 @@ struct Place {
     location: String,
     /// What each write says about the object besides its bytes.
     attributes: Attributes,
+    /// The address that was configured instead of the store's own.
+    endpoint: Option<String>,
     /// Whether the store is known to do conditional writes, being the one that defined them.
     is_trusted: bool,
+    /// What the store calls the right to delete an object.
+    deletion: &'static str,
 }
 
 /// An object in a store.
@@ -110,6 +113,9 @@ impl CloudObject {
 
     fn error(&self, doing: &str, error: object_store::Error) -> Error {
         let location = &self.place.location;
+        if is_strange(&error) {
+            return self.no_store(doing, &answers::without_page(&error)).with_source(error);
+        }
         let (kind, advice) = match &error {
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
                 (ErrorKind::InvalidConfig, "; are the credentials right, and may they do this?")
@@ -121,7 +127,30 @@ impl CloudObject {
             error if status(error) == Some(429) => (ErrorKind::Overloaded, ""),
             _ => (ErrorKind::Unavailable, ""),
         };
-        Error::new(kind, format!("the registry {location} cannot be {doing}: {error}{advice}")).with_source(error)
+        let text = self.without_secrets(format!("the registry {location} cannot be {doing}: {error}{advice}"));
+        Error::new(kind, text).with_source(error)
+    }
+
+    /// That something else than an object store has answered.
+    fn no_store(&self, doing: &str, said: &str) -> Error {
+        let endpoint = match &self.place.endpoint {
+            Some(endpoint) => format!("the endpoint `{endpoint}`"),
+            None => "what is at its address".to_owned(),
+        };
+        Error::config(self.without_secrets(format!(
+            "the registry {} cannot be {doing}: {endpoint} does not answer as an object store does ({said}); is it the address \
+             of a console, of a proxy or of another service? Give that of the store's API, which often has a port of its own \
+             (of MinIO the API's is 9000, and the console's 9001)",
+            self.place.location
+        )))
+    }
+
+    /// A text without the name and the password that stand in the address of the store, which its client repeats.
+    fn without_secrets(&self, text: String) -> String {
+        match self.place.endpoint.as_deref().and_then(credentials) {
+            Some(credentials) => text.replace(&format!("{credentials}@"), ""),
+            None => text,
+        }
     }
 
     async fn put(
@@ -134,6 +163,12 @@ impl CloudObject {
         let options = PutOptions { mode, attributes: self.place.attributes.clone(), ..PutOptions::default() };
         let put = client.put_opts(path, PutPayload::from_bytes(bytes), options).await?;
         Ok(State { e_tag: put.e_tag, version: put.version })
+    }
+
+    /// The path of another object, whose key begins with that of the registry.
+    fn beside(&self, suffix: &str) -> object_store::Result<Path> {
+        let key = format!("{}{suffix}", self.place.path);
+        path_of(&key).map_err(|source| object_store::path::Error::BadSegment { path: key, source }.into())
     }
 
     /// Whether the store does conditional writes.
@@ -165,46 +200,6 @@ impl CloudObject {
         conditional.await.copied()
     }
 
-    /// Tries conditional writes on an object of its own, beside the registry; `Some` says what went wrong.
-    async fn probe(&self) -> object_store::Result<Option<&'static str>> {
-        let path = Path::parse(format!("{}.probe-{}", self.place.path, uuid::Uuid::new_v4()))?;
-        let flaw = self.find_flaw(&path).await;
-        // What is left of a probe harms nobody.
-        if let Err(error) = self.place.clients.patient.delete(&path).await {
-            tracing::debug!(%error, "the probe was not removed");
-        }
-        flaw
-    }
-
-    async fn find_flaw(&self, path: &Path) -> object_store::Result<Option<&'static str>> {
-        let put = |mode, text: &'static str| {
-            self.put(&*self.place.clients.patient, path, mode, Bytes::from_static(text.as_bytes()))
-        };
-        let first = match put(PutMode::Create, "first").await {
-            Ok(state) => state,
-            Err(error) if is_unsupported(&error) => return Ok(Some("it refuses conditional writes")),
-            Err(error) => return Err(error),
-        };
-        match put(PutMode::Create, "second").await {
-            Ok(_) => return Ok(Some("it writes over an object that must not exist (`If-None-Match` is ignored)")),
-            Err(error) if is_condition(&error) => {}
-            Err(error) => return Err(error),
-        }
-        if first.e_tag.is_none() {
-            return Ok(Some("it answers a write without an ETag"));
-        }
-        let replaced = put(PutMode::Update(first.clone().into()), "third").await;
-        if let Err(error) = replaced {
-            let is_refused = is_condition(&error) || is_unsupported(&error);
-            return if is_refused { Ok(Some("it refuses a write on the right condition")) } else { Err(error) };
-        }
-        match put(PutMode::Update(first.into()), "fourth").await {
-            Ok(_) => Ok(Some("it writes over an object that has changed (`If-Match` is ignored)")),
-            Err(error) if is_condition(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     async fn load_now(&self, known: Option<&State>) -> Result<Loaded> {
         let known = known.and_then(|state| state.e_tag.clone());
         let options = GetOptions { if_none_match: known, ..GetOptions::default() };
@@ -212,10 +207,13 @@ impl CloudObject {
             Ok(found) => {
                 let state = State { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
                 let bytes = found.bytes().await.map_err(|error| self.error("read", error))?;
+                if state.e_tag.is_none() && answers::is_page(&bytes) {
+                    return Err(self.no_store("read", "it sent a web page"));
+                }
                 Ok(Loaded::Changed(bytes, Arc::new(state)))
             }
             Err(object_store::Error::NotModified { .. }) => Ok(Loaded::Unchanged),
-            Err(object_store::Error::NotFound { .. }) => Ok(Loaded::Absent(None)),
+            Err(error @ object_store::Error::NotFound { .. }) if !is_strange(&error) => Ok(Loaded::Absent(None)),
             Err(error) => Err(self.error("read", error)),
         }
     }
@@ -239,46 +237,42 @@ impl From<State> for UpdateVersion {
     }
 }
 
-/// The status that a request was answered with. The client says it in words only, after a URL, which has no spaces: see
-/// `a_write_that_the_store_refuses_is_not_in_doubt`.
-fn status(error: &object_store::Error) -> Option<u16> {
-    let text = error.to_string();
-    text.split_once(" status code: ")?.1.get(..3)?.parse().ok()
-}
-
-/// Whether a request that was sent once was certainly not carried out: it found no connection, or the store says that it is
-/// not going to.
-fn is_refused(error: &object_store::Error) -> bool {
-    match status(error) {
-        // 408 is an answer to a request that has come too slowly, in part or whole.
-        Some(status) => (400..500).contains(&status) && status != 408,
-        None => std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
-            .find_map(|cause| cause.downcast_ref::<HttpError>())
-            .is_some_and(|error| error.kind() == HttpErrorKind::Connect),
-    }
-}
-
-fn is_condition(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
-}
-
-fn is_unsupported(error: &object_store::Error) -> bool {
-    // What comes before is the URL, in which there may be anything.
-    let names_it =
-        || error.to_string().split_once(" status code: ").is_some_and(|(_, said)| said.contains("NotImplemented"));
-    matches!(error, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })
-        // Stores answer this to a header that they do not implement.
-        || status(error) == Some(501)
-        || names_it()
-}
-
-/// The key of an object, as it stands in the URL.
+/// The key of an object: all that stands in the URL, to the byte, as Feast takes it. So `team//registry.db` has an empty part
+/// in the middle, and is another object than `team/registry.db`.
+///
+/// # Errors
+/// `InvalidConfig` for what the client of the store cannot ask for: no key at all, one that begins with `/`, and one with `.`,
+/// `..` or control characters, which URLs change on their way.
 fn key(url: &RegistryUrl, text: Option<&str>) -> Result<Path> {
-    match text.map(Path::parse) {
-        Some(Ok(path)) if path != Path::ROOT => Ok(path),
-        Some(Err(error)) => Err(Error::config(format!("`{url}` does not name an object: {error}"))),
-        _ => Err(Error::config(format!("`{url}` names no object; its path is missing, as in `…/registry.db`"))),
+    let unnamed = |problem: &str| Error::config(format!("`{url}` does not name an object: {problem}"));
+    let text = text.unwrap_or_default();
+    if text.is_empty() {
+        return Err(Error::config(format!("`{url}` names no object; its path is missing, as in `…/registry.db`")));
     }
+    if text.starts_with('/') {
+        return Err(unnamed("its key begins with `/`, which cannot be asked for; copy the object to a key without it"));
+    }
+    path_of(text).map_err(|error| {
+        unnamed(&format!("{error}, which cannot be asked for in a URL; copy the object to a key without it"))
+    })
+}
+
+/// A key as the client of a store has it. Not `Path::parse`, which takes no empty parts.
+fn path_of(key: &str) -> Result<Path, object_store::path::InvalidPart> {
+    key.split('/').try_fold(Path::ROOT, |path, part| Ok(path.join(PathPart::parse(part)?)))
+}
+
+/// What S3 and GCS are asked for: Feast takes off all `/` that the path begins with.
+#[cfg(any(feature = "s3", feature = "gcs"))]
+fn key_in_bucket(url: &RegistryUrl) -> Result<Path> {
+    key(url, url.database().map(|path| path.trim_start_matches('/')))
+}
+
+/// What stands before the host in an address: a name, and perhaps a password.
+fn credentials(endpoint: &str) -> Option<&str> {
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    authority.rsplit_once('@').map(|(credentials, _)| credentials)
 }
 
 fn unusable(url: &RegistryUrl, error: object_store::Error) -> Error {
@@ -325,9 +319,11 @@ impl Store for CloudObject {
             // An earlier attempt at this write may be what it has met.
             Err(error) if is_condition(&error) => Ok(Swapped::ChangedOrDone),
             Err(error) => {
+                // Something on the way may have taken from a good answer what makes it one.
+                let is_unclear = is_strange(&error) && status(&error).is_none();
                 let is_refused = is_refused(&error);
                 let error = self.error("written", error);
-                Err(Failure { is_in_doubt: error.is_retryable() && !is_refused, error })
+                Err(Failure { is_in_doubt: is_unclear || error.is_retryable() && !is_refused, error })
             }
         }
     }
@@ -342,21 +338,35 @@ impl Store for CloudObject {
 mod tests {
     use super::*;
 
-    fn error(text: &str) -> object_store::Error {
-        object_store::Error::Generic { store: "S3", source: text.into() }
+    /// Fault: a key with an empty part was refused, and one that ends with `/` was taken for another.
+    #[test]
+    fn a_key_is_what_stands_in_the_url() {
+        let url: RegistryUrl = "s3://bucket/any".parse().expect("a URL");
+        for text in
+            ["registry.db", "team/registry.db", "team//registry.db", "a///b//c", "team/", "a b/ü%2F", "...", "~"]
+        {
+            assert_eq!(key(&url, Some(text)).expect(text).as_ref(), text);
+        }
+        for (text, said) in [
+            ("", "its path is missing"),
+            ("/a", "begins with `/`"),
+            ("a/../b", "copy the object"),
+            ("a\nb", "copy the"),
+        ] {
+            let error = key(&url, Some(text)).expect_err(text).to_string();
+            assert!(error.contains(said), "{text:?}: {error}");
+        }
+        assert!(key(&url, None).is_err());
     }
 
-    /// Fault: the name of a probe is random, and with «501» in it any failure was taken for a store without conditions.
     #[test]
-    fn what_a_store_refuses_is_told_by_its_answer_and_not_by_the_url() {
-        let failed = "Error performing PUT http://127.0.0.1:5010/NotImplemented/registry.db.probe-a501b in 1ms";
-        for (said, is_so) in [
-            (" - HTTP error: error sending request", false),
-            (" - Server returned non-2xx status code: 503 Service Unavailable: 501", false),
-            (" - Server returned non-2xx status code: 501 Not Implemented: ", true),
-            (" - Server returned non-2xx status code: 400 Bad Request: <Code>NotImplemented</Code>", true),
+    fn the_credentials_of_an_address_are_found() {
+        for (endpoint, found) in [
+            ("http://me:secret@store:9000/path@x", Some("me:secret")),
+            ("me:secret@store", Some("me:secret")),
+            ("https://store/a@b", None),
         ] {
-            assert_eq!(is_unsupported(&error(&format!("{failed}{said}"))), is_so, "{said}");
+            assert_eq!(credentials(endpoint), found);
         }
     }
 }

@@ -146,7 +146,14 @@ impl Backend for FileBackend {
                 self.file.check(deadline).await?;
                 match self.file.fresh(deadline).await?.document {
                     Some(_) => Ok(()),
-                    None => self.writer.create(deadline).await,
+                    None => {
+                        self.writer.create(deadline).await?;
+                        let location = self.file.location();
+                        tracing::warn!(
+                            "made a new registry at {location}, since there was none; is that the place you meant?"
+                        );
+                        Ok(())
+                    }
                 }
             }
         }

@@ -311,16 +311,16 @@ impl Database for MySqlBackend {
     }
 
     async fn make_tables(&self, deadline: &Deadline) -> Result<(), Failure> {
-        let collation = match self.collation.get() {
-            Some(collation) => collation.clone(),
-            None => self.state(deadline).await?.collation,
-        };
+        let state = self.state(deadline).await?;
+        let (missing, collation) = (state.missing(), self.collation.get().cloned().unwrap_or(state.collation));
         let make = async |connection: &mut Connection| {
             let lock_waits = connection.lock_waits(deadline);
             let statements: Vec<_> = lock_waits.into_iter().chain(schema::create(&collation)).collect();
             self.pool.connector().session(connection).run_all(&statements).await.map(drop)
         };
-        self.call(Purpose::Write, deadline, make).await.map_err(|failure| unchanged(failure, deadline))
+        self.call(Purpose::Write, deadline, make).await.map_err(|failure| unchanged(failure, deadline))?;
+        feast_registry_sql::tell_if_new(self.pool.location(), &missing);
+        Ok(())
     }
 
     async fn try_remove(&self, deadline: &Deadline) -> Result<bool, Failure> {

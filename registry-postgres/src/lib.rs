@@ -296,12 +296,15 @@ impl Database for PostgresBackend {
     }
 
     async fn make_tables(&self, deadline: &Deadline) -> Result<(), Failure> {
+        let missing = self.missing_tables(deadline).await?;
         let make = async |session: Session<'_>| {
             let mut statements = session.locks(locks::of_registry, self.lock_timeout(&session, deadline));
             statements.extend(schema::create(true));
             session.transaction(statements).await.map(drop)
         };
-        self.call(Purpose::Write, deadline, make).await
+        self.call(Purpose::Write, deadline, make).await?;
+        feast_registry_sql::tell_if_new(&self.location(), &missing);
+        Ok(())
     }
 
     async fn try_remove(&self, deadline: &Deadline) -> Result<bool, Failure> {

@@ -33,3 +33,11 @@ pub use tables::{
 };
 pub(crate) use write::decode_version;
 pub use write::{absent, writes, writes_beside};
+
+/// Warns that a registry was made where none was, if all of Feast's tables are among those that were just made: who meant
+/// another database would otherwise wonder where everything is.
+pub fn tell_if_new(location: &str, made: &[&str]) {
+    if tables().iter().all(|table| made.contains(&table.name)) {
+        tracing::warn!("made a new registry at {location}, since there was none; is that the place you meant?");
+    }
+}

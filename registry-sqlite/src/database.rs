@@ -18,14 +18,15 @@ impl SqliteBackend {
     async fn look<T: Send + 'static>(
         &self,
         deadline: &Deadline,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        work: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
         match &self.location {
             Location::File(_) => self.readers.read(deadline, work).await,
             Location::Memory => {
-                let read =
-                    |connection: &Connection| work(connection).map_err(|error| Problem::of(error, Location::Memory));
-                self.writer.run(deadline, move |session, _| read(session.connection())).await
+                let read = move |connection: &Connection| {
+                    work(connection).map_err(|error| Problem::of(error, Location::Memory))
+                };
+                self.writer()?.run(deadline, move |session, _| read(session.connection())).await
             }
         }
     }
@@ -35,7 +36,7 @@ impl SqliteBackend {
         deadline: &Deadline,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
-        self.writer.run(deadline, move |session, is_awaited| session.write(is_awaited, work)).await
+        self.writer()?.run(deadline, move |session, is_awaited| session.write(is_awaited, work)).await
     }
 }
 
@@ -55,7 +56,7 @@ impl Database for SqliteBackend {
     }
 
     async fn try_commit(&self, commit: &Commit, makes_tables: bool, deadline: &Deadline) -> Result<Outcome, Failure> {
-        self.writer.commit(commit.clone(), makes_tables, self.journal.is_kept(), deadline).await
+        self.writer()?.commit(commit.clone(), makes_tables, self.journal.is_kept(), deadline).await
     }
 
     async fn try_find(&self, id: CommitId, deadline: &Deadline) -> Result<Option<Found>, Failure> {
@@ -82,7 +83,9 @@ impl Database for SqliteBackend {
     }
 
     fn prune_in_background(&self) {
-        self.writer.prune(self.journal.retention());
+        if let Ok(writer) = &self.writer {
+            writer.prune(self.journal.retention());
+        }
     }
 
     async fn missing_tables(&self, deadline: &Deadline) -> Result<Vec<&'static str>, Failure> {
@@ -91,7 +94,11 @@ impl Database for SqliteBackend {
     }
 
     async fn make_tables(&self, deadline: &Deadline) -> Result<(), Failure> {
-        self.write(deadline, schema::create_missing).await
+        let made = self.write(deadline, schema::create_missing).await?;
+        if self.location != Location::Memory {
+            feast_registry_sql::tell_if_new(&self.location(), &made);
+        }
+        Ok(())
     }
 
     async fn try_remove(&self, deadline: &Deadline) -> Result<bool, Failure> {

@@ -47,7 +47,8 @@ impl Problem {
 
     /// What `COMMIT` failed with.
     ///
-    /// In WAL mode it appends pages to the `-wal` file, of which the last one makes them count, and syncs that file. When a
+    /// With a rollback journal, a commit is done when that is removed; whatever fails before is undone, by this connection or by
+    /// the next one. In WAL mode it appends pages to the `-wal` file, of which the last one makes them count, and syncs that file. When a
     /// write fails, the last page is not there. When the sync fails, all pages are in the file and may reach the disk: this
     /// connection rolls back and writes over them, but if the process ends before it does, whoever opens the file next finds a
     /// transaction that was committed.
@@ -120,20 +121,29 @@ fn classify(error: &rusqlite::Error) -> (ErrorKind, Effect, &'static str) {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (Unavailable, Busy, "another process holds its lock; try again")
         }
-        Some(ErrorCode::DiskFull) => (Unavailable, TransactionFailed, "the disk is full; make room and try again"),
+        Some(ErrorCode::DiskFull) => (
+            Unavailable,
+            TransactionFailed,
+            "there is no room for it: the file system of this file is full; make room there and try again",
+        ),
         Some(ErrorCode::ReadOnly) => (ReadOnly, TransactionFailed, "the file or its folder cannot be written to"),
         Some(ErrorCode::CannotOpen) => (
             Unavailable,
             TransactionFailed,
-            "the file cannot be opened; look at its permissions, those of its folder, and the limit of open files",
+            "the file, or one that SQLite makes beside it, cannot be opened; look at its permissions, those of its folder, the \
+             limit of open files, and whether its file system is full",
         ),
         Some(ErrorCode::NotADatabase) => (Corrupt, TransactionFailed, "the file is not a SQLite database"),
         Some(ErrorCode::DatabaseCorrupt) => (Corrupt, StatementFailed, "the file is damaged"),
-        Some(ErrorCode::SystemIoFailure) => (
+        Some(ErrorCode::SystemIoFailure) if is_growth(error) => (
             Unavailable,
             TransactionFailed,
-            "the disk failed to read or write, or the file has reached a limit of its size (`ulimit -f`)",
+            "the file, or the `-wal` or `-shm` beside it, could not be written: its file system may be full, or a quota or a \
+             limit of the size of files (`ulimit -f`) may be reached; make room and try again",
         ),
+        Some(ErrorCode::SystemIoFailure) => {
+            (Unavailable, TransactionFailed, "the disk failed to read or write; see the log of the system")
+        }
         Some(ErrorCode::OutOfMemory) => (Unavailable, TransactionFailed, "there is no memory for it; try again"),
         Some(ErrorCode::OperationInterrupted) => {
             (DeadlineExceeded, TransactionFailed, "it was given up, because nobody waited for it any more")
@@ -150,6 +160,22 @@ fn classify(error: &rusqlite::Error) -> (ErrorKind, Effect, &'static str) {
         ),
         _ => (Internal, StatementFailed, "SQLite failed"),
     }
+}
+
+/// Whether a file could not be written or made larger. A full file system is an error of its own to SQLite when it writes into
+/// the file or the WAL, but not when it makes room in the `-shm`, and neither is a quota or a limit of the process.
+fn is_growth(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    let of_growth = [
+        ffi::SQLITE_IOERR_WRITE,
+        ffi::SQLITE_IOERR_SHMSIZE,
+        ffi::SQLITE_IOERR_SHMMAP,
+        ffi::SQLITE_IOERR_SHMOPEN,
+        ffi::SQLITE_IOERR_FSYNC,
+        ffi::SQLITE_IOERR_DIR_FSYNC,
+        ffi::SQLITE_IOERR_TRUNCATE,
+    ];
+    code.is_some_and(|code| of_growth.contains(&code))
 }
 
 /// Whether a row of this key is there, and not another rule of the table that was broken.
@@ -175,6 +201,21 @@ mod tests {
             let Failure::Final(error) = of_commit(code) else { panic!("{code}") };
             assert!(error.is_retryable(), "{error}");
         }
+    }
+
+    /// Fault: «disk I/O error» was all that was said of a full file system when SQLite made the `-shm` larger.
+    #[test]
+    fn what_cannot_grow_is_told_to_be_full_perhaps() {
+        let text = |code| {
+            Error::from(Problem::of(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None), "/x/registry.db"))
+                .to_string()
+        };
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC] {
+            for part in ["/x/registry.db", "full", "make room"] {
+                assert!(text(code).contains(part), "{}", text(code));
+            }
+        }
+        assert!(!text(ffi::SQLITE_IOERR_READ).contains("full"));
     }
 
     #[test]

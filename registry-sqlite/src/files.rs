@@ -4,7 +4,6 @@
 //! which another was moved, it goes on writing what nobody will find again. So their devices and inodes are compared when a
 //! transaction has begun and before it is acknowledged. `registry-sqlite/tests/edges/replaced.rs` has the proof.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -183,9 +182,7 @@ impl Files {
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
-        let mut path = self.database.first().map_or_else(OsString::new, |file| file.path.clone().into_os_string());
-        path.push(suffix);
-        path.into()
+        self.database.first().map_or_else(PathBuf::new, |file| beside(&file.path, suffix))
     }
 
     fn problem(&self, file: &File, change: Change) -> Problem {
@@ -204,6 +201,13 @@ impl Files {
             ),
         )
     }
+}
+
+/// Another file of a database.
+pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 /// Whether the path that a connection opened no longer leads to the file that it has open.

@@ -1,10 +1,13 @@
 //! A Feast feature registry in a SQLite file, in exactly the tables of Feast's own SQL registry: Feast's `SqlRegistry`
 //! may read and write the same file at the same time.
 //!
-//! The file is kept in SQLite's WAL mode, so that readers never wait for a writer, with `synchronous=FULL`, so that a
+//! The file is kept in SQLite's WAL mode, so that readers never wait for a writer, and synced, so that a
 //! commit is on the disk when it is acknowledged. All commits of a process go through one thread, which takes those that
 //! are waiting into one transaction: many writers share one sync of the disk. Between processes SQLite's write lock
 //! decides; it is taken before anything is checked (`BEGIN IMMEDIATE`), which is what makes commits serializable.
+//!
+//! That is the default; [`JournalMode::Keep`] leaves the mode of the file as it is. A file that this process may not write, or
+//! whose folder it may not, is read, and writes are refused.
 //!
 //! A file that is removed, or over which another is moved, while it is open is neither read nor written any more: that would be
 //! lost. The error says so.
@@ -24,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod connection;
 mod database;
 mod error;
@@ -34,6 +38,7 @@ mod readers;
 mod rows;
 mod schema;
 mod session;
+mod untouched;
 mod writer;
 
 use std::path::Path;
@@ -42,13 +47,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
-    Backend, Commit, Deadline, JournalEntry, Limits, Outcome, Query, Record, Result, Retention, Revision,
+    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, Limits, Outcome, Query, Record, Result, Retention,
+    Revision,
 };
-use feast_registry_sql::{Dialect, JournalState, attempts};
+use feast_registry_sql::{Dialect, Failure, JournalState, attempts};
 
 use crate::connection::Location;
 use crate::files::Files;
-pub use crate::options::SqliteOptions;
+pub use crate::options::{JournalMode, SqliteOptions};
 use crate::readers::Readers;
 use crate::session::Session;
 use crate::writer::Writer;
@@ -67,7 +73,8 @@ pub struct SqliteBackend {
     mode: SchemaMode,
     journal: JournalState,
     readers: Arc<Readers>,
-    writer: Writer,
+    /// Or why nothing can be written.
+    writer: Result<Writer, String>,
 }
 
 impl SqliteBackend {
@@ -105,15 +112,42 @@ impl SqliteBackend {
     }
 
     fn at(location: Location, mode: SchemaMode, options: &SqliteOptions) -> Result<Self> {
+        let journal = JournalState::new(Dialect::Sqlite);
+        if let Location::File(path) = &location
+            && let Some(refusal) = access::refusal(path)
+        {
+            // Who is only going to read need not be warned.
+            if !options.read_only {
+                tracing::warn!("{location} can be read only: {refusal}; writes are refused");
+            }
+            let readers = Readers::of_untouched(location.clone(), path.clone());
+            return Ok(Self { mode, journal, readers: Arc::new(readers), writer: Err(refusal), location });
+        }
         let connection = connection::open_writer(&location)?;
         let files = Files::of(&connection, &location)?.map(Arc::new);
-        let session = Session::new(connection, location.clone(), files.clone()).with_patience(options.timeout);
+        let session = Session::new(connection, location.clone(), files.clone())
+            .with_patience(options.timeout)
+            .with_journal_mode(options.journal_mode);
         Ok(Self {
             mode,
-            journal: JournalState::new(Dialect::Sqlite),
+            journal,
             readers: Arc::new(Readers::new(location.clone(), files)),
-            writer: Writer::start(session, location.to_string())?,
+            writer: Ok(Writer::start(session, location.to_string())?),
             location,
+        })
+    }
+
+    /// What takes commits.
+    ///
+    /// # Errors
+    /// `ReadOnly` when the file could not be written when it was opened.
+    fn writer(&self) -> Result<&Writer, Failure> {
+        self.writer.as_ref().map_err(|refusal| {
+            let text = format!(
+                "{}: {refusal}; nothing was written. Give write access to the file and to its folder, and start again",
+                self.location
+            );
+            Failure::Final(Error::new(ErrorKind::ReadOnly, text))
         })
     }
 }
@@ -158,6 +192,8 @@ impl Backend for SqliteBackend {
 
     async fn close(&self) {
         self.readers.close();
-        self.writer.close().await;
+        if let Ok(writer) = &self.writer {
+            writer.close().await;
+        }
     }
 }

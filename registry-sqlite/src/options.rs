@@ -7,8 +7,28 @@ use feast_registry_core::config::RegistryUrl;
 use feast_registry_core::{Error, Result};
 
 /// The options that are understood.
-const OPTIONS: [&str; 7] =
-    ["timeout", "mode", "uri", "check_same_thread", "cached_statements", "isolation_level", "detect_types"];
+const OPTIONS: [&str; 8] = [
+    "timeout",
+    "mode",
+    "journal_mode",
+    "uri",
+    "check_same_thread",
+    "cached_statements",
+    "isolation_level",
+    "detect_types",
+];
+
+/// How SQLite keeps what a commit has not yet done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum JournalMode {
+    /// In a `-wal`, in which commits stay until it is full. A file that is not in this mode is put into it for good, when it
+    /// is first written. Readers never wait.
+    #[default]
+    Wal,
+    /// As the file has it. A new one has a rollback journal, with which readers wait while a commit is written into the file.
+    Keep,
+}
 
 /// How a file is opened, as the options of its URL say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +39,8 @@ pub struct SqliteOptions {
     pub timeout: Option<Duration>,
     /// Whether the registry is only to be read (`mode=ro`). It is for whoever opens the registry to see to that.
     pub read_only: bool,
+    /// What becomes of the file's journal mode (`journal_mode`). This one is ours; Feast passes over it.
+    pub journal_mode: JournalMode,
 }
 
 impl SqliteOptions {
@@ -45,6 +67,14 @@ impl SqliteOptions {
                     _ => {
                         let accepted = "`ro`, to read only, or `rwc`, which is the default";
                         return Err(wrong(format_args!("`mode` must be {accepted}, and is `{value}`")));
+                    }
+                },
+                "journal_mode" => match value.to_ascii_lowercase().as_str() {
+                    "wal" => options.journal_mode = JournalMode::Wal,
+                    "keep" => options.journal_mode = JournalMode::Keep,
+                    _ => {
+                        let accepted = "`wal`, which is the default, or `keep`, to leave that of the file as it is";
+                        return Err(wrong(format_args!("`journal_mode` must be {accepted}, and is `{value}`")));
                     }
                 },
                 name if OPTIONS.contains(&name) => {}
@@ -85,8 +115,11 @@ mod tests {
 
     #[test]
     fn a_url_says_how_the_file_is_opened() {
-        let options =
-            |timeout: Option<u64>, read_only| SqliteOptions { timeout: timeout.map(Duration::from_millis), read_only };
+        let options = |timeout: Option<u64>, read_only| SqliteOptions {
+            timeout: timeout.map(Duration::from_millis),
+            read_only,
+            ..SqliteOptions::default()
+        };
         for (query, expected) in [
             ("", options(None, false)),
             ("?timeout=2.5", options(Some(2500), false)),
@@ -101,6 +134,11 @@ mod tests {
         ] {
             assert_eq!(parse(&format!("sqlite:///registry.db{query}")).expect(query), expected, "{query}");
         }
+        for (query, expected) in
+            [("", JournalMode::Wal), ("?journal_mode=WAL", JournalMode::Wal), ("?journal_mode=keep", JournalMode::Keep)]
+        {
+            assert_eq!(parse(&format!("sqlite:///registry.db{query}")).expect(query).journal_mode, expected, "{query}");
+        }
         assert_eq!(parse("sqlite:///file:registry.db").expect("a file of that name"), SqliteOptions::default());
     }
 
@@ -109,6 +147,7 @@ mod tests {
         assert!(problem("sqlite:///x.db?moed=ro").contains("no option `moed`; there are timeout, mode"));
         assert!(!problem("sqlite:///x.db?pasword=geheim").contains("geheim"));
         assert!(problem("sqlite:///x.db?mode=memory").contains("`mode` must be `ro`"));
+        assert!(problem("sqlite:///x.db?journal_mode=delete").contains("`journal_mode` must be `wal`"));
         for value in ["soon", "-1", "nan", "inf"] {
             assert!(
                 problem(&format!("sqlite:///x.db?timeout={value}")).contains("`timeout` must be a number of seconds")

@@ -1,6 +1,7 @@
 //! The connections that read.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -15,6 +16,7 @@ use tokio::sync::Semaphore;
 use crate::connection::{self, Location};
 use crate::error::Problem;
 use crate::files::Files;
+use crate::untouched::Untouched;
 use crate::writer::closed;
 
 /// How many connections read at the same time; more readers wait.
@@ -26,6 +28,8 @@ const STEPS_BETWEEN_LOOKS: i32 = 1000;
 /// Connections for reading. A registry in memory has none, since another connection would see another database.
 pub(crate) struct Readers {
     location: Location,
+    /// How a file is read that cannot be written; each read has a connection of its own then.
+    untouched: Option<Untouched>,
     files: Option<Arc<Files>>,
     /// `None` once closed.
     idle: Mutex<Option<Vec<Connection>>>,
@@ -35,7 +39,12 @@ pub(crate) struct Readers {
 impl Readers {
     pub(crate) fn new(location: Location, files: Option<Arc<Files>>) -> Self {
         let permits = Arc::new(Semaphore::new(READERS));
-        Self { location, files, idle: Mutex::new(Some(Vec::new())), permits }
+        Self { location, untouched: None, files, idle: Mutex::new(Some(Vec::new())), permits }
+    }
+
+    /// Readers of a file that this process may not write.
+    pub(crate) fn of_untouched(location: Location, path: PathBuf) -> Self {
+        Self { untouched: Some(Untouched::new(location.clone(), path)), ..Self::new(location, None) }
     }
 
     /// Reads on a thread for blocking work. When the caller leaves or its deadline is over, SQLite is interrupted; the permit is
@@ -44,7 +53,7 @@ impl Readers {
     pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         deadline: &Deadline,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        work: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
         const WAITS_FOR: &str = "a connection that reads";
         deadline.check(WAITS_FOR).map_err(Failure::Final)?;
@@ -66,9 +75,16 @@ impl Readers {
 
     fn read_now<T>(
         &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        work: impl Fn(&Connection) -> rusqlite::Result<T>,
         abandoned: &Arc<AtomicBool>,
     ) -> Result<T, Problem> {
+        if let Some(untouched) = &self.untouched {
+            let is_awaited = || !abandoned.load(Ordering::Relaxed);
+            return untouched.read(is_awaited, |connection| {
+                attend(connection, Some(abandoned))?;
+                work(connection)
+            });
+        }
         let problem = |error| Problem::of(error, &self.location);
         let mut connection = self.connection()?;
         attend(&mut connection, Some(abandoned)).map_err(problem)?;

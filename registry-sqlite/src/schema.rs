@@ -4,11 +4,12 @@ use feast_registry_core::Kind;
 use feast_registry_sql::{self as sql, Dialect, Table, journal};
 use rusqlite::{Connection, Result};
 
-/// Makes the tables that are missing, within a transaction.
-pub(crate) fn create_missing(connection: &Connection) -> Result<()> {
+/// Makes the tables that are missing, within a transaction; returns their names.
+pub(crate) fn create_missing(connection: &Connection) -> Result<Vec<&'static str>> {
     let missing = missing(connection)?;
     let statements = missing.iter().flat_map(|table| sql::create_table(Dialect::Sqlite, table, ""));
-    statements.into_iter().try_for_each(|statement| connection.execute_batch(&statement))
+    statements.into_iter().try_for_each(|statement| connection.execute_batch(&statement))?;
+    Ok(missing.into_iter().map(|table| table.name).collect())
 }
 
 /// The tables that are missing, Feast's and the journal's.

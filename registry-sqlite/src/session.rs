@@ -5,12 +5,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use feast_registry_core::{Outcome, Retention};
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::connection::{self, Location};
 use crate::error::Problem;
 use crate::files::Files;
+use crate::options::JournalMode;
 use crate::writer::QueuedCommit;
 use crate::{rows, schema};
 
@@ -18,14 +19,22 @@ use crate::{rows, schema};
 /// registry hold it for milliseconds.
 const PAUSES_MS: [u64; 5] = [1, 2, 5, 10, 25];
 
+/// How long a commit waits for those who read, with a rollback journal.
+const READERS_END_WITHIN: Duration = Duration::from_secs(5);
+
+fn pause(attempt: usize) {
+    thread::sleep(Duration::from_millis(PAUSES_MS[attempt.min(PAUSES_MS.len() - 1)]));
+}
+
 /// The connection that writes, on its thread.
 pub(crate) struct Session {
     connection: Connection,
     location: Location,
     /// `None` in memory.
     files: Option<Arc<Files>>,
-    /// Whether the file is in WAL mode. It is put there before it is first changed: who only looks changes nothing.
-    is_wal: bool,
+    /// Whether the file is in the journal mode that it is to be in. It is put there before it is first changed: who only looks
+    /// changes nothing.
+    has_its_mode: bool,
     /// What SQLite counts of the commits of other connections, as of the last transaction.
     foreign_commits: Option<i64>,
     /// How long a transaction waits for the lock at the most.
@@ -35,13 +44,19 @@ pub(crate) struct Session {
 impl Session {
     /// A session on a connection that was just opened.
     pub(crate) fn new(connection: Connection, location: Location, files: Option<Arc<Files>>) -> Self {
-        let is_wal = location == Location::Memory;
-        Self { connection, location, files, is_wal, foreign_commits: None, patience: None }
+        let has_its_mode = location == Location::Memory;
+        Self { connection, location, files, has_its_mode, foreign_commits: None, patience: None }
     }
 
     /// The same that waits for the lock so long at the most, whoever waits for it.
     pub(crate) fn with_patience(mut self, patience: Option<Duration>) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// The same for a file of which the journal mode is to stay as it is, or not.
+    pub(crate) fn with_journal_mode(mut self, mode: JournalMode) -> Self {
+        self.has_its_mode |= mode == JournalMode::Keep;
         self
     }
 
@@ -79,7 +94,7 @@ impl Session {
                         && self.patience.is_none_or(|patience| begun.elapsed() < patience)
                         && is_awaited() =>
                 {
-                    thread::sleep(Duration::from_millis(PAUSES_MS[attempt.min(PAUSES_MS.len() - 1)]));
+                    pause(attempt);
                     attempt += 1;
                 }
                 begun => return begun,
@@ -185,10 +200,10 @@ impl Session {
     fn try_begin(&mut self) -> Result<(), Problem> {
         // A transaction that was left behind by a panic.
         self.roll_back();
-        if !self.is_wal {
+        if !self.has_its_mode {
             self.check_files()?;
             connection::use_wal(&self.connection, &self.location)?;
-            self.is_wal = true;
+            self.has_its_mode = true;
         }
         // The lock is taken before anything is checked.
         self.execute("BEGIN IMMEDIATE")?;
@@ -209,8 +224,7 @@ impl Session {
             if self.files.is_some() {
                 self.foreign_commits = Some(self.count_foreign_commits()?);
             }
-            let commit = self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
-            commit.map_err(|error| Problem::of_commit(error, &self.location))?;
+            self.commit_transaction()?;
             // The file may have been removed or replaced since the transaction began.
             self.check_files().map_err(Problem::unknown)?;
             Ok(done)
@@ -219,6 +233,27 @@ impl Session {
             self.roll_back();
         }
         committed
+    }
+
+    /// With a rollback journal, what is committed cannot be written into the file while others read. They end soon, and no new
+    /// ones are let in meanwhile; the transaction stays as it is until then.
+    fn commit_transaction(&self) -> Result<(), Problem> {
+        let begun = Instant::now();
+        let patience = self.patience.unwrap_or(READERS_END_WITHIN);
+        for attempt in 0.. {
+            let commit = self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
+            match commit {
+                Err(error)
+                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                        && !self.connection.is_autocommit()
+                        && begun.elapsed() < patience =>
+                {
+                    pause(attempt);
+                }
+                commit => return commit.map(drop).map_err(|error| Problem::of_commit(error, &self.location)),
+            }
+        }
+        Ok(())
     }
 
     fn check_files(&mut self) -> Result<(), Problem> {

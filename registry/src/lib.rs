@@ -45,7 +45,7 @@ pub use feast_registry_mysql::MySqlBackend;
 #[cfg(feature = "postgres")]
 pub use feast_registry_postgres::PostgresBackend;
 #[cfg(feature = "sqlite")]
-pub use feast_registry_sqlite::{SqliteBackend, SqliteOptions};
+pub use feast_registry_sqlite::{JournalMode, SqliteBackend, SqliteOptions};
 
 use schemes::missing_backend;
 
@@ -79,11 +79,26 @@ pub async fn open_read_only(config: &RegistryConfig) -> Result<Registry> {
 }
 
 async fn open_with(config: &RegistryConfig, mode: SchemaMode, options: RegistryOptions) -> Result<Registry> {
+    if is_in_memory(&config.url) {
+        tracing::warn!(
+            "the registry is in memory: all of it is lost when this process ends; to keep it, give it a file, as \
+             sqlite:///registry.db"
+        );
+    }
     let replica = config.read_url.as_ref().filter(|replica| **replica != config.url);
     let replica = replica.map(|url| open_backend(url, config, looking_at(config.schema_mode))).transpose()?;
     let opened =
         async { Registry::open_with_replica(open_backend(&config.url, config, mode)?, replica, options).await };
     opened.await.map_err(|error| mistaken::explain(error, &config.url))
+}
+
+/// Whether what a URL names is gone with the process.
+fn is_in_memory(url: &RegistryUrl) -> bool {
+    match url.scheme() {
+        "memory" => true,
+        "sqlite" => matches!(url.database(), None | Some(":memory:")),
+        _ => false,
+    }
 }
 
 /// Whether the URLs of a configuration can be, with their options. Nothing is opened, and no server is asked.
@@ -173,8 +188,8 @@ fn open_in_object_store(url: &RegistryUrl, config: &RegistryConfig, mode: Schema
 fn open_sqlite(url: &RegistryUrl, config: &RegistryConfig, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
     refuse_replica(config)?;
     let options = SqliteOptions::of_url(url)?;
-    let backend = match url.database() {
-        None | Some(":memory:") => SqliteBackend::in_memory()?,
+    let backend = match url.database().filter(|_| !is_in_memory(url)) {
+        None => SqliteBackend::in_memory()?,
         Some(path) => SqliteBackend::open_with(path, mode, &options)?,
     };
     Ok(Arc::new(backend.with_retention(config.journal)))

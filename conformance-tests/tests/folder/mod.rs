@@ -17,13 +17,14 @@ const FILE: &str = "CONFORMANCE_FILE";
 /// What opens the file.
 type Open = fn(PathBuf, SchemaMode) -> Result<Arc<dyn Backend>>;
 
-/// Makes folders for a backend that keeps one file.
-pub(crate) struct InFolder(pub(crate) Open);
+/// Makes folders for a backend that keeps one file; and the name of the test that other processes run.
+pub(crate) struct InFolder(pub(crate) Open, pub(crate) &'static str);
 
 #[async_trait]
 impl Factory for InFolder {
     async fn create(&self) -> Arc<dyn Storage> {
-        Arc::new(Folder { folder: tempfile::tempdir().expect("a temporary folder for the file"), open: self.0 })
+        let folder = tempfile::tempdir().expect("a temporary folder for the file");
+        Arc::new(Folder { folder, open: self.0, worker: self.1 })
     }
 
     fn exceptions(&self) -> Vec<Exception> {
@@ -35,6 +36,7 @@ impl Factory for InFolder {
 struct Folder {
     folder: TempDir,
     open: Open,
+    worker: &'static str,
 }
 
 impl Folder {
@@ -50,7 +52,7 @@ impl Storage for Folder {
     }
 
     fn worker(&self) -> Option<Command> {
-        let mut command = this_program("worker");
+        let mut command = this_program(self.worker);
         command.env(FILE, self.file());
         Some(command)
     }

@@ -53,8 +53,11 @@ pub(crate) struct Counts {
     pub(crate) held: AtomicUsize,
     /// How many writes are still to be refused, without being done, and with which status.
     pub(crate) refuse: Mutex<(usize, StatusCode)>,
-    /// The headers of the last write.
+    /// Whether deletions are refused, as for lack of rights.
+    pub(crate) refuses_deletions: AtomicBool,
+    /// The headers of the last write, and the path that it was sent to.
     pub(crate) headers: Mutex<HeaderMap>,
+    pub(crate) path: Mutex<String>,
 }
 
 impl Counts {
@@ -121,7 +124,14 @@ fn counting(inner: Handler, counts: Arc<Counts>) -> Handler {
             };
             let method = request.method().clone();
             let known = request.headers().get(header::IF_NONE_MATCH).filter(|_| method == Method::GET).cloned();
+            // S3 has a request for many, too, which its client also sends for one.
+            let is_deletion = method == Method::DELETE
+                || method == Method::POST && request.uri().query().is_some_and(|query| query.starts_with("delete"));
+            if is_deletion && counts.refuses_deletions.load(Ordering::SeqCst) {
+                return self::status(StatusCode::FORBIDDEN);
+            }
             if method == Method::PUT {
+                *counts.path.lock().expect("no handler panics") = request.uri().path().to_owned();
                 *counts.headers.lock().expect("no handler panics") = request.headers().clone();
                 let (left, status) = &mut *counts.refuse.lock().expect("no handler panics");
                 if *left > 0 {

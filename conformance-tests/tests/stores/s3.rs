@@ -72,6 +72,17 @@ impl S3 {
         std::fs::read(self.folder.path().join(path)).expect("the object is there")
     }
 
+    /// The names of the objects that are beside an object, its own included.
+    pub(crate) fn names(&self, object: &Object) -> Vec<String> {
+        let path = self.folder.path().join(object.url.trim_start_matches("s3://"));
+        let Ok(entries) = std::fs::read_dir(path.parent().expect("a folder")) else { return Vec::new() };
+        let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        // The server keeps what it knows of an object in files beside it.
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort();
+        names
+    }
+
     /// A new object.
     pub(crate) fn object(&self, worker: &'static str) -> Object {
         let setting = |name: &str, value: String| (name.to_owned(), value);

@@ -77,7 +77,7 @@ fn change_meta(
         if let Some(view) = readable(draft, kind, project, name)? {
             let mut meta = Meta::of(&view)?;
             change(&mut meta)?;
-            meta.last_updated_timestamp = Some(ctx.now.encode_to_vec());
+            meta.touch(&ctx.now);
             draft.put(Key::object(kind, project, name), meta.put_into(&view)?.bytes, &ctx.now);
             return project::touch(draft, ctx, project);
         }
@@ -105,8 +105,7 @@ pub(crate) fn is_backwards(interval: &MaterializationInterval) -> bool {
 pub(crate) fn interval(start: Option<Timestamp>, end: Option<Timestamp>) -> Result<MaterializationInterval> {
     let check = |moment: Option<Timestamp>, which: &str| match moment {
         None => Err(Error::invalid(format!("the {which} of the materialization interval is missing"))),
-        // The range of google.protobuf.Timestamp.
-        Some(Timestamp { seconds: -62_135_596_800..=253_402_300_799, nanos: 0..=999_999_999 }) => Ok(moment),
+        Some(timestamp) if meta::is_moment(&timestamp) => Ok(moment),
         Some(Timestamp { seconds, nanos }) => Err(Error::invalid(format!(
             "the {which} of the materialization interval is not a moment between the years 1 and 9999: {seconds} s and {nanos} ns"
         ))),

@@ -79,23 +79,25 @@ impl Meta {
     ///
     /// - When it was made is kept. Feast replaces what a client sends for a new object by the time of the apply, and so
     ///   does this (`SqlRegistry._apply_object`).
+    /// - When it was last updated never goes back: see [`touch`](Self::touch).
     /// - Materialized intervals are the union of what is stored and what comes in. In Feast a non-empty incoming list
     ///   replaces the stored one, which loses what others recorded meanwhile.
     /// - The state comes from the apply, unless that is unspecified; Feast's SQL registry then forgets the stored one.
     /// - The version number is the registry's own and is set by the rules of versions.
     /// - A field that this registry does not know is kept when the apply does not bring it.
     pub(crate) fn merged(stored: Option<Self>, incoming: &Object, now: &Timestamp) -> Result<Self> {
-        let now = now.encode_to_vec();
         let mut merged = Meta::of(incoming)?;
-        merged.last_updated_timestamp = Some(now.clone());
         merged.current_version_number = 0;
         let Some(stored) = stored else {
-            merged.created_timestamp = Some(now);
+            merged.created_timestamp = Some(now.encode_to_vec());
+            merged.last_updated_timestamp = Some(now.encode_to_vec());
             return Ok(merged);
         };
         if stored.created_timestamp.is_some() || merged.created_timestamp.is_none() {
-            merged.created_timestamp = stored.created_timestamp.or(Some(now));
+            merged.created_timestamp = stored.created_timestamp.or_else(|| Some(now.encode_to_vec()));
         }
+        merged.last_updated_timestamp = stored.last_updated_timestamp;
+        merged.touch(now);
         merged.intervals = union(stored.intervals, merged.intervals)?;
         merged.current_version_number = stored.current_version_number;
         if merged.state == FeatureViewState::StateUnspecified as u64 {
@@ -106,6 +108,15 @@ impl Meta {
         let is_kept = |number: u32| number > known && !brought.contains(&number);
         merged.others.extend(stored.others.into_iter().filter(|(number, _)| is_kept(*number)));
         Ok(merged)
+    }
+
+    /// Notes that the object is updated now. Clocks are set back, and differ between servers: what was noted before stays if
+    /// it is later, and nothing is updated before it was made. What is no moment that protobuf allows does not count.
+    pub(crate) fn touch(&mut self, now: &Timestamp) {
+        let moments = [&self.created_timestamp, &self.last_updated_timestamp];
+        let earlier = moments.into_iter().flatten().filter_map(|moment| Timestamp::decode(moment.as_slice()).ok());
+        let latest = earlier.filter(is_moment).fold(*now, later);
+        self.last_updated_timestamp = Some(latest.encode_to_vec());
     }
 
     /// Whether this says the same as another, but for when it was last updated.
@@ -157,6 +168,16 @@ impl Meta {
         fields.sort_by_key(|(number, _)| place(&layout, *number));
         fields.into_iter().flat_map(|(_, field)| field).collect()
     }
+}
+
+/// The later one of two moments.
+pub(crate) fn later(one: Timestamp, other: Timestamp) -> Timestamp {
+    std::cmp::max_by_key(one, other, |moment| (moment.seconds, moment.nanos))
+}
+
+/// Whether this is between the years 1 and 9999, the range of `google.protobuf.Timestamp`.
+pub(crate) fn is_moment(timestamp: &Timestamp) -> bool {
+    matches!(timestamp, Timestamp { seconds: -62_135_596_800..=253_402_300_799, nanos: 0..=999_999_999 })
 }
 
 /// Where a field stands: in the order in which every protobuf library writes, those that are not known behind, as they

@@ -10,6 +10,7 @@ use crate::draft::{Context, Draft};
 use crate::error::{Error, Result};
 use crate::kind::Kind;
 use crate::proto::core::{Project, ProjectMeta, ProjectSpec};
+use crate::rules::meta::later;
 
 /// What rules that write in a project need to have read.
 pub(crate) fn fetch_for_project(project: &str) -> Vec<Key> {
@@ -60,9 +61,11 @@ pub(crate) fn touch(draft: &mut Draft<'_>, ctx: &Context<'_>, project: &str) -> 
 }
 
 fn create(draft: &mut Draft<'_>, name: &str, created: &Timestamp, now: &Timestamp) {
+    // An identity may be of a server whose clock is ahead of this one's.
+    let updated = later(*created, *now);
     let project = Project {
         spec: Some(ProjectSpec { name: name.to_owned(), ..Default::default() }),
-        meta: Some(ProjectMeta { created_timestamp: Some(*created), last_updated_timestamp: Some(*now) }),
+        meta: Some(ProjectMeta { created_timestamp: Some(*created), last_updated_timestamp: Some(updated) }),
     };
     draft.create(Key::project_object(name), project.encode_to_vec(), now);
 }

@@ -56,5 +56,7 @@ pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Plac
         None => format!("{}://{container}/{path}", url.scheme()),
     };
     let is_trusted = endpoint.is_none() && !is_emulator;
-    Ok(Place { clients, path, location, attributes: Attributes::new(), is_trusted })
+    let (attributes, deletion) =
+        (Attributes::new(), "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/delete");
+    Ok(Place { clients, path, location, attributes, endpoint, is_trusted, deletion })
 }

@@ -8,11 +8,11 @@ use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKe
 use object_store::{Attributes, StaticCredentialProvider};
 
 use super::settings::{Settings, is_plain};
-use super::{Clients, Place, key, unusable};
+use super::{Clients, Place, key_in_bucket, unusable};
 
 pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Place> {
     let bucket = url.host().ok_or_else(|| Error::config(format!("`{url}` names no bucket")))?;
-    let path = key(url, url.database())?;
+    let path = key_in_bucket(url)?;
     let settings = Settings::new(config);
     let mut builder = GoogleCloudStorageBuilder::new().with_bucket_name(bucket);
     let mut endpoint = settings.get("GOOGLE_BASE_URL");
@@ -36,5 +36,6 @@ pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Plac
     let clients = Clients::new(url, |retry| builder.clone().with_retry(retry).build())?;
     let location = format!("gs://{bucket}/{path}");
     let is_trusted = endpoint.is_none();
-    Ok(Place { clients, path, location, attributes: Attributes::new(), is_trusted })
+    let (attributes, deletion) = (Attributes::new(), "storage.objects.delete");
+    Ok(Place { clients, path, location, attributes, endpoint, is_trusted, deletion })
 }

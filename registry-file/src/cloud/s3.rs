@@ -6,7 +6,7 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{Attribute, AttributeValue, Attributes};
 
 use super::settings::{Settings, is_plain};
-use super::{Clients, Place, key};
+use super::{Clients, Place, key_in_bucket};
 
 /// Parameters of boto3's `put_object`, each with the setting of the client that does the same.
 const CLIENT: [(&str, &str); 4] = [
@@ -28,7 +28,7 @@ const ATTRIBUTES: [(&str, Attribute); 6] = [
 
 pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Place> {
     let bucket = url.host().ok_or_else(|| Error::config(format!("`{url}` names no bucket")))?;
-    let path = key(url, url.database())?;
+    let path = key_in_bucket(url)?;
     let settings = Settings::new(config);
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
     for (name, value) in settings.all("AWS_") {
@@ -63,5 +63,6 @@ pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Plac
     }
     let clients = Clients::new(url, |retry| builder.clone().with_retry(retry).build())?;
     let location = format!("s3://{bucket}/{path}");
-    Ok(Place { clients, path, location, attributes, is_trusted: endpoint.is_none() })
+    let is_trusted = endpoint.is_none();
+    Ok(Place { clients, path, location, attributes, endpoint, is_trusted, deletion: "s3:DeleteObject" })
 }

@@ -9,6 +9,8 @@ struct Server {
     child: Child,
     /// `None` once nobody reads it any more.
     log: Option<BufReader<std::process::ChildStderr>>,
+    /// What it said before the start-up line, and that line.
+    before: String,
     started: String,
 }
 
@@ -20,10 +22,11 @@ impl Server {
     fn run(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut log = BufReader::new(child.stderr.take().expect("stderr"));
-        let mut started = String::new();
-        // Up to the start-up line, or to the end if it does not start.
-        while !started.contains("serving ") && log.read_line(&mut started).expect("a line") > 0 {}
-        Self { child, log: Some(log), started }
+        let (mut before, mut started) = (String::new(), String::new());
+        while log.read_line(&mut started).expect("a line") > 0 && !started.contains("serving ") {
+            before += &std::mem::take(&mut started);
+        }
+        Self { child, log: Some(log), before, started }
     }
 
     /// The address that the start-up line names.
@@ -61,6 +64,11 @@ fn serve_says_what_it_serves_and_ends_in_order() {
     let server = Server::start(&fixture, &[]);
     assert!(server.started.contains("serving sqlite:///") && server.started.contains("registry.db on 127.0.0.1:"));
     assert!(!server.started.contains('\u{1b}'), "{}", server.started);
+    assert!(
+        server.before.lines().count() == 1 && server.before.contains("WARN made a new registry"),
+        "{}",
+        server.before
+    );
     std::net::TcpStream::connect(server.address()).expect("it listens");
     assert!(fixture.path("registry.db").exists());
     // What looks into the registry may do so while it is served.
@@ -135,11 +143,8 @@ fn serve_warns_in_its_log_before_it_serves() {
         format!("registry:\n  registry_type: sql\n  path: {url}\n  sqlalchemy_config_kwargs: {{future: true}}\n");
     std::fs::write(fixture.path("feature_store.yaml"), text).expect("a file");
     let server = Server::start(&fixture, &["-c", "."]);
-    assert!(
-        server.started.contains("WARN")
-            && server.started.contains("line 4: `registry.sqlalchemy_config_kwargs.future`")
-            && server.started.contains("other.db on 127.0.0.1:")
-    );
+    let first = server.before.lines().next().expect("a line");
+    assert!(first.contains("WARN") && first.contains("line 4: `registry.sqlalchemy_config_kwargs.future`"), "{first}");
     let (code, log) = server.stop();
     assert!(code == Some(0) && !log.contains("WARN"), "{log}");
 }

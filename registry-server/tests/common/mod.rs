@@ -20,7 +20,10 @@ impl Server {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut log = BufReader::new(child.stderr.take().expect("stderr"));
         let mut started = String::new();
-        log.read_line(&mut started).expect("a line");
+        // It may warn before.
+        while log.read_line(&mut started).expect("a line") > 0 && !started.contains("serving ") {
+            started.clear();
+        }
         let address = started.trim_end().rsplit(' ').next().expect("an address").to_owned();
         Self { child, address, _log: log }
     }

@@ -69,6 +69,43 @@ fn a_changed_object_is_replaced_and_keeps_when_it_was_made() {
     });
 }
 
+/// Fault: a clock that was set back had objects last updated before they were made.
+#[test]
+fn a_clock_that_is_set_back_updates_nothing_before_it_was_made_or_last_updated() {
+    check_rows(kinds_with_meta(), |kind| {
+        let mut world = World::with([thing(kind)]);
+        let made = world.last();
+        world.now.seconds -= 3600;
+        let changed = object(kind, change(kind), json!({}));
+        world.apply(&changed).map_err(|error| format!("{kind}: {error}"))?;
+        let times = |world: &World| {
+            let stored = world.stored(&changed);
+            (stored.created_timestamp().expect("a time"), stored.last_updated_timestamp().expect("a time"))
+        };
+        ensure(times(&world) == (Some(made), Some(made)), || format!("{kind}: {:?}", times(&world)))?;
+        world.now.seconds += 7200;
+        world.apply(&thing(kind)).map_err(|error| format!("{kind}: {error}"))?;
+        let (updated, updated_at) = (times(&world), world.last());
+        ensure(updated == (Some(made), Some(updated_at)), || format!("{kind}: {updated:?}"))?;
+        world.now.seconds -= 60;
+        world.apply(&changed).map_err(|error| format!("{kind}: {error}"))?;
+        ensure(times(&world) == updated, || format!("{kind}: {:?} after {updated:?}", times(&world)))
+    });
+}
+
+/// What another program has stored there must not stay for good.
+#[test]
+fn what_is_no_moment_is_not_kept_as_the_last_update() {
+    let mut world = World::new();
+    let impossible = Timestamp { seconds: i64::MAX, nanos: -7 };
+    let mut meta = meta_of(&thing(Kind::Entity));
+    meta.last_updated_timestamp = Some(impossible.encode_to_vec());
+    world.plant_object(&meta.put_into(&thing(Kind::Entity)).expect("well-formed"));
+    let changed = object(Kind::Entity, change(Kind::Entity), json!({}));
+    world.apply(&changed).expect("applied");
+    assert_eq!(world.stored(&changed).last_updated_timestamp().expect("a time"), Some(world.last()));
+}
+
 #[test]
 fn what_was_there_before_created_timestamps_keeps_the_one_that_a_client_sends() {
     let mut world = World::new();

@@ -273,3 +273,16 @@ fn very_many_intervals_cost_their_number() {
     let merged = Meta::merged(Some(stored), &with(50_000..150_000), &now).expect("well-formed");
     assert_eq!(merged.intervals, meta_of(&with(0..150_000)).intervals);
 }
+
+/// Fault: a clock that was set back had views last updated before they were made.
+#[test]
+fn a_clock_that_is_set_back_materializes_nothing_before_the_last_update() {
+    let trips = view(Kind::FeatureView, "trips", &["a"]);
+    let mut world = World::with([trips.clone()]);
+    let made = world.last();
+    world.now.seconds -= 3600;
+    world.run(&Op::Materialize("trips".to_owned(), interval_of(1))).expect("recorded");
+    let stored = world.stored(&trips);
+    assert_eq!(intervals(&stored), intervals_of(&[1]));
+    assert_eq!(stored.last_updated_timestamp().expect("a time"), Some(made));
+}

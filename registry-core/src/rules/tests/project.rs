@@ -180,6 +180,10 @@ fn projects_of_old_feasts_that_are_an_identity_only_are_adopted() {
     assert_eq!(meta.last_updated_timestamp, Some(world.last()));
     assert_eq!(world.stored(&thing(Kind::Project)), before, "one that is there stays as it is");
     assert_eq!(expected(&commit, &Key::project_object("old")), Some(&Expected::Absent));
+    let ahead = Timestamp { seconds: world.now.seconds + 60, nanos: 0 };
+    world.run(&Op::Adopt(vec![("ahead".to_owned(), ahead.seconds)])).expect("adopted");
+    let meta = project_of(&world, "ahead").meta.unwrap_or_default();
+    assert_eq!((meta.created_timestamp, meta.last_updated_timestamp), (Some(ahead), Some(ahead)));
     assert!(world.run(&op).expect("adopted").writes.is_empty(), "they are adopted once");
 }
 
