@@ -17,6 +17,8 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::Code;
 
+use crate::complaints::Complaint;
+
 const STARTED: Metric = Metric::counter("grpc_server_started_total", "Calls that have begun, by service and method");
 const HANDLED: Metric =
     Metric::counter("grpc_server_handled_total", "Calls that have ended, by service, method and code");
@@ -153,6 +155,8 @@ pub(crate) struct CallMetrics {
 pub(crate) struct Method {
     pub(crate) service: SharedString,
     pub(crate) name: SharedString,
+    /// That its calls are slow.
+    pub(crate) slow: Complaint,
     measured: OnceLock<Measured>,
 }
 
@@ -218,7 +222,7 @@ impl CallMetrics {
 
 impl Method {
     fn new(service: String, name: String) -> Self {
-        Self { service: service.into(), name: name.into(), measured: OnceLock::new() }
+        Self { service: service.into(), name: name.into(), slow: Complaint::new(), measured: OnceLock::new() }
     }
 
     fn measured(&self) -> &Measured {

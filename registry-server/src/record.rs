@@ -11,7 +11,6 @@ use tonic::codegen::http::{HeaderMap, HeaderValue};
 use tracing::Span;
 use tracing::field::Empty;
 
-use crate::complaints::Complaint;
 use crate::metrics::{CallMetrics, Method, name_of};
 
 /// What a call is named by in the log of whoever made it. A client may name it; the answer says its name.
@@ -30,7 +29,6 @@ pub(crate) struct Recorder {
     slow: Option<Duration>,
     /// Whether spans are given what traces have of a call.
     is_traced: bool,
-    complaint: Complaint,
 }
 
 /// A call under way. It has ended when this is dropped.
@@ -54,7 +52,7 @@ pub(crate) struct CallRecord {
 
 impl Recorder {
     pub(crate) fn new(slow: Option<Duration>, is_traced: bool) -> Arc<Self> {
-        Arc::new(Self { metrics: CallMetrics::new(), slow, is_traced, complaint: Complaint::new() })
+        Arc::new(Self { metrics: CallMetrics::new(), slow, is_traced })
     }
 
     /// Notes that a call has begun.
@@ -133,11 +131,13 @@ impl CallRecord {
     }
 
     fn say_that_it_was_slow(&self, code: Code, time: Duration) {
-        self.recorder.complaint.say(|unsaid| {
+        self.method.slow.say(|unsaid| {
             let sending = self.answered.map_or(0.0, |answered| answered.elapsed().as_secs_f64());
             let waited_for = &self.waits;
-            let others =
-                if unsaid > 0 { format!(" ({unsaid} others were since the last such line)") } else { String::new() };
+            let others = match unsaid {
+                0 => String::new(),
+                unsaid => format!("; {unsaid} others of this method were slow since the last such line"),
+            };
             tracing::warn!(
                 code = name_of(code),
                 "a call took {:.3} s, of which {sending:.3} s to send its answer; it waited for: {waited_for}{others}",
