@@ -114,7 +114,7 @@ pub const CACHE_REFRESH_SECONDS: Metric =
 /// When the refresh began that the cache is of.
 pub const CACHE_REFRESHED: Metric = Metric::gauge(
     "feast_registry_cache_refreshed_timestamp_seconds",
-    "When the refresh began that the cache is of, in seconds since 1970 (UTC); 0 until there was one",
+    "When the refresh began that the cache is of, in seconds since 1970 (UTC)",
 )
 .counted_in(Unit::Seconds);
 /// How many objects the cache holds.

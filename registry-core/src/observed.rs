@@ -1,10 +1,11 @@
-//! A backend whose calls are measured, traced, and noted among what their callers waited for.
+//! A backend whose calls are measured and traced.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use metrics::Counter;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -30,13 +31,16 @@ pub(crate) struct Observed {
 
 impl Observed {
     pub(crate) fn new(inner: Arc<dyn Backend>, storage: &'static str) -> Self {
+        // Whoever is to be alarmed by the first of these needs a series that begins before it.
+        for outcome in ["ok", "conflict", name_of(ErrorKind::UnknownOutcome)] {
+            operations(COMMIT, storage, outcome).increment(0);
+        }
         Self { inner, storage, highest: AtomicU64::new(0) }
     }
 
     async fn observe<T>(
         &self,
         operation: &'static str,
-        deadline: &Deadline,
         call: impl Future<Output = Result<T>>,
         outcome: impl FnOnce(&T) -> &'static str,
     ) -> Result<T> {
@@ -51,10 +55,7 @@ impl Observed {
             feast_registry.storage = self.storage,
             feast_registry.outcome = tracing::field::Empty,
         );
-        // Of a read its caller notes the wait.
-        let waiting = if operation == COMMIT { deadline.waiting("its commit") } else { None };
         let result = call.instrument(span.clone()).await;
-        drop(waiting);
         let outcome = match &result {
             Ok(value) => outcome(value),
             Err(error) => {
@@ -65,10 +66,7 @@ impl Observed {
         span.record("feast_registry.outcome", outcome);
         metrics::histogram!(STORAGE_SECONDS.name, "operation" => operation, "storage" => self.storage)
             .record(began.elapsed());
-        metrics::counter!(
-            STORAGE_OPERATIONS.name, "operation" => operation, "storage" => self.storage, "outcome" => outcome
-        )
-        .increment(1);
+        operations(operation, self.storage, outcome).increment(1);
         result
     }
 
@@ -79,6 +77,10 @@ impl Observed {
             metrics::gauge!(JOURNAL_REVISION.name).set(revision as f64);
         }
     }
+}
+
+fn operations(operation: &'static str, storage: &'static str, outcome: &'static str) -> Counter {
+    metrics::counter!(STORAGE_OPERATIONS.name, "operation" => operation, "storage" => storage, "outcome" => outcome)
 }
 
 /// A kind of error as the value of a label.
@@ -114,16 +116,16 @@ impl Backend for Observed {
     }
 
     async fn prepare(&self, deadline: &Deadline) -> Result<()> {
-        self.observe("prepare", deadline, self.inner.prepare(deadline), |()| "ok").await
+        self.observe("prepare", self.inner.prepare(deadline), |()| "ok").await
     }
 
     async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
-        self.observe("read", deadline, self.inner.read(queries, deadline), |_| "ok").await
+        self.observe("read", self.inner.read(queries, deadline), |_| "ok").await
     }
 
     async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
         let outcome = |outcome: &Outcome| if outcome.is_committed() { "ok" } else { "conflict" };
-        let result = self.observe(COMMIT, deadline, self.inner.commit(commit, deadline), outcome).await;
+        let result = self.observe(COMMIT, self.inner.commit(commit, deadline), outcome).await;
         if let Ok(Outcome::Committed { revision }) = &result {
             self.note_revision(*revision);
         }
@@ -131,11 +133,11 @@ impl Backend for Observed {
     }
 
     async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.observe("journal", deadline, self.inner.journal(after, limit, deadline), |_| "ok").await
+        self.observe("journal", self.inner.journal(after, limit, deadline), |_| "ok").await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
-        self.observe("remove", deadline, self.inner.remove_if_empty(deadline), |_| "ok").await
+        self.observe("remove", self.inner.remove_if_empty(deadline), |_| "ok").await
     }
 
     async fn close(&self) {

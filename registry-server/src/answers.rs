@@ -13,6 +13,7 @@ use feast_registry_core::{Error, Registry};
 use tokio::sync::Semaphore;
 use tonic::{Response, Status};
 
+use crate::complaints::Complaint;
 use crate::parts::{self, Divided, InParts, Room};
 use crate::status::status;
 
@@ -183,9 +184,12 @@ impl Answers {
 }
 
 fn exhausted() -> Status {
-    tracing::warn!(
-        "a large answer was refused: others that their clients have not read yet take all the memory for them"
-    );
+    static REFUSED: Complaint = Complaint::new();
+    REFUSED.say(|more| {
+        tracing::warn!(
+            "a large answer was refused: others that their clients have not read yet take all the memory for them{more}"
+        );
+    });
     Status::resource_exhausted(
         "too many large answers of this server have not been read by their clients yet; try again later, or ask for pages",
     )

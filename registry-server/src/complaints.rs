@@ -23,8 +23,8 @@ impl Complaint {
         Self(Mutex::new(State { last: None, unsaid: 0 }))
     }
 
-    /// Says it, unless it was said a moment ago. `say` is told how many times it was not said since.
-    pub(crate) fn say(&self, say: impl FnOnce(u64)) {
+    /// Says it, unless it was said a moment ago. `say` is given words for how often it was left unsaid since, or none.
+    pub(crate) fn say(&self, say: impl FnOnce(&str)) {
         let unsaid = {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if state.last.is_some_and(|last| last.elapsed() < SAYS_EVERY) {
@@ -34,7 +34,10 @@ impl Complaint {
             state.last = Some(Instant::now());
             std::mem::take(&mut state.unsaid)
         };
-        say(unsaid);
+        match unsaid {
+            0 => say(""),
+            unsaid => say(&format!(" (and {unsaid} times more since the last such line)")),
+        }
     }
 }
 
@@ -47,9 +50,10 @@ mod tests {
         let complaint = Complaint::new();
         let mut said = Vec::new();
         for _ in 0..35 {
-            complaint.say(|unsaid| said.push(unsaid));
+            complaint.say(|more| said.push(more.to_owned()));
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        assert_eq!(said, [0, 9, 9, 9]);
+        let more = " (and 9 times more since the last such line)";
+        assert_eq!(said, ["", more, more, more]);
     }
 }

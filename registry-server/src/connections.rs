@@ -42,6 +42,8 @@ const MAX_STREAMS: u32 = 128;
 const MAX_RESETS: usize = 1024;
 /// How many bytes of an answer are handed to a stream before its client has taken them.
 const SEND_BUFFER: usize = 128 * 1024;
+/// For how long a client may read nothing of its answers; it may take twice as long until that is noticed.
+const READS_WITHIN: Duration = Duration::from_secs(30);
 /// How long to wait before the next connection is taken, when the system had nothing left for one.
 const PAUSES_FOR: Duration = Duration::from_millis(250);
 
@@ -67,7 +69,15 @@ pub(crate) struct Activity {
     bytes_received: AtomicUsize,
     /// How many calls are under way, whose requests have come whole and whose answers have not gone whole.
     calls: watch::Sender<usize>,
+    /// How many answers have begun and have not gone whole, but for those that have no end.
+    answers: AtomicUsize,
+    /// How many parts of answers have gone, or were let go.
+    progress: AtomicUsize,
 }
+
+/// An answer on its way, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct AnswerUnderWay(Arc<Activity>);
 
 /// A call under way on a connection, until this is dropped.
 #[derive(Debug)]
@@ -75,13 +85,39 @@ pub(crate) struct CallUnderWay(Arc<Activity>);
 
 impl Activity {
     fn new() -> Arc<Self> {
-        Arc::new(Self { bytes_received: AtomicUsize::new(0), calls: watch::Sender::new(0) })
+        Arc::new(Self {
+            bytes_received: AtomicUsize::new(0),
+            calls: watch::Sender::new(0),
+            answers: AtomicUsize::new(0),
+            progress: AtomicUsize::new(0),
+        })
     }
 
     /// Counts a call.
     pub(crate) fn begin_call(self: &Arc<Self>) -> CallUnderWay {
         self.calls.send_modify(|calls| *calls += 1);
         CallUnderWay(Arc::clone(self))
+    }
+
+    /// Counts an answer.
+    pub(crate) fn begin_answer(self: &Arc<Self>) -> AnswerUnderWay {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        AnswerUnderWay(Arc::clone(self))
+    }
+
+    /// Completes when answers have been under way for a while of which the client reads nothing. HTTP/2 takes no part of an
+    /// answer that its client has no room for, so nothing else would notice.
+    async fn is_unread(&self) {
+        let mut before = None;
+        loop {
+            sleep(READS_WITHIN).await;
+            let answers = self.answers.load(Ordering::Relaxed);
+            let now = (answers > 0).then(|| self.progress.load(Ordering::Relaxed));
+            if now.is_some() && now == before {
+                return;
+            }
+            before = now;
+        }
     }
 
     async fn no_call(&self) {
@@ -97,6 +133,20 @@ impl Activity {
 impl Drop for CallUnderWay {
     fn drop(&mut self) {
         self.0.calls.send_modify(|calls| *calls -= 1);
+    }
+}
+
+impl AnswerUnderWay {
+    /// Notes that a part of it goes.
+    pub(crate) fn goes_on(&self) {
+        self.0.progress.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for AnswerUnderWay {
+    fn drop(&mut self) {
+        self.goes_on();
+        self.0.answers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -131,12 +181,11 @@ where
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 metrics.had_no_file();
-                no_file.say(|unsaid| {
+                no_file.say(|more| {
                     tracing::warn!(
                         %error,
-                        unsaid,
                         "no connection can be taken; if it is the number of open files, raise its limit (ulimit -n) or \
-                         lower --max-connections"
+                         lower --max-connections{more}"
                     );
                 });
                 tokio::select! {
@@ -148,8 +197,8 @@ where
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             let limit = limits.connections;
             metrics.was_beyond_limit();
-            too_many.say(|unsaid| {
-                tracing::warn!(limit, unsaid, "a connection was closed, since as many are open as there may be");
+            too_many.say(|more| {
+                tracing::warn!(limit, "a connection was closed, since as many are open as there may be{more}");
             });
             continue;
         };
@@ -206,6 +255,7 @@ async fn serve_one<S>(
         sleep(LINGERS_FOR).await;
         activity.no_call().await;
     });
+    let mut is_unread = pin!(activity.is_unread());
     let mut greeting = pin!(sleep(limits.greeting));
     let mut age = pin!(sleep(limits.age.map_or(Duration::MAX, |age| age.mul_f64(1.0 - fastrand::f64() / 10.0))));
     let (mut has_greeted, mut is_old, mut is_stopping) = (false, false, false);
@@ -236,6 +286,14 @@ async fn serve_one<S>(
             _ = stopping.wait_for(|is_stopping| *is_stopping), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();
+            }
+            () = &mut is_unread => {
+                static UNREAD: Complaint = Complaint::new();
+                UNREAD.say(|more| {
+                    let seconds = READS_WITHIN.as_secs();
+                    tracing::warn!("a connection was closed, since its client read nothing of its answers for {seconds} s{more}");
+                });
+                return;
             }
             () = &mut has_nothing_to_do => return,
         }

@@ -1,13 +1,14 @@
 //! What a call may take, whoever makes it: a place among those that are under way, time, and memory for its request.
 //!
 //! A request that is not sent to its end, or is announced and never sent, or is a megabyte that unpacks to a gigabyte, costs
-//! its client nothing. So a request must come whole within a certain time, and large ones share a budget.
+//! its client nothing. So a request must come whole within a certain time, and large ones share budgets: one of bytes that have
+//! come, where what finds no room is refused, since it could not wait without keeping from the rest of its connection what
+//! that needs; and one of what they unpack to, where they wait once they have come.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,14 +23,16 @@ use tracing::Instrument;
 
 use crate::call;
 use crate::complaints::Complaint;
-use crate::connections::{Activity, CallUnderWay};
-use crate::record::{CallRecord, Recorder};
+use crate::connections::{Activity, AnswerUnderWay, CallUnderWay};
+use crate::record::{CallRecord, Identity, Recorder};
 
 /// Requests of up to so many bytes are not counted.
 const SMALL: usize = 64 * 1024;
-/// How many bytes of memory requests may take that are being received or done. One that takes more goes alone.
-const BUDGET: usize = 128 * 1024 * 1024;
-/// What the budget is counted in.
+/// How many bytes of requests that have come, whole or in part, may wait for their answers.
+const ARRIVED: usize = 256 * 1024 * 1024;
+/// How many bytes of memory compressed requests may unpack to at once. One that takes more goes alone.
+const UNPACKED: usize = 128 * 1024 * 1024;
+/// What the budgets are counted in.
 const UNIT: usize = 1024;
 /// How many times larger a compressed message may become, which is about what deflate can do.
 const MOST_UNPACKED: usize = 1024;
@@ -39,14 +42,17 @@ const CALLS: usize = 4096;
 const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 /// What a message begins with: whether it is compressed, and its length.
 const PREFIX: usize = 5;
+/// Its calls are answered however many others are under way: else a supervisor would take a busy server for a dead one.
+const HEALTH: &str = "/grpc.health.";
 /// Calls of these services go on for as long as their clients like, so nothing waits for their end.
-const ENDLESS: [&str; 2] = ["/grpc.health.", "/grpc.reflection."];
+const ENDLESS: [&str; 2] = [HEALTH, "/grpc.reflection."];
 
 /// What all calls of a server share.
 #[derive(Clone)]
 pub(crate) struct CallLimits {
     calls: Arc<Semaphore>,
-    memory: Arc<Semaphore>,
+    arrived: Arc<Semaphore>,
+    unpacked: Arc<Semaphore>,
     /// The largest message that is accepted.
     max_message_size: usize,
     /// How long a call may take whose client sets no deadline, and how long any request may take to come.
@@ -57,21 +63,24 @@ pub(crate) struct CallLimits {
 
 impl CallLimits {
     pub(crate) fn new(max_message_size: usize, request_timeout: Duration, recorder: Arc<Recorder>) -> Self {
-        let memory = Arc::new(Semaphore::new(BUDGET.div_ceil(UNIT)));
         let calls = Arc::new(Semaphore::new(CALLS));
-        Self { calls, memory, max_message_size, request_timeout, recorder, complaint: Arc::default() }
+        // The largest has room, if nothing else has.
+        let arrived = Arc::new(Semaphore::new(ARRIVED.max(max_message_size + SMALL).div_ceil(UNIT)));
+        let unpacked = Arc::new(Semaphore::new(UNPACKED.div_ceil(UNIT)));
+        Self { calls, arrived, unpacked, max_message_size, request_timeout, recorder, complaint: Arc::default() }
     }
 
-    /// What a message needs, in units of the budget, by what it begins with.
-    fn needed(&self, prefix: [u8; PREFIX]) -> Option<u32> {
-        let [compressed, length @ ..] = prefix;
-        let length = u32::from_be_bytes(length) as usize;
-        let size = if compressed == 0 { length } else { length.saturating_mul(MOST_UNPACKED) };
-        let size = size.min(self.max_message_size).min(BUDGET);
+    /// What a message may unpack to, in units of the budget, by what it begins with; `None` if that is little.
+    fn unpacks_to(&self, Prefix { is_compressed, length }: Prefix) -> Option<u32> {
+        let size = length.saturating_mul(MOST_UNPACKED).min(self.max_message_size).min(UNPACKED);
         // What is too large is refused as soon as its length is read.
-        let is_counted = size > SMALL && length <= self.max_message_size;
-        is_counted.then(|| u32::try_from(size.div_ceil(UNIT)).unwrap_or(u32::MAX))
+        let is_counted = is_compressed && size > SMALL && length <= self.max_message_size;
+        is_counted.then(|| units(size))
     }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 /// The services of one connection, whose calls keep to the limits.
@@ -99,9 +108,14 @@ where
         let path = request.uri().path();
         let is_endless = ENDLESS.iter().any(|prefix| path.starts_with(prefix));
         let mut record = self.limits.recorder.begin(path, request.headers(), is_endless);
-        let Ok(place) = Arc::clone(&self.limits.calls).try_acquire_owned() else {
-            self.limits.complaint.say(|unsaid| {
-                tracing::warn!(unsaid, "a call was refused, since as many are under way as there may be ({CALLS})");
+        let place = if path.starts_with(HEALTH) {
+            Some(None)
+        } else {
+            Arc::clone(&self.limits.calls).try_acquire_owned().ok().map(Some)
+        };
+        let Some(place) = place else {
+            self.limits.complaint.say(|more| {
+                tracing::warn!("a call was refused, since as many are under way as there may be ({CALLS}){more}");
             });
             let status = Status::resource_exhausted(format!(
                 "this server has {CALLS} calls under way, which is all that it takes; nothing was done: try again later"
@@ -112,22 +126,27 @@ where
         };
         let timeout = call::timeout_of(request.headers(), self.limits.request_timeout);
         let held = Held::default();
+        let activity = (!is_endless).then(|| Arc::clone(&self.activity));
         let mut request = request.map(|body| {
             Body::new(RequestBody {
                 body,
-                prefix: Prefix::default(),
-                room: None,
+                beginning: Beginning::default(),
+                message: None,
+                charged: 0,
+                unpacking: None,
+                pending: None,
                 arrives_until: Instant::now() + self.limits.request_timeout,
                 is_late: None,
-                activity: (!is_endless).then(|| Arc::clone(&self.activity)),
+                activity: activity.clone(),
                 held: held.clone(),
-                received: record.received(),
+                identity: record.identity(),
                 limits: self.limits.clone(),
             })
         });
         request.extensions_mut().insert(record.waits().clone());
-        let span = record.span();
         let answer = self.service.call(request);
+        let this = record.identity();
+        let span = record.span();
         let guarded = async move {
             let _place = place;
             let answer = tokio::time::timeout(timeout.saturating_add(SETTLES_WITHIN), answer).await;
@@ -136,62 +155,94 @@ where
                 Err(_) => Status::deadline_exceeded("the deadline of the call is over").into_http(),
             };
             record.answers(answer.headers_mut());
+            held.let_go_of_request();
             // The place is for calls that are being done. What an answer takes that is large is counted elsewhere.
-            Ok(answer.map(|body| Body::new(AnswerBody { body, record, _held: held })))
+            let under_way = activity.map(|activity| activity.begin_answer());
+            Ok(answer.map(|body| Body::new(AnswerBody { body, record, under_way, _held: held })))
         };
-        Box::pin(guarded.instrument(span))
+        Box::pin(this.of_call(guarded.instrument(span)))
     }
 }
 
-/// What a call holds until its answer has gone.
+/// What a call holds: room for its request until that is done, and its part in the activity of the connection until its
+/// answer has gone.
 #[derive(Debug, Clone, Default)]
-struct Held(Arc<Mutex<(Option<OwnedSemaphorePermit>, Option<CallUnderWay>)>>);
+struct Held(Arc<Mutex<Holding>>);
+
+#[derive(Debug, Default)]
+struct Holding {
+    arrived: Option<OwnedSemaphorePermit>,
+    unpacked: Option<OwnedSemaphorePermit>,
+    call: Option<CallUnderWay>,
+}
 
 impl Held {
-    fn room(&self, permit: OwnedSemaphorePermit) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(permit);
+    fn holding(&self) -> MutexGuard<'_, Holding> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call(&self, call: CallUnderWay) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(call);
+    fn add_arrived(&self, permit: OwnedSemaphorePermit) {
+        match &mut self.holding().arrived {
+            Some(arrived) => arrived.merge(permit),
+            arrived => *arrived = Some(permit),
+        }
+    }
+
+    fn let_go_of_request(&self) {
+        let mut holding = self.holding();
+        (holding.arrived, holding.unpacked) = (None, None);
     }
 }
 
 type Waiting = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
+type Arriving = Poll<Option<Result<Frame<Bytes>, Status>>>;
 
 /// A request on its way in.
 struct RequestBody {
     body: Incoming,
-    prefix: Prefix,
-    /// The wait for room.
-    room: Option<Waiting>,
+    beginning: Beginning,
+    /// What its message begins with, once that has come.
+    message: Option<Prefix>,
+    /// How many units of the bytes that have come it has room for.
+    charged: u32,
+    /// The wait for room to unpack, and what has come before it.
+    unpacking: Option<Waiting>,
+    pending: Option<Frame<Bytes>>,
     arrives_until: Instant,
     /// The wait until then; most requests have come whole before it begins.
     is_late: Option<Pin<Box<Sleep>>>,
     activity: Option<Arc<Activity>>,
     held: Held,
-    /// How many bytes have come.
-    received: Arc<AtomicU64>,
+    identity: Arc<Identity>,
     limits: CallLimits,
 }
 
 /// The first bytes of a message, as far as they have come.
 #[derive(Debug, Default)]
-struct Prefix {
+struct Beginning {
     bytes: [u8; PREFIX],
     length: usize,
 }
 
-impl Prefix {
-    /// Takes what is missing of it; returns all of it when it becomes complete.
-    fn add(&mut self, data: &[u8]) -> Option<[u8; PREFIX]> {
+/// What a message begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Prefix {
+    is_compressed: bool,
+    length: usize,
+}
+
+impl Beginning {
+    /// Takes what is missing of it; returns what it says when it becomes complete.
+    fn add(&mut self, data: &[u8]) -> Option<Prefix> {
         let missing = data.len().min(PREFIX - self.length);
         if missing == 0 {
             return None;
         }
         self.bytes[self.length..self.length + missing].copy_from_slice(&data[..missing]);
         self.length += missing;
-        (self.length == PREFIX).then_some(self.bytes)
+        let [compressed, length @ ..] = self.bytes;
+        let prefix = Prefix { is_compressed: compressed != 0, length: u32::from_be_bytes(length) as usize };
+        (self.length == PREFIX).then_some(prefix)
     }
 }
 
@@ -199,7 +250,7 @@ impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Arriving {
         let polled = self.poll_arrival(cx);
         if polled.is_pending() {
             let until = self.arrives_until;
@@ -213,59 +264,95 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.room.is_none() && self.body.is_end_stream()
+        self.pending.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.pending.is_none() { self.body.size_hint() } else { SizeHint::default() }
     }
 }
 
 impl RequestBody {
-    /// The next frame, once there is room for it.
-    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(room) = self.room.as_mut() {
-            let permit = ready!(room.as_mut().poll(cx));
-            self.room = None;
-            if let Some(permit) = permit {
-                self.held.room(permit);
+    /// The next frame; that with the end of a message, once there is room to unpack it.
+    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Arriving {
+        if self.unpacking.is_none() {
+            let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    let text = format!("the request was broken off ({error}); nothing was done");
+                    return Poll::Ready(Some(Err(Status::cancelled(text))));
+                }
+                None => {
+                    self.has_arrived();
+                    return Poll::Ready(None);
+                }
+            };
+            if let Some(data) = frame.data_ref()
+                && let Err(status) = self.take_in(data)
+            {
+                return Poll::Ready(Some(Err(status)));
             }
-        }
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
-            None => {
+            if self.body.is_end_stream() {
                 self.has_arrived();
-                return Poll::Ready(None);
             }
-        };
-        let arrived = frame.data_ref().map_or(0, Bytes::len);
-        self.received.fetch_add(arrived as u64, Ordering::Relaxed);
-        if let Some(data) = frame.data_ref()
-            && let Some(prefix) = self.prefix.add(data)
-            && let Some(needed) = self.limits.needed(prefix)
+            if self.unpacking.is_none() {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            self.pending = Some(frame);
+        }
+        if let Some(unpacking) = self.unpacking.as_mut() {
+            let permit = ready!(unpacking.as_mut().poll(cx));
+            self.unpacking = None;
+            self.held.holding().unpacked = permit;
+        }
+        Poll::Ready(self.pending.take().map(Ok))
+    }
+
+    /// Takes room for bytes that have come; when the message is whole, begins to wait for room to unpack it.
+    fn take_in(&mut self, data: &[u8]) -> Result<(), Status> {
+        let arrived = self.identity.receives(data.len());
+        let charge = if arrived > SMALL { units(arrived) } else { 0 };
+        let missing = charge.saturating_sub(self.charged);
+        if missing > 0 {
+            let permit = Arc::clone(&self.limits.arrived).try_acquire_many_owned(missing);
+            self.held.add_arrived(permit.map_err(|_| no_room())?);
+            self.charged = charge;
+        }
+        self.message = self.message.or(self.beginning.add(data));
+        if let Some(message) = self.message
+            && arrived >= PREFIX.saturating_add(message.length)
         {
-            // What comes next waits, and HTTP/2 has the client wait for it.
-            let memory = Arc::clone(&self.limits.memory);
-            self.room = Some(Box::pin(async move { memory.acquire_many_owned(needed).await.ok() }));
+            // Once.
+            self.message = Some(Prefix { is_compressed: false, ..message });
+            self.unpacking = self.limits.unpacks_to(message).map(|needed| {
+                let unpacked = Arc::clone(&self.limits.unpacked);
+                Box::pin(async move { unpacked.acquire_many_owned(needed).await.ok() }) as Waiting
+            });
         }
-        if self.body.is_end_stream() {
-            self.has_arrived();
-        }
-        Poll::Ready(Some(Ok(frame)))
+        Ok(())
     }
 
     fn has_arrived(&mut self) {
         if let Some(activity) = self.activity.take() {
-            self.held.call(activity.begin_call());
+            self.held.holding().call = Some(activity.begin_call());
         }
     }
+}
+
+fn no_room() -> Status {
+    static REFUSED: Complaint = Complaint::new();
+    REFUSED.say(|more| tracing::warn!("a large request was refused: others take all the memory for them{more}"));
+    Status::resource_exhausted(
+        "this server has no memory left for large requests, since others are coming or being done; nothing was done: try again later",
+    )
 }
 
 /// An answer on its way out.
 struct AnswerBody {
     body: Body,
     record: CallRecord,
+    /// None of an answer that has no end.
+    under_way: Option<AnswerUnderWay>,
     _held: Held,
 }
 
@@ -276,6 +363,7 @@ impl http_body::Body for AnswerBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.under_way.iter().for_each(AnswerUnderWay::goes_on);
             match (frame.data_ref(), frame.trailers_ref()) {
                 (Some(data), _) => self.record.sends(data.len()),
                 (None, Some(trailers)) => self.record.note_code(trailers),
@@ -299,32 +387,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_counted_by_what_it_takes_unpacked() {
+    fn a_compressed_message_is_counted_by_what_it_may_unpack_to() {
         let limits = CallLimits::new(16 << 20, Duration::from_secs(30), Recorder::new(None, false));
-        let prefix = |compressed: u8, length: u32| {
-            let [a, b, c, d] = length.to_be_bytes();
-            [compressed, a, b, c, d]
-        };
-        for (compressed, length, needed) in [
-            (0, 0, None),
-            (0, SMALL as u32, None),
-            (0, SMALL as u32 + 1, Some(65)),
-            (0, 16 << 20, Some(16 << 10)),
-            (0, (16 << 20) + 1, None),
-            (1, 64, None),
-            (1, 65, Some(65)),
-            (1, 1 << 20, Some(16 << 10)),
+        for (is_compressed, length, needed) in [
+            (false, 0, None),
+            (false, 16 << 20, None),
+            (true, 64, None),
+            (true, 65, Some(65)),
+            (true, 1 << 20, Some(16 << 10)),
+            (true, (16 << 20) + 1, None),
         ] {
-            assert_eq!(limits.needed(prefix(compressed, length)), needed, "{compressed} {length}");
+            assert_eq!(limits.unpacks_to(Prefix { is_compressed, length }), needed, "{is_compressed} {length}");
         }
     }
 
     #[test]
     fn a_prefix_may_come_in_pieces() {
-        for pieces in [vec![&b"\0\0\0\x01\x02rest"[..]], vec![b"\0", b"", b"\0\0\x01", b"\x02r", b"est"]] {
-            let mut prefix = Prefix::default();
-            let complete: Vec<_> = pieces.into_iter().filter_map(|piece| prefix.add(piece)).collect();
-            assert_eq!(complete, [[0, 0, 0, 1, 2]]);
+        for pieces in [vec![&b"\x01\0\0\x01\x02rest"[..]], vec![b"\x01", b"", b"\0\0\x01", b"\x02r", b"est"]] {
+            let mut beginning = Beginning::default();
+            let complete: Vec<_> = pieces.into_iter().filter_map(|piece| beginning.add(piece)).collect();
+            assert_eq!(complete, [Prefix { is_compressed: true, length: 0x102 }]);
         }
     }
 }

@@ -155,6 +155,8 @@ pub(crate) struct CallMetrics {
 pub(crate) struct Method {
     pub(crate) service: SharedString,
     pub(crate) name: SharedString,
+    /// Whether its calls change nothing, by its name.
+    pub(crate) is_read: bool,
     /// That its calls are slow.
     pub(crate) slow: Complaint,
     measured: OnceLock<Measured>,
@@ -222,7 +224,8 @@ impl CallMetrics {
 
 impl Method {
     fn new(service: String, name: String) -> Self {
-        Self { service: service.into(), name: name.into(), slow: Complaint::new(), measured: OnceLock::new() }
+        let is_read = ["Get", "List", "Check", "Watch", "Proto"].iter().any(|verb| name.starts_with(verb));
+        Self { service: service.into(), name: name.into(), is_read, slow: Complaint::new(), measured: OnceLock::new() }
     }
 
     fn measured(&self) -> &Measured {

@@ -18,9 +18,9 @@ use tokio::time::{sleep, timeout};
 use crate::metrics::{Metrics, UPKEEP_EVERY, measure_readiness};
 
 /// How many connections there may be at once. Each is for one request.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 256;
 /// Within which time a request must have come, and its answer have gone.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait before the next connection is taken when the system had nothing left for one.
 const PAUSES_FOR: Duration = Duration::from_millis(250);
 
@@ -45,7 +45,13 @@ pub struct Monitoring {
 impl Monitoring {
     /// Of a server that has not started yet. Without metrics, `/metrics` is not found.
     pub fn new(metrics: Option<Metrics>) -> Self {
+        measure_readiness(false);
         Self { metrics, readiness: Arc::new(watch::Sender::new(Err("it is starting"))) }
+    }
+
+    /// Says why the server has not started yet.
+    pub fn is_waiting(&self, why: &'static str) {
+        self.set_ready(Err(why));
     }
 
     pub(crate) fn set_ready(&self, ready: Result<(), &'static str>) {

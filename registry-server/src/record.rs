@@ -1,7 +1,8 @@
 //! What is known of a call while it is done, and what is said of it at its end: metrics, a line in the log, a span of a trace.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use feast_registry_core::Waits;
@@ -22,6 +23,11 @@ const MAX_ID: usize = 64;
 /// Where gRPC has the code of a call, in headers or trailers.
 const GRPC_STATUS: &str = "grpc-status";
 
+tokio::task_local! {
+    /// The call that a task is about.
+    static CALL: Arc<Identity>;
+}
+
 /// What records calls, for a whole server.
 pub(crate) struct Recorder {
     metrics: CallMetrics,
@@ -31,15 +37,22 @@ pub(crate) struct Recorder {
     is_traced: bool,
 }
 
+/// What a call is, for all that have to do with it.
+pub(crate) struct Identity {
+    method: Arc<Method>,
+    /// What names it. Most reads are over before anybody has asked for their name.
+    id: OnceLock<HeaderValue>,
+    /// How many bytes of its request have come.
+    received: AtomicUsize,
+}
+
 /// A call under way. It has ended when this is dropped.
 pub(crate) struct CallRecord {
     recorder: Arc<Recorder>,
-    method: Arc<Method>,
-    id: HeaderValue,
+    identity: Arc<Identity>,
     began: Instant,
     /// When the head of the answer was there.
     answered: Option<Instant>,
-    received: Arc<AtomicU64>,
     sent: u64,
     /// None as long as the answer has not come to its end.
     code: Option<Code>,
@@ -59,14 +72,34 @@ impl Recorder {
     pub(crate) fn begin(self: &Arc<Self>, path: &str, headers: &HeaderMap, is_endless: bool) -> CallRecord {
         let method = self.metrics.method(path);
         self.metrics.started(&method);
-        let id = id_of(headers);
-        let shown_id = id.to_str().unwrap_or_default();
-        let span = if self.is_traced {
+        let id = given_id(headers).map(OnceLock::from).unwrap_or_default();
+        let identity = Arc::new(Identity { method, id, received: AtomicUsize::new(0) });
+        let span = self.span(&identity);
+        #[cfg(feature = "otlp")]
+        crate::trace_context::adopt(&span, headers);
+        CallRecord {
+            recorder: Arc::clone(self),
+            identity,
+            began: Instant::now(),
+            answered: None,
+            sent: 0,
+            code: None,
+            waits: Waits::new(),
+            is_endless,
+            span,
+        }
+    }
+
+    /// The span that a call is done in. A read has one only if that is asked for: it would take a tenth of the read's time, and
+    /// lines that are about one make their own ([`in_span`]).
+    fn span(&self, identity: &Identity) -> Span {
+        let method = &identity.method;
+        if self.is_traced {
             tracing::info_span!(
                 target: CALL_SPANS,
                 "request",
                 method = &*method.name,
-                id = shown_id,
+                id = identity.id(),
                 otel.name = format!("{}/{}", method.service, method.name),
                 otel.kind = "server",
                 otel.status_code = Empty,
@@ -75,24 +108,44 @@ impl Recorder {
                 rpc.method = &*method.name,
                 rpc.grpc.status_code = Empty,
             )
+        } else if method.is_read {
+            tracing::debug_span!(target: CALL_SPANS, "request", method = &*method.name, id = identity.id())
         } else {
-            tracing::info_span!(target: CALL_SPANS, "request", method = &*method.name, id = shown_id)
-        };
-        #[cfg(feature = "otlp")]
-        crate::trace_context::adopt(&span, headers);
-        CallRecord {
-            recorder: Arc::clone(self),
-            method,
-            id,
-            began: Instant::now(),
-            answered: None,
-            received: Arc::default(),
-            sent: 0,
-            code: None,
-            waits: Waits::new(),
-            is_endless,
-            span,
+            identity.span()
         }
+    }
+}
+
+impl Identity {
+    fn id(&self) -> &str {
+        self.header().to_str().unwrap_or_default()
+    }
+
+    fn header(&self) -> &HeaderValue {
+        self.id.get_or_init(new_id)
+    }
+
+    fn span(&self) -> Span {
+        tracing::info_span!(target: CALL_SPANS, "request", method = &*self.method.name, id = self.id())
+    }
+
+    /// Counts bytes of its request, and returns how many have come.
+    pub(crate) fn receives(&self, bytes: usize) -> usize {
+        self.received.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    /// Work that is known to be about this call.
+    pub(crate) fn of_call<F: Future>(self: Arc<Self>, work: F) -> impl Future<Output = F::Output> {
+        CALL.scope(self, work)
+    }
+}
+
+/// Says something of the call that this task is about, which the line then names.
+pub(crate) fn in_span(say: impl FnOnce()) {
+    let span = if Span::current().is_disabled() { CALL.try_with(|call| call.span()).ok() } else { None };
+    match span {
+        Some(span) => span.in_scope(say),
+        None => say(),
     }
 }
 
@@ -102,9 +155,8 @@ impl CallRecord {
         &self.waits
     }
 
-    /// Where the bytes of its request are counted.
-    pub(crate) fn received(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.received)
+    pub(crate) fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity)
     }
 
     /// The span that the call is done in.
@@ -112,11 +164,13 @@ impl CallRecord {
         self.span.clone()
     }
 
-    /// Notes the head of the answer, which is given the name of the call.
+    /// Notes the head of the answer. It is given the name of the call if somebody may look for it in the log.
     pub(crate) fn answers(&mut self, headers: &mut HeaderMap) {
         self.answered = Some(Instant::now());
         self.note_code(headers);
-        headers.insert(REQUEST_ID, self.id.clone());
+        if self.identity.id.get().is_some() || self.code.is_some_and(|code| code != Code::Ok) {
+            headers.insert(REQUEST_ID, self.identity.header().clone());
+        }
     }
 
     pub(crate) fn sends(&mut self, bytes: usize) {
@@ -131,16 +185,12 @@ impl CallRecord {
     }
 
     fn say_that_it_was_slow(&self, code: Code, time: Duration) {
-        self.method.slow.say(|unsaid| {
+        self.identity.method.slow.say(|more| {
             let sending = self.answered.map_or(0.0, |answered| answered.elapsed().as_secs_f64());
             let waited_for = &self.waits;
-            let others = match unsaid {
-                0 => String::new(),
-                unsaid => format!("; {unsaid} others of this method were slow since the last such line"),
-            };
             tracing::warn!(
                 code = name_of(code),
-                "a call took {:.3} s, of which {sending:.3} s to send its answer; it waited for: {waited_for}{others}",
+                "a call took {:.3} s, of which {sending:.3} s to send its answer; it waited for: {waited_for}{more}",
                 time.as_secs_f64(),
             );
         });
@@ -152,8 +202,8 @@ impl Drop for CallRecord {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(Code::Cancelled);
         let time = self.began.elapsed();
-        let received = self.received.load(Ordering::Relaxed);
-        self.recorder.metrics.ended(&self.method, code, time, received, self.sent);
+        let Identity { method, received, .. } = &*self.identity;
+        self.recorder.metrics.ended(method, code, time, received.load(Ordering::Relaxed) as u64, self.sent);
         if self.recorder.is_traced {
             self.span.record("rpc.grpc.status_code", code as i32);
             if is_fault_of_server(code) {
@@ -162,10 +212,11 @@ impl Drop for CallRecord {
         }
         self.span.in_scope(|| {
             tracing::debug!(code = name_of(code), seconds = time.as_secs_f64(), "a call has ended");
-            if !self.is_endless && self.recorder.slow.is_some_and(|slow| time >= slow) {
-                self.say_that_it_was_slow(code, time);
-            }
         });
+        if !self.is_endless && self.recorder.slow.is_some_and(|slow| time >= slow) {
+            let span = if self.span.is_disabled() { self.identity.span() } else { self.span.clone() };
+            span.in_scope(|| self.say_that_it_was_slow(code, time));
+        }
     }
 }
 
@@ -182,17 +233,18 @@ fn is_fault_of_server(code: Code) -> bool {
     )
 }
 
-/// The name that the client gives, or a new one.
-fn id_of(headers: &HeaderMap) -> HeaderValue {
+/// The name that the client gives, if a log can show it.
+fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let is_usable = |id: &&HeaderValue| {
         let bytes = id.as_bytes();
         (1..=MAX_ID).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
     };
-    let given = headers.get(REQUEST_ID).filter(is_usable).cloned();
-    given.unwrap_or_else(|| {
-        let new = format!("{:016x}", fastrand::u64(..));
-        HeaderValue::from_str(&new).unwrap_or_else(|_| HeaderValue::from_static("0"))
-    })
+    headers.get(REQUEST_ID).filter(is_usable).cloned()
+}
+
+fn new_id() -> HeaderValue {
+    let new = format!("{:016x}", fastrand::u64(..));
+    HeaderValue::from_str(&new).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
 #[cfg(test)]
@@ -204,14 +256,12 @@ mod tests {
         let id = |given: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(REQUEST_ID, HeaderValue::from_bytes(given).expect("a value"));
-            id_of(&headers).to_str().expect("text").to_owned()
+            given_id(&headers)
         };
-        assert_eq!(id(b"deploy-7/a"), "deploy-7/a");
+        assert_eq!(id(b"deploy-7/a").expect("it is usable"), "deploy-7/a");
         let long = [b'x'; MAX_ID + 1];
         for given in [&b""[..], b"two words", b"\xfc", &long] {
-            let made = id(given);
-            assert!(made.len() == 16 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made}");
-            assert_ne!(made, id(given));
+            assert_eq!(id(given), None);
         }
     }
 }

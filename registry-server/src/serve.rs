@@ -143,6 +143,8 @@ pub async fn serve(
     let stop = async {
         stop.await;
         watch.abort();
+        // Or it might say that the server is ready after all.
+        drop(watch.await);
         health.is_stopping().await;
         if !options.drain.is_zero() {
             tracing::info!("stopping in {} s; health says so already", options.drain.as_secs_f64());

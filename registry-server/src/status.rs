@@ -10,6 +10,7 @@ use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::complaints::Complaint;
+use crate::record;
 
 /// Messages end up in an HTTP/2 header, where what is not ASCII takes three bytes for one, and which gRPC clients limit to
 /// 8 KiB in all; a name alone may be longer.
@@ -24,12 +25,16 @@ pub(crate) fn status(call: &str, error: Error) -> Status {
     let (code, class) = code_and_class(error.kind());
     let is_defect = code == Code::Internal && class.is_none();
     if is_defect || matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::UnknownOutcome) {
-        let cause = error.source().map(ToString::to_string);
-        tracing::error!(call, %error, cause, "a request failed");
-    } else if let Some(complaint) = of_storage(error.kind()) {
-        complaint.say(|unsaid| {
+        record::in_span(|| {
             let cause = error.source().map(ToString::to_string);
-            tracing::warn!(call, %error, cause, unsaid, "a request failed, since the storage did");
+            tracing::error!(call, %error, cause, "a request failed");
+        });
+    } else if let Some(complaint) = of_storage(error.kind()) {
+        complaint.say(|more| {
+            record::in_span(|| {
+                let cause = error.source().map(ToString::to_string);
+                tracing::warn!(call, %error, cause, "a request failed, since the storage did{more}");
+            });
         });
     }
     let message = shortened(&for_clients(&error.to_string()));
@@ -111,17 +116,17 @@ fn for_clients(message: &str) -> String {
         rest = &rest[end..];
     }
     text.push_str(rest);
-    for quote in ['"', '\''] {
-        let user = format!(" user {quote}");
-        while let Some(start) = text.find(&user) {
-            let name = start + user.len();
+    for (what, quote) in [("user", '"'), ("user", '\''), ("role", '"'), ("database", '"'), ("database", '\'')] {
+        let named = format!(" {what} {quote}");
+        while let Some(start) = text.find(&named) {
+            let name = start + named.len();
             let Some(length) = text[name..].find(quote) else { break };
             let mut end = name + length + quote.len_utf8();
             // MySQL's users have a host.
             if let Some(host) = text[end..].strip_prefix("@'") {
                 end += 2 + host.find('\'').map_or(host.len(), |length| length + 1);
             }
-            text.replace_range(start..end, " the user");
+            text.replace_range(start..end, &format!(" {what}"));
         }
     }
     text
@@ -164,13 +169,16 @@ mod tests {
             (
                 "mysql://feast@10.0.0.7:3306/feast: refused (ERROR 28000 (1045): Access denied for user 'feast'@'10.0.0.9' \
                  (using password: YES))",
-                "the database: refused (ERROR 28000 (1045): Access denied for the user (using password: YES))",
+                "the database: refused (ERROR 28000 (1045): Access denied for user (using password: YES))",
             ),
             ("mysql://[::1]:3306/feast and postgresql://feast@db/x, both", "the database and the database, both"),
             (
                 "not accepted (FATAL: password authentication failed for user \"feast\")",
-                "not accepted (FATAL: password authentication failed for the user)",
+                "not accepted (FATAL: password authentication failed for user)",
             ),
+            ("(FATAL: role \"feast\" does not exist)", "(FATAL: role does not exist)"),
+            ("(FATAL: database \"feast\" does not exist)", "(FATAL: database does not exist)"),
+            ("Unknown database 'feast'", "Unknown database"),
             ("sqlite:///registry.db: is away", "sqlite:///registry.db: is away"),
             ("://", "://"),
             ("mysql://", "the database"),

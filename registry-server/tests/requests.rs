@@ -82,9 +82,14 @@ struct Unfinished {
 impl Unfinished {
     /// It says that it has a megabyte more than will come.
     fn of(megabytes: usize) -> Self {
-        let length = u32::try_from((megabytes + 1) * MEGABYTE).expect("a length");
+        Self { megabytes, ..Self::announcing(megabytes + 1) }
+    }
+
+    /// It says that so many will come, and sends none.
+    fn announcing(megabytes: usize) -> Self {
+        let length = u32::try_from(megabytes * MEGABYTE).expect("a length");
         let prefix = [&[0][..], &length.to_be_bytes()].concat();
-        Self { megabytes, prefix: Some(prefix.into()) }
+        Self { megabytes: 0, prefix: Some(prefix.into()) }
     }
 }
 
@@ -104,15 +109,31 @@ impl Body for Unfinished {
     }
 }
 
-/// Sends a request on a connection of its own; the gRPC code of its answer.
-async fn send(address: &str, body: Unfinished) -> Option<String> {
+/// A connection whose client takes so many bytes of an answer.
+async fn connect<B>(address: &str, window: u32) -> http2::SendRequest<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let connection = TcpStream::connect(address).await.expect("a connection");
-    let (mut sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(connection)).await.expect("HTTP/2");
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(window);
+    let (sender, driver) = builder.handshake(TokioIo::new(connection)).await.expect("HTTP/2");
     tokio::spawn(driver);
+    sender
+}
+
+fn request<B>(address: &str, body: B) -> http::Request<B> {
     let request = http::Request::post(format!("http://{address}{PATH}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
-    let answer = sender.send_request(request.body(body).expect("a request")).await.ok()?;
+    request.body(body).expect("a request")
+}
+
+/// Sends a request on a connection of its own; the gRPC code of its answer.
+async fn send(address: &str, body: Unfinished) -> Option<String> {
+    let answer = connect(address, 65_535).await.send_request(request(address, body)).await.ok()?;
     let code = answer.headers().get("grpc-status")?;
     Some(code.to_str().expect("a code").to_owned())
 }
@@ -148,6 +169,84 @@ async fn unfinished_requests_share_their_memory_and_hold_up_no_small_ones() {
     }
     assert!(applied > 100, "only {applied} applies in 4 s");
     let took = server.peak() - before;
-    // Two of them, each received into a buffer that grows.
-    assert!(took > 60 * MEGABYTE && took < 300 * MEGABYTE, "{} MB", took / MEGABYTE);
+    // Four of them have room, each received into a buffer that grows; the others were refused.
+    assert!(took > 60 * MEGABYTE && took < 600 * MEGABYTE, "{} MB", took / MEGABYTE);
+    let mut refused = 0;
+    while let Ok(Some(answered)) = tokio::time::timeout(Duration::from_millis(10), large.join_next()).await {
+        assert_eq!(answered.expect("no panic").as_deref(), Some("8"), "RESOURCE_EXHAUSTED");
+        refused += 1;
+    }
+    assert!((3..8).contains(&refused), "{refused} were refused");
+}
+
+/// Fault: five bytes that announced a large request held up all others of more than 64 KiB for half a minute.
+#[tokio::test]
+async fn what_is_announced_takes_no_room_before_it_comes() {
+    let address = served(ServeOptions::default()).await;
+    let mut announced = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let address = address.clone();
+        announced.spawn(async move { send(&address, Unfinished::announcing(127)).await });
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut client = client(&address).await;
+    let began = Instant::now();
+    for number in 0..20 {
+        client.apply_entity(apply("large", format!("{number}").repeat(200_000))).await.expect("an apply");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(announced.try_join_next().is_none(), "they are still waited for");
+}
+
+/// Fault: a request had its room until its client had read the answer, so one client who read nothing held up all others.
+#[tokio::test]
+async fn a_request_has_room_until_it_is_done_and_not_until_its_answer_is_read() {
+    let address = served(ServeOptions::default()).await;
+    // What may unpack to all that there may be.
+    let incompressible: String = (0..400_000).map(|_| char::from(fastrand::u8(b' '..b'~'))).collect();
+    let message = apply("unread", incompressible.clone()).encode_to_vec();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &message).expect("it is compressed");
+    let compressed = encoder.finish().expect("it is compressed");
+    let length = u32::try_from(compressed.len()).expect("a length").to_be_bytes();
+    let body = Bytes::from([&[1][..], &length, &compressed].concat());
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let mut sender = connect(&address, 0).await;
+        let mut request = request(&address, http_body_util::Full::new(body.clone()));
+        request.headers_mut().insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
+        let answer = tokio::time::timeout(Duration::from_secs(10), sender.send_request(request)).await;
+        unread.push((answer.expect("its head comes").expect("an answer"), sender));
+    }
+    let mut client = client(&address).await.send_compressed(CompressionEncoding::Gzip);
+    let apply = client.apply_entity(apply("other", incompressible));
+    tokio::time::timeout(Duration::from_secs(10), apply).await.expect("it waits for nobody").expect("an apply");
+}
+
+/// Fault: with all places taken, supervisors were told that the server does not answer.
+#[tokio::test]
+async fn health_is_answered_however_many_calls_are_under_way() {
+    let address = served(ServeOptions::default()).await;
+    let mut taken = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let sender = connect(&address, 65_535).await;
+        for _ in 0..128 {
+            let (mut sender, address) = (sender.clone(), address.clone());
+            taken.spawn(async move { drop(sender.send_request(request(&address, Unfinished::announcing(1))).await) });
+        }
+    }
+    let mut client = client(&address).await;
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = client.get_entity(GetEntityRequest::default()).await.expect_err("there is none");
+        if answer.code() == Code::ResourceExhausted {
+            break;
+        }
+        assert!(Instant::now() < until, "{answer:?}");
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
+    let channel = endpoint.connect().await.expect("a connection");
+    let request = tonic_health::pb::HealthCheckRequest { service: "liveness".to_owned() };
+    let health = tonic_health::pb::health_client::HealthClient::new(channel).check(request).await;
+    assert_eq!(health.expect("an answer").into_inner().status, 1, "SERVING");
 }

@@ -383,7 +383,12 @@ async fn settle(
     let deadline = Deadline::after(SETTLE_FOR);
     let unknown = |error: Error| {
         // What stands in the way of an answer now says more than what lost the first.
-        tracing::warn!(%error, commit = %commit.id, "cannot learn what became of a commit");
+        // That nothing was done is true of the question, and would be taken for true of the commit.
+        let why = match error.kind() {
+            ErrorKind::DeadlineExceeded => "the database did not answer in time".to_owned(),
+            _ => error.to_string(),
+        };
+        tracing::warn!(why, commit = %commit.id, "cannot learn what became of a commit");
         Error::unknown_outcome(&database.location()).with_source(lost.clone().unwrap_or(error))
     };
     for attempt in 0.. {
@@ -497,6 +502,14 @@ async fn conflict(database: &impl Database, commit: &Commit, deadline: &Deadline
     Ok(sql::conflict(&commit.expectations, &found))
 }
 
+/// Begins to count what is rare, so that the first of it shows.
+pub(crate) fn begin_counting() {
+    metrics::counter!(LOST_ANSWERS.name).increment(0);
+    for reason in [Retry::Connection, Retry::Serialization, Retry::Tables, Retry::Outcome] {
+        metrics::counter!(STORAGE_RETRIES.name, "reason" => reason.name()).increment(0);
+    }
+}
+
 /// Why something is tried again.
 #[derive(Debug, Clone, Copy)]
 enum Retry {
@@ -510,15 +523,20 @@ enum Retry {
     Outcome,
 }
 
+impl Retry {
+    fn name(self) -> &'static str {
+        match self {
+            Retry::Connection => "connection",
+            Retry::Serialization => "serialization",
+            Retry::Tables => "tables",
+            Retry::Outcome => "outcome",
+        }
+    }
+}
+
 /// A random pause of up to 2, 4, 8, … ms, so that those who met once do not meet again.
 async fn pause(attempt: u32, reason: Retry) {
-    let reason = match reason {
-        Retry::Connection => "connection",
-        Retry::Serialization => "serialization",
-        Retry::Tables => "tables",
-        Retry::Outcome => "outcome",
-    };
-    metrics::counter!(STORAGE_RETRIES.name, "reason" => reason).increment(1);
+    metrics::counter!(STORAGE_RETRIES.name, "reason" => reason.name()).increment(1);
     let longest = MAX_BACKOFF.min(Duration::from_millis(2 << attempt.min(10)));
     tokio::time::sleep(longest.mul_f64(fastrand::f64())).await;
 }

@@ -108,7 +108,10 @@ struct Gauges {
 
 impl Gauges {
     fn new(location: &str, size: usize) -> Self {
-        let database = SharedString::from_owned(location.to_owned());
+        crate::attempts::begin_counting();
+        // Who asks for metrics need not know as whom the database is used.
+        let database = location.rsplit('@').next().unwrap_or(location).split('?').next().unwrap_or_default();
+        let database = SharedString::from_owned(database.to_owned());
         metrics::gauge!(POOL_LIMIT.name, "database" => database.clone()).set(size as f64);
         Self {
             idle: metrics::gauge!(POOL_CONNECTIONS.name, "database" => database.clone(), "state" => "idle"),

@@ -224,6 +224,7 @@ impl Inner {
         deadline: &Deadline,
         held: WriteGuards,
     ) -> Result<(Result<Outcome>, WriteGuards)> {
+        let _waiting = deadline.waiting("its commit");
         let (tied, caller) = deadline.tied_to_caller();
         let inner = Arc::clone(self);
         let commit = async move {

@@ -130,10 +130,10 @@ impl Serve {
         let config = self.location.read(|warning| tracing::warn!("{warning}"))?;
         let mut options = self.options();
         // Before the registry is opened, which may make it: a start that fails leaves nothing behind.
-        let listener = listen("--host", &self.host, self.port).await?;
+        let listener = listen("--host and --port", &self.host, self.port).await?;
         options.monitoring = self.monitoring().await?;
         let registry = tokio::select! {
-            opened = self.open(&config.registry) => opened?,
+            opened = self.open(&config.registry, options.monitoring.as_ref()) => opened?,
             () = signals.next() => {
                 tracing::info!("stopped before the registry was open");
                 return Ok(());
@@ -164,7 +164,7 @@ impl Serve {
     }
 
     /// Opens the registry; waits for its storage, if that was asked for.
-    async fn open(&self, config: &RegistryConfig) -> Result<Registry> {
+    async fn open(&self, config: &RegistryConfig, monitoring: Option<&Monitoring>) -> Result<Registry> {
         let until = Instant::now() + Duration::from_secs(self.wait_for_storage);
         let mut pause = FIRST_PAUSE;
         loop {
@@ -180,6 +180,9 @@ impl Serve {
                         .context("the storage does not answer; --wait-for-storage waits for it at start"),
                     false => error.into(),
                 });
+            }
+            if let Some(monitoring) = monitoring {
+                monitoring.is_waiting("it is starting, and the storage does not answer");
             }
             tracing::warn!(
                 %error,
@@ -268,7 +271,8 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
 
 /// Tells the service manager, if it is systemd and asked to be told (`Type=notify`).
 fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+    let is_asked_for = std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty());
+    if is_asked_for && let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "systemd could not be told");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use feast_registry_core::STORAGE_SPANS;
 use tracing_subscriber::layer::SubscriberExt;
@@ -34,7 +34,8 @@ pub(super) struct Telemetry {
     /// Send traces to the OpenTelemetry collector at this URL, as http://localhost:4318 (OTLP over HTTP).
     ///
     /// One span for each call and one for each call to the storage; the trace of a client (`traceparent`) goes on in them.
-    /// The other variables of OpenTelemetry (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, …) count too.
+    /// OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS and OTEL_BSP_… count too;
+    /// with OTEL_SDK_DISABLED=true nothing is sent.
     #[cfg(feature = "otlp")]
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
@@ -50,6 +51,9 @@ pub(super) struct Running {
 impl Telemetry {
     /// Begins to log and to trace.
     pub(super) fn start(&self) -> Result<Running> {
+        if let Some(level) = mistaken_level(&self.log) {
+            bail!("--log: there is no level `{level}`; there are error, warn, info, debug and trace");
+        }
         let filter =
             EnvFilter::try_new(filter(&self.log)).with_context(|| format!("--log: `{}` is not a filter", self.log))?;
         let registry = tracing_subscriber::registry().with(self.log_layer().with_filter(filter));
@@ -57,6 +61,9 @@ impl Telemetry {
         {
             let traces = self.endpoint().map(otlp::provider).transpose()?;
             registry.with(traces.as_ref().map(otlp::layer)).init();
+            if let Some(url) = self.endpoint() {
+                tracing::info!("traces are sent to {url}");
+            }
             Ok(Running { traces })
         }
         #[cfg(not(feature = "otlp"))]
@@ -73,7 +80,10 @@ impl Telemetry {
 
     fn endpoint(&self) -> Option<&str> {
         #[cfg(feature = "otlp")]
-        return self.otlp_endpoint.as_deref().filter(|url| !url.is_empty());
+        {
+            let is_disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+            self.otlp_endpoint.as_deref().filter(|url| !url.is_empty() && !is_disabled)
+        }
         #[cfg(not(feature = "otlp"))]
         None
     }
@@ -109,7 +119,7 @@ impl Running {
 mod otlp {
     use std::time::Duration;
 
-    use anyhow::{Context, Result};
+    use anyhow::{Context, Result, ensure};
     use opentelemetry::trace::TracerProvider;
     use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
     use opentelemetry_sdk::Resource;
@@ -126,6 +136,10 @@ mod otlp {
 
     /// What collects spans and sends them to a collector, in a thread of its own.
     pub(super) fn provider(url: &str) -> Result<SdkTracerProvider> {
+        ensure!(
+            url.starts_with("http://") || url.starts_with("https://"),
+            "--otlp-endpoint: `{url}` is no http:// or https:// URL"
+        );
         // If one has been chosen, so be it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let endpoint = format!("{}/v1/traces", url.trim_end_matches('/'));
@@ -186,7 +200,33 @@ fn filter(log: &str) -> String {
     format!("{filter},{STORAGE_SPANS}=off")
 }
 
+/// A word that is neither a level nor, as `TARGET=LEVEL`, about one target. It would be taken for the name of a target, and all
+/// others would be silent.
+fn mistaken_level(log: &str) -> Option<&str> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
+    let mut words = log.split(',').map(str::trim);
+    words.find(|word| !word.is_empty() && !is_level(word) && !word.contains(['=', '[', ':', '_']))
+}
+
 /// Whether the log may be in colors.
 fn is_colorful() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_that_is_none_is_not_taken_for_a_target() {
+        for log in
+            ["", "info", "WARN", "off", "info,hyper=debug", "feast_registry_core=debug", "warn, feast_registry::x"]
+        {
+            assert_eq!(mistaken_level(log), None, "{log}");
+        }
+        for (log, level) in [("debgu", "debgu"), ("info,debgu", "debgu"), ("verbose", "verbose")] {
+            assert_eq!(mistaken_level(log), Some(level));
+        }
+    }
 }

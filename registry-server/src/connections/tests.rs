@@ -205,3 +205,28 @@ async fn calls_that_take_longer_than_the_time_of_grace_are_cut() {
     running.stop.send(()).expect("it runs");
     assert_eq!(timeout(SOON, running.serving).await.expect("it ends").expect("no panic"), 1);
 }
+
+/// Fault: answers of a few bytes that their client never read were kept as long as its connection lived.
+#[tokio::test(start_paused = true)]
+async fn who_reads_nothing_of_its_answers_is_noticed_and_who_reads_slowly_is_not() {
+    let activity = Activity::new();
+    let began = Instant::now();
+    let slow = activity.begin_answer();
+    let reading = async {
+        for _ in 0..20 {
+            sleep(READS_WITHIN / 2).await;
+            slow.goes_on();
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = activity.is_unread() => panic!("it was read"),
+    }
+    drop(slow);
+    // Without an answer there is nothing to read.
+    assert!(timeout(READS_WITHIN * 10, activity.is_unread()).await.is_err());
+    let _unread = activity.begin_answer();
+    let since = began.elapsed();
+    activity.is_unread().await;
+    assert!(began.elapsed() - since <= READS_WITHIN * 2);
+}
