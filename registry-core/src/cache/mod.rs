@@ -18,6 +18,7 @@ use crate::backend::{Backend, Key, Query, Record, Write};
 use crate::config::CacheConfig;
 use crate::encoded::Object;
 use crate::error::{Error, Result};
+use crate::metrics::UNDECODABLE;
 use crate::soundness::UndecodableObjects;
 
 pub(crate) use contents::Contents;
@@ -74,6 +75,8 @@ pub(crate) struct Cache {
 impl Cache {
     /// An empty cache of what `source` stores.
     pub(crate) fn new(config: CacheConfig, keeps_order: bool, source: Arc<dyn Backend>) -> Arc<Self> {
+        // Whoever is to be alarmed by the first needs a series that begins before it.
+        metrics::gauge!(UNDECODABLE.name).set(0.0);
         Arc::new(Self {
             config,
             keeps_order,
