@@ -79,7 +79,7 @@ impl Location {
             // To Feast, what is relative in it is so to the folder that it works in, unlike with a file in its usual place.
             Inspection::of_file(Path::new(&path), Some(Path::new("")))
         } else {
-            of_url(DEFAULT_URL, "default")
+            of_url(DEFAULT_URL, "the built-in default")
         }
     }
 

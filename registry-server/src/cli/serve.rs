@@ -49,15 +49,15 @@ pub(crate) struct Serve {
 
     /// Compress answers of more than so many bytes with gzip, for clients that offer it; 0 means none.
     ///
-    /// It pays where the network to the clients is slower than gzip is, about 150 MB/s on one core: answers then arrive sooner,
-    /// and the server works more. Answers of less than 32 KiB never are compressed.
+    /// It pays where the network to the clients is slower than gzip on one core (about 150 MB/s): answers arrive sooner, at
+    /// the price of processor time. Answers of less than 32 KiB are never compressed.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     compress_above: usize,
 
-    /// How long a request may take whose client sets no deadline, in seconds.
+    /// The time limit for requests whose clients set no deadline, in seconds.
     ///
-    /// What still waits then ends without effect. A client's own deadline counts instead, if it sets one.
-    /// A request must also have come whole within this time.
+    /// What still waits when it is over is given up, and nothing of it is done. A client's own deadline counts instead, if it
+    /// sets one. A request must also have arrived completely within this time.
     #[arg(long, value_name = "SECONDS", default_value_t = ServeOptions::default().request_timeout.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     request_timeout: u64,
 
@@ -80,11 +80,11 @@ pub(crate) struct Serve {
 
     /// How many seconds to go on taking calls after SIGTERM, while health says NOT_SERVING.
     ///
-    /// So long as a balancer needs to notice.
+    /// Set it to the time that your load balancer needs to notice.
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3600))]
     drain: u64,
 
-    /// How many seconds requests that are under way may take after SIGTERM (and after --drain).
+    /// How many seconds to wait after SIGTERM (and after --drain) for calls that are under way.
     ///
     /// Kubernetes kills a process 30 s after SIGTERM, unless terminationGracePeriodSeconds says otherwise.
     #[arg(long, value_name = "SECONDS", default_value_t = ServeOptions::default().grace.as_secs(), value_parser = clap::value_parser!(u64).range(..=86_400))]
@@ -98,7 +98,7 @@ pub(crate) struct Serve {
 
     /// How many seconds to wait, at start, for a storage that does not answer; 0 means not at all.
     ///
-    /// Without it a server that starts before its database ends with an error, and is to be started again.
+    /// Without it, a server that starts before its database exits with an error, and has to be started again.
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=31_536_000))]
     wait_for_storage: u64,
 
