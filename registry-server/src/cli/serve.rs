@@ -130,7 +130,7 @@ impl Serve {
         let config = self.location.read(|warning| tracing::warn!("{warning}"))?;
         let mut options = self.options();
         // Before the registry is opened, which may make it: a start that fails leaves nothing behind.
-        let listener = listen("--host and --port", &self.host, self.port).await?;
+        let listener = listen(["--host", "--port"], &self.host, self.port).await?;
         options.monitoring = self.monitoring().await?;
         let registry = tokio::select! {
             opened = self.open(&config.registry, options.monitoring.as_ref()) => opened?,
@@ -197,7 +197,7 @@ impl Serve {
     /// What answers supervisors and Prometheus, from before the registry is opened until the process ends.
     async fn monitoring(&self) -> Result<Option<Monitoring>> {
         let Some((host, port)) = &self.metrics_addr else { return Ok(None) };
-        let listener = listen("--metrics-addr", host, *port).await?;
+        let listener = listen(["--metrics-addr"; 2], host, *port).await?;
         tracing::info!("metrics and health over HTTP on {}", listener.local_addr()?);
         let monitoring = Monitoring::new(Some(Metrics::install()?));
         tokio::spawn(monitoring.clone().serve(listener));

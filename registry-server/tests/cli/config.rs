@@ -147,7 +147,7 @@ fn the_first_source_that_is_there_counts() {
     // As to Feast, whose folder is then the one it works in.
     assert_eq!(shown(&[], &variables[2..]), expect(&path, "of_path", "data/registry.db"));
     let nothing = variables.map(|(name, _)| (name, ""));
-    assert_eq!(shown(&[], &nothing), expect("default", "", "sqlite:///registry.db"));
+    assert_eq!(shown(&[], &nothing), expect("the built-in default", "", "sqlite:///registry.db"));
 
     let mut command = fixture.command(&["list", "projects"]);
     let ran = Ran::of(command.env("FEATURE_STORE_YAML_BASE64", "???").output().expect("it runs"));
