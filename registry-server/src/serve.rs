@@ -54,8 +54,8 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// Whether the server is ready while its storage is away, since it answers reads from its cache. Default: no.
     pub is_ready_from_cache: bool,
-    /// Larger answers are compressed with gzip for clients that offer it, in bytes. Default: none are, since most networks of
-    /// servers are faster than gzip is, and Feast's clients offer it wherever they are.
+    /// Larger answers are compressed with gzip for clients that offer it, in bytes. Default: none are, since Feast's clients offer
+    /// it wherever they are, and beside the server they have larger answers sooner as they are.
     pub compress_above: Option<usize>,
     /// The log says of calls that take so long what they waited for. Default: a second. `None`: it does not.
     pub slow_call: Option<Duration>,

@@ -49,8 +49,8 @@ pub(crate) struct Serve {
 
     /// Compress answers of more than so many bytes with gzip, for clients that offer it; 0 means none.
     ///
-    /// It pays where the network to the clients is slower than gzip on one core (about 150 MB/s): answers arrive sooner, at
-    /// the price of processor time. Answers of less than 32 KiB are never compressed.
+    /// It pays where the network to the clients is slow: a list of 250 KB becomes one of 31 KB, for 0.4 ms more of the server's
+    /// processor and as much of the client's. Answers of less than 32 KiB are never compressed.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     compress_above: usize,
 
