@@ -17,6 +17,7 @@ mod metrics;
 mod monitoring;
 mod panics;
 mod parts;
+mod process;
 pub mod proto;
 mod record;
 mod serve;

@@ -12,12 +12,12 @@ use feast_registry_core::proto::FILE_DESCRIPTOR_SET;
 use feast_registry_core::{Error, ErrorKind, Result};
 use metrics::{Counter, Gauge, Histogram, SharedString};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use metrics_process::Collector;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::Code;
 
 use crate::complaints::Complaint;
+use crate::process;
 
 const STARTED: Metric = Metric::counter("grpc_server_started_total", "Calls that have begun, by service and method");
 const HANDLED: Metric =
@@ -55,7 +55,6 @@ pub(crate) const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Metrics {
     prometheus: PrometheusHandle,
-    process: Collector,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -78,16 +77,13 @@ impl Metrics {
             .map_err(failed)?;
         let prometheus = builder.install_recorder().map_err(failed)?;
         feast_registry_core::metrics::ALL.iter().chain(ALL).for_each(Metric::describe);
-        let process = Collector::default();
-        process.describe();
         metrics::gauge!(BUILD.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        Ok(Self { prometheus, process })
+        Ok(Self { prometheus })
     }
 
     /// All of it, in Prometheus's text format.
     pub fn render(&self) -> String {
-        self.process.collect();
-        self.prometheus.render()
+        self.prometheus.render() + &process::render()
     }
 
     /// Puts what was measured in order, which [`render`](Self::render) does too.
