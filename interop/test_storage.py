@@ -153,6 +153,29 @@ def test_a_read_only_server_follows_the_writers_of_another_mount(folder: Path, l
         assert names(reader) == ["e"]
 
 
+@pytest.mark.parametrize("way", ["mount", "link"])
+def test_a_file_whose_writers_are_elsewhere_is_not_read(way: str, folder: Path, logs: Path) -> None:
+    """What they commit is beside the file where they have it: what is read here would be old, and after a while damaged."""
+    file = make(folder, logs)
+    view = folder / "view" / "registry.db"
+    view.parent.mkdir()
+    if way == "mount":
+        view.touch()
+        mount = f'mount --bind {shlex.quote(str(file))} "$folder"; mount -o remount,ro,bind "$folder"'
+        prefix = with_mount(view, mount)
+    else:
+        view.hardlink_to(file)
+        view.parent.chmod(0o555)
+        prefix = without_privileges()
+    command = [*prefix, str(harness.registry_bin()), "serve", "--port", "0", "--wait-for-storage", "60"]
+    ran = subprocess.run([*command, "--registry", f"sqlite:///{view}"], capture_output=True, text=True, timeout=20)
+    view.parent.chmod(0o755)
+    assert ran.returncode > 0, ran.stderr
+    said = {"mount": "mounted by itself", "link": "more than one name"}[way]
+    assert said in ran.stderr and str(view) in ran.stderr and "serve it where it can be written" in ran.stderr, ran.stderr
+    assert "does not answer" not in ran.stderr
+
+
 def test_a_wal_that_cannot_be_read_is_no_reason_to_answer_without_it(folder: Path, logs: Path) -> None:
     file = make(folder, logs)
     with harness.running(start([], f"sqlite:///{file}", logs)) as server:

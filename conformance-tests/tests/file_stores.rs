@@ -345,6 +345,43 @@ fn a_store_that_ignores_conditions_is_refused_unless_that_is_allowed() {
     });
 }
 
+const PROBE: &str = "registry.db.feast-registry-probe";
+
+/// Fault: whatever had the name of the probe was written over, and deleted.
+#[test]
+fn what_is_not_a_probe_is_not_touched() {
+    for conditions in [Conditions::Atomic, Conditions::Ignored] {
+        let s3 = S3::start(conditions);
+        let (object, other) = (s3.object(""), "precious");
+        s3.put(&object, PROBE, other);
+        run(async {
+            let prepared = object.backend(SchemaMode::Auto).expect("a backend").prepare(&patience()).await;
+            assert_eq!(prepared.is_ok(), conditions == Conditions::Atomic, "{prepared:?}");
+        });
+        let beside = Object { url: object.url.replace("registry.db", PROBE), ..object };
+        assert_eq!(s3.bytes(&beside), other.as_bytes(), "{conditions:?}");
+        assert!(s3.names(&beside).iter().all(|name| name == PROBE || name == "registry.db"), "what was tried is gone");
+    }
+}
+
+/// Fault: those who met on the probe each left an object of their own.
+#[test]
+fn servers_that_start_at_once_where_nothing_may_be_deleted_share_a_probe() {
+    let s3 = S3::start(Conditions::Atomic);
+    s3.server.counts.refuses_deletions.store(true, Ordering::SeqCst);
+    let object = s3.object("");
+    run(async {
+        let starts = (0..6).map(|_| {
+            let backend = object.backend(SchemaMode::Auto).expect("a backend");
+            tokio::spawn(async move { backend.prepare(&patience()).await })
+        });
+        for start in starts.collect::<Vec<_>>() {
+            start.await.expect("no panic").expect("the store does conditional writes");
+        }
+        assert_eq!(s3.names(&object), ["registry.db", PROBE]);
+    });
+}
+
 /// Fault: each start made another object, which stayed where it could not be deleted, and nobody was told.
 #[test]
 fn a_probe_that_cannot_be_deleted_is_told_and_used_again() {
@@ -357,9 +394,10 @@ fn a_probe_that_cannot_be_deleted_is_told_and_used_again() {
             let _guard = log.catch();
             let backend = object.backend(SchemaMode::Auto).expect("a backend");
             backend.prepare(&patience()).await.expect("the store does conditional writes");
-            assert_eq!(s3.names(&object), ["registry.db", "registry.db.probe"], "start {start}");
+            assert_eq!(s3.names(&object), ["registry.db", PROBE], "start {start}");
             let told = log.with("cannot be deleted");
-            assert!(told.len() == 1 && told[0].contains("s3:DeleteObject"), "start {start}: {told:?}");
+            let says = |what: &str| told.len() == 1 && told[0].contains(what);
+            assert!(says("s3:DeleteObject") && says("used again"), "start {start}: {told:?}");
         }
         s3.server.counts.refuses_deletions.store(false, Ordering::SeqCst);
         object.backend(SchemaMode::Auto).expect("a backend").prepare(&patience()).await.expect("a registry");
@@ -371,8 +409,12 @@ fn a_probe_that_cannot_be_deleted_is_told_and_used_again() {
     let object = s3.object("");
     run(async {
         for _ in 0..2 {
+            let log = Log::default();
+            let _guard = log.catch();
             let refused = object.backend(SchemaMode::Auto).expect("a backend").prepare(&patience()).await;
             assert_eq!(refused.expect_err("conditions are ignored").kind(), ErrorKind::Unsupported);
+            let told = log.with("is not used again: delete it");
+            assert!(told.len() == 1 && told[0].contains(&format!("{PROBE}-")), "{told:?}");
         }
     });
 }

@@ -12,6 +12,7 @@ mod gcs;
 mod probe;
 #[cfg(feature = "s3")]
 mod s3;
+mod secrets;
 mod settings;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, Put
 use tokio::sync::OnceCell;
 
 use self::answers::{is_condition, is_refused, is_strange, status};
+use self::secrets::{Cause, without_secrets};
 use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, WriteLock, tag_of};
 
 /// How often a request is repeated that was answered with a failure of the server, or not at all.
@@ -114,7 +116,7 @@ impl CloudObject {
     fn error(&self, doing: &str, error: object_store::Error) -> Error {
         let location = &self.place.location;
         if is_strange(&error) {
-            return self.no_store(doing, &answers::without_page(&error)).with_source(error);
+            return self.no_store(doing, &answers::without_page(&error)).with_source(self.cause(&error));
         }
         let (kind, advice) = match &error {
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
@@ -128,7 +130,11 @@ impl CloudObject {
             _ => (ErrorKind::Unavailable, ""),
         };
         let text = self.without_secrets(format!("the registry {location} cannot be {doing}: {error}{advice}"));
-        Error::new(kind, text).with_source(error)
+        Error::new(kind, text).with_source(self.cause(&error))
+    }
+
+    fn cause(&self, error: &object_store::Error) -> Cause {
+        Cause::of(error, &|text| self.without_secrets(text))
     }
 
     /// That something else than an object store has answered.
@@ -147,10 +153,7 @@ impl CloudObject {
 
     /// A text without the name and the password that stand in the address of the store, which its client repeats.
     fn without_secrets(&self, text: String) -> String {
-        match self.place.endpoint.as_deref().and_then(credentials) {
-            Some(credentials) => text.replace(&format!("{credentials}@"), ""),
-            None => text,
-        }
+        without_secrets(&text, self.place.endpoint.as_deref())
     }
 
     async fn put(
@@ -268,15 +271,9 @@ fn key_in_bucket(url: &RegistryUrl) -> Result<Path> {
     key(url, url.database().map(|path| path.trim_start_matches('/')))
 }
 
-/// What stands before the host in an address: a name, and perhaps a password.
-fn credentials(endpoint: &str) -> Option<&str> {
-    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
-    let authority = rest.split('/').next().unwrap_or_default();
-    authority.rsplit_once('@').map(|(credentials, _)| credentials)
-}
-
 fn unusable(url: &RegistryUrl, error: object_store::Error) -> Error {
-    Error::config(format!("the store of `{url}` cannot be used: {error}")).with_source(error)
+    let cause = Cause::of(&error, &|text| without_secrets(&text, None));
+    Error::config(format!("the store of `{url}` cannot be used: {cause}")).with_source(cause)
 }
 
 #[async_trait]
@@ -357,16 +354,5 @@ mod tests {
             assert!(error.contains(said), "{text:?}: {error}");
         }
         assert!(key(&url, None).is_err());
-    }
-
-    #[test]
-    fn the_credentials_of_an_address_are_found() {
-        for (endpoint, found) in [
-            ("http://me:secret@store:9000/path@x", Some("me:secret")),
-            ("me:secret@store", Some("me:secret")),
-            ("https://store/a@b", None),
-        ] {
-            assert_eq!(credentials(endpoint), found);
-        }
     }
 }

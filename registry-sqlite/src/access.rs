@@ -29,6 +29,71 @@ pub(crate) fn refusal(path: &Path) -> Option<String> {
     refusal(path.parent()?, "its folder")
 }
 
+/// Why what is read of a file may not be all of it, though nothing is wrong with the file: writers know it by another name, or
+/// in another folder, and keep there what is not yet in it.
+pub(crate) fn separation(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let file = path.display();
+    let unseen = "what others commit is beside the file, where they have it, and would not be seen here";
+    if is_mounted_alone(&path) {
+        return Some(format!(
+            "`{file}` is mounted by itself, without its folder, and cannot be written here: {unseen}. Mount its folder instead, \
+             or serve it where it can be written"
+        ));
+    }
+    (links(&path) > 1).then(|| {
+        format!(
+            "`{file}` has more than one name (hard links), and cannot be written here: {unseen} if they use another name. Give \
+             it a single name, as a copy has that sqlite3 makes with `.backup`, or serve it where it can be written"
+        )
+    })
+}
+
+/// Whether the folder of a file is in another mount than the file.
+#[cfg(target_os = "linux")]
+fn is_mounted_alone(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    let mount = |path: &Path| {
+        let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+        (found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id)
+    };
+    let Some(folder) = path.parent() else { return false };
+    match (mount(path), mount(folder)) {
+        (Some(of_file), Some(of_folder)) => of_file != of_folder,
+        // Before Linux 5.8, or in a sandbox.
+        _ => is_on_another_device(path, folder),
+    }
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+fn is_mounted_alone(path: &Path) -> bool {
+    path.parent().is_some_and(|folder| is_on_another_device(path, folder))
+}
+
+#[cfg(not(unix))]
+fn is_mounted_alone(_: &Path) -> bool {
+    false
+}
+
+#[cfg(unix)]
+fn is_on_another_device(path: &Path, folder: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
+    device(path) != device(folder)
+}
+
+/// How many names a file has.
+#[cfg(unix)]
+fn links(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    path.metadata().map_or(1, |metadata| metadata.nlink())
+}
+
+#[cfg(not(unix))]
+fn links(_: &Path) -> u64 {
+    1
+}
+
 /// Why a file or folder cannot be written, if it is for lack of rights or because its file system is read-only.
 #[cfg(unix)]
 fn denied(path: &Path) -> Option<std::io::Error> {

@@ -116,6 +116,9 @@ impl SqliteBackend {
         if let Location::File(path) = &location
             && let Some(refusal) = access::refusal(path)
         {
+            if let Some(separation) = access::separation(path) {
+                return Err(Error::config(format!("{location}: {separation}")));
+            }
             // Who is only going to read need not be warned.
             if !options.read_only {
                 tracing::warn!("{location} can be read only: {refusal}; writes are refused");

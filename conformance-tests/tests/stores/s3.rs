@@ -72,6 +72,13 @@ impl S3 {
         std::fs::read(self.folder.path().join(path)).expect("the object is there")
     }
 
+    /// Puts an object beside another one.
+    pub(crate) fn put(&self, object: &Object, name: &str, bytes: &str) {
+        let path = self.folder.path().join(object.url.trim_start_matches("s3://"));
+        let folder = path.parent().expect("a folder");
+        std::fs::create_dir_all(folder).and_then(|()| std::fs::write(folder.join(name), bytes)).expect("an object");
+    }
+
     /// The names of the objects that are beside an object, its own included.
     pub(crate) fn names(&self, object: &Object) -> Vec<String> {
         let path = self.folder.path().join(object.url.trim_start_matches("s3://"));

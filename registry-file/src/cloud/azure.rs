@@ -8,7 +8,7 @@ use feast_registry_core::{Error, Result};
 use object_store::Attributes;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
-use super::settings::{Settings, is_plain};
+use super::settings::{Settings, checked, is_plain};
 use super::{Clients, Place, key};
 
 pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Place> {
@@ -44,6 +44,7 @@ pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Plac
         }
     }
     let endpoint = settings.get("AZURE_STORAGE_ENDPOINT").or_else(|| settings.get("AZURE_ENDPOINT"));
+    let endpoint = checked(url, endpoint)?;
     if let Some(endpoint) = &endpoint {
         builder = builder.with_endpoint(endpoint.clone()).with_allow_http(is_plain(endpoint));
     }

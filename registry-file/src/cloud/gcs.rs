@@ -7,7 +7,7 @@ use feast_registry_core::{Error, Result};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::{Attributes, StaticCredentialProvider};
 
-use super::settings::{Settings, is_plain};
+use super::settings::{Settings, checked, is_plain};
 use super::{Clients, Place, key_in_bucket, unusable};
 
 pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Place> {
@@ -29,6 +29,7 @@ pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Plac
         builder = builder.with_config(GoogleConfigKey::BaseUrl, &base).with_credentials(Arc::new(nobody));
         endpoint = Some(base);
     }
+    let endpoint = checked(url, endpoint)?;
     if endpoint.as_deref().is_some_and(is_plain) {
         let allow = "allow_http".parse::<GoogleConfigKey>().map_err(|error| unusable(url, error))?;
         builder = builder.with_config(allow, "true");

@@ -1,73 +1,134 @@
 //! Trying out whether a store does conditional writes.
 
+use std::time::Duration;
+
 use object_store::path::Path;
 use object_store::{ObjectStoreExt as _, PutMode};
 use uuid::Uuid;
 
-use super::answers::{is_condition, is_unsupported};
+use super::answers::{is_condition, is_strange, is_unsupported};
 use super::{CloudObject, State};
+
+/// What the key of the probe has after that of the registry.
+const SUFFIX: &str = ".feast-registry-probe";
+
+/// What a probe begins with. Only an object that does is written over, and deleted.
+const MARK: &str = "A probe of conditional writes by a Feast registry server; it may be deleted. ";
+
+/// The most bytes that a probe has.
+const BYTES: u64 = 1024;
+
+/// How often the probe that all share is tried, if others seem to be in the way.
+const TRIES: u64 = 5;
 
 /// What is wrong with a store.
 type Flaw = &'static str;
+
+const UNSTEADY: Flaw = "what was just written is not there";
+
+/// What is at the key of a probe.
+enum Found {
+    Nothing,
+    /// One that was left there, or that somebody else tries just now.
+    Probe(State),
+    /// Something that is not for us to touch.
+    Other,
+}
 
 impl CloudObject {
     /// Tries conditional writes on an object of its own, beside the registry; `Some` says what went wrong.
     ///
     /// The object has the same name each time, so that there is never more than one where it may not be deleted. Others who
     /// start at the same moment write and delete it too. That a write is refused on a wrong condition proves that the store
-    /// compares, whoever wrote; but what looks like a flaw may be the doing of others. So a flaw is only believed when it
-    /// shows on an object that nobody else knows.
+    /// compares, whoever wrote; but what looks like a flaw may be the doing of others. So it is tried again after a while, and
+    /// a flaw is only believed when it shows on an object that nobody else knows. So it is, too, where the name is taken.
     ///
     /// # Errors
     /// When the store does not answer, or not to this.
     pub(super) async fn probe(&self) -> object_store::Result<Option<Flaw>> {
-        match self.probe_at(&self.beside(".probe")?).await? {
-            None => Ok(None),
-            Some(_) => self.probe_at(&self.beside(&format!(".probe-{}", Uuid::new_v4()))?).await,
+        let shared = self.beside(SUFFIX)?;
+        for attempt in 0..TRIES {
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=60 * attempt))).await;
+            let left = match self.look_at(&shared).await? {
+                Found::Nothing => None,
+                Found::Probe(state) => Some(state),
+                Found::Other => break,
+            };
+            let (flaw, is_ours) = self.find_flaw(&shared, left).await;
+            if is_ours {
+                self.delete_probe(&shared, "It is used again at the next start").await;
+            }
+            if flaw?.is_none() {
+                return Ok(None);
+            }
         }
+        let own = self.beside(&format!("{SUFFIX}-{}", Uuid::new_v4()))?;
+        let (flaw, _) = self.find_flaw(&own, None).await;
+        self.delete_probe(&own, "It is not used again: delete it").await;
+        flaw
     }
 
-    async fn probe_at(&self, path: &Path) -> object_store::Result<Option<Flaw>> {
-        let flaw = self.find_flaw(path).await;
+    async fn delete_probe(&self, path: &Path, what_becomes: &str) {
         match self.place.clients.patient.delete(path).await {
             // Who was faster has deleted it.
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(_) if flaw.is_err() => {}
             Err(error) => tracing::warn!(
                 location = %self.place.location,
                 "the object `{path}`, on which conditional writes were tried out, cannot be deleted and stays there. It \
-                 harms nobody, and is used again at the next start; the right that is missing may be {}: {}",
+                 harms nobody. {what_becomes}; the right that is missing may be {}: {}",
                 self.place.deletion,
                 self.without_secrets(error.to_string())
             ),
         }
-        flaw
     }
 
-    async fn find_flaw(&self, path: &Path) -> object_store::Result<Option<Flaw>> {
-        const UNSTEADY: Flaw = "what was just written is not there";
-        let client = &*self.place.clients.patient;
-        // An ETag may be made of the bytes alone: no two writes have the same ones.
-        let put = |mode, which: &str| self.put(client, path, mode, format!("{which} {}", Uuid::new_v4()).into());
-        let first = match put(PutMode::Create, "first").await {
-            Ok(state) => match put(PutMode::Create, "second").await {
-                Ok(_) => return Ok(Some("it writes over an object that must not exist (`If-None-Match` is ignored)")),
-                Err(error) if is_condition(&error) => state,
-                Err(error) => return Err(error),
+    async fn look_at(&self, path: &Path) -> object_store::Result<Found> {
+        match self.place.clients.patient.get(path).await {
+            Ok(found) if found.meta.size > BYTES => Ok(Found::Other),
+            Ok(found) => {
+                let state = State { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+                let is_probe = found.bytes().await?.starts_with(MARK.as_bytes());
+                Ok(if is_probe { Found::Probe(state) } else { Found::Other })
+            }
+            Err(error) if is_strange(&error) => Err(error),
+            // The latter is what S3 says of an object that is not there, to who may not list the bucket.
+            Err(object_store::Error::NotFound { .. } | object_store::Error::PermissionDenied { .. }) => {
+                Ok(Found::Nothing)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tries the writes at a key where there is nothing, or a probe that was left there; and says whether there is one now.
+    async fn find_flaw(&self, path: &Path, left: Option<State>) -> (object_store::Result<Option<Flaw>>, bool) {
+        let first = match left {
+            Some(left) => left,
+            None => match self.put_probe(path, PutMode::Create).await {
+                Ok(made) => made,
+                // Somebody was faster; or it was made, but the answer was lost.
+                Err(error) if is_condition(&error) => match self.look_at(path).await {
+                    Ok(Found::Probe(state)) => state,
+                    Ok(_) => return (Ok(Some(UNSTEADY)), false),
+                    Err(error) => return (Err(error), false),
+                },
+                Err(error) if is_unsupported(&error) => return (Ok(Some("it refuses conditional writes")), false),
+                Err(error) => return (Err(error), false),
             },
-            // One that was left there. That it is not written over is what was to be found out.
-            Err(error) if is_condition(&error) => match client.get(path).await {
-                Ok(found) => State { e_tag: found.meta.e_tag, version: found.meta.version },
-                Err(object_store::Error::NotFound { .. }) => return Ok(Some(UNSTEADY)),
-                Err(error) => return Err(error),
-            },
+        };
+        (self.find_flaw_of(path, first).await, true)
+    }
+
+    async fn find_flaw_of(&self, path: &Path, first: State) -> object_store::Result<Option<Flaw>> {
+        match self.put_probe(path, PutMode::Create).await {
+            Ok(_) => return Ok(Some("it writes over an object that must not exist (`If-None-Match` is ignored)")),
+            Err(error) if is_condition(&error) => {}
             Err(error) if is_unsupported(&error) => return Ok(Some("it refuses conditional writes")),
             Err(error) => return Err(error),
-        };
+        }
         if first.e_tag.is_none() {
             return Ok(Some("it answers a write without an ETag"));
         }
-        match put(PutMode::Update(first.clone().into()), "third").await {
+        match self.put_probe(path, PutMode::Update(first.clone().into())).await {
             Ok(_) => {}
             Err(error) if is_condition(&error) || is_unsupported(&error) => {
                 return Ok(Some("it refuses a write on the right condition"));
@@ -75,11 +136,16 @@ impl CloudObject {
             Err(object_store::Error::NotFound { .. }) => return Ok(Some(UNSTEADY)),
             Err(error) => return Err(error),
         }
-        match put(PutMode::Update(first.into()), "fourth").await {
+        match self.put_probe(path, PutMode::Update(first.into())).await {
             Ok(_) => Ok(Some("it writes over an object that has changed (`If-Match` is ignored)")),
             Err(error) if is_condition(&error) => Ok(None),
             Err(object_store::Error::NotFound { .. }) => Ok(Some(UNSTEADY)),
             Err(error) => Err(error),
         }
+    }
+
+    /// An ETag may be made of the bytes alone: no two writes have the same ones.
+    async fn put_probe(&self, path: &Path, mode: PutMode) -> object_store::Result<State> {
+        self.put(&*self.place.clients.patient, path, mode, format!("{MARK}{}", Uuid::new_v4()).into()).await
     }
 }

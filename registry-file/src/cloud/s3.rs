@@ -5,7 +5,7 @@ use feast_registry_core::{Error, Result};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{Attribute, AttributeValue, Attributes};
 
-use super::settings::{Settings, is_plain};
+use super::settings::{Settings, checked, is_plain};
 use super::{Clients, Place, key_in_bucket};
 
 /// Parameters of boto3's `put_object`, each with the setting of the client that does the same.
@@ -41,6 +41,7 @@ pub(super) fn open(url: &RegistryUrl, config: &ObjectStoreConfig) -> Result<Plac
     let endpoint = ["FEAST_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
         .into_iter()
         .find_map(|name| settings.get(name));
+    let endpoint = checked(url, endpoint)?;
     if let Some(endpoint) = &endpoint {
         builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint).with_allow_http(is_plain(endpoint));
     }
