@@ -301,6 +301,27 @@ def test_a_start_waits_for_its_database_if_told_to(tmp_path: Path, project: str)
         postgres.start()
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_log_that_nobody_reads_stops_nothing(form: str, tmp_path: Path, project: str) -> None:
+    """A pipe holds 64 KiB; then whoever writes into it waits."""
+    port = harness.free_port()
+    command = [harness.registry_bin(), "serve", "--port", str(port), "--log", "debug", "--log-format", form]
+    process = subprocess.Popen(
+        [*command, "--registry", f"sqlite:///{tmp_path / 'registry.db'}"], stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    server = harness.Server("ours", tmp_path / "registry.db", port, tmp_path / "none", process)
+    with harness.running(server):
+        harness.wait_until(server.is_serving, 30, "the server to serve")
+        for number in range(2_000):
+            request = api.GetEntityRequest(name=f"{number}" + "x" * 200, project=project)
+            with pytest.raises(grpc.RpcError) as failed:
+                server.stub.GetEntity(request, timeout=20)
+            assert failed.value.code() == grpc.StatusCode.NOT_FOUND
+        server.close_channel()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+
+
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))

@@ -291,7 +291,16 @@ async fn attempt_until_answered(
     let mut without_connection = 0;
     for attempt in 0.. {
         let failure = match database.try_commit(commit, makes_tables, deadline).await {
-            Ok(outcome) => return Ok(outcome),
+            Ok(outcome) => {
+                if makes_tables && outcome.is_committed() {
+                    tracing::warn!(
+                        "{}: the tables of the registry were gone, and were made again for a write; after the last project was \
+                         deleted that is as it should be",
+                        database.location()
+                    );
+                }
+                return Ok(outcome);
+            }
             Err(failure) => failure,
         };
         let is_late = deadline.is_over();

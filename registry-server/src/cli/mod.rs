@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         survive_file_size_limit().context("SIGXFSZ cannot be caught")?;
         let done = match arguments.command {
             Command::Config(config) => return config.run().await,
-            Command::Serve(serve) => serve.run().await,
+            Command::Serve(serve) => return serve.run().await,
             Command::List(list) => list.run().await,
             Command::Get(get) => get.run().await,
             Command::Describe(describe) => describe.run().await,

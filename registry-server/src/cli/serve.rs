@@ -1,8 +1,9 @@
 //! `feast-registry serve`.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result};
 use clap::Args;
 use feast_registry_core::config::RegistryConfig;
 use feast_registry_core::{ErrorKind, Registry};
@@ -117,14 +118,14 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(super) async fn run(self) -> Result<()> {
+    pub(super) async fn run(self) -> Result<ExitCode> {
         let telemetry = self.telemetry.start()?;
         let served = self.serve().await;
         telemetry.end().await;
         served
     }
 
-    async fn serve(&self) -> Result<()> {
+    async fn serve(&self) -> Result<ExitCode> {
         // Signals are caught from before the start-up line on, so that whoever has read it may send one.
         let mut signals = Signals::caught()?;
         let config = self.location.read(|warning| tracing::warn!("{warning}"))?;
@@ -136,7 +137,7 @@ impl Serve {
             opened = self.open(&config.registry, options.monitoring.as_ref()) => opened?,
             () = signals.next() => {
                 tracing::info!("stopped before the registry was open");
-                return Ok(());
+                return Ok(ExitCode::SUCCESS);
             }
         };
         tracing::info!("serving {} on {}", registry.location(), listener.local_addr()?);
@@ -155,12 +156,16 @@ impl Serve {
         };
         tokio::select! {
             served = serving => served?,
-            () = stopping_twice => bail!("stopped at once by a second signal; requests that were under way are lost"),
+            () = stopping_twice => {
+                // Not returned as an error: that is written to stderr, which may have nobody who reads it.
+                tracing::error!("stopped at once by a second signal; requests that were under way are lost");
+                return Ok(ExitCode::FAILURE);
+            }
         }
         // What waited has been written by now, or logged.
         drop(registry.close().await);
         tracing::info!("stopped");
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }
 
     /// Opens the registry; waits for its storage, if that was asked for.

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use feast_registry_core::STORAGE_SPANS;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -41,9 +42,14 @@ pub(super) struct Telemetry {
     otlp_endpoint: Option<String>,
 }
 
+/// How many lines wait until they are written. Where nobody reads the log, those beyond are lost: to wait for a reader would
+/// stop the server.
+const WAITING_LINES: usize = 8192;
+
 /// What has to be ended before the process ends, so that nothing of it is lost.
 #[must_use]
 pub(super) struct Running {
+    log: WorkerGuard,
     #[cfg(feature = "otlp")]
     traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
@@ -56,20 +62,22 @@ impl Telemetry {
         }
         let filter =
             EnvFilter::try_new(filter(&self.log)).with_context(|| format!("--log: `{}` is not a filter", self.log))?;
-        let registry = tracing_subscriber::registry().with(self.log_layer().with_filter(filter));
+        let (writer, log) =
+            NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(std::io::stderr());
+        let registry = tracing_subscriber::registry().with(self.log_layer(writer).with_filter(filter));
         #[cfg(feature = "otlp")]
         {
             let traces = self.endpoint().map(otlp::provider).transpose()?;
             registry.with(traces.as_ref().map(otlp::layer)).init();
             if let Some(url) = self.endpoint() {
-                tracing::info!("traces are sent to {url}");
+                tracing::info!("traces are sent to {}", otlp::shown(url));
             }
-            Ok(Running { traces })
+            Ok(Running { log, traces })
         }
         #[cfg(not(feature = "otlp"))]
         {
             registry.init();
-            Ok(Running {})
+            Ok(Running { log })
         }
     }
 
@@ -88,9 +96,9 @@ impl Telemetry {
         None
     }
 
-    fn log_layer(&self) -> Box<dyn Layer<Registry> + Send + Sync> {
+    fn log_layer(&self, writer: NonBlocking) -> Box<dyn Layer<Registry> + Send + Sync> {
         let layer = tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
+            .with_writer(writer)
             .with_target(false)
             .with_ansi(is_colorful())
             // It would panic where nobody reads the log any more.
@@ -103,7 +111,8 @@ impl Telemetry {
 }
 
 impl Running {
-    /// Sends what has not been sent of traces. It may take some seconds, if nobody answers.
+    /// Sends what has not been sent of traces, and writes what has not been written of the log. It may take some seconds, if
+    /// nobody answers or reads.
     pub(super) async fn end(self) {
         #[cfg(feature = "otlp")]
         if let Some(traces) = self.traces {
@@ -112,6 +121,7 @@ impl Running {
                 tracing::warn!(%error, "the last traces may not have been sent");
             }
         }
+        drop(self.log);
     }
 }
 
@@ -138,7 +148,8 @@ mod otlp {
     pub(super) fn provider(url: &str) -> Result<SdkTracerProvider> {
         ensure!(
             url.starts_with("http://") || url.starts_with("https://"),
-            "--otlp-endpoint: `{url}` is no http:// or https:// URL"
+            "--otlp-endpoint: `{}` is no http:// or https:// URL",
+            shown(url)
         );
         // If one has been chosen, so be it.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -148,13 +159,25 @@ mod otlp {
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(endpoint)
             .build()
-            .with_context(|| format!("--otlp-endpoint: no traces can be sent to `{url}`"))?;
+            .with_context(|| format!("--otlp-endpoint: no traces can be sent to `{}`", shown(url)))?;
         let resource = Resource::builder();
         let resource = match std::env::var_os("OTEL_SERVICE_NAME") {
             Some(_) => resource,
             None => resource.with_service_name("feast-registry"),
         };
         Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
+    }
+
+    /// A URL without what may be secret in it.
+    pub(super) fn shown(url: &str) -> String {
+        let url = url.split(['?', '#']).next().unwrap_or_default();
+        match url.rsplit_once('@') {
+            Some((before, host)) => match before.split_once("://") {
+                Some((scheme, _)) => format!("{scheme}://{host}"),
+                None => host.to_owned(),
+            },
+            None => url.to_owned(),
+        }
     }
 
     /// What hands spans that are meant for traces to the provider.
@@ -180,7 +203,6 @@ fn filter(log: &str) -> String {
         "" => return filter(DEFAULT_LOG),
         level @ ("error" | "warn" | "info" | "debug") => {
             let quiet = [
-                "h2",
                 "hyper",
                 "hyper_util",
                 "tower",
@@ -193,7 +215,8 @@ fn filter(log: &str) -> String {
                 "opentelemetry_sdk",
                 "opentelemetry-otlp",
             ];
-            quiet.iter().fold(level.to_owned(), |filter, library| format!("{filter},{library}=warn"))
+            // What it warns of are clients who reset many calls; they would fill the log.
+            quiet.iter().fold(format!("{level},h2=error"), |filter, library| format!("{filter},{library}=warn"))
         }
         _ => log.to_owned(),
     };
@@ -217,6 +240,19 @@ fn is_colorful() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "otlp")]
+    #[test]
+    fn what_is_secret_in_the_url_of_a_collector_is_not_shown() {
+        for (url, shown) in [
+            ("http://user:s3cret@collector:4318/a?token=s3cret", "http://collector:4318/a"),
+            ("htp://user:s3c@ret@x", "htp://x"),
+            ("user:s3cret@x", "x"),
+            ("http://localhost:4318", "http://localhost:4318"),
+        ] {
+            assert_eq!(otlp::shown(url), shown);
+        }
+    }
 
     #[test]
     fn a_level_that_is_none_is_not_taken_for_a_target() {
