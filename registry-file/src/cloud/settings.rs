@@ -77,7 +77,8 @@ mod tests {
     /// Fault: with some of them the client panicked.
     #[test]
     fn an_endpoint_that_is_no_address_is_refused_and_not_told() {
-        for endpoint in ["http://store:9000", "https://me:pa%5Ess@store/base", "http://[::1]:9000/", "http://10.0.0.1"] {
+        for endpoint in ["http://store:9000", "https://me:pa%5Ess@store/base", "http://[::1]:9000/", "http://10.0.0.1"]
+        {
             assert_eq!(flaw(endpoint), None, "{endpoint}");
         }
         let url: RegistryUrl = "s3://bucket/registry.db".parse().expect("a URL");
