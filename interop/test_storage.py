@@ -176,6 +176,18 @@ def test_a_file_whose_writers_are_elsewhere_is_not_read(way: str, folder: Path, 
     assert "does not answer" not in ran.stderr
 
 
+@pytest.mark.parametrize("what", ["new", "unreadable"])
+def test_what_cannot_be_made_or_read_is_not_waited_for(what: str, folder: Path, logs: Path) -> None:
+    file = folder / "new.db" if what == "new" else make(folder, logs)
+    if what == "unreadable":
+        file.chmod(0o000)
+    folder.chmod(0o555)
+    command = [*without_privileges(), str(harness.registry_bin()), "serve", "--port", "0", "--wait-for-storage", "60"]
+    ran = subprocess.run([*command, "--registry", f"sqlite:///{file}"], capture_output=True, text=True, timeout=20)
+    assert ran.returncode > 0 and str(file) in ran.stderr and "access" in ran.stderr, ran.stderr
+    assert "does not answer" not in ran.stderr
+
+
 def test_a_wal_that_cannot_be_read_is_no_reason_to_answer_without_it(folder: Path, logs: Path) -> None:
     file = make(folder, logs)
     with harness.running(start([], f"sqlite:///{file}", logs)) as server:

@@ -29,6 +29,37 @@ pub(crate) fn refusal(path: &Path) -> Option<String> {
     refusal(path.parent()?, "its folder")
 }
 
+/// Why there can be no registry at a path for this process: there is no file, and none can be made, or it cannot be read.
+pub(crate) fn absence(path: &Path) -> Option<String> {
+    let Ok(found) = path.canonicalize() else {
+        // Where a symbolic link leads to, it is for SQLite to find out.
+        if path.symlink_metadata().is_ok() {
+            return None;
+        }
+        let folder = path.parent()?;
+        let error = denied(folder)?;
+        return Some(format!(
+            "there is no file `{}`, and none can be made, since the folder `{}` cannot be written by this process ({error}); \
+             give it write access, or name a file that is there",
+            path.display(),
+            folder.display()
+        ));
+    };
+    let error = unreadable(&found)?;
+    Some(format!("the file `{}` cannot be read by this process ({error}); give it read access", found.display()))
+}
+
+#[cfg(unix)]
+fn unreadable(path: &Path) -> Option<std::io::Error> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS).err().map(Into::into)
+}
+
+#[cfg(not(unix))]
+fn unreadable(_: &Path) -> Option<std::io::Error> {
+    None
+}
+
 /// Why what is read of a file may not be all of it, though nothing is wrong with the file: writers know it by another name, or
 /// in another folder, and keep there what is not yet in it.
 pub(crate) fn separation(path: &Path) -> Option<String> {

@@ -114,6 +114,11 @@ impl SqliteBackend {
     fn at(location: Location, mode: SchemaMode, options: &SqliteOptions) -> Result<Self> {
         let journal = JournalState::new(Dialect::Sqlite);
         if let Location::File(path) = &location
+            && let Some(absence) = access::absence(path)
+        {
+            return Err(Error::config(format!("{location}: {absence}")));
+        }
+        if let Location::File(path) = &location
             && let Some(refusal) = access::refusal(path)
         {
             if let Some(separation) = access::separation(path) {

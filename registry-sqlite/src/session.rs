@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use feast_registry_core::{Outcome, Retention};
+use feast_registry_core::{ErrorKind, Outcome, Retention};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
@@ -72,12 +72,12 @@ impl Session {
     /// What `work` or the database fails with; nothing was done then, unless the problem says that this is unknown.
     pub(crate) fn write<T>(
         &mut self,
-        is_awaited: impl FnMut() -> bool,
+        is_awaited: impl Fn() -> bool,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Problem> {
-        self.begin(is_awaited)?;
+        self.begin(&is_awaited)?;
         let done = work(&self.connection).map_err(|error| self.problem(error));
-        self.end(done)
+        self.end(done, is_awaited)
     }
 
     /// Begins a transaction with the write lock, for which it waits while `is_awaited` says so.
@@ -102,13 +102,18 @@ impl Session {
         }
     }
 
-    /// Does commits in the transaction that was begun, and ends it.
+    /// Does commits in the transaction that was begun, and ends it. Waits for those who read, if it has to, while `is_awaited`
+    /// says so.
     ///
     /// # Errors
     /// What fails all of them: then nothing was done, unless the problem says that this is unknown.
-    pub(crate) fn commit(&mut self, commits: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
+    pub(crate) fn commit(
+        &mut self,
+        commits: &[QueuedCommit],
+        is_awaited: impl Fn() -> bool,
+    ) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         let outcomes = self.commit_all(commits);
-        self.end(outcomes)
+        self.end(outcomes, is_awaited)
     }
 
     /// One that fails by itself has no effect on the others. That is rare, so only then each has a savepoint of its own: all
@@ -219,12 +224,12 @@ impl Session {
     }
 
     /// Commits what was done, if it was; else rolls it back.
-    fn end<T>(&mut self, done: Result<T, Problem>) -> Result<T, Problem> {
+    fn end<T>(&mut self, done: Result<T, Problem>, is_awaited: impl Fn() -> bool) -> Result<T, Problem> {
         let committed = done.and_then(|done| {
             if self.files.is_some() {
                 self.foreign_commits = Some(self.count_foreign_commits()?);
             }
-            self.commit_transaction()?;
+            self.commit_transaction(is_awaited)?;
             // The file may have been removed or replaced since the transaction began.
             self.check_files().map_err(Problem::unknown)?;
             Ok(done)
@@ -235,9 +240,9 @@ impl Session {
         committed
     }
 
-    /// With a rollback journal, what is committed cannot be written into the file while others read. They end soon, and no new
-    /// ones are let in meanwhile; the transaction stays as it is until then.
-    fn commit_transaction(&self) -> Result<(), Problem> {
+    /// With a rollback journal, what is committed cannot be written into the file while others read. Mostly they end soon, and no
+    /// new ones are let in meanwhile; the transaction stays as it is until then, or until nobody waits for it any more.
+    fn commit_transaction(&self, is_awaited: impl Fn() -> bool) -> Result<(), Problem> {
         let begun = Instant::now();
         let patience = self.patience.unwrap_or(READERS_END_WITHIN);
         for attempt in 0.. {
@@ -245,10 +250,23 @@ impl Session {
             match commit {
                 Err(error)
                     if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
-                        && !self.connection.is_autocommit()
-                        && begun.elapsed() < patience =>
+                        && !self.connection.is_autocommit() =>
                 {
-                    pause(attempt);
+                    let (is_awaited, has_patience) = (is_awaited(), begun.elapsed() < patience);
+                    if is_awaited && has_patience {
+                        pause(attempt);
+                        continue;
+                    }
+                    let kind = if is_awaited { ErrorKind::Unavailable } else { ErrorKind::DeadlineExceeded };
+                    return Err(Problem::new(
+                        kind,
+                        format!(
+                            "{}: somebody has been reading the file all the time, which keeps commits out with a rollback \
+                             journal; nothing was done: try again, or let the file be in WAL mode, by leaving out \
+                             `journal_mode=keep` ({error})",
+                            self.location
+                        ),
+                    ));
                 }
                 commit => return commit.map(drop).map_err(|error| Problem::of_commit(error, &self.location)),
             }
@@ -332,7 +350,7 @@ impl Drop for Session {
 
 #[cfg(test)]
 mod tests {
-    use feast_registry_core::{Commit, Error, ErrorKind, Key, Kind, Record, Write};
+    use feast_registry_core::{Commit, Error, Key, Kind, Record, Write};
 
     use super::*;
 
@@ -344,7 +362,7 @@ mod tests {
 
     fn commit(session: &mut Session, work: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         session.begin(|| false).expect("nobody else has the lock");
-        session.commit(work)
+        session.commit(work, || true)
     }
 
     #[test]

@@ -4,14 +4,16 @@
 //! read one in a folder that it may not write, though all of it is in the one file. And where it may write the folder but not
 //! the file, what it makes belongs to the wrong user, and keeps the writers out from then on.
 //!
-//! So nothing is made here, and nothing locked: SQLite is told that the file never changes (`immutable`), for a single read,
+//! So nothing is made here. A file with a rollback journal is read with a lock, as SQLite does, for which it need not be written.
+//! One in WAL mode that nobody uses is read without: SQLite is told that the file never changes (`immutable`), for a single read,
 //! and whether that was so is seen to here. While there is nothing in a `-wal` or a `-journal`, the file has all that was
 //! committed; and whoever writes into it changes its times. A read during which it changed is done again. If there is something
-//! in one of them, SQLite reads in its usual way, with what others have made.
+//! in a `-wal`, SQLite reads in its usual way, with what others have made.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -29,6 +31,9 @@ const SETTLED_AFTER: Duration = Duration::from_millis(25);
 /// How long a read goes on that finds the other files in a state which lasts for a moment.
 const MOMENTS: Duration = Duration::from_secs(5);
 
+/// How long the remains of a write have to be there unchanged until they are not those of a write that is under way.
+const REMAINS: Duration = Duration::from_millis(500);
+
 /// A file that is only read.
 #[derive(Debug)]
 pub(crate) struct Untouched {
@@ -36,7 +41,32 @@ pub(crate) struct Untouched {
     path: PathBuf,
     /// The file as it was last seen, and since when it is so.
     seen: Mutex<Option<(State, Instant)>>,
+    /// The file, open for its header: to close it takes all locks along that this process has on it, so that is only done
+    /// when another file has taken its place, and nobody reads this one any more.
+    header: Mutex<Option<Arc<Header>>>,
     turns: Turns,
+}
+
+/// A file that is open for its header.
+#[derive(Debug)]
+struct Header {
+    /// Device and inode.
+    of: (u64, u64),
+    file: Mutex<File>,
+}
+
+impl Header {
+    /// Whether SQLite keeps the file in WAL mode: its format for writing and for reading. An empty file is in no mode yet.
+    fn says_wal(&self) -> io::Result<bool> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(io::SeekFrom::Start(18))?;
+        let mut formats = [0; 2];
+        match file.read_exact(&mut formats) {
+            Ok(()) => Ok(formats.contains(&2)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// A file at one moment.
@@ -79,7 +109,7 @@ fn has_content(path: &Path) -> bool {
 
 impl Untouched {
     pub(crate) fn new(location: Location, path: PathBuf) -> Self {
-        Self { location, path, seen: Mutex::default(), turns: Turns::default() }
+        Self { location, path, seen: Mutex::default(), header: Mutex::default(), turns: Turns::default() }
     }
 
     /// Reads one state of the file. `work` is done again if the file has changed meanwhile, as long as somebody waits.
@@ -92,24 +122,30 @@ impl Untouched {
         is_awaited: impl Fn() -> bool,
         work: impl Fn(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Problem> {
-        let began = Instant::now();
+        let mut failing = None;
         loop {
-            let (state, is_alone) = self.settled()?;
+            // A lock is kept while this is.
+            let (state, is_alone, _header) = self.settled(&is_awaited)?;
             let read = {
-                let _turn = self.turns.take(is_alone);
+                let turn = self.turns.take(is_alone, &is_awaited);
+                let _turn = turn.ok_or_else(|| self.abandoned())?;
                 self.open(&state, is_alone).and_then(|mut connection| work(&mut connection))
             };
             if is_alone && (self.state()? != state || state.has_more()) {
                 if is_awaited() {
                     continue;
                 }
-                let text = format!("{}: the file changed while it was read, and nobody waits any more", self.location);
-                return Err(Problem::new(ErrorKind::DeadlineExceeded, text));
+                return Err(self.abandoned());
             }
             match read {
                 Ok(read) => return Ok(read),
-                // Another process is just beginning or ending to use the file.
-                Err(error) if !is_alone && is_passing(&error, &state) && is_awaited() && began.elapsed() < MOMENTS => {
+                // Another process is just beginning or ending to use the file, or to write.
+                Err(error)
+                    if !is_alone
+                        && passes_within(&error, &state)
+                            .is_some_and(|time| failing.get_or_insert_with(Instant::now).elapsed() < time)
+                        && is_awaited() =>
+                {
                     thread::sleep(Duration::from_millis(5));
                 }
                 Err(error) => return Err(self.problem(error, &state)),
@@ -117,13 +153,19 @@ impl Untouched {
         }
     }
 
-    /// The file, and whether it has all of the database; then it has been left alone for long enough that a change would be
-    /// seen. What is in other files is locked while it is read.
-    fn settled(&self) -> Result<(State, bool), Problem> {
+    fn abandoned(&self) -> Problem {
+        let text = format!("{}: the file changed while it was read, and nobody waits any more", self.location);
+        Problem::new(ErrorKind::DeadlineExceeded, text)
+    }
+
+    /// The file, and whether it is read without locks: then it has all of the database, and has been left alone for long enough
+    /// that a change would be seen.
+    fn settled(&self, is_awaited: impl Fn() -> bool) -> Result<(State, bool, Arc<Header>), Problem> {
         loop {
             let state = self.state()?;
-            if state.has_more() {
-                return Ok((state, false));
+            let header = self.header(&state).map_err(|error| self.unseen(&error))?;
+            if state.has_more() || !header.says_wal().map_err(|error| self.unseen(&error))? {
+                return Ok((state, false, header));
             }
             let since = {
                 let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,17 +175,32 @@ impl Untouched {
                 }
             };
             match SETTLED_AFTER.checked_sub(since.elapsed()) {
+                Some(_) if !is_awaited() => return Err(self.abandoned()),
                 Some(rest) if !rest.is_zero() => thread::sleep(rest),
-                _ => return Ok((state, true)),
+                _ => return Ok((state, true, header)),
+            }
+        }
+    }
+
+    fn header(&self, state: &State) -> io::Result<Arc<Header>> {
+        let of = (state.identity.0, state.identity.1);
+        let mut open = self.header.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*open {
+            Some(header) if header.of == of => Ok(Arc::clone(header)),
+            _ => {
+                let file = Mutex::new(File::open(&state.resolved)?);
+                Ok(Arc::clone(open.insert(Arc::new(Header { of, file }))))
             }
         }
     }
 
     fn state(&self) -> Result<State, Problem> {
-        State::of(&self.path).map_err(|error| {
-            let text = format!("{}: the file cannot be looked at ({error}); is it still there?", self.location);
-            Problem::new(ErrorKind::Unavailable, text)
-        })
+        State::of(&self.path).map_err(|error| self.unseen(&error))
+    }
+
+    fn unseen(&self, error: &io::Error) -> Problem {
+        let text = format!("{}: the file cannot be looked at ({error}); is it still there?", self.location);
+        Problem::new(ErrorKind::Unavailable, text)
     }
 
     fn open(&self, state: &State, is_alone: bool) -> rusqlite::Result<Connection> {
@@ -174,19 +231,28 @@ impl Untouched {
                     self.location
                 ),
             ),
+            Some((ErrorCode::ReadOnly, _)) => Problem::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "{}: it cannot be read just now without writing something; try again, and if that does not help, {remedy} \
+                     ({error})",
+                    self.location
+                ),
+            ),
             _ => Problem::of(error, &self.location),
         }
     }
 }
 
-/// Whether an error tells of a moment in which another process opens or closes the file.
-fn is_passing(error: &rusqlite::Error, state: &State) -> bool {
+/// How long an error may go on that tells of a moment in which another process opens or closes the file, or writes into it.
+fn passes_within(error: &rusqlite::Error, state: &State) -> Option<Duration> {
     match error.sqlite_error().map(|error| (error.code, error.extended_code)) {
-        Some((_, ffi::SQLITE_READONLY_CANTINIT | ffi::SQLITE_READONLY_RECOVERY | ffi::SQLITE_READONLY_CANTLOCK)) => {
-            true
-        }
-        Some((ErrorCode::CannotOpen, _)) => !state.has_wal(),
-        _ => false,
+        // A journal that is just being written may look as one that was left behind.
+        Some((_, ffi::SQLITE_READONLY_ROLLBACK)) => Some(REMAINS),
+        // Nothing is written here, but SQLite may find that it would have to.
+        Some((ErrorCode::ReadOnly, _)) => Some(MOMENTS),
+        Some((ErrorCode::CannotOpen, _)) if !state.has_wal() => Some(MOMENTS),
+        _ => None,
     }
 }
 
@@ -200,11 +266,20 @@ struct Turns {
 }
 
 impl Turns {
-    fn take(&self, is_alone: bool) -> Turn<'_> {
+    /// Waits while `is_awaited` says so.
+    fn take(&self, is_alone: bool, is_awaited: impl Fn() -> bool) -> Option<Turn<'_>> {
+        const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
         let step = if is_alone { 1 } else { -1 };
-        let reading = self.changed.wait_while(self.reading(), |reading| *reading * step < 0);
-        *reading.unwrap_or_else(PoisonError::into_inner) += step;
-        Turn { turns: self, step }
+        let mut reading = self.reading();
+        while *reading * step < 0 {
+            if !is_awaited() {
+                return None;
+            }
+            let waited = self.changed.wait_timeout(reading, BETWEEN_LOOKS);
+            reading = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *reading += step;
+        Some(Turn { turns: self, step })
     }
 
     fn reading(&self) -> MutexGuard<'_, isize> {
@@ -336,10 +411,106 @@ mod tests {
             });
             writer.kill().and_then(|()| writer.wait()).expect("the writer ran until now");
             let (alone, reads) = (alone.into_inner(), reads.into_inner());
-            // A journal is there for a moment only.
+            // With a journal all are locked, whether it is there just now or not.
             let is_mixed = alone > 0 && (alone < reads || mode != "WAL");
             assert!(is_mixed, "{mode}: {alone} of {reads} reads were of the file alone");
             assert!(last.into_inner().expect("no panic") > 20, "{mode}: the writer wrote");
+        }
+    }
+
+    /// Fault: half of what was being written was read.
+    #[test]
+    fn what_is_written_without_a_journal_is_waited_for() {
+        for mode in ["MEMORY", "OFF"] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let path = folder.path().join("registry.db");
+            make(&path, "DELETE");
+            let reader = untouched(&path);
+            let read = |patience: Duration| {
+                let until = Instant::now() + patience;
+                let is_awaited = || Instant::now() < until;
+                reader.read(is_awaited, |connection| {
+                    connection.busy_timeout(patience)?;
+                    numbers(connection)
+                })
+            };
+            assert_eq!(read(Duration::from_secs(10)).expect("the file is read"), (ROWS, 0, 0));
+            let mut command = Command::new(std::env::current_exe().expect("this program"));
+            command.args(["--exact", "untouched::tests::writer_in_the_middle"]);
+            let mut writer = command
+                .env(IN_THE_MIDDLE, format!("{mode} {}", path.display()))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("a process");
+            let marker = folder.path().join("written");
+            while !marker.exists() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            read(Duration::from_millis(100)).expect_err("it is being written");
+            drop(writer.stdin.take());
+            assert!(writer.wait().expect("it ends").success());
+            assert_eq!(read(Duration::from_secs(10)).expect("the file is read"), (ROWS, 1, 1), "{mode}");
+        }
+    }
+
+    /// Where another process finds the file that it is to write a part of, and in which journal mode.
+    const IN_THE_MIDDLE: &str = "UNTOUCHED_IN_THE_MIDDLE";
+
+    /// What that process does; nothing in an ordinary run.
+    #[test]
+    fn writer_in_the_middle() {
+        let Ok(task) = std::env::var(IN_THE_MIDDLE) else { return };
+        let (mode, path) = task.split_once(' ').expect("a mode and a path");
+        let connection = Connection::open(path).expect("the file");
+        connection.pragma_update_and_check(None, "journal_mode", mode, |_| Ok(())).expect("a mode");
+        // What does not fit into its memory is written into the file.
+        connection.execute_batch("PRAGMA cache_size = 10; BEGIN; UPDATE t SET v = v + 1").expect("a write");
+        std::fs::write(Path::new(path).with_file_name("written"), "").expect("a file");
+        io::stdin().read_to_end(&mut Vec::new()).expect("the end");
+        connection.execute_batch("COMMIT").expect("a commit");
+    }
+
+    /// Fault: a file that never rested was looked at for ever, also when nobody waited any more.
+    #[test]
+    fn a_read_that_nobody_waits_for_ends_though_the_file_changes_all_the_time() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("registry.db");
+        make(&path, "WAL");
+        let (reader, is_over) = (untouched(&path), std::sync::atomic::AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let file = File::options().append(true).open(&path).expect("the file");
+                while !is_over.load(Ordering::Relaxed) {
+                    file.set_modified(SystemTime::now()).expect("another time");
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+            let until = Instant::now() + Duration::from_millis(200);
+            let read = reader.read(|| Instant::now() < until, |connection| numbers(connection));
+            is_over.store(true, Ordering::Relaxed);
+            let error = feast_registry_core::Error::from(read.expect_err("it never rests"));
+            assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
+            assert!(until.elapsed() < Duration::from_secs(5));
+        });
+    }
+
+    /// Fault: SQLite says so for a moment while others begin or end, and it was taken for the last word.
+    #[test]
+    fn that_something_would_have_to_be_written_passes() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("registry.db");
+        make(&path, "DELETE");
+        let tries = AtomicUsize::new(0);
+        for code in [ffi::SQLITE_READONLY, ffi::SQLITE_READONLY_ROLLBACK, ffi::SQLITE_READONLY_DBMOVED] {
+            let read = untouched(&path).read(
+                || true,
+                |connection| match tries.fetch_add(1, Ordering::Relaxed) % 2 {
+                    0 => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
+                    _ => numbers(connection),
+                },
+            );
+            assert_eq!(read.expect("it is read"), (ROWS, 0, 0), "{code}");
         }
     }
 

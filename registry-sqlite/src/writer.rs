@@ -226,11 +226,16 @@ fn commit(session: &mut Session, queue: &Queue, mut waiting: Vec<Arc<Ticket<Queu
         queue.add_commits(&mut waiting, MAX_BATCH);
         !waiting.is_empty()
     });
-    let claimed: Vec<QueuedCommit> = waiting.iter().filter_map(|ticket| ticket.claim()).collect();
+    let (claimed, deadlines): (Vec<QueuedCommit>, Vec<&Deadline>) =
+        waiting.iter().filter_map(|ticket| Some((ticket.claim()?, ticket.deadline()))).unzip();
     if claimed.is_empty() {
         return session.roll_back();
     }
-    match begun.and_then(|()| session.commit(&claimed)) {
+    let is_awaited = || {
+        let mut all = claimed.iter().zip(&deadlines);
+        all.any(|(work, deadline)| !work.reply.is_closed() && !deadline.is_over())
+    };
+    match begun.and_then(|()| session.commit(&claimed, is_awaited)) {
         Ok(outcomes) => {
             for (work, outcome) in claimed.into_iter().zip(outcomes) {
                 drop(work.reply.send(outcome));

@@ -62,6 +62,26 @@ async fn a_timeout_of_the_url_ends_the_wait_for_the_lock() {
     added(backend.commit(adds("in time"), &Deadline::after(TOO_LONG)).await);
 }
 
+/// Fault: a commit that readers kept out was tried for 5 s, however soon its caller had to know, and then perhaps stored.
+#[tokio::test]
+async fn a_commit_that_readers_keep_out_ends_with_its_deadline_and_is_not_done() {
+    let folder = Folder::new();
+    let url = format!("sqlite:///{}?journal_mode=keep", folder.file().display());
+    let options = SqliteOptions::of_url(&url.parse().expect("a URL")).expect("options");
+    let backend = SqliteBackend::open_with(folder.file(), SchemaMode::Auto, &options).expect("a registry");
+    backend.prepare(&patient()).await.expect("the tables are made");
+    let stranger = folder.stranger();
+    stranger.execute_batch("BEGIN; SELECT count(*) FROM entities").expect("a read");
+    let began = Instant::now();
+    let error = error(backend.commit(adds("late"), &Deadline::after(Duration::from_millis(300))).await);
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
+    assert!(error.to_string().contains("nothing was done"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    stranger.execute_batch("COMMIT").expect("the read ends");
+    added(add(&backend, "patient").await);
+    assert_eq!(names(&backend).await, ["patient"]);
+}
+
 #[tokio::test]
 async fn a_commit_whose_caller_left_is_not_done_later() {
     let folder = Folder::new();
