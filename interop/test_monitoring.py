@@ -63,9 +63,7 @@ def test_metrics_count_what_happened(tmp_path: Path, project: str) -> None:
         scraped = until(lambda: Scraped.of(metrics), lambda seen: seen.sum("grpc_server_in_flight_calls") == 0)
 
         def handled(method: str, code: str, service: str = SERVICE) -> float:
-            return scraped.sum(
-                "grpc_server_handled_total", grpc_service=service, grpc_method=method, grpc_code=code
-            )
+            return scraped.sum("grpc_server_handled_total", grpc_service=service, grpc_method=method, grpc_code=code)
 
         assert handled("ApplyEntity", "OK") == 1
         assert handled("GetEntity", "OK") == 3
@@ -106,7 +104,9 @@ def test_metrics_count_what_happened(tmp_path: Path, project: str) -> None:
 
 def test_every_metric_is_documented(tmp_path: Path) -> None:
     """Each name that docs/operations.md says is there, and the other way round."""
-    documented = set(re.findall(r"^\| `((?:feast_registry|grpc_server)_\w+)`", (DOCS / "operations.md").read_text(), re.M))
+    documented = set(
+        re.findall(r"^\| `((?:feast_registry|grpc_server)_\w+)`", (DOCS / "operations.md").read_text(), re.M)
+    )
     with databases.own_database("postgres", tmp_path) as database:
         server, metrics = start(database)
         with harness.running(server):
@@ -119,7 +119,9 @@ def test_every_metric_is_documented(tmp_path: Path) -> None:
 
 def test_the_pool_and_retries_of_a_database(tmp_path: Path, project: str) -> None:
     with throwaway.running("postgres") as postgres:
-        server, metrics = start(postgres.database(), settings={"sqlalchemy_config_kwargs": {"pool_size": 3, "max_overflow": 1}})
+        server, metrics = start(
+            postgres.database(), settings={"sqlalchemy_config_kwargs": {"pool_size": 3, "max_overflow": 1}}
+        )
         with harness.running(server):
             store(server, project)
             scraped = Scraped.of(metrics)
@@ -224,7 +226,12 @@ def test_traces_go_on_from_the_client_to_the_storage(tmp_path: Path, project: st
         assert {span.name for span in of_call} == {"read", "commit"}, [span.name for span in spans]
         for span in of_call:
             assert span.kind == Span.SPAN_KIND_CLIENT
-            assert call.start_time_unix_nano <= span.start_time_unix_nano < span.end_time_unix_nano <= call.end_time_unix_nano
+            assert (
+                call.start_time_unix_nano
+                <= span.start_time_unix_nano
+                < span.end_time_unix_nano
+                <= call.end_time_unix_nano
+            )
         attributes = {item.key: item.value for item in call.attributes}
         assert attributes["rpc.method"].string_value == "ApplyEntity"
         assert attributes["rpc.grpc.status_code"].int_value == 0
@@ -241,7 +248,9 @@ def entities(stub: Any, project: str, count: int, characters: int) -> None:
         getattr(stub, rpc)(request)
 
 
-@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate, grpc.Compression.NoCompression])
+@pytest.mark.parametrize(
+    "compression", [grpc.Compression.Gzip, grpc.Compression.Deflate, grpc.Compression.NoCompression]
+)
 def test_large_answers_are_compressed_if_told_to(compression: grpc.Compression, tmp_path: Path, project: str) -> None:
     """grpc-core's clients offer gzip by themselves; also those that compress what they send themselves are answered."""
     server, metrics = start(tmp_path / "registry.db", "--compress-above", "100000")
@@ -289,7 +298,10 @@ def test_a_start_waits_for_its_database_if_told_to(tmp_path: Path, project: str)
             until(server.log.read_text, lambda log: "the storage does not answer; trying again" in log)
             assert get(metrics, "/livez")[0] == 200
             assert get(metrics, "/readyz") == (503, "not ready: it is starting, and the storage does not answer\n")
-            assert Scraped.of(metrics).sum("feast_registry_ready") == 0 and "feast_registry_ready 0" in Scraped.of(metrics).text
+            assert (
+                Scraped.of(metrics).sum("feast_registry_ready") == 0
+                and "feast_registry_ready 0" in Scraped.of(metrics).text
+            )
             postgres.start()
             server.wait_serving()
             store(server, project)

@@ -172,7 +172,9 @@ def test_a_file_whose_writers_are_elsewhere_is_not_read(way: str, folder: Path, 
     view.parent.chmod(0o755)
     assert ran.returncode > 0, ran.stderr
     said = {"mount": "mounted by itself", "link": "more than one name"}[way]
-    assert said in ran.stderr and str(view) in ran.stderr and "serve it where it can be written" in ran.stderr, ran.stderr
+    assert said in ran.stderr and str(view) in ran.stderr and "serve it where it can be written" in ran.stderr, (
+        ran.stderr
+    )
     assert "does not answer" not in ran.stderr
 
 
