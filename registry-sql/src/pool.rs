@@ -106,12 +106,17 @@ struct Gauges {
     wait: Histogram,
 }
 
+/// Host, port and name of a database: who asks for metrics need not know as whom it is used, nor how.
+fn database_of(location: &str) -> &str {
+    let without_options = location.split_once('?').map_or(location, |(before, _)| before);
+    let without_scheme = without_options.split_once("://").map_or(without_options, |(_, after)| after);
+    without_scheme.rsplit_once('@').map_or(without_scheme, |(_, after)| after)
+}
+
 impl Gauges {
     fn new(location: &str, size: usize) -> Self {
         crate::attempts::begin_counting();
-        // Who asks for metrics need not know as whom the database is used.
-        let database = location.rsplit('@').next().unwrap_or(location).split('?').next().unwrap_or_default();
-        let database = SharedString::from_owned(database.to_owned());
+        let database = SharedString::from_owned(database_of(location).to_owned());
         metrics::gauge!(POOL_LIMIT.name, "database" => database.clone()).set(size as f64);
         Self {
             idle: metrics::gauge!(POOL_CONNECTIONS.name, "database" => database.clone(), "state" => "idle"),

@@ -263,3 +263,15 @@ async fn sessions_that_are_read_only_are_replaced_once() {
         .await;
     assert!(matches!(failure, Err(Failure::Final(_))), "{failure:?}");
 }
+
+#[test]
+fn a_label_names_a_database_and_nothing_else() {
+    for location in [
+        "postgresql://feast@db:5432/feast",
+        "postgresql+psycopg://feast:***@db:5432/feast?options=a@b",
+        "mysql://db:5432/feast",
+        "db:5432/feast",
+    ] {
+        assert_eq!(database_of(location), "db:5432/feast", "{location}");
+    }
+}
