@@ -26,6 +26,7 @@ use tonic::codegen::{Service, http};
 
 use crate::complaints::Complaint;
 use crate::metrics::{ConnectionMetrics, OpenConnection};
+use crate::parts::READ_WITHIN;
 
 /// What a client sends in any case: the preface of HTTP/2 and the head of its settings.
 const GREETING: usize = 24 + 9;
@@ -42,10 +43,8 @@ const MAX_STREAMS: u32 = 128;
 const MAX_RESETS: usize = 1024;
 /// How many bytes of an answer are handed to a stream before its client has taken them.
 const SEND_BUFFER: usize = 128 * 1024;
-/// For how long a client may read nothing of its answers; it may take twice as long until that is noticed.
-const READS_WITHIN: Duration = Duration::from_secs(30);
 /// How long to wait before the next connection is taken, when the system had nothing left for one.
-const PAUSES_FOR: Duration = Duration::from_millis(250);
+pub(crate) const PAUSES_FOR: Duration = Duration::from_millis(250);
 
 /// What connections may cost.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +109,7 @@ impl Activity {
     async fn is_unread(&self) {
         let mut before = None;
         loop {
-            sleep(READS_WITHIN).await;
+            sleep(READ_WITHIN).await;
             let answers = self.answers.load(Ordering::Relaxed);
             let now = (answers > 0).then(|| self.progress.load(Ordering::Relaxed));
             if now.is_some() && now == before {
@@ -290,7 +289,7 @@ async fn serve_one<S>(
             () = &mut is_unread => {
                 static UNREAD: Complaint = Complaint::new();
                 UNREAD.say(|more| {
-                    let seconds = READS_WITHIN.as_secs();
+                    let seconds = READ_WITHIN.as_secs();
                     tracing::warn!("a connection was closed, since its client read nothing of its answers for {seconds} s{more}");
                 });
                 return;

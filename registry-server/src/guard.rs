@@ -58,7 +58,6 @@ pub(crate) struct CallLimits {
     /// How long a call may take whose client sets no deadline, and how long any request may take to come.
     request_timeout: Duration,
     recorder: Arc<Recorder>,
-    complaint: Arc<Complaint>,
 }
 
 impl CallLimits {
@@ -67,7 +66,7 @@ impl CallLimits {
         // The largest has room, if nothing else has.
         let arrived = Arc::new(Semaphore::new(ARRIVED.max(max_message_size + SMALL).div_ceil(UNIT)));
         let unpacked = Arc::new(Semaphore::new(UNPACKED.div_ceil(UNIT)));
-        Self { calls, arrived, unpacked, max_message_size, request_timeout, recorder, complaint: Arc::default() }
+        Self { calls, arrived, unpacked, max_message_size, request_timeout, recorder }
     }
 
     /// What a message may unpack to, in units of the budget, by what it begins with; `None` if that is little.
@@ -108,13 +107,11 @@ where
         let path = request.uri().path();
         let is_endless = ENDLESS.iter().any(|prefix| path.starts_with(prefix));
         let mut record = self.limits.recorder.begin(path, request.headers(), is_endless);
-        let place = if path.starts_with(HEALTH) {
-            Some(None)
-        } else {
-            Arc::clone(&self.limits.calls).try_acquire_owned().ok().map(Some)
-        };
-        let Some(place) = place else {
-            self.limits.complaint.say(|more| {
+        let needs_place = !path.starts_with(HEALTH);
+        let place = needs_place.then(|| Arc::clone(&self.limits.calls).try_acquire_owned()).transpose();
+        let Ok(place) = place else {
+            static REFUSED: Complaint = Complaint::new();
+            REFUSED.say(|more| {
                 tracing::warn!("a call was refused, since as many are under way as there may be ({CALLS}){more}");
             });
             let status = Status::resource_exhausted(format!(

@@ -15,14 +15,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::connections::PAUSES_FOR;
 use crate::metrics::{Metrics, UPKEEP_EVERY, measure_readiness};
 
 /// How many connections there may be at once. Each is for one request.
 const CONNECTIONS: usize = 256;
 /// Within which time a request must have come, and its answer have gone.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
-/// How long to wait before the next connection is taken when the system had nothing left for one.
-const PAUSES_FOR: Duration = Duration::from_millis(250);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Prometheus's text format.

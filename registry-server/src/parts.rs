@@ -30,7 +30,8 @@ const PART: usize = 64 * 1024;
 /// The encoding of compressed answers, which every client of grpc-core, grpc-go and grpc-java offers.
 pub(crate) const GZIP: &str = "gzip";
 
-/// How long a client may leave an answer unread, before it is given up.
+/// How long a client may leave an answer unread, before it is given up, or all answers of a connection, before that is closed.
+/// It takes up to twice as long to notice.
 pub(crate) const READ_WITHIN: Duration = Duration::from_secs(30);
 
 /// Room for an answer: that which it need not wait for, if there was any, and memory.

@@ -214,7 +214,7 @@ async fn who_reads_nothing_of_its_answers_is_noticed_and_who_reads_slowly_is_not
     let slow = activity.begin_answer();
     let reading = async {
         for _ in 0..20 {
-            sleep(READS_WITHIN / 2).await;
+            sleep(READ_WITHIN / 2).await;
             slow.goes_on();
         }
     };
@@ -224,9 +224,9 @@ async fn who_reads_nothing_of_its_answers_is_noticed_and_who_reads_slowly_is_not
     }
     drop(slow);
     // Without an answer there is nothing to read.
-    assert!(timeout(READS_WITHIN * 10, activity.is_unread()).await.is_err());
+    assert!(timeout(READ_WITHIN * 10, activity.is_unread()).await.is_err());
     let _unread = activity.begin_answer();
     let since = began.elapsed();
     activity.is_unread().await;
-    assert!(began.elapsed() - since <= READS_WITHIN * 2);
+    assert!(began.elapsed() - since <= READ_WITHIN * 2);
 }
