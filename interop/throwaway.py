@@ -91,16 +91,20 @@ class Throwaway:
 
     def pause(self) -> None:
         """It keeps its connections, and the system takes new ones for it; it answers nothing."""
-        for process in self.processes():
-            process.suspend()
+        # The parent first: after that nothing is forked that would go on.
+        parent = psutil.Process(self.process.pid)
+        parent.suspend()
+        for process in parent.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def resume(self) -> None:
-        for process in self.processes():
-            process.resume()
-
-    def processes(self) -> list[psutil.Process]:
         parent = psutil.Process(self.process.pid)
-        return [parent, *parent.children(recursive=True)]
+        # A process that serves one connection ends with it, perhaps just now.
+        for process in parent.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+        parent.resume()
 
     def end_sessions(self) -> int:
         """Ends every connection to the registry's database; how many that were."""
