@@ -1,5 +1,6 @@
 //! What supervisors and Prometheus ask for, over plain HTTP: `/livez`, `/readyz` and `/metrics`.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +13,15 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::connections::PAUSES_FOR;
 use crate::metrics::{Metrics, UPKEEP_EVERY, measure_readiness};
 
-/// How many connections there may be at once. Each is for one request.
+/// How many connections there may be at once. Each is for one request; one too many takes the place of the oldest, so those
+/// that never ask keep nobody out.
 const CONNECTIONS: usize = 256;
 /// Within which time a request must have come, and its answer have gone.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -61,7 +64,7 @@ impl Monitoring {
 
     /// Answers requests until it is dropped.
     pub async fn serve(self, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut open: VecDeque<AbortHandle> = VecDeque::new();
         let upkeep = async {
             loop {
                 sleep(UPKEEP_EVERY).await;
@@ -74,14 +77,17 @@ impl Monitoring {
                     sleep(PAUSES_FOR).await;
                     continue;
                 };
-                // Who finds no place is one of too many.
-                if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                    let this = self.clone();
-                    tokio::spawn(async move {
-                        let _place = place;
-                        drop(timeout(ANSWERS_WITHIN, this.serve_one(connection)).await);
-                    });
+                open.retain(|connection| !connection.is_finished());
+                if open.len() == CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
                 }
+                let this = self.clone();
+                let answering = tokio::spawn(async move {
+                    drop(timeout(ANSWERS_WITHIN, this.serve_one(connection)).await);
+                });
+                open.push_back(answering.abort_handle());
             }
         };
         tokio::select! {
@@ -132,6 +138,8 @@ fn response(status: StatusCode, content_type: &'static str, text: impl Into<Byte
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
@@ -144,5 +152,22 @@ mod tests {
         monitoring.set_ready(Err("it is stopping"));
         assert_eq!((status("/livez"), status("/readyz")), (200, 503));
         assert_eq!(monitoring.answer(&Method::POST, "/livez").status().as_u16(), 405);
+    }
+
+    #[tokio::test]
+    async fn connections_that_never_ask_keep_nobody_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let serving = tokio::spawn(Monitoring::new(None).serve(listener));
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS + 50 {
+            idle.push(TcpStream::connect(address).await.expect("a connection"));
+        }
+        let mut asking = TcpStream::connect(address).await.expect("a connection");
+        asking.write_all(b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n").await.expect("a request");
+        let mut answer = String::new();
+        asking.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        serving.abort();
     }
 }

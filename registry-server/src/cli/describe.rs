@@ -1,10 +1,10 @@
 //! `feast-registry describe`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use clap::Args;
-use feast_registry::{Freshness, Kind, Lineage, ObjectType, Reference};
+use feast_registry::{Freshness, Kind, Lineage, ListFilter, ObjectType, Reference};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as FieldKind, ReflectMessage, Value};
 use prost_types::Timestamp;
 
@@ -320,17 +320,33 @@ async fn used_by(opened: &Opened, found: &Found) -> Result<Table> {
     let Some(object_type) = object_type(found.object.kind) else { return Ok(table) };
     let source = Reference { object_type, name: found.object.name()? };
     let Lineage { direct, indirect } = opened.registry.lineage(&found.project, Freshness::Stored).await?;
+    let views = other_views(opened, &found.project).await?;
     let mut seen = HashSet::new();
     for (relations, how) in [(direct, ""), (indirect, "indirectly")] {
         for relation in relations.into_iter().filter(|relation| relation.source == source) {
             let target = relation.target;
             // By way of a view, Feast has an entity lead to the source, which does not use it.
             if target.object_type != ObjectType::DataSource && seen.insert(target.clone()) {
-                table.push([text::clean(&target.name), type_in_words(target.object_type).to_owned(), how.to_owned()]);
+                let kind = match target.object_type {
+                    ObjectType::FeatureView => views.get(&target.name).map_or("feature view", |kind| kind.label()),
+                    other => type_in_words(other),
+                };
+                table.push([text::clean(&target.name), kind.to_owned(), how.to_owned()]);
             }
         }
     }
     Ok(table)
+}
+
+/// The views that lineage calls feature views and that are of another kind.
+async fn other_views(opened: &Opened, project: &str) -> Result<HashMap<String, Kind>> {
+    let mut views = HashMap::new();
+    for kind in [Kind::StreamFeatureView, Kind::OnDemandFeatureView] {
+        for view in opened.registry.list(kind, Some(project), &ListFilter::default(), Freshness::Stored).await? {
+            views.insert(view.name()?, kind);
+        }
+    }
+    Ok(views)
 }
 
 /// What lineage calls a kind; `None` for kinds that nothing is made from.

@@ -50,6 +50,17 @@ async fn other_kinds_are_described_too() {
 }
 
 #[tokio::test]
+async fn a_view_that_uses_an_object_is_named_by_its_own_kind() {
+    let fixture = Fixture::filled().await;
+    let mut view = trip_price();
+    view.spec.get_or_insert_default().entities = vec!["driver".into()];
+    fixture.open().await.apply("rides", &view).await.expect("it is applied");
+    let page = fixture.ok(&["describe", "entity", "driver", "-p", "rides"]);
+    assert!(page.contains("  driver_stats  feature view\n"), "{page}");
+    assert!(page.contains("  trip_price    on demand feature view\n"), "{page}");
+}
+
+#[tokio::test]
 async fn of_many_intervals_the_latest_are_described() {
     let fixture = Fixture::filled().await;
     let registry = fixture.open().await;
