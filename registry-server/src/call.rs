@@ -19,20 +19,25 @@ const REASON: &str = "x-registry-reason";
 /// How much earlier than its caller a call gives up, so that the caller is told what is certain instead of nothing.
 const MARGIN: Duration = Duration::from_millis(50);
 
-/// How a request is to be done that has just come: until its deadline, or else for `usual`.
+/// When a call began, which is before its request has come: its client counts from then.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Began(pub(crate) Instant);
+
+/// How a request is to be done: until its deadline, or else for `usual`.
 pub(crate) fn options<T>(request: &Request<T>, usual: Duration) -> CallOptions {
-    let options = options_of(request.metadata(), usual);
+    let began = request.extensions().get::<Began>().map_or_else(Instant::now, |began| began.0);
+    let options = options_of(request.metadata(), usual, began);
     match request.extensions().get::<Waits>() {
         Some(waits) => options.with_waits(waits.clone()),
         None => options,
     }
 }
 
-fn options_of(metadata: &MetadataMap, usual: Duration) -> CallOptions {
+fn options_of(metadata: &MetadataMap, usual: Duration, began: Instant) -> CallOptions {
     let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
     let timeout = timeout_of(metadata.as_ref(), usual);
     let timeout = timeout - MARGIN.min(timeout / 20);
-    let options = match Instant::now().checked_add(timeout) {
+    let options = match began.checked_add(timeout) {
         Some(deadline) => CallOptions::new().with_deadline(deadline),
         None => CallOptions::new().with_timeout(timeout),
     };
@@ -101,10 +106,12 @@ mod tests {
         let mut metadata = MetadataMap::new();
         metadata.insert(TIMEOUT, "5S".parse().expect("a value"));
         for usual in [Duration::from_secs(1), Duration::MAX] {
-            let said = format!("{:?}", options_of(&metadata, usual));
-            let expected = CallOptions::new().with_deadline(Instant::now() + Duration::from_millis(4950));
+            // The request took a second to come.
+            let began = Instant::now() - Duration::from_secs(1);
+            let said = format!("{:?}", options_of(&metadata, usual, began));
+            let expected = CallOptions::new().with_deadline(Instant::now() + Duration::from_millis(3950));
             assert_eq!(said, format!("{expected:?}"));
         }
-        drop(options_of(&MetadataMap::new(), Duration::MAX));
+        drop(options_of(&MetadataMap::new(), Duration::MAX, Instant::now()));
     }
 }

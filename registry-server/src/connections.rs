@@ -104,14 +104,16 @@ impl Activity {
         AnswerUnderWay(Arc::clone(self))
     }
 
-    /// Completes when answers have been under way for a while of which the client reads nothing. HTTP/2 takes no part of an
-    /// answer that its client has no room for, so nothing else would notice.
+    /// Completes when answers have been under way for a while of which the client reads nothing, and no other call is being
+    /// done, which may be another client's behind the same proxy. HTTP/2 takes no part of an answer that its client has no room
+    /// for, so nothing else would notice.
     async fn is_unread(&self) {
         let mut before = None;
         loop {
             sleep(READ_WITHIN).await;
             let answers = self.answers.load(Ordering::Relaxed);
-            let now = (answers > 0).then(|| self.progress.load(Ordering::Relaxed));
+            let all_are_answered = *self.calls.borrow() <= answers;
+            let now = (answers > 0 && all_are_answered).then(|| self.progress.load(Ordering::Relaxed));
             if now.is_some() && now == before {
                 return;
             }

@@ -20,6 +20,7 @@ mod parts;
 mod process;
 pub mod proto;
 mod record;
+mod request;
 mod serve;
 mod service;
 mod status;

@@ -19,6 +19,7 @@ use crate::monitoring::Monitoring;
 use crate::panics::Isolated;
 use crate::proto::registry_server_server::RegistryServerServer;
 use crate::record::Recorder;
+use crate::request::RequestLimits;
 use crate::service::Service;
 
 /// The port of Feast's registry server.
@@ -137,7 +138,8 @@ pub async fn serve(
         .prepare();
 
     let recorder = Recorder::new(options.slow_call, options.is_traced);
-    let calls = CallLimits::new(options.max_message_size, options.request_timeout, recorder);
+    let requests = RequestLimits::new(options.max_message_size, options.request_timeout, registry.clone());
+    let calls = CallLimits::new(requests, options.request_timeout, recorder);
     let on_connection =
         |activity: Arc<Activity>| Guarded { service: Isolated(services.clone()), limits: calls.clone(), activity };
     let stop = async {

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use feast_registry::{MemoryBackend, Registry, RegistryOptions};
 use feast_registry_core::Encoded;
 use feast_registry_core::proto::core::{Entity, EntitySpecV2};
 use feast_registry_server::proto::registry_server_client::RegistryServerClient;
-use feast_registry_server::proto::{ApplyEntityRequest, GetEntityRequest};
+use feast_registry_server::proto::{ApplyEntityRequest, GetEntityRequest, ListEntitiesRequest};
 use feast_registry_server::{ServeOptions, serve};
 use http_body::{Body, Frame};
 use hyper::client::conn::http2;
@@ -73,23 +74,21 @@ async fn compressed_requests_are_taken_and_bounded_as_they_unpack() {
     }
 }
 
-/// A request of which so many megabytes are sent, and never more.
-struct Unfinished {
-    megabytes: usize,
-    prefix: Option<Bytes>,
-}
+/// A request of which this is sent, and never its end.
+struct Unfinished(VecDeque<Bytes>);
 
 impl Unfinished {
-    /// It says that it has a megabyte more than will come.
+    /// So many megabytes, of one more that it says will come.
     fn of(megabytes: usize) -> Self {
-        Self { megabytes, ..Self::announcing(megabytes + 1) }
+        let mut this = Self::announcing(megabytes + 1);
+        this.0.extend(std::iter::repeat_n(Bytes::from(vec![7; MEGABYTE]), megabytes));
+        this
     }
 
     /// It says that so many will come, and sends none.
     fn announcing(megabytes: usize) -> Self {
         let length = u32::try_from(megabytes * MEGABYTE).expect("a length");
-        let prefix = [&[0][..], &length.to_be_bytes()].concat();
-        Self { megabytes: 0, prefix: Some(prefix.into()) }
+        Self([Bytes::from([&[0][..], &length.to_be_bytes()].concat())].into())
     }
 }
 
@@ -98,15 +97,28 @@ impl Body for Unfinished {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(prefix) = self.prefix.take() {
-            return Poll::Ready(Some(Ok(Frame::data(prefix))));
+        match self.0.pop_front() {
+            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            None => Poll::Pending,
         }
-        if self.megabytes == 0 {
-            return Poll::Pending;
-        }
-        self.megabytes -= 1;
-        Poll::Ready(Some(Ok(Frame::data(vec![7; MEGABYTE].into()))))
     }
+}
+
+/// A message as it is sent.
+fn message(is_compressed: bool, bytes: &[u8]) -> Bytes {
+    let length = u32::try_from(bytes.len()).expect("a length").to_be_bytes();
+    [&[u8::from(is_compressed)][..], &length, bytes].concat().into()
+}
+
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).expect("it is compressed");
+    encoder.finish().expect("it is compressed")
+}
+
+/// What does not become shorter by being compressed.
+fn noise(length: usize) -> String {
+    (0..length).map(|_| char::from(fastrand::u8(b' '..b'~'))).collect()
 }
 
 /// A connection whose client takes so many bytes of an answer.
@@ -125,7 +137,11 @@ where
 }
 
 fn request<B>(address: &str, body: B) -> http::Request<B> {
-    let request = http::Request::post(format!("http://{address}{PATH}"))
+    request_to(address, PATH, body)
+}
+
+fn request_to<B>(address: &str, path: &str, body: B) -> http::Request<B> {
+    let request = http::Request::post(format!("http://{address}{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
     request.body(body).expect("a request")
@@ -203,13 +219,8 @@ async fn what_is_announced_takes_no_room_before_it_comes() {
 async fn a_request_has_room_until_it_is_done_and_not_until_its_answer_is_read() {
     let address = served(ServeOptions::default()).await;
     // What may unpack to all that there may be.
-    let incompressible: String = (0..400_000).map(|_| char::from(fastrand::u8(b' '..b'~'))).collect();
-    let message = apply("unread", incompressible.clone()).encode_to_vec();
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    std::io::Write::write_all(&mut encoder, &message).expect("it is compressed");
-    let compressed = encoder.finish().expect("it is compressed");
-    let length = u32::try_from(compressed.len()).expect("a length").to_be_bytes();
-    let body = Bytes::from([&[1][..], &length, &compressed].concat());
+    let incompressible = noise(400_000);
+    let body = message(true, &gzipped(&apply("unread", incompressible.clone()).encode_to_vec()));
     let mut unread = Vec::new();
     for _ in 0..4 {
         let mut sender = connect(&address, 0).await;
@@ -221,6 +232,124 @@ async fn a_request_has_room_until_it_is_done_and_not_until_its_answer_is_read() 
     let mut client = client(&address).await.send_compressed(CompressionEncoding::Gzip);
     let apply = client.apply_entity(apply("other", incompressible));
     tokio::time::timeout(Duration::from_secs(10), apply).await.expect("it waits for nobody").expect("an apply");
+}
+
+/// Fault: a message that had come whole was done, though its client broke the call off instead of ending it.
+#[tokio::test]
+async fn a_request_that_is_broken_off_is_not_done() {
+    let address = served(ServeOptions::default()).await;
+    let sender = connect(&address, 65_535).await;
+    for number in 0..100 {
+        let whole = message(false, &apply(&format!("broken off {number}"), String::new()).encode_to_vec());
+        let sent = sender.clone().send_request(request(&address, Unfinished([whole].into())));
+        let answer = tokio::time::timeout(Duration::from_millis(number % 10), sent).await;
+        assert!(answer.is_err(), "it is not answered before its end");
+    }
+    let mut client = client(&address).await;
+    client.apply_entity(apply("whole", String::new())).await.expect("an apply");
+    let list = ListEntitiesRequest { project: "p".to_owned(), ..Default::default() };
+    let list = client.list_entities(list).await.expect("a list").into_inner();
+    assert_eq!(list.entities.len(), 1, "nothing else was done");
+}
+
+/// Fault: what came after the first message was unpacked, of any size, and kept until the stream ended.
+#[tokio::test]
+async fn a_call_is_one_message() {
+    let address = served(ServeOptions::default()).await;
+    let one = message(false, &apply("one", String::new()).encode_to_vec());
+    let two = http_body_util::Full::new(Bytes::from([&one[..], &one[..]].concat()));
+    let answer = connect(&address, 65_535).await.send_request(request(&address, two)).await.expect("an answer");
+    assert_eq!(answer.headers()["grpc-status"], "13", "INTERNAL: {:?}", answer.headers());
+    assert!(answer.headers()["grpc-message"].to_str().expect("text").contains("more%20than%20one"));
+}
+
+/// Fault: 46 KB took 1.4 GB: what zstd unpacks to was taken for a thousandth of what it is.
+#[tokio::test]
+async fn what_requests_unpack_to_is_bounded() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let server = Server::start(&format!("sqlite:///{}", folder.path().join("registry.db").display()));
+    let before = server.peak();
+    let bomb = message(true, &zstd::encode_all(&*vec![0; 120 * MEGABYTE], 3).expect("it is compressed"));
+    assert!(bomb.len() < MEGABYTE / 8);
+    let mut sent = tokio::task::JoinSet::new();
+    for number in 0..16 {
+        let (address, bomb) = (server.address.clone(), bomb.clone());
+        sent.spawn(async move {
+            let mut sender = connect(&address, 65_535).await;
+            let compressed = |mut request: http::Request<_>| {
+                request.headers_mut().insert("grpc-encoding", http::HeaderValue::from_static("zstd"));
+                request
+            };
+            let body = match number % 2 {
+                0 => http_body_util::Either::Left(Unfinished([bomb].into())),
+                _ => http_body_util::Either::Right(http_body_util::Full::new(bomb)),
+            };
+            let answer = sender.send_request(compressed(request(&address, body)));
+            tokio::time::timeout(Duration::from_secs(20), answer).await.ok()
+        });
+    }
+    let mut answered = 0;
+    while let Some(answer) = sent.join_next().await {
+        answered += usize::from(answer.expect("no panic").is_some());
+    }
+    assert_eq!(answered, 8, "those that were sent to their end");
+    let took = (server.peak() - before) / MEGABYTE;
+    assert!((100..450).contains(&took), "{took} MB");
+}
+
+/// Fault: five bytes reserved 128 MB of the process's address space, of which there may be a limit.
+#[tokio::test]
+async fn what_is_announced_reserves_nothing() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let server = Server::start(&format!("sqlite:///{}", folder.path().join("registry.db").display()));
+    let sender = connect(&server.address, 65_535).await;
+    let mut announced = tokio::task::JoinSet::new();
+    let before = server.address_space();
+    for _ in 0..100 {
+        let (mut sender, address) = (sender.clone(), server.address.clone());
+        announced.spawn(async move { drop(sender.send_request(request(&address, Unfinished::announcing(127))).await) });
+    }
+    server.client().await.apply_entity(apply("small", String::new())).await.expect("an apply");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let took = server.address_space().saturating_sub(before) / MEGABYTE;
+    assert!(took < 2000, "{took} MB");
+}
+
+/// Fault: one message of a client that never ended its request held up all that were compressed, for half a minute.
+#[tokio::test]
+async fn who_never_ends_a_compressed_request_holds_up_nobody() {
+    let address = served(ServeOptions::default()).await;
+    let whole = message(true, &gzipped(&apply("unended", noise(400_000)).encode_to_vec()));
+    let mut sender = connect(&address, 65_535).await;
+    let mut unended = request(&address, Unfinished([whole].into()));
+    unended.headers_mut().insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
+    let unended = tokio::spawn(async move { sender.send_request(unended).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut client = client(&address).await.send_compressed(CompressionEncoding::Gzip);
+    let apply = client.apply_entity(apply("other", noise(400_000)));
+    tokio::time::timeout(Duration::from_secs(10), apply).await.expect("it waits for nobody").expect("an apply");
+    assert!(!unended.is_finished(), "it is still waited for");
+}
+
+/// Fault: one stream of server reflection took all the memory that there is for large requests, and kept it.
+#[tokio::test]
+async fn conversations_and_requests_for_health_are_small() {
+    let address = served(ServeOptions::default()).await;
+    // Reflection ends such a stream without saying why.
+    for (path, size, code) in [
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", 100_000, "0"),
+        ("/grpc.health.v1.Health/Check", 2_000, "8"),
+    ] {
+        let mut sender = connect(&address, 65_535).await;
+        let large = Unfinished([message(false, &vec![7; size])].into());
+        let answer = sender.send_request(request_to(&address, path, large)).await.expect("an answer");
+        let at_once = answer.headers().get("grpc-status").cloned();
+        let answer =
+            tokio::time::timeout(Duration::from_secs(10), http_body_util::BodyExt::collect(answer.into_body()));
+        let answer = answer.await.expect("it ends, though its request does not").expect("an end");
+        let at_the_end = answer.trailers().and_then(|trailers| trailers.get("grpc-status").cloned());
+        assert_eq!(at_once.or(at_the_end).expect("a code"), code, "{path}");
+    }
 }
 
 /// Fault: with all places taken, supervisors were told that the server does not answer.

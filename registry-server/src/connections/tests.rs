@@ -225,7 +225,11 @@ async fn who_reads_nothing_of_its_answers_is_noticed_and_who_reads_slowly_is_not
     drop(slow);
     // Without an answer there is nothing to read.
     assert!(timeout(READ_WITHIN * 10, activity.is_unread()).await.is_err());
-    let _unread = activity.begin_answer();
+    let (of_unread, another) = (activity.begin_call(), activity.begin_call());
+    let _unread = (of_unread, activity.begin_answer());
+    // Another client behind the same proxy waits for what it has asked for.
+    assert!(timeout(READ_WITHIN * 10, activity.is_unread()).await.is_err());
+    drop(another);
     let since = began.elapsed();
     activity.is_unread().await;
     assert!(began.elapsed() - since <= READ_WITHIN * 2);

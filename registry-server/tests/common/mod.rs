@@ -36,8 +36,18 @@ impl Server {
 
     /// The most memory that it ever had, in bytes.
     pub(crate) fn peak(&self) -> usize {
+        self.status("VmHWM:")
+    }
+
+    /// How much of its address space is taken, in bytes.
+    #[allow(dead_code, reason = "not all tests that share this look at it")]
+    pub(crate) fn address_space(&self) -> usize {
+        self.status("VmSize:")
+    }
+
+    fn status(&self, name: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("it is there");
         let kilobytes: usize = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
         kilobytes * 1024
     }
