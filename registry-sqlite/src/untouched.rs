@@ -39,6 +39,12 @@ use crate::header::{Header, Held, Identity, identity};
 /// system goes on in steps, of up to 10 ms.
 const SETTLED_AFTER: Duration = Duration::from_millis(25);
 
+/// The same where times are kept in seconds, or in two of them: ext4 with small inodes, ext3, HFS+, FAT.
+const SETTLED_IN_SECONDS_AFTER: Duration = Duration::from_millis(2025);
+
+/// No clock of a file server is believed to be so wrong.
+const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How long a read goes on that finds the other files in a state which lasts for a moment.
 const MOMENTS: Duration = Duration::from_secs(5);
 
@@ -84,6 +90,24 @@ impl Times {
         #[cfg(not(unix))]
         let changed = (0, 0);
         Self { modified: metadata.modified().ok(), changed }
+    }
+
+    /// For how long a file has to have been seen with these times until any change gives it others. If both are whole seconds,
+    /// that is taken for all that the file system keeps.
+    ///
+    /// It is not the times that are compared with the clock of this machine, but how long ago they were seen first: the file
+    /// may have its times from another machine's clock, or from somebody who set them. Only what is very old needs no rest.
+    fn settle_after(self, now: SystemTime) -> Duration {
+        let changed = u64::try_from(self.changed.0).unwrap_or(0);
+        let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(changed));
+        let is_fine = |time: SystemTime| {
+            time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since_epoch| since_epoch.subsec_nanos() != 0)
+        };
+        let is_old = |time: SystemTime| now.duration_since(time).is_ok_and(|age| age > LONG_AGO);
+        let is_settled = self.changed.1 != 0
+            || self.modified.is_some_and(is_fine)
+            || [self.modified, changed].iter().all(|time| time.is_some_and(is_old));
+        if is_settled { SETTLED_AFTER } else { SETTLED_IN_SECONDS_AFTER }
     }
 }
 
@@ -209,7 +233,7 @@ impl Untouched {
                     _ => seen.insert((state.clone(), Instant::now())).1,
                 }
             };
-            match SETTLED_AFTER.checked_sub(since.elapsed()) {
+            match state.times.settle_after(SystemTime::now()).checked_sub(since.elapsed()) {
                 Some(_) if !is_awaited() => return Err(self.abandoned()),
                 Some(rest) if !rest.is_zero() => thread::sleep(rest),
                 _ => return Ok((state, true, header)),
@@ -625,6 +649,27 @@ mod tests {
             assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 1, "{mode}");
             assert_eq!(std::fs::read(&path).expect("the file"), before, "{mode}");
         }
+    }
+
+    /// Fault: where times are kept in seconds, a second commit within one left them as they were, and half of it was read.
+    #[test]
+    fn times_in_whole_seconds_are_believed_when_they_have_rested() {
+        let at = |seconds: u64, nanos: u32| SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+        let now = at(1_700_000_000, 7);
+        let settle_after =
+            |modified: SystemTime, changed: (i64, i64)| Times { modified: Some(modified), changed }.settle_after(now);
+        for seconds in [1_700_000_000, 1_699_999_000, 1_700_000_001, 1_800_000_000] {
+            let same = i64::try_from(seconds).expect("a time");
+            assert_eq!(settle_after(at(seconds, 0), (same, 0)), SETTLED_IN_SECONDS_AFTER, "{seconds}");
+            // One that has more than seconds is of a file system that keeps more, if somebody set the other.
+            assert_eq!(settle_after(at(seconds, 0), (same, 1)), SETTLED_AFTER, "{seconds}");
+            assert_eq!(settle_after(at(seconds, 1), (same, 0)), SETTLED_AFTER, "{seconds}");
+        }
+        // Of an image that was made long ago; but not if only one of its times is so old.
+        assert_eq!(settle_after(at(0, 0), (0, 0)), SETTLED_AFTER);
+        assert_eq!(settle_after(at(0, 0), (1_700_000_000, 0)), SETTLED_IN_SECONDS_AFTER);
+        assert_eq!(settle_after(at(1_700_000_000, 0), (0, 0)), SETTLED_IN_SECONDS_AFTER);
+        assert_eq!(Times { modified: None, changed: (0, 0) }.settle_after(now), SETTLED_IN_SECONDS_AFTER);
     }
 
     /// Fault: the file that was opened was taken for the one that had been looked at; to open it again and to close this one
