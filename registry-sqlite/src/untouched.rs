@@ -4,7 +4,7 @@
 //! read one in a folder that it may not write, though all of it is in the one file. And where it may write the folder but not
 //! the file, what it makes belongs to the wrong user, and keeps the writers out from then on.
 //!
-//! So nothing is made here. One in WAL mode that nobody uses is read without locks: SQLite is told that the file never changes
+//! So nothing is made here. A file in WAL mode that nobody uses is read without locks: SQLite is told that it never changes
 //! (`immutable`), for a single read, and whether that was so is seen to here. While there is nothing in a `-wal` or a `-journal`,
 //! the file has all that was committed; and whoever writes into it changes its times. A read during which it changed is done
 //! again. (`what_others_write_is_read_whole_or_not_at_all`)
