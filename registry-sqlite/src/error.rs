@@ -29,6 +29,8 @@ enum Effect {
     Busy,
     /// The transaction cannot go on. Nothing of it was done.
     TransactionFailed,
+    /// It was given up, because one of those who waited for it waits no longer. Nothing of it was done.
+    GivenUp,
     /// The transaction may have been committed.
     Unknown,
 }
@@ -62,6 +64,11 @@ impl Problem {
         if is_certain { Self { effect: Effect::TransactionFailed, ..problem } } else { problem.unknown() }
     }
 
+    /// A transaction that could go on only as long as all waited for it.
+    pub(crate) fn given_up(text: String) -> Self {
+        Self { effect: Effect::GivenUp, ..Self::new(ErrorKind::DeadlineExceeded, text) }
+    }
+
     /// The same when it is not known whether the transaction was committed.
     pub(crate) fn unknown(self) -> Self {
         Self { effect: Effect::Unknown, ..self }
@@ -70,6 +77,11 @@ impl Problem {
     /// Whether another connection has the lock that was asked for.
     pub(crate) fn is_busy(&self) -> bool {
         self.effect == Effect::Busy
+    }
+
+    /// Whether the same may be tried again for those who still wait.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.effect == Effect::GivenUp
     }
 
     /// Whether the journal has the identity of the commit.
@@ -99,7 +111,9 @@ impl From<Problem> for Failure {
             Effect::RowExists => Failure::Unexpected(problem.into()),
             Effect::Repeated => Failure::Repeated(problem.into()),
             Effect::Unknown => Failure::Lost(problem.into()),
-            Effect::Busy | Effect::StatementFailed | Effect::TransactionFailed => Failure::Final(problem.into()),
+            Effect::Busy | Effect::StatementFailed | Effect::TransactionFailed | Effect::GivenUp => {
+                Failure::Final(problem.into())
+            }
         }
     }
 }

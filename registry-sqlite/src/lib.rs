@@ -32,6 +32,7 @@ mod connection;
 mod database;
 mod error;
 mod files;
+mod header;
 mod options;
 mod queue;
 mod readers;

@@ -27,10 +27,6 @@ impl<W> Ticket<W> {
         if self.deadline.is_over() { None } else { self.take() }
     }
 
-    pub(crate) fn deadline(&self) -> &Deadline {
-        &self.deadline
-    }
-
     /// Whether it was not claimed; then it never will be.
     pub(crate) fn withdraw(&self) -> bool {
         self.take().is_some()

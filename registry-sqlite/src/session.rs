@@ -22,6 +22,9 @@ const PAUSES_MS: [u64; 5] = [1, 2, 5, 10, 25];
 /// How long a commit waits for those who read, with a rollback journal.
 const READERS_END_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long pruning waits for them. Nobody waits for it, but those who want to write or to read wait meanwhile.
+const READERS_END_FOR_PRUNING_WITHIN: Duration = Duration::from_secs(1);
+
 fn pause(attempt: usize) {
     thread::sleep(Duration::from_millis(PAUSES_MS[attempt.min(PAUSES_MS.len() - 1)]));
 }
@@ -77,7 +80,7 @@ impl Session {
     ) -> Result<T, Problem> {
         self.begin(&is_awaited)?;
         let done = work(&self.connection).map_err(|error| self.problem(error));
-        self.end(done, is_awaited)
+        self.end(done, Instant::now(), is_awaited)
     }
 
     /// Begins a transaction with the write lock, for which it waits while `is_awaited` says so.
@@ -102,18 +105,19 @@ impl Session {
         }
     }
 
-    /// Does commits in the transaction that was begun, and ends it. Waits for those who read, if it has to, while `is_awaited`
-    /// says so.
+    /// Does commits in the transaction that was begun, and ends it. Waits for those who read, if it has to, while all of the
+    /// commits are awaited; `since` is when it was first tried.
     ///
     /// # Errors
-    /// What fails all of them: then nothing was done, unless the problem says that this is unknown.
+    /// What fails all of them: then nothing was done, unless the problem says that this is unknown. One that is given up can be
+    /// tried again with those that are still awaited.
     pub(crate) fn commit(
         &mut self,
         commits: &[QueuedCommit],
-        is_awaited: impl Fn() -> bool,
+        since: Instant,
     ) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         let outcomes = self.commit_all(commits);
-        self.end(outcomes, is_awaited)
+        self.end(outcomes, since, || commits.iter().all(QueuedCommit::is_awaited))
     }
 
     /// One that fails by itself has no effect on the others. That is rare, so only then each has a savepoint of its own: all
@@ -197,8 +201,14 @@ impl Session {
     }
 
     /// Removes some of what the journal need not keep, unless another process is writing; returns how many rows.
+    ///
+    /// It waits a little for those who read, with a rollback journal: if there always are some, it would never be done.
+    /// (`what_readers_keep_out_for_a_moment_is_pruned`)
     pub(crate) fn prune(&mut self, retention: Retention) -> Result<usize, Problem> {
-        self.write(|| false, |connection| rows::prune(connection, retention))
+        self.begin(|| false)?;
+        let pruned = rows::prune(&self.connection, retention).map_err(|error| self.problem(error));
+        let begun = Instant::now();
+        self.end(pruned, begun, || begun.elapsed() < READERS_END_FOR_PRUNING_WITHIN)
     }
 
     /// One try to begin a transaction with the write lock.
@@ -224,12 +234,17 @@ impl Session {
     }
 
     /// Commits what was done, if it was; else rolls it back.
-    fn end<T>(&mut self, done: Result<T, Problem>, is_awaited: impl Fn() -> bool) -> Result<T, Problem> {
+    fn end<T>(
+        &mut self,
+        done: Result<T, Problem>,
+        since: Instant,
+        is_awaited: impl Fn() -> bool,
+    ) -> Result<T, Problem> {
         let committed = done.and_then(|done| {
             if self.files.is_some() {
                 self.foreign_commits = Some(self.count_foreign_commits()?);
             }
-            self.commit_transaction(is_awaited)?;
+            self.commit_transaction(since, is_awaited)?;
             // The file may have been removed or replaced since the transaction began.
             self.check_files().map_err(Problem::unknown)?;
             Ok(done)
@@ -242,8 +257,7 @@ impl Session {
 
     /// With a rollback journal, what is committed cannot be written into the file while others read. Mostly they end soon, and no
     /// new ones are let in meanwhile; the transaction stays as it is until then, or until nobody waits for it any more.
-    fn commit_transaction(&self, is_awaited: impl Fn() -> bool) -> Result<(), Problem> {
-        let begun = Instant::now();
+    fn commit_transaction(&self, since: Instant, is_awaited: impl Fn() -> bool) -> Result<(), Problem> {
         let patience = self.patience.unwrap_or(READERS_END_WITHIN);
         for attempt in 0.. {
             let commit = self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
@@ -252,21 +266,21 @@ impl Session {
                     if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
                         && !self.connection.is_autocommit() =>
                 {
-                    let (is_awaited, has_patience) = (is_awaited(), begun.elapsed() < patience);
+                    let (is_awaited, has_patience) = (is_awaited(), since.elapsed() < patience);
                     if is_awaited && has_patience {
                         pause(attempt);
                         continue;
                     }
-                    let kind = if is_awaited { ErrorKind::Unavailable } else { ErrorKind::DeadlineExceeded };
-                    return Err(Problem::new(
-                        kind,
-                        format!(
-                            "{}: somebody has been reading the file all the time, which keeps commits out with a rollback \
-                             journal; nothing was done: try again, or let the file be in WAL mode, by leaving out \
-                             `journal_mode=keep` ({error})",
-                            self.location
-                        ),
-                    ));
+                    let text = format!(
+                        "{}: somebody has been reading the file all the time, which keeps commits out with a rollback \
+                         journal; nothing was done: try again, or let the file be in WAL mode, by leaving out \
+                         `journal_mode=keep` ({error})",
+                        self.location
+                    );
+                    return Err(match is_awaited {
+                        true => Problem::new(ErrorKind::Unavailable, text),
+                        false => Problem::given_up(text),
+                    });
                 }
                 commit => return commit.map(drop).map_err(|error| Problem::of_commit(error, &self.location)),
             }
@@ -357,12 +371,34 @@ mod tests {
     fn put(name: &str, bytes: usize) -> QueuedCommit {
         let key = Key::object(Kind::Entity, "p", name);
         let commit = Commit::new(vec![], vec![Write::Put(Record::new(key, vec![7; bytes], 7))]);
-        QueuedCommit::new(commit, true, true, tokio::sync::oneshot::channel().0)
+        let deadline = feast_registry_core::Deadline::after(Duration::from_secs(60));
+        QueuedCommit::new(commit, true, true, deadline, tokio::sync::oneshot::channel().0)
     }
 
     fn commit(session: &mut Session, work: &[QueuedCommit]) -> Result<Vec<Result<Outcome, Problem>>, Problem> {
         session.begin(|| false).expect("nobody else has the lock");
-        session.commit(work, || true)
+        session.commit(work, Instant::now())
+    }
+
+    /// Fault: it was tried once, so where somebody always read, the journal grew for ever.
+    #[test]
+    fn what_readers_keep_out_for_a_moment_is_pruned() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let location = Location::file(&folder.path().join("registry.db"));
+        let connection = connection::open_writer(&location).expect("a file is made");
+        let mut session = Session::new(connection, location.clone(), None).with_journal_mode(JournalMode::Keep);
+        let work: Vec<_> = (0..300).map(|number| put(&number.to_string(), 1)).collect();
+        commit(&mut session, &work).expect("they are written");
+        session.execute("UPDATE feast_registry_journal SET stored_at = stored_at - 172800").expect("days");
+        let reader = connection::open_reader(&location).expect("the file is there");
+        reader.execute_batch("BEGIN; SELECT count(*) FROM entities").expect("a read");
+        let reading = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(reader);
+        });
+        let pruned = session.prune(Retention::new(Duration::ZERO, 1));
+        assert!(pruned.expect("it waits for the reader") > 0);
+        reading.join().expect("no panic");
     }
 
     #[test]

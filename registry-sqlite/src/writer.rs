@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use feast_registry_core::{Commit, Deadline, Error, ErrorKind, Outcome, Result, Retention};
 use feast_registry_sql::Failure;
@@ -30,6 +30,7 @@ pub(crate) struct QueuedCommit {
     pub(crate) makes_tables: bool,
     /// Whether there is a journal.
     pub(crate) is_journaled: bool,
+    deadline: Deadline,
     reply: oneshot::Sender<Result<Outcome, Problem>>,
 }
 
@@ -38,9 +39,20 @@ impl QueuedCommit {
         commit: Commit,
         makes_tables: bool,
         is_journaled: bool,
+        deadline: Deadline,
         reply: oneshot::Sender<Result<Outcome, Problem>>,
     ) -> Self {
-        Self { commit, makes_tables, is_journaled, reply }
+        Self { commit, makes_tables, is_journaled, deadline, reply }
+    }
+
+    /// Whether its caller still waits for it; who does not never does again.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.reply.is_closed() && !self.deadline.is_over()
+    }
+
+    /// Whoever no longer waits for an answer gets none.
+    fn answer(self, outcome: Result<Outcome, Problem>) {
+        drop(self.reply.send(outcome));
     }
 }
 
@@ -81,7 +93,8 @@ impl Writer {
         is_journaled: bool,
         deadline: &Deadline,
     ) -> Result<Outcome, Failure> {
-        let work = |reply| QueuedCommit::new(commit, makes_tables, is_journaled, reply);
+        let of_work = deadline.clone();
+        let work = |reply| QueuedCommit::new(commit, makes_tables, is_journaled, of_work, reply);
         self.ask(deadline, work, Job::Commit).await
     }
 
@@ -221,30 +234,35 @@ fn step(session: &mut Session, queue: &Queue, next: Next<QueuedCommit, Task>) {
 
 /// Commits all in one transaction, and those that come while the lock is waited for.
 fn commit(session: &mut Session, queue: &Queue, mut waiting: Vec<Arc<Ticket<QueuedCommit>>>) {
-    let begun = session.begin(|| {
+    let mut begun = session.begin(|| {
         waiting.retain(|ticket| ticket.is_waiting());
         queue.add_commits(&mut waiting, MAX_BATCH);
         !waiting.is_empty()
     });
-    let (claimed, deadlines): (Vec<QueuedCommit>, Vec<&Deadline>) =
-        waiting.iter().filter_map(|ticket| Some((ticket.claim()?, ticket.deadline()))).unzip();
-    if claimed.is_empty() {
-        return session.roll_back();
-    }
-    let is_awaited = || {
-        let mut all = claimed.iter().zip(&deadlines);
-        all.any(|(work, deadline)| !work.reply.is_closed() && !deadline.is_over())
-    };
-    match begun.and_then(|()| session.commit(&claimed, is_awaited)) {
-        Ok(outcomes) => {
-            for (work, outcome) in claimed.into_iter().zip(outcomes) {
-                drop(work.reply.send(outcome));
+    let mut claimed: Vec<QueuedCommit> = waiting.iter().filter_map(|ticket| ticket.claim()).collect();
+    let since = Instant::now();
+    while !claimed.is_empty() {
+        let problem = match begun.and_then(|()| session.commit(&claimed, since)) {
+            Ok(outcomes) => {
+                return claimed.into_iter().zip(outcomes).for_each(|(work, outcome)| work.answer(outcome));
             }
+            Err(problem) => problem,
+        };
+        if !problem.is_given_up() {
+            return claimed.into_iter().for_each(|work| work.answer(Err(problem.clone())));
         }
-        Err(problem) => {
-            for work in claimed {
-                drop(work.reply.send(Err(problem.clone())));
+        // Those whose time is over learn that nothing was done; the others are tried again without them.
+        // (`readers_who_keep_commits_out_cost_each_caller_its_own_time`)
+        let mut any_is_awaited = || {
+            for given_up in claimed.extract_if(.., |work| !work.is_awaited()) {
+                given_up.answer(Err(problem.clone()));
             }
+            !claimed.is_empty()
+        };
+        if !any_is_awaited() {
+            return;
         }
+        begun = session.begin(any_is_awaited);
     }
+    session.roll_back();
 }

@@ -82,6 +82,39 @@ async fn a_commit_that_readers_keep_out_ends_with_its_deadline_and_is_not_done()
     assert_eq!(names(&backend).await, ["patient"]);
 }
 
+/// Fault: one patient caller kept the commits of all going on, and the others did not learn what had become of theirs.
+#[tokio::test]
+async fn readers_who_keep_commits_out_cost_each_caller_its_own_time() {
+    let folder = Folder::new();
+    let url = format!("sqlite:///{}?journal_mode=keep&timeout=60", folder.file().display());
+    let options = SqliteOptions::of_url(&url.parse().expect("a URL")).expect("options");
+    let backend = SqliteBackend::open_with(folder.file(), SchemaMode::Auto, &options).expect("a registry");
+    backend.prepare(&patient()).await.expect("the tables are made");
+    let backend = Arc::new(backend);
+    let (writer, reader) = (folder.stranger(), folder.stranger());
+    reader.execute_batch("BEGIN; SELECT count(*) FROM entities").expect("a read");
+    // While the lock is held, all of them come together.
+    lock(&writer);
+    let began = Instant::now();
+    let spawn = |name: &'static str, patience: Duration| {
+        let backend = Arc::clone(&backend);
+        tokio::spawn(async move { backend.commit(adds(name), &Deadline::after(patience)).await })
+    };
+    let late = ["late", "later"].map(|name| spawn(name, Duration::from_millis(40 * name.len() as u64 + 400)));
+    let stays = spawn("stays", Duration::from_secs(60));
+    settle().await;
+    writer.execute_batch("ROLLBACK").expect("the lock is given back");
+    for late in late {
+        let error = error(late.await.expect("no panic"));
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
+        assert!(error.to_string().contains("nothing was done"), "{error}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    reader.execute_batch("COMMIT").expect("the read ends");
+    added(stays.await.expect("no panic"));
+    assert_eq!(names(&backend).await, ["stays"]);
+}
+
 #[tokio::test]
 async fn a_commit_whose_caller_left_is_not_done_later() {
     let folder = Folder::new();
