@@ -88,6 +88,13 @@ def test_metrics_count_what_happened(tmp_path: Path, project: str) -> None:
         # So that the first of these can raise an alarm.
         unknown_outcome = {"operation": "commit", "storage": "primary", "outcome": "unknown_outcome"}
         assert (unknown_outcome, 0) in scraped.samples[operations]
+        assert ({**unknown_outcome, "outcome": "conflict"}, 0) in scraped.samples[operations]
+        assert ({"outcome": "error"}, 0) in scraped.samples["feast_registry_cache_refreshes_total"]
+        for reason in ("limit", "system"):
+            assert ({"reason": reason}, 0) in scraped.samples["feast_registry_connections_refused_total"]
+        # These are a database server's.
+        for of_databases in ("storage_retries_total", "lost_answers_total", "pool_limit"):
+            assert not scraped.samples.get(f"feast_registry_{of_databases}"), of_databases
         # Names are for nobody's time series.
         assert project not in scraped.text and "driver" not in scraped.text
 

@@ -364,6 +364,87 @@ fn what_is_not_a_probe_is_not_touched() {
     }
 }
 
+/// Fault: what may not be read was taken for nothing. S3 says the same of what is not there, to who may not list the bucket.
+#[test]
+fn what_may_not_be_looked_at_is_not_touched() {
+    for conditions in [Conditions::Atomic, Conditions::Ignored] {
+        let s3 = S3::start(conditions);
+        let (object, other) = (s3.object(""), "precious");
+        s3.put(&object, PROBE, other);
+        *s3.server.counts.hidden.lock().expect("the server is well") = PROBE.to_owned();
+        run(async {
+            let prepared = object.backend(SchemaMode::Auto).expect("a backend").prepare(&patience()).await;
+            assert_eq!(prepared.is_ok(), conditions == Conditions::Atomic, "{prepared:?}");
+        });
+        assert!(s3.names(&object).iter().all(|name| name == PROBE || name == "registry.db"), "what was tried is gone");
+        let beside = Object { url: object.url.replace("registry.db", PROBE), ..object };
+        assert_eq!(s3.bytes(&beside), other.as_bytes(), "{conditions:?}");
+    }
+}
+
+/// Fault: each write tried the store out anew, and left another object where nothing may be deleted.
+#[test]
+fn a_flaw_is_remembered_for_some_minutes() {
+    let s3 = S3::start(Conditions::Ignored);
+    let object = s3.object("");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut config = ObjectStoreConfig::new(object.settings.clone());
+        config.allow_unconditional_writes = true;
+        let backend = open_as(&object.url, config, SchemaMode::Auto).expect("a backend");
+        backend.prepare(&patience()).await.expect("it is allowed");
+        s3.server.counts.refuses_deletions.store(true, Ordering::SeqCst);
+
+        let backend = Arc::new(object.backend(SchemaMode::Verify).expect("a backend"));
+        let registry = Registry::open(backend, RegistryOptions::default()).await.expect("it is there");
+        let write = async |name: &str| registry.apply("p", &entity(name)).await.map(drop).map_err(|error| error.kind());
+        let refused = Err(ErrorKind::Unsupported);
+        let (first, second) = tokio::join!(write("first"), write("second"));
+        assert_eq!((first, second), (refused, refused));
+        let tried = Counts::get(&s3.server.counts.writes);
+        assert_eq!(write("third").await, refused);
+        assert_eq!(Counts::get(&s3.server.counts.writes), tried, "nothing is tried out again so soon");
+        let minutes_pass = async || {
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(301)).await;
+            tokio::time::resume();
+        };
+        minutes_pass().await;
+        assert_eq!(write("fourth").await, refused);
+        assert!(Counts::get(&s3.server.counts.writes) > tried, "it is tried out again");
+        let names = s3.names(&object);
+        assert!(names.len() == 3 && names[..2] == ["registry.db", PROBE], "one of its own, used again: {names:?}");
+
+        s3.mend();
+        minutes_pass().await;
+        assert_eq!(write("fifth").await, Ok(()));
+    });
+}
+
+/// Fault: what a probe had made stayed there when its caller had no more time.
+#[test]
+fn a_probe_whose_caller_has_left_takes_away_what_it_made() {
+    let s3 = S3::start(Conditions::Atomic);
+    let object = s3.object("");
+    let counts = &s3.server.counts;
+    run(async {
+        counts.hold.store(true, Ordering::SeqCst);
+        counts.lose.store(1, Ordering::SeqCst);
+        let backend = object.backend(SchemaMode::Auto).expect("a backend");
+        let error = backend.prepare(&Deadline::after(Duration::from_millis(500))).await.expect_err("it takes longer");
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
+        assert_eq!(s3.names(&object), [PROBE]);
+        counts.hold.store(false, Ordering::SeqCst);
+        let until = Instant::now() + Duration::from_secs(20);
+        while !s3.names(&object).is_empty() {
+            assert!(Instant::now() < until, "{:?} is still there", s3.names(&object));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        backend.prepare(&patience()).await.expect("the store does conditional writes");
+        assert_eq!(s3.names(&object), ["registry.db"]);
+    });
+}
+
 /// Fault: those who met on the probe each left an object of their own.
 #[test]
 fn servers_that_start_at_once_where_nothing_may_be_deleted_share_a_probe() {
@@ -413,7 +494,7 @@ fn a_probe_that_cannot_be_deleted_is_told_and_used_again() {
             let _guard = log.catch();
             let refused = object.backend(SchemaMode::Auto).expect("a backend").prepare(&patience()).await;
             assert_eq!(refused.expect_err("conditions are ignored").kind(), ErrorKind::Unsupported);
-            let told = log.with("is not used again: delete it");
+            let told = log.with("No other process uses it again: delete it");
             assert!(told.len() == 1 && told[0].contains(&format!("{PROBE}-")), "{told:?}");
         }
     });

@@ -7,6 +7,7 @@
 mod answers;
 #[cfg(feature = "azure")]
 mod azure;
+mod conditions;
 #[cfg(feature = "gcs")]
 mod gcs;
 mod probe;
@@ -24,9 +25,9 @@ use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl};
 use feast_registry_core::{Deadline, Error, ErrorKind, Result};
 use object_store::path::{Path, PathPart};
 use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion};
-use tokio::sync::OnceCell;
 
 use self::answers::{is_condition, is_refused, is_strange, status};
+use self::conditions::Conditions;
 use self::secrets::{Cause, without_secrets};
 use crate::store::{Failure, Loaded, Removal, Store, Swapped, Tag, WriteLock, tag_of};
 
@@ -76,13 +77,74 @@ struct Place {
     deletion: &'static str,
 }
 
+impl Place {
+    fn error(&self, doing: &str, error: object_store::Error) -> Error {
+        let location = &self.location;
+        if is_strange(&error) {
+            return self.no_store(doing, &answers::without_page(&error)).with_source(self.cause(&error));
+        }
+        let (kind, advice) = match &error {
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+                (ErrorKind::InvalidConfig, "; are the credentials right, and may they do this?")
+            }
+            object_store::Error::NotFound { .. } => (ErrorKind::InvalidConfig, "; does the bucket or container exist?"),
+            object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => {
+                (ErrorKind::Unsupported, "")
+            }
+            error if status(error) == Some(429) => (ErrorKind::Overloaded, ""),
+            _ => (ErrorKind::Unavailable, ""),
+        };
+        let text = self.without_secrets(format!("the registry {location} cannot be {doing}: {error}{advice}"));
+        Error::new(kind, text).with_source(self.cause(&error))
+    }
+
+    fn cause(&self, error: &object_store::Error) -> Cause {
+        Cause::of(error, &|text| self.without_secrets(text))
+    }
+
+    /// That something else than an object store has answered.
+    fn no_store(&self, doing: &str, said: &str) -> Error {
+        let endpoint = match &self.endpoint {
+            Some(endpoint) => format!("the endpoint `{endpoint}`"),
+            None => "what is at its address".to_owned(),
+        };
+        Error::config(self.without_secrets(format!(
+            "the registry {} cannot be {doing}: {endpoint} does not answer as an object store does ({said}); is it the address \
+             of a console, of a proxy or of another service? Give that of the store's API, which often has a port of its own \
+             (of MinIO the API's is 9000, and the console's 9001)",
+            self.location
+        )))
+    }
+
+    /// A text without the name and the password that stand in the address of the store, which its client repeats.
+    fn without_secrets(&self, text: String) -> String {
+        without_secrets(&text, self.endpoint.as_deref())
+    }
+
+    async fn put(
+        &self,
+        client: &dyn ObjectStore,
+        path: &Path,
+        mode: PutMode,
+        bytes: Bytes,
+    ) -> object_store::Result<State> {
+        let options = PutOptions { mode, attributes: self.attributes.clone(), ..PutOptions::default() };
+        let put = client.put_opts(path, PutPayload::from_bytes(bytes), options).await?;
+        Ok(State { e_tag: put.e_tag, version: put.version })
+    }
+
+    /// The path of another object, whose key begins with that of the registry.
+    fn beside(&self, suffix: &str) -> object_store::Result<Path> {
+        let key = format!("{}{suffix}", self.path);
+        path_of(&key).map_err(|source| object_store::path::Error::BadSegment { path: key, source }.into())
+    }
+}
+
 /// An object in a store.
 #[derive(Debug)]
 pub(crate) struct CloudObject {
-    place: Place,
-    allows_unconditional: bool,
-    /// Whether the store does conditional writes; empty until that was tried.
-    is_conditional: OnceCell<bool>,
+    place: Arc<Place>,
+    conditions: Conditions,
 }
 
 /// A state of the object, as the store knows it.
@@ -109,69 +171,7 @@ impl CloudObject {
             "az" | "azure" | "abfs" | "abfss" | "https" => azure::open(url, config)?,
             _ => return Err(Error::config(format!("`{url}` is in no object store that is compiled in"))),
         };
-        let allows_unconditional = config.allow_unconditional_writes;
-        Ok(Self { place, allows_unconditional, is_conditional: OnceCell::new() })
-    }
-
-    fn error(&self, doing: &str, error: object_store::Error) -> Error {
-        let location = &self.place.location;
-        if is_strange(&error) {
-            return self.no_store(doing, &answers::without_page(&error)).with_source(self.cause(&error));
-        }
-        let (kind, advice) = match &error {
-            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-                (ErrorKind::InvalidConfig, "; are the credentials right, and may they do this?")
-            }
-            object_store::Error::NotFound { .. } => (ErrorKind::InvalidConfig, "; does the bucket or container exist?"),
-            object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => {
-                (ErrorKind::Unsupported, "")
-            }
-            error if status(error) == Some(429) => (ErrorKind::Overloaded, ""),
-            _ => (ErrorKind::Unavailable, ""),
-        };
-        let text = self.without_secrets(format!("the registry {location} cannot be {doing}: {error}{advice}"));
-        Error::new(kind, text).with_source(self.cause(&error))
-    }
-
-    fn cause(&self, error: &object_store::Error) -> Cause {
-        Cause::of(error, &|text| self.without_secrets(text))
-    }
-
-    /// That something else than an object store has answered.
-    fn no_store(&self, doing: &str, said: &str) -> Error {
-        let endpoint = match &self.place.endpoint {
-            Some(endpoint) => format!("the endpoint `{endpoint}`"),
-            None => "what is at its address".to_owned(),
-        };
-        Error::config(self.without_secrets(format!(
-            "the registry {} cannot be {doing}: {endpoint} does not answer as an object store does ({said}); is it the address \
-             of a console, of a proxy or of another service? Give that of the store's API, which often has a port of its own \
-             (of MinIO the API's is 9000, and the console's 9001)",
-            self.place.location
-        )))
-    }
-
-    /// A text without the name and the password that stand in the address of the store, which its client repeats.
-    fn without_secrets(&self, text: String) -> String {
-        without_secrets(&text, self.place.endpoint.as_deref())
-    }
-
-    async fn put(
-        &self,
-        client: &dyn ObjectStore,
-        path: &Path,
-        mode: PutMode,
-        bytes: Bytes,
-    ) -> object_store::Result<State> {
-        let options = PutOptions { mode, attributes: self.place.attributes.clone(), ..PutOptions::default() };
-        let put = client.put_opts(path, PutPayload::from_bytes(bytes), options).await?;
-        Ok(State { e_tag: put.e_tag, version: put.version })
-    }
-
-    /// The path of another object, whose key begins with that of the registry.
-    fn beside(&self, suffix: &str) -> object_store::Result<Path> {
-        let key = format!("{}{suffix}", self.place.path);
-        path_of(&key).map_err(|source| object_store::path::Error::BadSegment { path: key, source }.into())
+        Ok(Self { place: Arc::new(place), conditions: Conditions::new(config.allow_unconditional_writes) })
     }
 
     /// Whether the store does conditional writes.
@@ -179,28 +179,21 @@ impl CloudObject {
     /// # Errors
     /// `Unsupported` when it does not, unless that is allowed.
     async fn conditional(&self) -> Result<bool> {
-        let conditional = self.is_conditional.get_or_try_init(|| async {
-            if self.place.is_trusted {
-                return Ok(true);
-            }
-            match self.probe().await {
-                Ok(None) => Ok(true),
-                Ok(Some(flaw)) if self.allows_unconditional => {
-                    tracing::warn!(location = %self.place.location, flaw, "writes of other processes may get lost");
-                    Ok(false)
-                }
-                Ok(Some(flaw)) => Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "the store of {} cannot keep a registry that more than one process writes: {flaw}. Where only \
-                         one does, `allow_unconditional_writes: true` says so",
-                        self.place.location
-                    ),
-                )),
-                Err(error) => Err(self.error("checked for conditional writes", error)),
-            }
-        });
-        conditional.await.copied()
+        if self.place.is_trusted {
+            return Ok(true);
+        }
+        match self.conditions.flaw(&self.place).await? {
+            None => Ok(true),
+            Some(_) if self.conditions.allows_flaw() => Ok(false),
+            Some(flaw) => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the store of {} cannot keep a registry that more than one process writes: {flaw}. Where only one does, \
+                     `allow_unconditional_writes: true` says so",
+                    self.place.location
+                ),
+            )),
+        }
     }
 
     async fn load_now(&self, known: Option<&State>) -> Result<Loaded> {
@@ -209,15 +202,15 @@ impl CloudObject {
         match self.place.clients.patient.get_opts(&self.place.path, options).await {
             Ok(found) => {
                 let state = State { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
-                let bytes = found.bytes().await.map_err(|error| self.error("read", error))?;
+                let bytes = found.bytes().await.map_err(|error| self.place.error("read", error))?;
                 if state.e_tag.is_none() && answers::is_page(&bytes) {
-                    return Err(self.no_store("read", "it sent a web page"));
+                    return Err(self.place.no_store("read", "it sent a web page"));
                 }
                 Ok(Loaded::Changed(bytes, Arc::new(state)))
             }
             Err(object_store::Error::NotModified { .. }) => Ok(Loaded::Unchanged),
             Err(error @ object_store::Error::NotFound { .. }) if !is_strange(&error) => Ok(Loaded::Absent(None)),
-            Err(error) => Err(self.error("read", error)),
+            Err(error) => Err(self.place.error("read", error)),
         }
     }
 
@@ -283,7 +276,7 @@ impl Store for CloudObject {
     }
 
     fn unkept(&self) -> Vec<String> {
-        let is_unconditional = self.is_conditional.get() == Some(&false);
+        let is_unconditional = self.conditions.allows_flaw() && self.conditions.known_flaw().is_some();
         let promise = "a write may undo another one, or be done twice: this store does not do conditional writes, and \
                        `allow_unconditional_writes` has them done all the same";
         is_unconditional.then(|| promise.to_owned()).into_iter().collect()
@@ -310,7 +303,8 @@ impl Store for CloudObject {
         let condition = self.condition(expected.and_then(tag_of).cloned());
         let condition = deadline.wait_for(ANSWER, condition).await.flatten().map_err(Failure::certain)?;
         let Some(mode) = condition else { return Ok(Swapped::Changed) };
-        let put = deadline.wait_for(ANSWER, self.put(&*self.place.clients.single, &self.place.path, mode, bytes)).await;
+        let put =
+            deadline.wait_for(ANSWER, self.place.put(&*self.place.clients.single, &self.place.path, mode, bytes)).await;
         match put.map_err(|error| Failure { error, is_in_doubt: true })? {
             Ok(state) => Ok(Swapped::Done(Arc::new(state))),
             // An earlier attempt at this write may be what it has met.
@@ -319,7 +313,7 @@ impl Store for CloudObject {
                 // Something on the way may have taken from a good answer what makes it one.
                 let is_unclear = is_strange(&error) && status(&error).is_none();
                 let is_refused = is_refused(&error);
-                let error = self.error("written", error);
+                let error = self.place.error("written", error);
                 Err(Failure { is_in_doubt: is_unclear || error.is_retryable() && !is_refused, error })
             }
         }

@@ -55,6 +55,8 @@ pub(crate) struct Counts {
     pub(crate) refuse: Mutex<(usize, StatusCode)>,
     /// Whether deletions are refused, as for lack of rights.
     pub(crate) refuses_deletions: AtomicBool,
+    /// Of objects whose path contains this (nothing: of none), reads are refused, as for lack of rights.
+    pub(crate) hidden: Mutex<String>,
     /// The headers of the last write, and the path that it was sent to.
     pub(crate) headers: Mutex<HeaderMap>,
     pub(crate) path: Mutex<String>,
@@ -128,6 +130,10 @@ fn counting(inner: Handler, counts: Arc<Counts>) -> Handler {
             let is_deletion = method == Method::DELETE
                 || method == Method::POST && request.uri().query().is_some_and(|query| query.starts_with("delete"));
             if is_deletion && counts.refuses_deletions.load(Ordering::SeqCst) {
+                return self::status(StatusCode::FORBIDDEN);
+            }
+            let hidden = counts.hidden.lock().expect("no handler panics").clone();
+            if method == Method::GET && !hidden.is_empty() && request.uri().path().contains(&hidden) {
                 return self::status(StatusCode::FORBIDDEN);
             }
             if method == Method::PUT {

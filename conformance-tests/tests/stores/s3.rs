@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Method;
 use http_body_util::BodyExt as _;
@@ -21,6 +22,7 @@ const BUCKET: &str = "bucket";
 pub(crate) struct S3 {
     pub(crate) server: Server,
     conditions: Conditions,
+    ignores: Arc<AtomicBool>,
     folder: TempDir,
 }
 
@@ -43,13 +45,15 @@ impl S3 {
         }
         let service = builder.build();
         let lock = Arc::new(RwLock::new(()));
+        let ignores = Arc::new(AtomicBool::new(conditions == Conditions::Ignored));
+        let ignores_now = Arc::clone(&ignores);
         let server = Server::start(Arc::new(move |mut request| {
-            let (service, lock) = (service.clone(), Arc::clone(&lock));
+            let (service, lock, ignores) = (service.clone(), Arc::clone(&lock), Arc::clone(&ignores_now));
             Box::pin(async move {
                 let is_write = request.method() != Method::GET;
                 let _writing = if is_write { Some(lock.write().await) } else { None };
                 let _reading = if is_write { None } else { Some(lock.read().await) };
-                if conditions == Conditions::Ignored {
+                if ignores.load(Ordering::SeqCst) {
                     request.headers_mut().remove("if-none-match");
                     request.headers_mut().remove("if-match");
                 }
@@ -63,7 +67,12 @@ impl S3 {
                 }
             })
         }));
-        Self { server, conditions, folder }
+        Self { server, conditions, ignores, folder }
+    }
+
+    /// Has it do conditional writes from now on.
+    pub(crate) fn mend(&self) {
+        self.ignores.store(false, Ordering::SeqCst);
     }
 
     /// The bytes of an object.

@@ -18,7 +18,7 @@ use crate::backend::{Backend, Key, Query, Record, Write};
 use crate::config::CacheConfig;
 use crate::encoded::Object;
 use crate::error::{Error, Result};
-use crate::metrics::UNDECODABLE;
+use crate::metrics::{CACHE_REFRESHES, UNDECODABLE};
 use crate::soundness::UndecodableObjects;
 
 pub(crate) use contents::Contents;
@@ -77,6 +77,7 @@ impl Cache {
     pub(crate) fn new(config: CacheConfig, keeps_order: bool, source: Arc<dyn Backend>) -> Arc<Self> {
         // Whoever is to be alarmed by the first needs a series that begins before it.
         metrics::gauge!(UNDECODABLE.name).set(0.0);
+        metrics::counter!(CACHE_REFRESHES.name, "outcome" => "error").increment(0);
         Arc::new(Self {
             config,
             keeps_order,

@@ -7,7 +7,7 @@ use object_store::{ObjectStoreExt as _, PutMode};
 use uuid::Uuid;
 
 use super::answers::{is_condition, is_strange, is_unsupported};
-use super::{CloudObject, State};
+use super::{Place, State};
 
 /// What the key of the probe has after that of the registry.
 const SUFFIX: &str = ".feast-registry-probe";
@@ -22,7 +22,7 @@ const BYTES: u64 = 1024;
 const TRIES: u64 = 5;
 
 /// What is wrong with a store.
-type Flaw = &'static str;
+pub(super) type Flaw = &'static str;
 
 const UNSTEADY: Flaw = "what was just written is not there";
 
@@ -33,26 +33,34 @@ enum Found {
     Probe(State),
     /// Something that is not for us to touch.
     Other,
+    /// It may not be looked at. That is also what S3 says of an object that is not there, to who may not list the bucket.
+    Hidden(object_store::Error),
 }
 
-impl CloudObject {
+impl Place {
     /// Tries conditional writes on an object of its own, beside the registry; `Some` says what went wrong.
     ///
     /// The object has the same name each time, so that there is never more than one where it may not be deleted. Others who
     /// start at the same moment write and delete it too. That a write is refused on a wrong condition proves that the store
     /// compares, whoever wrote; but what looks like a flaw may be the doing of others. So it is tried again after a while, and
-    /// a flaw is only believed when it shows on an object that nobody else knows. So it is, too, where the name is taken.
+    /// a flaw is only believed when it shows on an object that nobody else knows (`own`). So it is, too, where the name is taken,
+    /// or may be: see `what_may_not_be_looked_at_is_not_touched`.
     ///
     /// # Errors
     /// When the store does not answer, or not to this.
-    pub(super) async fn probe(&self) -> object_store::Result<Option<Flaw>> {
+    pub(super) async fn probe(&self, own: Uuid) -> object_store::Result<Option<Flaw>> {
         let shared = self.beside(SUFFIX)?;
+        let mut is_hidden = false;
         for attempt in 0..TRIES {
             tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=60 * attempt))).await;
             let left = match self.look_at(&shared).await? {
                 Found::Nothing => None,
                 Found::Probe(state) => Some(state),
                 Found::Other => break,
+                Found::Hidden(_) => {
+                    is_hidden = true;
+                    break;
+                }
             };
             let (flaw, is_ours) = self.find_flaw(&shared, left).await;
             if is_ours {
@@ -62,28 +70,39 @@ impl CloudObject {
                 return Ok(None);
             }
         }
-        let own = self.beside(&format!("{SUFFIX}-{}", Uuid::new_v4()))?;
-        let (flaw, _) = self.find_flaw(&own, None).await;
-        self.delete_probe(&own, "It is not used again: delete it").await;
+        let own = self.beside(&format!("{SUFFIX}-{own}"))?;
+        // This process may have had to leave it there, and uses it again.
+        let left = match self.look_at(&own).await? {
+            Found::Probe(state) => Some(state),
+            Found::Nothing | Found::Hidden(_) | Found::Other => None,
+        };
+        let (flaw, _) = self.find_flaw(&own, left).await;
+        let what_becomes = if is_hidden {
+            "No other process uses it again: delete it. There would be one for all if `…-probe` could be looked for, which takes \
+             the right to read it and to list the bucket"
+        } else {
+            "No other process uses it again: delete it"
+        };
+        self.delete_probe(&own, what_becomes).await;
         flaw
     }
 
     async fn delete_probe(&self, path: &Path, what_becomes: &str) {
-        match self.place.clients.patient.delete(path).await {
+        match self.clients.patient.delete(path).await {
             // Who was faster has deleted it.
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => tracing::warn!(
-                location = %self.place.location,
+                location = %self.location,
                 "the object `{path}`, on which conditional writes were tried out, cannot be deleted and stays there. It \
                  harms nobody. {what_becomes}; the right that is missing may be {}: {}",
-                self.place.deletion,
+                self.deletion,
                 self.without_secrets(error.to_string())
             ),
         }
     }
 
     async fn look_at(&self, path: &Path) -> object_store::Result<Found> {
-        match self.place.clients.patient.get(path).await {
+        match self.clients.patient.get(path).await {
             Ok(found) if found.meta.size > BYTES => Ok(Found::Other),
             Ok(found) => {
                 let state = State { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
@@ -91,10 +110,8 @@ impl CloudObject {
                 Ok(if is_probe { Found::Probe(state) } else { Found::Other })
             }
             Err(error) if is_strange(&error) => Err(error),
-            // The latter is what S3 says of an object that is not there, to who may not list the bucket.
-            Err(object_store::Error::NotFound { .. } | object_store::Error::PermissionDenied { .. }) => {
-                Ok(Found::Nothing)
-            }
+            Err(object_store::Error::NotFound { .. }) => Ok(Found::Nothing),
+            Err(error @ object_store::Error::PermissionDenied { .. }) => Ok(Found::Hidden(error)),
             Err(error) => Err(error),
         }
     }
@@ -108,7 +125,8 @@ impl CloudObject {
                 // Somebody was faster; or it was made, but the answer was lost.
                 Err(error) if is_condition(&error) => match self.look_at(path).await {
                     Ok(Found::Probe(state)) => state,
-                    Ok(_) => return (Ok(Some(UNSTEADY)), false),
+                    Ok(Found::Hidden(error)) => return (Err(error), false),
+                    Ok(Found::Nothing | Found::Other) => return (Ok(Some(UNSTEADY)), false),
                     Err(error) => return (Err(error), false),
                 },
                 Err(error) if is_unsupported(&error) => return (Ok(Some("it refuses conditional writes")), false),
@@ -146,6 +164,6 @@ impl CloudObject {
 
     /// An ETag may be made of the bytes alone: no two writes have the same ones.
     async fn put_probe(&self, path: &Path, mode: PutMode) -> object_store::Result<State> {
-        self.put(&*self.place.clients.patient, path, mode, format!("{MARK}{}", Uuid::new_v4()).into()).await
+        self.put(&*self.clients.patient, path, mode, format!("{MARK}{}", Uuid::new_v4()).into()).await
     }
 }

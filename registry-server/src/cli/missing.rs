@@ -54,7 +54,7 @@ pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
 
 /// How many characters must be added, removed or replaced to make one text of another (Levenshtein); something more
 /// than `limit` when it is certainly more.
-fn distance(a: &str, b: &str, limit: usize) -> usize {
+pub(super) fn distance(a: &str, b: &str, limit: usize) -> usize {
     let b: Vec<char> = b.chars().collect();
     if a.chars().count().abs_diff(b.len()) > limit {
         return limit + 1;

@@ -8,6 +8,7 @@ mod get;
 mod list;
 mod listen;
 mod location;
+mod log_filter;
 mod memory;
 mod message;
 mod migrate;
@@ -22,6 +23,7 @@ mod text;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
 use clap::{Parser, Subcommand};
@@ -68,13 +70,17 @@ enum Command {
     Completions(completions::Completions),
 }
 
+/// How long the process of a server that has ended waits for what it left under way.
+const LEFT_OVERS_END_WITHIN: Duration = Duration::from_secs(2);
+
 /// Runs a command.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
-    if matches!(arguments.command, Command::Serve(_)) {
+    let is_server = matches!(arguments.command, Command::Serve(_));
+    if is_server {
         memory::give_back_what_is_freed();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         survive_file_size_limit().context("SIGXFSZ cannot be caught")?;
         let done = match arguments.command {
             Command::Config(config) => return config.run().await,
@@ -87,7 +93,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
             Command::Completions(completions) => completions.run(),
         };
         done.map(|()| ExitCode::SUCCESS)
-    })
+    });
+    if is_server {
+        // Signals end nothing any more, so whoever hangs, as on a disk that does not answer, must not be waited for.
+        runtime.shutdown_timeout(LEFT_OVERS_END_WITHIN);
+    }
+    done
 }
 
 /// Has a write beyond the file size limit of the process (`ulimit -f`) fail, as one on a full disk does. Without a handler

@@ -119,15 +119,38 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> Result<ExitCode> {
-        let telemetry = self.telemetry.start()?;
-        let served = self.serve().await;
-        telemetry.end().await;
-        served
-    }
-
-    async fn serve(&self) -> Result<ExitCode> {
         // Signals are caught from before the start-up line on, so that whoever has read it may send one.
         let mut signals = Signals::caught()?;
+        let mut telemetry = self.telemetry.start()?;
+        let (code, failure) = match self.serve(&mut signals).await {
+            Ok(Ended::InOrder) => {
+                tracing::info!("stopped");
+                (ExitCode::SUCCESS, None)
+            }
+            Ok(Ended::BeforeItWasOpen) => {
+                tracing::info!("stopped before the registry was open");
+                (ExitCode::SUCCESS, None)
+            }
+            Ok(Ended::AtOnce) => {
+                // Not returned as an error: that is written to stderr, which may have nobody who reads it.
+                tracing::error!("stopped at once by a second signal; requests that were under way are lost");
+                telemetry.end_log(None).await;
+                return Ok(ExitCode::FAILURE);
+            }
+            Err(error) => (ExitCode::FAILURE, Some(error)),
+        };
+        // Whoever sends another signal does not want to wait for a collector, or for who reads the log.
+        let ending = async {
+            telemetry.end_traces().await;
+            telemetry.end_log(failure).await;
+        };
+        tokio::select! {
+            () = ending => Ok(code),
+            () = signals.next() => Ok(ExitCode::FAILURE),
+        }
+    }
+
+    async fn serve(&self, signals: &mut Signals) -> Result<Ended> {
         let config = self.location.read(|warning| tracing::warn!("{warning}"))?;
         let mut options = self.options();
         // Before the registry is opened, which may make it: a start that fails leaves nothing behind.
@@ -135,10 +158,7 @@ impl Serve {
         options.monitoring = self.monitoring().await?;
         let registry = tokio::select! {
             opened = self.open(&config.registry, options.monitoring.as_ref()) => opened?,
-            () = signals.next() => {
-                tracing::info!("stopped before the registry was open");
-                return Ok(ExitCode::SUCCESS);
-            }
+            () = signals.next() => return Ok(Ended::BeforeItWasOpen),
         };
         tracing::info!("serving {} on {}", registry.location(), listener.local_addr()?);
         notify(NotifyState::Ready);
@@ -147,7 +167,12 @@ impl Serve {
             // The sender is kept until the end.
             drop(is_stopped.await);
         };
-        let serving = feast_registry_server::serve(registry.clone(), listener, options, is_stopped);
+        let serving = async {
+            feast_registry_server::serve(registry.clone(), listener, options, is_stopped).await?;
+            // What waited has been written by now, or logged.
+            drop(registry.close().await);
+            Ok(Ended::InOrder)
+        };
         let stopping_twice = async {
             signals.next().await;
             notify(NotifyState::Stopping);
@@ -155,17 +180,9 @@ impl Serve {
             signals.next().await;
         };
         tokio::select! {
-            served = serving => served?,
-            () = stopping_twice => {
-                // Not returned as an error: that is written to stderr, which may have nobody who reads it.
-                tracing::error!("stopped at once by a second signal; requests that were under way are lost");
-                return Ok(ExitCode::FAILURE);
-            }
+            ended = serving => ended,
+            () = stopping_twice => Ok(Ended::AtOnce),
         }
-        // What waited has been written by now, or logged.
-        drop(registry.close().await);
-        tracing::info!("stopped");
-        Ok(ExitCode::SUCCESS)
     }
 
     /// Opens the registry; waits for its storage, if that was asked for.
@@ -229,6 +246,14 @@ impl Serve {
         }
         options
     }
+}
+
+/// How serving has come to an end.
+enum Ended {
+    InOrder,
+    BeforeItWasOpen,
+    /// By a second signal.
+    AtOnce,
 }
 
 /// What asks the process to end.

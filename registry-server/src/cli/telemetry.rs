@@ -1,17 +1,16 @@
 //! What the server tells of itself: its log, and traces.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
-use feast_registry_core::STORAGE_SPANS;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{Layer, Registry};
 
-/// What is logged unless something else is said.
-const DEFAULT_LOG: &str = "info";
+use super::log_filter::{DEFAULT_LOG, LogFilter};
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -46,6 +45,9 @@ pub(super) struct Telemetry {
 /// stop the server.
 const WAITING_LINES: usize = 8192;
 
+/// How long the rest of the log may take to be written when the server ends. What hands it over waits a second for it.
+const LOG_ENDS_WITHIN: Duration = Duration::from_secs(2);
+
 /// What has to be ended before the process ends, so that nothing of it is lost.
 #[must_use]
 pub(super) struct Running {
@@ -57,13 +59,12 @@ pub(super) struct Running {
 impl Telemetry {
     /// Begins to log and to trace.
     pub(super) fn start(&self) -> Result<Running> {
-        if let Some(level) = mistaken_level(&self.log) {
-            bail!("--log: there is no level `{level}`; there are error, warn, info, debug and trace");
-        }
-        let filter =
-            EnvFilter::try_new(filter(&self.log)).with_context(|| format!("--log: `{}` is not a filter", self.log))?;
+        let LogFilter { filter, targets } = LogFilter::parse(&self.log)?;
         let (writer, log) =
             NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(std::io::stderr());
+        if !targets.is_empty() {
+            self.warn_of(&targets, writer.clone());
+        }
         let registry = tracing_subscriber::registry().with(self.log_layer(writer).with_filter(filter));
         #[cfg(feature = "otlp")]
         {
@@ -79,6 +80,19 @@ impl Telemetry {
             registry.init();
             Ok(Running { log })
         }
+    }
+
+    /// Warns of words that were taken for the names of targets. Past the filter, in which there may be nothing but they.
+    fn warn_of(&self, targets: &[String], writer: NonBlocking) {
+        let unfiltered = tracing_subscriber::registry().with(self.log_layer(writer));
+        tracing::subscriber::with_default(unfiltered, || {
+            for target in targets {
+                tracing::warn!(
+                    "--log: `{target}` is no level and is taken for the name of a target, as `{target}=trace` says more \
+                     clearly; of others only that is logged to which a level is given too, as in `info,{target}=trace`"
+                );
+            }
+        });
     }
 
     /// Whether traces are sent.
@@ -111,27 +125,53 @@ impl Telemetry {
 }
 
 impl Running {
-    /// Sends what has not been sent of traces, and writes what has not been written of the log. It may take some seconds, if
-    /// nobody answers or reads.
-    pub(super) async fn end(self) {
+    /// Sends what has not been sent of traces. It may take some seconds, if nobody answers.
+    #[cfg_attr(not(feature = "otlp"), expect(clippy::unused_async, reason = "there are no traces"))]
+    pub(super) async fn end_traces(&mut self) {
         #[cfg(feature = "otlp")]
-        if let Some(traces) = self.traces {
-            let ended = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(otlp::ENDS_WITHIN)).await;
-            if let Ok(Err(error)) = ended {
+        if let Some(traces) = self.traces.take() {
+            // The time for the thread is no more than what is to be sent has.
+            let limit = otlp::ENDS_WITHIN + Duration::from_secs(1);
+            if let Some(Err(error)) = within(limit, move || traces.shutdown_with_timeout(otlp::ENDS_WITHIN)).await {
                 tracing::warn!(%error, "the last traces may not have been sent");
             }
         }
-        drop(self.log);
     }
+
+    /// Writes what has not been written of the log, and after it why the server has failed, if it has. If nobody reads, it is
+    /// given up after a while: see `serve_ends_when_its_log_is_stuck`.
+    pub(super) async fn end_log(self, failure: Option<anyhow::Error>) {
+        let log = self.log;
+        let ended = move || {
+            // May wait for the reader for ever, as it has something to say on stdout.
+            drop(log);
+            if let Some(error) = failure {
+                super::fail(&error);
+            }
+        };
+        within(LOG_ENDS_WITHIN, ended).await;
+    }
+}
+
+/// Does what may never end on a thread of its own, which ends with the process at the latest; `None` if it takes longer than it
+/// may. The threads of the runtime are of no use for it: their end is waited for.
+async fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    // When there can be no thread, the sender is dropped.
+    drop(std::thread::Builder::new().spawn(move || sender.send(work()).is_ok()));
+    tokio::time::timeout(limit, receiver).await.ok()?.ok()
 }
 
 #[cfg(feature = "otlp")]
 mod otlp {
     use std::time::Duration;
 
-    use anyhow::{Context, Result, ensure};
+    use anyhow::{Result, anyhow, ensure};
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+    use hyper::Uri;
     use opentelemetry::trace::TracerProvider;
-    use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+    use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
     use opentelemetry_sdk::Resource;
     use opentelemetry_sdk::trace::SdkTracerProvider;
     use tracing_subscriber::Layer;
@@ -153,13 +193,29 @@ mod otlp {
         );
         // If one has been chosen, so be it.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let endpoint = format!("{}/v1/traces", url.trim_end_matches('/'));
+        // Before the exporter sees it: what that says of a URL repeats it whole, its password included.
+        let endpoint = match format!("{}/v1/traces", url.trim_end_matches('/')).parse::<Uri>() {
+            Ok(endpoint) if !hides_host(url) => Ok(endpoint),
+            Ok(_) => Err("it is not clear where its host begins".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let endpoint = endpoint.map_err(|problem| {
+            anyhow!(
+                "--otlp-endpoint: `{}` cannot be read as a URL: {problem}; what is no letter or digit in a name, a password or \
+                 a path is to be written as `%` and two digits, as %40 for @",
+                shown(url)
+            )
+        })?;
+        let (endpoint, authorization) = without_credentials(&endpoint);
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(endpoint)
+            .with_headers(authorization.map(|value| ("authorization".to_owned(), value)).into_iter().collect())
             .build()
-            .with_context(|| format!("--otlp-endpoint: no traces can be sent to `{}`", shown(url)))?;
+            .map_err(|error| {
+                anyhow!("--otlp-endpoint: no traces can be sent to `{}`{}", shown(url), reason(&error.to_string()))
+            })?;
         let resource = Resource::builder();
         let resource = match std::env::var_os("OTEL_SERVICE_NAME") {
             Some(_) => resource,
@@ -168,16 +224,81 @@ mod otlp {
         Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
     }
 
-    /// A URL without what may be secret in it.
-    pub(super) fn shown(url: &str) -> String {
-        let url = url.split(['?', '#']).next().unwrap_or_default();
-        match url.rsplit_once('@') {
-            Some((before, host)) => match before.split_once("://") {
-                Some((scheme, _)) => format!("{scheme}://{host}"),
-                None => host.to_owned(),
-            },
-            None => url.to_owned(),
+    /// A URL without its name and password, and the header that says them. What sends the traces logs URLs as they are, on levels
+    /// that are for those who look for an error: see `no_log_tells_the_password_of_a_collector`.
+    fn without_credentials(url: &Uri) -> (String, Option<String>) {
+        let parts = url.scheme_str().zip(url.authority()).zip(url.path_and_query());
+        match parts.map(|((scheme, authority), path)| (scheme, authority.as_str().rsplit_once('@'), path)) {
+            Some((scheme, Some((credentials, host)), path)) => {
+                let (name, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+                let both = [percent_decoded(name), b":".to_vec(), percent_decoded(password)].concat();
+                (format!("{scheme}://{host}{path}"), Some(format!("Basic {}", BASE64_STANDARD.encode(both))))
+            }
+            _ => (url.to_string(), None),
         }
+    }
+
+    fn percent_decoded(text: &str) -> Vec<u8> {
+        let mut decoded = Vec::with_capacity(text.len());
+        let mut rest = text.as_bytes();
+        while let [first, after @ ..] = rest {
+            let digits = after.get(..2).filter(|digits| *first == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
+            let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+            decoded.push(byte.unwrap_or(*first));
+            rest = if byte.is_some() { &after[2..] } else { after };
+        }
+        decoded
+    }
+
+    /// What an error says, unless there may be a URL in it: that of the collector, or of a proxy.
+    fn reason(said: &str) -> String {
+        if said.contains("://") || said.contains('@') { String::new() } else { format!(": {said}") }
+    }
+
+    /// What stands for what may be a secret, or not.
+    const HIDDEN: &str = "…";
+
+    /// A URL without what may be secret in it. Where it is not clear what of it is the host, nothing but its scheme is left: what
+    /// seems to be a path may be the rest of a password.
+    pub(super) fn shown(url: &str) -> String {
+        let (scheme, rest) = match url.split_once("://") {
+            Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
+            Some(_) => return HIDDEN.to_owned(),
+            None => (String::new(), url),
+        };
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()));
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        if path.contains('@') || !is_host(host) {
+            return format!("{scheme}{HIDDEN}");
+        }
+        let path = path.split(['?', '#']).next().unwrap_or_default();
+        format!("{scheme}{host}{path}")
+    }
+
+    /// Whether it is not clear what of a URL is the host.
+    fn hides_host(url: &str) -> bool {
+        shown(url).ends_with(HIDDEN)
+    }
+
+    fn is_scheme(text: &str) -> bool {
+        text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    }
+
+    /// Whether it is certainly a host, perhaps with a port. A name with a password would have letters for a port.
+    fn is_host(text: &str) -> bool {
+        let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, port)) => {
+                (address.replace(':', ""), port.strip_prefix(':').or(port.is_empty().then_some("")))
+            }
+            None => match text.split_once(':') {
+                Some((host, port)) => (host.to_owned(), Some(port)),
+                None => (text.to_owned(), Some("")),
+            },
+        };
+        !host.is_empty()
+            && host.chars().all(|c| c.is_alphanumeric() || "-._".contains(c))
+            && port.is_some_and(|port| port.len() <= 5 && port.chars().all(|c| c.is_ascii_digit()))
     }
 
     /// What hands spans that are meant for traces to the provider.
@@ -195,43 +316,6 @@ mod otlp {
     }
 }
 
-/// A level alone is about this program: what the libraries below it say of every frame would hide a line per request.
-/// `trace`, or a filter that names targets, is taken as it is, but for the spans that are for traces alone.
-fn filter(log: &str) -> String {
-    let filter = match log.trim() {
-        // An environment variable that is set to nothing says nothing.
-        "" => return filter(DEFAULT_LOG),
-        level @ ("error" | "warn" | "info" | "debug") => {
-            let quiet = [
-                "hyper",
-                "hyper_util",
-                "tower",
-                "tonic",
-                "rustls",
-                "tokio_postgres",
-                "mysql_async",
-                "reqwest",
-                "opentelemetry",
-                "opentelemetry_sdk",
-                "opentelemetry-otlp",
-            ];
-            // What it warns of are clients who reset many calls; they would fill the log.
-            quiet.iter().fold(format!("{level},h2=error"), |filter, library| format!("{filter},{library}=warn"))
-        }
-        _ => log.to_owned(),
-    };
-    format!("{filter},{STORAGE_SPANS}=off")
-}
-
-/// A word that is neither a level nor, as `TARGET=LEVEL`, about one target. It would be taken for the name of a target, and all
-/// others would be silent.
-fn mistaken_level(log: &str) -> Option<&str> {
-    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
-    let mut words = log.split(',').map(str::trim);
-    words.find(|word| !word.is_empty() && !is_level(word) && !word.contains(['=', '[', ':', '_']))
-}
-
 /// Whether the log may be in colors.
 fn is_colorful() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -241,28 +325,56 @@ fn is_colorful() -> bool {
 mod tests {
     use super::*;
 
+    /// Fault: `#` and `?` in a password were taken for the end of what is before the path.
     #[cfg(feature = "otlp")]
     #[test]
     fn what_is_secret_in_the_url_of_a_collector_is_not_shown() {
         for (url, shown) in [
             ("http://user:s3cret@collector:4318/a?token=s3cret", "http://collector:4318/a"),
+            ("http://collector/a#s3cret", "http://collector/a"),
             ("htp://user:s3c@ret@x", "htp://x"),
             ("user:s3cret@x", "x"),
             ("http://localhost:4318", "http://localhost:4318"),
+            ("https://[::1]:4318/v1", "https://[::1]:4318/v1"),
+            ("http://u:s3cret@[::1]", "http://[::1]"),
+            ("collector:4318", "collector:4318"),
+            ("htp://user:s3c#ret@c:4318", "htp://…"),
+            ("http://user:s3c?ret@c:4318", "http://…"),
+            ("http://user:s3c/ret@c:4318", "http://…"),
+            ("http://user:1234/s3cret@c:4318", "http://…"),
+            ("http://user:s3c\\ret@c", "http://…"),
+            ("http://user:s3cret@c/?token=s3@cret", "http://…"),
+            ("http://user:s3cret", "http://…"),
+            ("http://user:s3cret%40c:4318", "http://…"),
+            ("http://user:s3cret@", "http://…"),
+            ("http:/user:s3cret@c", "…"),
+            ("user:s3cret/x", "…"),
+            ("user:s3c://ret@c", "…"),
+            ("", "…"),
         ] {
-            assert_eq!(otlp::shown(url), shown);
+            assert_eq!(otlp::shown(url), shown, "{url}");
         }
     }
 
+    /// Fault: what an error was due to repeated the URL, its password included.
+    #[cfg(feature = "otlp")]
     #[test]
-    fn a_level_that_is_none_is_not_taken_for_a_target() {
-        for log in
-            ["", "info", "WARN", "off", "info,hyper=debug", "feast_registry_core=debug", "warn, feast_registry::x"]
-        {
-            assert_eq!(mistaken_level(log), None, "{log}");
-        }
-        for (log, level) in [("debgu", "debgu"), ("info,debgu", "debgu"), ("verbose", "verbose")] {
-            assert_eq!(mistaken_level(log), Some(level));
+    fn why_a_collector_cannot_be_had_does_not_tell_its_password() {
+        for url in [
+            "http://user:s3c^ret@c:4318",
+            "http://user:s3c ret@c:4318",
+            "http://user:s3c#ret@c:4318",
+            "http://user:1/s3c/ret@c:4318",
+            "http://user:s3cret",
+            "http://user:s3c{ret}@c:4318",
+            "http://user:s3c%ret@[c:4318",
+            "htp://user:s3c#ret@c:4318",
+            "http://user:s3c\u{e9}ret@c:x",
+        ] {
+            let Err(error) = otlp::provider(url) else { panic!("{url} is taken") };
+            for said in error.chain().map(ToString::to_string).chain([format!("{error:?}")]) {
+                assert!(said.contains("--otlp-endpoint") && !said.contains("s3c"), "{url}: {said}");
+            }
         }
     }
 }

@@ -88,6 +88,102 @@ fn serve_goes_on_when_nobody_reads_its_log() {
     assert_eq!(server.stop().0, Some(0));
 }
 
+/// A server whose stdout and stderr are one pipe that nobody reads any more, and which has more to say than there is room for.
+fn start_stuck(fixture: &Fixture, arguments: &[&str]) -> (Server, std::io::PipeReader) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = fixture.command(&[&["serve", "--port", "0", "--log", "trace"], arguments].concat());
+    let mut filler = writer.try_clone().expect("another end");
+    let child = command.stdout(writer.try_clone().expect("another end")).stderr(writer).spawn().expect("it starts");
+    let mut log = BufReader::new(reader);
+    let mut started = String::new();
+    while !started.contains("serving ") {
+        started.clear();
+        assert!(log.read_line(&mut started).expect("a line") > 0, "it has not started");
+    }
+    let server = Server { child, log: None, before: String::new(), started };
+    // Each frame is some lines: the pipe is full after a thousand, and then so is the queue before it.
+    let mut client = std::net::TcpStream::connect(server.address()).expect("it listens");
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let priority = [0, 0, 5, 2, 0, 0, 0, 0, 1, 0, 0, 0, 3, 16];
+    let frames = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], &priority.repeat(20_000)].concat();
+    std::io::Write::write_all(&mut client, &frames).expect("it is sent");
+    std::thread::sleep(Duration::from_secs(2));
+    // A short line may still have room where a long one had none.
+    std::thread::spawn(move || while std::io::Write::write_all(&mut filler, b".").is_ok() {});
+    std::thread::sleep(Duration::from_millis(200));
+    (server, log.into_inner())
+}
+
+/// Fault: it never ended, since what hands over the rest of the log said on stdout that nobody takes it.
+#[test]
+fn serve_ends_when_its_log_is_stuck() {
+    let fixture = Fixture::empty();
+    let (server, _reader) = start_stuck(&fixture, &[]);
+    server.signal();
+    assert_eq!(ends_within(server, Duration::from_secs(10)), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_serve_whose_log_is_stuck() {
+    let fixture = Fixture::empty();
+    let (server, _reader) = start_stuck(&fixture, &["--drain", "600"]);
+    server.signal();
+    std::thread::sleep(Duration::from_millis(500));
+    server.signal();
+    assert_eq!(ends_within(server, Duration::from_secs(6)), Some(1));
+}
+
+/// The exit code of a server that has been told to end.
+fn ends_within(mut server: Server, limit: Duration) -> Option<i32> {
+    let until = Instant::now() + limit;
+    loop {
+        if let Some(status) = server.child.try_wait().expect("it is a child") {
+            return status.code();
+        }
+        assert!(Instant::now() < until, "it is still there");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Fault: what filters may name was refused.
+#[test]
+fn a_target_may_be_named_by_a_word_alone() {
+    let fixture = Fixture::empty();
+    let server = Server::start(&fixture, &["--log", "info,tower"]);
+    assert!(server.before.contains("WARN --log: `tower` is no level"), "{}", server.before);
+    assert_eq!(server.stop().0, Some(0));
+    let error = fixture.error(&["serve", "--log", "inof"]);
+    assert!(error.contains("--log: there is no level `inof`; did you mean `info`?"), "{error}");
+}
+
+/// Fault: with `--log trace`, each attempt to send traces was logged with the URL as it is. The collector was not told the name and
+/// the password either.
+#[cfg(feature = "otlp")]
+#[test]
+fn no_log_tells_the_password_of_a_collector() {
+    let fixture = Fixture::empty();
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = collector.local_addr().expect("an address").port();
+    let url = format!("http://us%65r:s3%5Ecret@127.0.0.1:{port}/there/");
+    let mut command = fixture.command(&["serve", "--port", "0", "--log", "trace", "--otlp-endpoint", &url]);
+    let server = Server::run(command.env("OTEL_BSP_SCHEDULE_DELAY", "100").env_remove("OTEL_EXPORTER_OTLP_HEADERS"));
+    let (client, _) = collector.accept().expect("a connection");
+    let head: Vec<String> =
+        BufReader::new(&client).lines().map(|line| line.expect("text")).take_while(|line| !line.is_empty()).collect();
+    assert_eq!(head[0], "POST /there/v1/traces HTTP/1.1");
+    // That is `user:s3^cret`.
+    assert!(head.iter().any(|line| line == "authorization: Basic dXNlcjpzM15jcmV0"), "{head:?}");
+    // What fails is logged too.
+    drop((client, collector));
+    std::thread::sleep(Duration::from_millis(300));
+    let before = server.before.clone();
+    let (code, log) = server.stop();
+    assert!(code == Some(0) && log.contains("/there/v1/traces"), "{code:?} {log}");
+    for secret in ["s3%5E", "s3^", "dXNlcj"] {
+        assert!(!log.contains(secret) && !before.contains(secret), "{secret}: {before}{log}");
+    }
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
 fn serve_has_memory_given_back_unless_told_otherwise() {
