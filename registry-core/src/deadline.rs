@@ -43,7 +43,7 @@ impl Deadline {
 
     /// The same, noting what is waited for until then.
     #[must_use]
-    pub(crate) fn with_waits(mut self, waits: Waits) -> Self {
+    pub fn with_waits(mut self, waits: Waits) -> Self {
         self.waits = Some(waits);
         self
     }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use feast_registry_core::{CallOptions, Deadline, Waits};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Bytes, Service, http};
@@ -21,33 +22,88 @@ use tracing::Instrument;
 use crate::call::{self, Began};
 use crate::complaints::Complaint;
 use crate::connections::{Activity, AnswerUnderWay, CallUnderWay};
-use crate::record::{CallRecord, Recorder};
-use crate::request::{Conversation, RequestLimits};
+use crate::record::{CallRecord, Identity, Recorder};
+use crate::request::{Allowance, Arrivals, Conversation, RequestLimits, Room};
+use crate::status::status;
 
 /// How many calls may be under way.
 const CALLS: usize = 4096;
 /// How much longer than its deadline a call is let be, to say what became of a write.
 const SETTLES_WITHIN: Duration = Duration::from_secs(10);
-/// Its calls are answered however many others are under way: else a supervisor would take a busy server for a dead one.
-const HEALTH: &str = "/grpc.health.";
-/// The largest request for health: they have no place, so what each of them takes is little.
+/// The largest request for health: these have no place, so what each of them takes is little.
 const HEALTH_REQUEST: usize = 1024;
-/// The calls of this service are conversations.
-const REFLECTION: &str = "/grpc.reflection.";
+/// How many streams of server reflection may be open.
+const CONVERSATIONS: usize = 64;
+/// Within which time a request that makes way for another has done so.
+const MAKES_WAY_WITHIN: Duration = Duration::from_secs(1);
 
 /// What all calls of a server share.
 #[derive(Clone)]
 pub(crate) struct CallLimits {
     calls: Arc<Semaphore>,
+    conversations: Arc<Semaphore>,
     requests: RequestLimits,
+    arrivals: Arrivals,
     /// How long a call may take whose client sets no deadline.
     timeout: Duration,
     recorder: Arc<Recorder>,
 }
 
+/// A place among the calls that are under way; none is needed for health.
+type Place = Option<OwnedSemaphorePermit>;
+
 impl CallLimits {
     pub(crate) fn new(requests: RequestLimits, timeout: Duration, recorder: Arc<Recorder>) -> Self {
-        Self { calls: Arc::new(Semaphore::new(CALLS)), requests, timeout, recorder }
+        let calls = Arc::new(Semaphore::new(CALLS));
+        let conversations = Arc::new(Semaphore::new(CONVERSATIONS));
+        Self { calls, conversations, requests, arrivals: Arrivals::default(), timeout, recorder }
+    }
+
+    async fn place(&self, service: Called) -> Result<Place, Status> {
+        let (places, number) = match service {
+            Called::Health => return Ok(None),
+            Called::Reflection => (&self.conversations, CONVERSATIONS),
+            Called::Registry => (&self.calls, CALLS),
+        };
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+            return Ok(Some(place));
+        }
+        if service == Called::Registry
+            && self.arrivals.end_oldest()
+            && let Ok(Ok(place)) = timeout(MAKES_WAY_WITHIN, Arc::clone(places).acquire_owned()).await
+        {
+            return Ok(Some(place));
+        }
+        static REFUSED: Complaint = Complaint::new();
+        REFUSED.say(|more| {
+            tracing::warn!("a call was refused, since as many are under way as there may be ({number}){more}");
+        });
+        Err(Status::resource_exhausted(format!(
+            "this server has {number} calls under way, which is all that it takes; nothing was done: try again later"
+        )))
+    }
+}
+
+/// Which service is called, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Called {
+    /// Its calls are answered however many others are under way: else a supervisor would take a busy server for a dead one. Some
+    /// go on for as long as their clients like.
+    Health,
+    /// Its calls are conversations.
+    Reflection,
+    Registry,
+}
+
+impl Called {
+    fn by(path: &str) -> Self {
+        if path.starts_with("/grpc.health.") {
+            Self::Health
+        } else if path.starts_with("/grpc.reflection.") {
+            Self::Reflection
+        } else {
+            Self::Registry
+        }
     }
 }
 
@@ -74,74 +130,130 @@ where
 
     fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
         let began = Instant::now();
-        let path = request.uri().path();
-        let (is_health, is_conversation) = (path.starts_with(HEALTH), path.starts_with(REFLECTION));
-        // These go on for as long as their clients like, so nothing waits for their end.
-        let is_endless = is_health || is_conversation;
-        let mut record = self.limits.recorder.begin(path, request.headers(), is_endless);
-        let place = (!is_health).then(|| Arc::clone(&self.limits.calls).try_acquire_owned()).transpose();
-        let Ok(place) = place else {
-            static REFUSED: Complaint = Complaint::new();
-            REFUSED.say(|more| {
-                tracing::warn!("a call was refused, since as many are under way as there may be ({CALLS}){more}");
-            });
-            let status = Status::resource_exhausted(format!(
-                "this server has {CALLS} calls under way, which is all that it takes; nothing was done: try again later"
-            ));
-            let mut refusal = status.into_http();
-            record.answers(refusal.headers_mut());
-            return Box::pin(std::future::ready(Ok(refusal)));
-        };
+        let called = Called::by(request.uri().path());
+        let mut record =
+            self.limits.recorder.begin(request.uri().path(), request.headers(), called != Called::Registry);
         let timeout = call::timeout_of(request.headers(), self.limits.timeout);
-        let activity = (!is_endless).then(|| Arc::clone(&self.activity));
-        let requests = self.limits.requests.clone();
-        let comes_until = began + timeout.min(requests.arrives_within);
+        let limits = self.limits.clone();
+        let activity = Arc::clone(&self.activity);
         // The one that was asked whether it is ready.
         let ready = self.service.clone();
-        let mut service = std::mem::replace(&mut self.service, ready);
+        let service = std::mem::replace(&mut self.service, ready);
         let identity = record.identity();
-        let waits = record.waits().clone();
-        let receiving = Arc::clone(&identity);
-        let call_activity = activity.clone();
-        let done = async move {
-            // What the request takes is given back when its answer is there.
-            let (mut request, _room) = if is_conversation {
-                (request.map(|body| Body::new(Conversation::new(body, receiving, comes_until))), None)
-            } else {
-                let most = if is_health { HEALTH_REQUEST } else { usize::MAX };
-                match requests.receive(request, most, began, comes_until, &receiving).await {
-                    Ok((request, room)) => (request.map(Body::new), Some(room)),
-                    Err(status) => return (Ok(status.into_http()), None),
-                }
-            };
-            let call = call_activity.map(|activity| activity.begin_call());
-            request.extensions_mut().insert(Began(began));
-            request.extensions_mut().insert(waits);
-            (service.call(request).await, call)
+        let call = Call {
+            called,
+            comes_until: Deadline::after(timeout.min(limits.requests.arrives_within)).instant(),
+            began,
+            identity: Arc::clone(&identity),
+            waits: record.waits().clone(),
+            // Nothing waits for the end of what goes on for as long as its client likes.
+            activity: (called == Called::Registry).then(|| Arc::clone(&activity)),
+            limits,
         };
         let span = record.span();
         let guarded = async move {
-            // It is for calls that are being done. What an answer takes that is large is counted elsewhere.
-            let _place = place;
             let until = began.checked_add(timeout.saturating_add(SETTLES_WITHIN));
+            let done = call.done_by(service, request);
             let answered = match until {
                 Some(until) => timeout_at(until, done).await.ok(),
                 None => Some(done.await),
             };
-            let (mut answer, call) = match answered {
-                Some((answer, call)) => (answer?, call),
-                None => {
-                    let text = "the call has not ended within its deadline; what became of it is not known";
-                    (Status::deadline_exceeded(text).into_http(), None)
-                }
-            };
+            let (answer, under_way) = answered.unwrap_or_else(|| {
+                let text = "the call has not ended within its deadline; what became of it is not known";
+                (Ok(Status::deadline_exceeded(text).into_http()), UnderWay::default())
+            });
+            let mut answer = answer?;
             record.answers(answer.headers_mut());
-            // The answer of a call that was not begun is one too.
-            let call = call.or_else(|| activity.as_ref().map(Activity::begin_call));
-            let under_way = activity.map(|activity| activity.begin_answer());
-            Ok(answer.map(|body| Body::new(AnswerBody { body, record, under_way, _call: call })))
+            let (of_call, place) = match called {
+                // What its client does not read may be all that there is.
+                Called::Health => (None, None),
+                Called::Reflection => (None, under_way.place),
+                // The place is for calls that are being done; what a large answer takes is counted elsewhere. The answer of a call that
+                // was not begun is one too.
+                Called::Registry => (under_way.call.or_else(|| Some(activity.begin_call())), None),
+            };
+            let goes = (called != Called::Health).then(|| activity.begin_answer());
+            Ok(answer.map(|body| Body::new(AnswerBody { body, record, goes, _call: of_call, _place: place })))
         };
         Box::pin(identity.of_call(guarded.instrument(span)))
+    }
+}
+
+/// What a call is done with.
+struct Call {
+    called: Called,
+    began: Instant,
+    /// By when its request must have come.
+    comes_until: Instant,
+    identity: Arc<Identity>,
+    waits: Waits,
+    /// Of the connection, which does not end before the call has.
+    activity: Option<Arc<Activity>>,
+    limits: CallLimits,
+}
+
+/// What a call has while it is under way.
+#[derive(Default)]
+struct UnderWay {
+    place: Place,
+    call: Option<CallUnderWay>,
+}
+
+impl Call {
+    async fn done_by<S>(
+        self,
+        mut service: S,
+        request: http::Request<Incoming>,
+    ) -> (Result<http::Response<Body>, Infallible>, UnderWay)
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    {
+        let mut under_way = UnderWay::default();
+        match self.received(request, &mut under_way).await {
+            // What the request takes is given back when its answer is there.
+            Ok((request, _room)) => (service.call(request).await, under_way),
+            Err(status) => (Ok(status.into_http()), under_way),
+        }
+    }
+
+    /// The request, as the services take it.
+    async fn received(
+        &self,
+        request: http::Request<Incoming>,
+        under_way: &mut UnderWay,
+    ) -> Result<(http::Request<Body>, Room), Status> {
+        let Self { called, began, comes_until, limits: CallLimits { requests, arrivals, .. }, .. } = self;
+        under_way.place = self.limits.place(*called).await?;
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.insert(Began(*began));
+        parts.extensions.insert(self.waits.clone());
+        if *called == Called::Reflection {
+            let body = Body::new(Conversation::new(body, Arc::clone(&self.identity), *comes_until));
+            return Ok((http::Request::from_parts(parts, body), Room::default()));
+        }
+        let path = parts.uri.path().to_owned();
+        let allowance = match called {
+            Called::Health => Allowance::of_up_to(HEALTH_REQUEST),
+            _ => requests.allowance(&path),
+        };
+        let deadline = Deadline::at(*comes_until).with_waits(self.waits.clone());
+        let arriving = arrivals.begin();
+        let arrival = async {
+            tokio::select! {
+                arrived = requests.arrival(body, allowance, &self.identity) => arrived,
+                () = arriving.makes_way() => Err(Status::resource_exhausted(
+                    "the request has been coming for longer than all others, and the server has no place left; nothing was done"
+                )),
+            }
+        };
+        let arrived = deadline.wait_for("the request to come whole", arrival).await;
+        let (received, room) = arrived.map_err(|error| status(&path, error))??;
+        drop(arriving);
+        under_way.call = self.activity.as_ref().map(Activity::begin_call);
+        let options = CallOptions::new().with_deadline(*comes_until).with_waits(self.waits.clone());
+        let (received, room) =
+            requests.unpacked(received, room, &mut parts.headers, allowance, (&path, options)).await?;
+        Ok((http::Request::from_parts(parts, Body::new(received)), room))
     }
 }
 
@@ -149,10 +261,12 @@ where
 struct AnswerBody {
     body: Body,
     record: CallRecord,
-    /// None of an answer that has no end.
-    under_way: Option<AnswerUnderWay>,
+    /// None of an answer that may have nothing to say for long.
+    goes: Option<AnswerUnderWay>,
     /// The call has come to its end when its answer has gone.
     _call: Option<CallUnderWay>,
+    /// A conversation has its place until its end.
+    _place: Place,
 }
 
 impl http_body::Body for AnswerBody {
@@ -162,7 +276,7 @@ impl http_body::Body for AnswerBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.under_way.iter().for_each(AnswerUnderWay::goes_on);
+            self.goes.iter().for_each(AnswerUnderWay::goes_on);
             match (frame.data_ref(), frame.trailers_ref()) {
                 (Some(data), _) => self.record.sends(data.len()),
                 (None, Some(trailers)) => self.record.note_code(trailers),

@@ -352,30 +352,88 @@ async fn conversations_and_requests_for_health_are_small() {
     }
 }
 
-/// Fault: with all places taken, supervisors were told that the server does not answer.
+/// Fault: what a stream of server reflection was sent and its client did not let be answered was kept, and kept all others of its
+/// connection from sending anything.
 #[tokio::test]
-async fn health_is_answered_however_many_calls_are_under_way() {
+async fn an_unread_conversation_keeps_nobody_of_its_connection_from_sending() {
     let address = served(ServeOptions::default()).await;
-    let mut taken = tokio::task::JoinSet::new();
-    for _ in 0..32 {
+    // Nothing of an answer may be sent to it, but for its head.
+    let mut sender = connect(&address, 0).await;
+    let mut unread = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let list_services = message(false, &[0x3a, 0x01, b'*']);
+        let sent: Vec<Bytes> = (0..16).map(|_| Bytes::from(list_services.repeat(MEGABYTE / 8 / 16))).collect();
+        let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        let body = http_body_util::Either::Left(Unfinished(sent.into()));
+        let (mut sender, request) = (sender.clone(), request_to(&address, path, body));
+        unread.spawn(async move { sender.send_request(request).await });
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let whole = message(false, &apply("other", "x".repeat(2 * MEGABYTE)).encode_to_vec());
+    let whole = http_body_util::Either::Right(http_body_util::Full::new(whole));
+    let answer = tokio::time::timeout(Duration::from_secs(10), sender.send_request(request(&address, whole))).await;
+    assert_eq!(answer.expect("it is sent, and answered").expect("an answer").status(), 200);
+}
+
+/// Fault: 600 KB of requests that never came took all places among the calls for half a minute.
+#[tokio::test]
+async fn requests_that_never_come_keep_nobody_out() {
+    let address = served(ServeOptions::default()).await;
+    let mut coming = tokio::task::JoinSet::new();
+    for _ in 0..40 {
         let sender = connect(&address, 65_535).await;
         for _ in 0..128 {
             let (mut sender, address) = (sender.clone(), address.clone());
-            taken.spawn(async move { drop(sender.send_request(request(&address, Unfinished::announcing(1))).await) });
+            coming.spawn(async move { drop(sender.send_request(request(&address, Unfinished::announcing(1))).await) });
         }
     }
-    let mut client = client(&address).await;
+    // More than there are places: those that have come first have made way for others of their kind.
     let until = Instant::now() + Duration::from_secs(20);
-    loop {
-        let answer = client.get_entity(GetEntityRequest::default()).await.expect_err("there is none");
-        if answer.code() == Code::ResourceExhausted {
-            break;
-        }
-        assert!(Instant::now() < until, "{answer:?}");
+    while coming.try_join_next().is_none() {
+        assert!(Instant::now() < until, "none made way");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut client = client(&address).await;
+    for number in 0..200 {
+        client.apply_entity(apply("small", format!("version {number}"))).await.expect("an apply");
     }
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
     let channel = endpoint.connect().await.expect("a connection");
     let request = tonic_health::pb::HealthCheckRequest { service: "liveness".to_owned() };
     let health = tonic_health::pb::health_client::HealthClient::new(channel).check(request).await;
     assert_eq!(health.expect("an answer").into_inner().status, 1, "SERVING");
+}
+
+/// Fault: 128 KB that unpacked to 126 MB of empty features took 7 GB when they were decoded.
+#[tokio::test]
+async fn what_would_take_much_memory_when_it_is_decoded_is_refused() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let server = Server::start(&format!("sqlite:///{}", folder.path().join("registry.db").display()));
+    let before = server.peak();
+    let spec = [&[0x0a, 0x01, b'v'][..], &[0x22, 0x00].repeat(30 * MEGABYTE)].concat();
+    let mut view = Vec::new();
+    prost::encoding::bytes::encode(1, &spec, &mut view);
+    let mut apply = Vec::new();
+    prost::encoding::bytes::encode(1, &view, &mut apply);
+    prost::encoding::string::encode(4, &"p".to_owned(), &mut apply);
+    let body = message(true, &gzipped(&apply));
+    assert!(body.len() < MEGABYTE, "{}", body.len());
+    let path = "/feast.registry.RegistryServer/ApplyFeatureView";
+    let mut request = request_to(&server.address, path, http_body_util::Full::new(body));
+    request.headers_mut().insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
+    let answer = connect(&server.address, 65_535).await.send_request(request).await.expect("an answer");
+    assert_eq!(answer.headers()["grpc-status"], "3", "INVALID_ARGUMENT: {:?}", answer.headers());
+    let took = (server.peak() - before) / MEGABYTE;
+    assert!(took < 300, "{took} MB");
+    // Nor does a question: it may not be so large.
+    let mut tags = Vec::new();
+    for number in 0..1_000_000_u32 {
+        let mut entry = Vec::new();
+        prost::encoding::bytes::encode(1, &number.to_le_bytes().to_vec(), &mut entry);
+        prost::encoding::bytes::encode(3, &entry, &mut tags);
+    }
+    let path = "/feast.registry.RegistryServer/ListEntities";
+    let list = request_to(&server.address, path, http_body_util::Full::new(message(false, &tags)));
+    let answer = connect(&server.address, 65_535).await.send_request(list).await.expect("an answer");
+    assert_eq!(answer.headers()["grpc-status"], "8", "RESOURCE_EXHAUSTED: {:?}", answer.headers());
 }

@@ -240,7 +240,7 @@ fn commit(session: &mut Session, queue: &Queue, mut waiting: Vec<Arc<Ticket<Queu
         !waiting.is_empty()
     });
     let mut claimed: Vec<QueuedCommit> = waiting.iter().filter_map(|ticket| ticket.claim()).collect();
-    let since = Instant::now();
+    let mut since = Instant::now();
     while !claimed.is_empty() {
         let problem = match begun.and_then(|()| session.commit(&claimed, since)) {
             Ok(outcomes) => {
@@ -262,7 +262,10 @@ fn commit(session: &mut Session, queue: &Queue, mut waiting: Vec<Arc<Ticket<Queu
         if !any_is_awaited() {
             return;
         }
+        // To wait for the lock is not to wait for readers.
+        let waits_since = Instant::now();
         begun = session.begin(any_is_awaited);
+        since += waits_since.elapsed();
     }
     session.roll_back();
 }

@@ -68,6 +68,8 @@ impl Registry {
 
     /// Whether an object can be one of a project.
     fn check_object(&self, project: &str, object: &Object) -> Result<()> {
+        // Before it is decoded.
+        rules::check_structure(object, project)?;
         soundness::check(object).map_err(|error| {
             Error::new(ErrorKind::InvalidArgument, format!("what was sent is not a {}", object.kind)).with_source(error)
         })?;

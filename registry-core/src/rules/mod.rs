@@ -15,6 +15,7 @@ mod pin;
 mod project;
 mod replace;
 mod stored;
+mod structure;
 #[cfg(test)]
 mod tests;
 mod user_metadata;
@@ -27,6 +28,7 @@ pub(crate) use materialization::{
 };
 pub(crate) use names::check_names;
 pub(crate) use project::{adopt, fetch_for_adoption};
+pub(crate) use structure::check_structure;
 pub(crate) use user_metadata::{apply_user_metadata, fetch_for_user_metadata, key as user_metadata_key};
 pub use versions::ApplyOptions;
 pub(crate) use versions::decode_record;

@@ -14,6 +14,7 @@ mod project;
 mod properties;
 mod simulation;
 mod stored;
+mod structure;
 mod versions;
 mod views;
 
