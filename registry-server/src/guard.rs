@@ -22,6 +22,7 @@ use tracing::Instrument;
 use crate::call::{self, Began};
 use crate::complaints::Complaint;
 use crate::connections::{Activity, AnswerUnderWay, CallUnderWay};
+use crate::parts::READ_WITHIN;
 use crate::record::{CallRecord, Identity, Recorder};
 use crate::request::{Allowance, Arrivals, Conversation, RequestLimits, Room};
 use crate::status::status;
@@ -38,7 +39,6 @@ const CONVERSATIONS: usize = 64;
 const MAKES_WAY_WITHIN: Duration = Duration::from_secs(1);
 
 /// What all calls of a server share.
-#[derive(Clone)]
 pub(crate) struct CallLimits {
     calls: Arc<Semaphore>,
     conversations: Arc<Semaphore>,
@@ -53,10 +53,10 @@ pub(crate) struct CallLimits {
 type Place = Option<OwnedSemaphorePermit>;
 
 impl CallLimits {
-    pub(crate) fn new(requests: RequestLimits, timeout: Duration, recorder: Arc<Recorder>) -> Self {
+    pub(crate) fn new(requests: RequestLimits, timeout: Duration, recorder: Arc<Recorder>) -> Arc<Self> {
         let calls = Arc::new(Semaphore::new(CALLS));
         let conversations = Arc::new(Semaphore::new(CONVERSATIONS));
-        Self { calls, conversations, requests, arrivals: Arrivals::default(), timeout, recorder }
+        Arc::new(Self { calls, conversations, requests, arrivals: Arrivals::default(), timeout, recorder })
     }
 
     async fn place(&self, service: Called) -> Result<Place, Status> {
@@ -111,7 +111,7 @@ impl Called {
 #[derive(Clone)]
 pub(crate) struct Guarded<S> {
     pub(crate) service: S,
-    pub(crate) limits: CallLimits,
+    pub(crate) limits: Arc<CallLimits>,
     pub(crate) activity: Arc<Activity>,
 }
 
@@ -134,7 +134,7 @@ where
         let mut record =
             self.limits.recorder.begin(request.uri().path(), request.headers(), called != Called::Registry);
         let timeout = call::timeout_of(request.headers(), self.limits.timeout);
-        let limits = self.limits.clone();
+        let limits = Arc::clone(&self.limits);
         let activity = Arc::clone(&self.activity);
         // The one that was asked whether it is ready.
         let ready = self.service.clone();
@@ -189,7 +189,7 @@ struct Call {
     waits: Waits,
     /// Of the connection, which does not end before the call has.
     activity: Option<Arc<Activity>>,
-    limits: CallLimits,
+    limits: Arc<CallLimits>,
 }
 
 /// What a call has while it is under way.
@@ -222,13 +222,16 @@ impl Call {
         request: http::Request<Incoming>,
         under_way: &mut UnderWay,
     ) -> Result<(http::Request<Body>, Room), Status> {
-        let Self { called, began, comes_until, limits: CallLimits { requests, arrivals, .. }, .. } = self;
+        let Self { called, began, comes_until, .. } = self;
+        let CallLimits { requests, arrivals, .. } = &*self.limits;
         under_way.place = self.limits.place(*called).await?;
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(Began(*began));
         parts.extensions.insert(self.waits.clone());
         if *called == Called::Reflection {
-            let body = Body::new(Conversation::new(body, Arc::clone(&self.identity), *comes_until));
+            // One that says nothing for longer would be taken for one that reads nothing.
+            let until = (*comes_until).min(*began + READ_WITHIN);
+            let body = Body::new(Conversation::new(body, Arc::clone(&self.identity), until));
             return Ok((http::Request::from_parts(parts, body), Room::default()));
         }
         let path = parts.uri.path().to_owned();
@@ -237,11 +240,18 @@ impl Call {
             _ => requests.allowance(&path),
         };
         let deadline = Deadline::at(*comes_until).with_waits(self.waits.clone());
-        let arriving = arrivals.begin();
+        // Only who has a place can make way.
+        let arriving = under_way.place.as_ref().map(|_| arrivals.begin());
+        let makes_way = async {
+            match &arriving {
+                Some(arriving) => arriving.makes_way().await,
+                None => std::future::pending().await,
+            }
+        };
         let arrival = async {
             tokio::select! {
                 arrived = requests.arrival(body, allowance, &self.identity) => arrived,
-                () = arriving.makes_way() => Err(Status::resource_exhausted(
+                () = makes_way => Err(Status::resource_exhausted(
                     "the request has been coming for longer than all others, and the server has no place left; nothing was done"
                 )),
             }

@@ -28,7 +28,7 @@ use crate::complaints::Complaint;
 use crate::record::Identity;
 use crate::status::status;
 
-/// Requests of up to so many bytes are not counted.
+/// What takes no more bytes than this is not counted.
 const SMALL: usize = 64 * 1024;
 /// How many bytes of requests may wait for their answers: that have come, whole or in part, or were unpacked.
 const BUDGET: usize = 256 * 1024 * 1024;
@@ -93,7 +93,9 @@ impl Room {
 impl RequestLimits {
     pub(crate) fn new(max_message_size: usize, arrives_within: Duration, registry: Registry) -> Self {
         // The largest has room, packed and unpacked, if nothing else has.
-        let room = Arc::new(Semaphore::new(BUDGET.max(2 * max_message_size + SMALL).div_ceil(UNIT)));
+        let room = Arc::new(Semaphore::new(
+            BUDGET.max(max_message_size.saturating_mul(2).saturating_add(SMALL)).div_ceil(UNIT),
+        ));
         Self { room, max_message_size, arrives_within, registry }
     }
 
@@ -126,9 +128,7 @@ impl RequestLimits {
             // What follows the message means nothing in a request of gRPC.
             let Ok(data) = frame.into_data() else { continue };
             let arrived = identity.receives(data.len());
-            if arrived > SMALL {
-                self.make_room(arrived.saturating_mul(weight), &mut room)?;
-            }
+            self.make_room(arrived.saturating_mul(weight), &mut room)?;
             received.push(data);
             let Some(Prefix { length, .. }) = received.prefix else { continue };
             if length > most {
@@ -144,8 +144,11 @@ impl RequestLimits {
         Ok((received, room))
     }
 
-    /// Takes the room that is missing to so many bytes.
+    /// Takes the room that is missing to so many bytes, unless they are few.
     fn make_room(&self, bytes: usize, room: &mut Room) -> Result<(), Status> {
+        if bytes <= SMALL {
+            return Ok(());
+        }
         let missing = bytes.div_ceil(UNIT).saturating_sub(room.units());
         if missing > 0 {
             let missing = u32::try_from(missing).map_err(|_| no_room())?;
@@ -179,9 +182,7 @@ impl RequestLimits {
         let at_once = most.min(UNPACKED_AT_ONCE);
         if let Some(unpacked) = encoding.unpack(received.clone().into_message(), at_once)? {
             let mut room = Room::default();
-            if unpacked.length > SMALL {
-                self.make_room(unpacked.length.saturating_mul(weight), &mut room)?;
-            }
+            self.make_room(unpacked.length.saturating_mul(weight), &mut room)?;
             return Ok((unpacked, room));
         }
         let limits = self.clone();

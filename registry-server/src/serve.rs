@@ -141,7 +141,7 @@ pub async fn serve(
     let requests = RequestLimits::new(options.max_message_size, options.request_timeout, registry.clone());
     let calls = CallLimits::new(requests, options.request_timeout, recorder);
     let on_connection =
-        |activity: Arc<Activity>| Guarded { service: Isolated(services.clone()), limits: calls.clone(), activity };
+        |activity: Arc<Activity>| Guarded { service: Isolated(services.clone()), limits: Arc::clone(&calls), activity };
     let stop = async {
         stop.await;
         watch.abort();

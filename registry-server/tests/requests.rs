@@ -294,7 +294,8 @@ async fn what_requests_unpack_to_is_bounded() {
     }
     assert_eq!(answered, 8, "those that were sent to their end");
     let took = (server.peak() - before) / MEGABYTE;
-    assert!((100..450).contains(&took), "{took} MB");
+    // Two of them have room, and as much again while they are read; the others were refused.
+    assert!((100..700).contains(&took), "{took} MB");
 }
 
 /// Fault: five bytes reserved 128 MB of the process's address space, of which there may be a limit.
