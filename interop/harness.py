@@ -139,6 +139,11 @@ class Server:
     def stub(self) -> RegistryServer_pb2_grpc.RegistryServerStub:
         return RegistryServer_pb2_grpc.RegistryServerStub(self.channel)
 
+    def says(self, text: str) -> str:
+        """The log, once this is in it: a server answers before its line is written."""
+        wait_until(lambda: text in self.log.read_text(errors="replace"), 10, f"`{text}` in {self.log}")
+        return self.log.read_text(errors="replace")
+
     def log_tail(self, lines: int = 30) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 

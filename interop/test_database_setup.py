@@ -243,7 +243,7 @@ def test_what_is_given_to_sqlalchemy(configured: Database, project: str) -> None
             list(threads.map(apply, names))
         assert len(seen) == 2, "both connections of the pool were used, and none was made anew"
         assert entities(server, project) == {"first", *names}
-        assert "INSERT INTO" in server.log.read_text(), "echo"
+        server.says("INSERT INTO")  # echo
         with store_of(server) as store:
             assert {entity.name for entity in store.registry.list_entities(project)} == {"first", *names}
             store.registry.apply_entity(kinds.entity("feasts"), project)

@@ -74,7 +74,7 @@ def test_the_start_up_line(tmp_path: Path) -> None:
     with harness.running(serve(tmp_path, "--registry", f"sqlite:///{db}", db=db)) as server:
         server.wait_serving()
         ask(server, *kinds.ENTITY.apply(kinds.ENTITY.proto("e"), "rides")).ok()
-        (line,) = server.log.read_text().splitlines()
+        (line,) = server.says("serving ").splitlines()
         assert str(server.port) in line and "registry.db" in line
 
 
