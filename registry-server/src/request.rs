@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -413,27 +414,30 @@ impl http_body::Body for Received {
 
 /// Which requests are coming. When there are too many calls, the one that has been coming for longest makes way: one that a client
 /// means to send to its end is rarely that.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Arrivals(Arc<Mutex<BTreeMap<u64, Arc<Notify>>>>);
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals {
+    /// Numbered as they began.
+    coming: Mutex<BTreeMap<u64, Arc<Notify>>>,
+    began: AtomicU64,
+}
 
 /// A request that is coming, until this is dropped.
-pub(crate) struct Arriving {
-    arrivals: Arrivals,
+pub(crate) struct Arriving<'a> {
+    arrivals: &'a Arrivals,
     number: u64,
     makes_way: Arc<Notify>,
 }
 
 impl Arrivals {
     fn coming(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Notify>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn begin(&self) -> Arriving {
+    pub(crate) fn begin(&self) -> Arriving<'_> {
         let makes_way = Arc::new(Notify::new());
-        let mut coming = self.coming();
-        let number = coming.last_key_value().map_or(0, |(last, _)| last + 1);
-        coming.insert(number, Arc::clone(&makes_way));
-        Arriving { arrivals: self.clone(), number, makes_way }
+        let number = self.began.fetch_add(1, Ordering::Relaxed);
+        self.coming().insert(number, Arc::clone(&makes_way));
+        Arriving { arrivals: self, number, makes_way }
     }
 
     /// Has the oldest make way; `false` if none is coming.
@@ -443,14 +447,14 @@ impl Arrivals {
     }
 }
 
-impl Arriving {
+impl Arriving<'_> {
     /// Completes when it has to make way.
     pub(crate) async fn makes_way(&self) {
         self.makes_way.notified().await;
     }
 }
 
-impl Drop for Arriving {
+impl Drop for Arriving<'_> {
     fn drop(&mut self) {
         self.arrivals.coming().remove(&self.number);
     }
@@ -554,6 +558,20 @@ mod tests {
             let cut = encoding.unpack(of(&packed[..20]), bytes.len()).expect_err("it is cut");
             assert_eq!(cut.code(), tonic::Code::Internal);
         }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_that_is_still_coming_makes_way() {
+        let arrivals = Arrivals::default();
+        assert!(!arrivals.end_oldest(), "none is coming");
+        let (first, second) = (arrivals.begin(), arrivals.begin());
+        drop(first);
+        assert!(arrivals.end_oldest());
+        second.makes_way().await;
+        let third = arrivals.begin();
+        drop(second);
+        assert!(arrivals.end_oldest(), "the third is coming still");
+        third.makes_way().await;
     }
 
     /// Fault: a megabyte that unpacks to a gigabyte wants a window of as much, before a byte of it is written.
