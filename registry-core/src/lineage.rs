@@ -118,14 +118,42 @@ const MAX_INDIRECT: usize = 4_000_000;
 /// # Errors
 /// `Unsupported` when there are too many to be held.
 pub(crate) fn lineage(objects: &[Object]) -> Result<Lineage> {
-    let services: Vec<FeatureService> = decoded(objects)?;
+    let services = services(objects)?;
     let direct = direct(objects, &services)?;
     let indirect = indirect(&direct, &services, MAX_INDIRECT)?;
     Ok(Lineage { direct, indirect })
 }
 
-fn decoded<T: FeastObject>(objects: &[Object]) -> Result<Vec<T>> {
-    objects.iter().filter(|object| object.kind == T::KIND).map(Object::decode).collect()
+fn services(objects: &[Object]) -> Result<Vec<Service>> {
+    let mut services = Vec::new();
+    each(objects, |service: FeatureService| {
+        let spec = service.spec.unwrap_or_default();
+        let views = spec.features.into_iter().map(|projection| Projection {
+            is_of_labels: projection.view_type == "labelView",
+            view: projection.feature_view_name,
+        });
+        services.push(Service { views: views.collect(), name: spec.name });
+    })?;
+    Ok(services)
+}
+
+/// What matters of a feature service.
+struct Service {
+    name: String,
+    views: Vec<Projection>,
+}
+
+struct Projection {
+    view: String,
+    is_of_labels: bool,
+}
+
+/// Decodes the objects of a kind one after the other: all of them at once would take many times their size.
+fn each<T: FeastObject>(objects: &[Object], mut then: impl FnMut(T)) -> Result<()> {
+    objects.iter().filter(|object| object.kind == T::KIND).try_for_each(|object| {
+        then(object.decode()?);
+        Ok(())
+    })
 }
 
 /// Collects the relations to one target.
@@ -151,38 +179,38 @@ impl To<'_> {
     }
 }
 
-fn direct(objects: &[Object], services: &[FeatureService]) -> Result<Vec<Relation>> {
-    let label_views: Vec<LabelView> = decoded(objects)?;
-    let on_demand_views: Vec<OnDemandFeatureView> = decoded(objects)?;
-    let label_names: HashSet<&str> =
-        label_views.iter().filter_map(|view| Some(view.spec.as_ref()?.name.as_str())).collect();
+fn direct(objects: &[Object], services: &[Service]) -> Result<Vec<Relation>> {
+    let mut label_names: HashSet<String> = HashSet::new();
+    each(objects, |view: LabelView| label_names.extend(view.spec.map(|spec| spec.name)))?;
     let mut relations = Vec::new();
     let mut to = |object_type, name: &str, collect: &mut dyn FnMut(&mut To<'_>)| {
         collect(&mut To { target: Reference::new(object_type, name), relations: &mut relations });
     };
-    for service in services.iter().filter_map(|service| service.spec.as_ref()) {
+    for service in services {
         to(ObjectType::FeatureService, &service.name, &mut |to| {
-            for projection in &service.features {
-                let name = &projection.feature_view_name;
-                let is_labels = projection.view_type == "labelView" || label_names.contains(name.as_str());
-                to.link(if is_labels { ObjectType::LabelView } else { ObjectType::FeatureView }, name);
+            for Projection { view, is_of_labels } in &service.views {
+                let is_labels = *is_of_labels || label_names.contains(view);
+                to.link(if is_labels { ObjectType::LabelView } else { ObjectType::FeatureView }, view);
             }
         });
     }
-    for view in decoded::<FeatureView>(objects)?.into_iter().filter_map(|view| view.spec) {
+    each(objects, |view: FeatureView| {
+        let view = view.spec.unwrap_or_default();
         to(ObjectType::FeatureView, &view.name, &mut |to| {
             to.link_all(ObjectType::Entity, view.entities.iter().cloned());
             to.link_all(ObjectType::Feature, view.features.iter().map(|feature| feature.name.clone()));
             to.link_source(view.batch_source.as_ref());
         });
-    }
-    for view in on_demand_views.iter().filter_map(|view| view.spec.as_ref()) {
+    })?;
+    each(objects, |view: OnDemandFeatureView| {
+        let view = view.spec.unwrap_or_default();
         to(ObjectType::FeatureView, &view.name, &mut |to| {
             to.link_all(ObjectType::Entity, view.entities.iter().cloned());
             to.link_all(ObjectType::Feature, view.features.iter().map(|feature| feature.name.clone()));
         });
-    }
-    for view in on_demand_views.iter().filter_map(|view| view.spec.as_ref()) {
+    })?;
+    each(objects, |view: OnDemandFeatureView| {
+        let view = view.spec.unwrap_or_default();
         to(ObjectType::FeatureView, &view.name, &mut |to| {
             for source in view.sources.values() {
                 match &source.source {
@@ -194,24 +222,26 @@ fn direct(objects: &[Object], services: &[FeatureService]) -> Result<Vec<Relatio
                 }
             }
         });
-    }
-    for view in decoded::<StreamFeatureView>(objects)?.into_iter().filter_map(|view| view.spec) {
+    })?;
+    each(objects, |view: StreamFeatureView| {
+        let view = view.spec.unwrap_or_default();
         to(ObjectType::FeatureView, &view.name, &mut |to| {
             to.link_source(view.stream_source.as_ref());
             to.link_source(view.batch_source.as_ref());
         });
-    }
-    for view in label_views.iter().filter_map(|view| view.spec.as_ref()) {
+    })?;
+    each(objects, |view: LabelView| {
+        let view = view.spec.unwrap_or_default();
         to(ObjectType::LabelView, &view.name, &mut |to| {
             to.link_all(ObjectType::Entity, view.entities.iter().cloned());
             to.link_source(view.source.as_ref());
             to.link_source(view.source.as_ref().and_then(|source| source.batch_source.as_deref()));
         });
-    }
+    })?;
     Ok(relations)
 }
 
-fn indirect(direct: &[Relation], services: &[FeatureService], most: usize) -> Result<Vec<Relation>> {
+fn indirect(direct: &[Relation], services: &[Service], most: usize) -> Result<Vec<Relation>> {
     let is_view = |end: &Reference| matches!(end.object_type, ObjectType::FeatureView | ObjectType::LabelView);
     let mut sources_of: HashMap<&str, Sources<'_>> = HashMap::new();
     for relation in direct.iter().filter(|relation| is_view(&relation.target)) {
@@ -236,8 +266,8 @@ fn indirect(direct: &[Relation], services: &[FeatureService], most: usize) -> Re
         relations.extend(sources.iter().map(|source| relation(source)));
         Ok(())
     };
-    for service in services.iter().filter_map(|service| service.spec.as_ref()) {
-        for sources in service.features.iter().filter_map(|of| sources_of.get(of.feature_view_name.as_str())) {
+    for service in services {
+        for sources in service.views.iter().filter_map(|of| sources_of.get(of.view.as_str())) {
             let target = || Reference::new(ObjectType::FeatureService, &service.name);
             add(&sources.all, &|source| Relation { source: source.clone(), target: target() })?;
         }
@@ -322,8 +352,8 @@ mod tests {
         let projection = FeatureViewProjection { feature_view_name: "stats".into(), ..Default::default() };
         let spec = FeatureServiceSpec { name: "model".into(), features: vec![projection; MANY], ..Default::default() };
         let service = FeatureService { spec: Some(spec), meta: None };
-        let services = [service.clone()];
         let objects = [Object::encode(&FeatureView { spec: Some(view), meta: None }), Object::encode(&service)];
+        let services = services(&objects).expect("well-formed");
         let direct = direct(&objects, &services).expect("well-formed");
         let all = MANY * MANY;
         assert_eq!(indirect(&direct, &services[..0], all).expect("nothing").len(), 0);

@@ -68,15 +68,19 @@ pub(crate) struct Activity {
     bytes_received: AtomicUsize,
     /// How many calls are under way, whose requests have come whole and whose answers have not gone whole.
     calls: watch::Sender<usize>,
-    /// How many answers have begun and have not gone whole, but for those that have no end.
+    /// How many answers have begun and have not gone whole, of calls and of conversations, which are no calls under way.
     answers: AtomicUsize,
+    conversations: AtomicUsize,
     /// How many parts of answers have gone, or were let go.
     progress: AtomicUsize,
 }
 
 /// An answer on its way, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct AnswerUnderWay(Arc<Activity>);
+pub(crate) struct AnswerUnderWay {
+    activity: Arc<Activity>,
+    is_conversation: bool,
+}
 
 /// A call under way on a connection, until this is dropped.
 #[derive(Debug)]
@@ -88,6 +92,7 @@ impl Activity {
             bytes_received: AtomicUsize::new(0),
             calls: watch::Sender::new(0),
             answers: AtomicUsize::new(0),
+            conversations: AtomicUsize::new(0),
             progress: AtomicUsize::new(0),
         })
     }
@@ -98,10 +103,16 @@ impl Activity {
         CallUnderWay(Arc::clone(self))
     }
 
-    /// Counts an answer.
+    /// Counts an answer of a call.
     pub(crate) fn begin_answer(self: &Arc<Self>) -> AnswerUnderWay {
         self.answers.fetch_add(1, Ordering::Relaxed);
-        AnswerUnderWay(Arc::clone(self))
+        AnswerUnderWay { activity: Arc::clone(self), is_conversation: false }
+    }
+
+    /// Counts the answers of a conversation.
+    pub(crate) fn begin_conversation(self: &Arc<Self>) -> AnswerUnderWay {
+        self.conversations.fetch_add(1, Ordering::Relaxed);
+        AnswerUnderWay { activity: Arc::clone(self), is_conversation: true }
     }
 
     /// Completes when answers have been under way for a while of which the client reads nothing, and no other call is being
@@ -112,8 +123,9 @@ impl Activity {
         loop {
             sleep(READ_WITHIN).await;
             let answers = self.answers.load(Ordering::Relaxed);
+            let conversations = self.conversations.load(Ordering::Relaxed);
             let all_are_answered = *self.calls.borrow() <= answers;
-            let now = (answers > 0 && all_are_answered).then(|| self.progress.load(Ordering::Relaxed));
+            let now = (answers + conversations > 0 && all_are_answered).then(|| self.progress.load(Ordering::Relaxed));
             if now.is_some() && now == before {
                 return;
             }
@@ -140,14 +152,15 @@ impl Drop for CallUnderWay {
 impl AnswerUnderWay {
     /// Notes that a part of it goes.
     pub(crate) fn goes_on(&self) {
-        self.0.progress.fetch_add(1, Ordering::Relaxed);
+        self.activity.progress.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for AnswerUnderWay {
     fn drop(&mut self) {
         self.goes_on();
-        self.0.answers.fetch_sub(1, Ordering::Relaxed);
+        let counted = if self.is_conversation { &self.activity.conversations } else { &self.activity.answers };
+        counted.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -172,7 +172,11 @@ where
                 // was not begun is one too.
                 Called::Registry => (under_way.call.or_else(|| Some(activity.begin_call())), None),
             };
-            let goes = (called != Called::Health).then(|| activity.begin_answer());
+            let goes = match called {
+                Called::Health => None,
+                Called::Reflection => Some(activity.begin_conversation()),
+                Called::Registry => Some(activity.begin_answer()),
+            };
             Ok(answer.map(|body| Body::new(AnswerBody { body, record, goes, _call: of_call, _place: place })))
         };
         Box::pin(identity.of_call(guarded.instrument(span)))

@@ -116,10 +116,9 @@ impl RequestLimits {
     pub(crate) async fn arrival(
         &self,
         mut body: Incoming,
-        allowance: Allowance,
+        Allowance { most, .. }: Allowance,
         identity: &Identity,
     ) -> Result<(Received, Room), Status> {
-        let Allowance { most, weight } = allowance;
         let (mut received, mut room) = (Received::default(), Room::default());
         while let Some(frame) = body.frame().await {
             // To whoever is still there: a client that broke its call off reads no answer.
@@ -129,7 +128,7 @@ impl RequestLimits {
             // What follows the message means nothing in a request of gRPC.
             let Ok(data) = frame.into_data() else { continue };
             let arrived = identity.receives(data.len());
-            self.make_room(arrived.saturating_mul(weight), &mut room)?;
+            self.make_room(arrived, &mut room)?;
             received.push(data);
             let Some(Prefix { length, .. }) = received.prefix else { continue };
             if length > most {
@@ -162,23 +161,26 @@ impl RequestLimits {
         Ok(())
     }
 
-    /// A request that has come, unpacked if it is compressed. It then has room for what it has become.
+    /// A request that has come, unpacked if it is compressed. It then has room for what it becomes when it is decoded.
     ///
     /// # Errors
     /// When it cannot be unpacked, is too large, or has no room; nothing of it was done.
     pub(crate) async fn unpacked(
         &self,
         mut received: Received,
-        room: Room,
+        mut room: Room,
         headers: &mut HeaderMap,
         allowance: Allowance,
         call: (&str, CallOptions),
     ) -> Result<(Received, Room), Status> {
         received.end_last();
-        let encoding = if received.is_compressed_whole() { Encoding::of(headers) } else { None };
-        let Some(encoding) = encoding else { return Ok((received, room)) };
-        headers.remove(ENCODING);
         let Allowance { most, weight } = allowance;
+        let encoding = if received.is_compressed_whole() { Encoding::of(headers) } else { None };
+        let Some(encoding) = encoding else {
+            self.make_room(received.length.saturating_mul(weight), &mut room)?;
+            return Ok((received, room));
+        };
+        headers.remove(ENCODING);
         // Most end here.
         let at_once = most.min(UNPACKED_AT_ONCE);
         if let Some(unpacked) = encoding.unpack(received.clone().into_message(), at_once)? {
@@ -470,7 +472,12 @@ impl Conversation {
     pub(crate) fn new(mut body: Incoming, identity: Arc<Identity>, until: Instant) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(timeout_at(until, async move {
-            while let Some(Ok(frame)) = body.frame().await {
+            loop {
+                let frame = tokio::select! {
+                    frame = body.frame() => frame,
+                    () = sender.closed() => break,
+                };
+                let Some(Ok(frame)) = frame else { break };
                 let Ok(data) = frame.into_data() else { continue };
                 if identity.receives(data.len()) > SMALL || sender.send(data).is_err() {
                     break;

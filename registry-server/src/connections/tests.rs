@@ -226,7 +226,7 @@ async fn who_reads_nothing_of_its_answers_is_noticed_and_who_reads_slowly_is_not
     // Without an answer there is nothing to read.
     assert!(timeout(READ_WITHIN * 10, activity.is_unread()).await.is_err());
     let (of_unread, another) = (activity.begin_call(), activity.begin_call());
-    let _unread = (of_unread, activity.begin_answer());
+    let _unread = (of_unread, activity.begin_answer(), activity.begin_conversation());
     // Another client behind the same proxy waits for what it has asked for.
     assert!(timeout(READ_WITHIN * 10, activity.is_unread()).await.is_err());
     drop(another);

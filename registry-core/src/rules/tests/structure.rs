@@ -52,7 +52,8 @@ fn what_would_take_too_much_memory_is_refused() {
     let refused = [
         ("features of a view", of_spec(Kind::FeatureView, &repeated(4, b"", times))),
         ("views of a service", of_spec(Kind::FeatureService, &repeated(3, b"", times))),
-        ("types of a permission", of_spec(Kind::Permission, &repeated(3, &vec![1; 64 << 20], 1))),
+        ("types of a permission", of_spec(Kind::Permission, &repeated(3, &vec![1; 16 << 20], 1))),
+        ("fields that nobody knows", of_spec(Kind::Entity, &[0x78, 0x00].repeat(8 << 20))),
     ];
     for (what, object) in refused {
         let error = check_structure(&object, PROJECT).expect_err(what);
@@ -78,9 +79,13 @@ fn large_objects_are_as_large_as_anybody_needs() {
     let mut intervals = Vec::new();
     wire::put(&mut intervals, 2, &repeated(3, &interval, 200_000));
     let large = [
-        ("30,000 features with tags", of_spec(Kind::FeatureView, &repeated(4, &feature, 30_000))),
+        ("100,000 features with tags", of_spec(Kind::FeatureView, &repeated(4, &feature, 100_000))),
         ("200,000 intervals", Object::new(Kind::FeatureView, intervals)),
         ("10,000 views of a service", of_spec(Kind::FeatureService, &repeated(3, b"\x0a\x04view", 10_000))),
+        (
+            "a service with all of 1,000 views",
+            of_spec(Kind::FeatureService, &repeated(3, &repeated(2, &feature, 100), 1000)),
+        ),
         ("100 MB of code", of_spec(Kind::OnDemandFeatureView, &repeated(1, &vec![b'x'; 100 << 20], 1))),
     ];
     for (what, object) in large {
@@ -93,4 +98,16 @@ fn small_objects_need_not_be_looked_through() {
     let largest = DESCRIPTORS.all_messages().filter(|of| of.package_name() == "feast.core").map(|of| size(&of)).max();
     // Two bytes are the least that a message within another takes.
     assert!(SMALL / 2 * largest.expect("messages") < MAX_STRUCTURE, "{largest:?}");
+}
+
+/// Fault: a service of 500 bytes became one that took 600 MB at each look, by what its views have.
+#[test]
+fn a_service_does_not_take_more_than_that_by_its_views() {
+    let projections: Vec<_> = (0..200).map(|_| json!({ "feature_view_name": "wide" })).collect();
+    let service = object(Kind::FeatureService, json!({ "name": "model", "features": projections }), json!({}));
+    let wide = edit_spec(&view(Kind::FeatureView, "wide", &["a"]), |spec| {
+        spec.extend(repeated(4, b"", 50_000));
+    });
+    let mut world = World::with([wide]);
+    assert_refused(world.apply(&service), ErrorKind::InvalidArgument, &["feature service", "too many parts", PROJECT]);
 }
