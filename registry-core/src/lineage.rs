@@ -162,7 +162,11 @@ struct To<'a> {
     relations: &'a mut Vec<Relation>,
 }
 
-impl To<'_> {
+impl<'a> To<'a> {
+    fn new(relations: &'a mut Vec<Relation>, object_type: ObjectType, name: &str) -> Self {
+        Self { target: Reference::new(object_type, name), relations }
+    }
+
     fn link(&mut self, object_type: ObjectType, name: impl Into<String>) {
         let source = Reference::new(object_type, name);
         self.relations.push(Relation { source, target: self.target.clone() });
@@ -180,63 +184,54 @@ impl To<'_> {
 }
 
 fn direct(objects: &[Object], services: &[Service]) -> Result<Vec<Relation>> {
-    let mut label_names: HashSet<String> = HashSet::new();
-    each(objects, |view: LabelView| label_names.extend(view.spec.map(|spec| spec.name)))?;
+    let label_views = objects.iter().filter(|object| object.kind == Kind::LabelView);
+    let label_names: HashSet<String> = label_views.map(Object::name).collect::<Result<_>>()?;
     let mut relations = Vec::new();
-    let mut to = |object_type, name: &str, collect: &mut dyn FnMut(&mut To<'_>)| {
-        collect(&mut To { target: Reference::new(object_type, name), relations: &mut relations });
-    };
     for service in services {
-        to(ObjectType::FeatureService, &service.name, &mut |to| {
-            for Projection { view, is_of_labels } in &service.views {
-                let is_labels = *is_of_labels || label_names.contains(view);
-                to.link(if is_labels { ObjectType::LabelView } else { ObjectType::FeatureView }, view);
-            }
-        });
+        let mut to = To::new(&mut relations, ObjectType::FeatureService, &service.name);
+        for Projection { view, is_of_labels } in &service.views {
+            let is_labels = *is_of_labels || label_names.contains(view);
+            to.link(if is_labels { ObjectType::LabelView } else { ObjectType::FeatureView }, view);
+        }
     }
     each(objects, |view: FeatureView| {
         let view = view.spec.unwrap_or_default();
-        to(ObjectType::FeatureView, &view.name, &mut |to| {
-            to.link_all(ObjectType::Entity, view.entities.iter().cloned());
-            to.link_all(ObjectType::Feature, view.features.iter().map(|feature| feature.name.clone()));
-            to.link_source(view.batch_source.as_ref());
-        });
+        let mut to = To::new(&mut relations, ObjectType::FeatureView, &view.name);
+        to.link_all(ObjectType::Entity, view.entities);
+        to.link_all(ObjectType::Feature, view.features.into_iter().map(|feature| feature.name));
+        to.link_source(view.batch_source.as_ref());
     })?;
+    // Those to the sources of on demand views come after all of theirs to entities and features.
+    let mut to_sources = Vec::new();
     each(objects, |view: OnDemandFeatureView| {
         let view = view.spec.unwrap_or_default();
-        to(ObjectType::FeatureView, &view.name, &mut |to| {
-            to.link_all(ObjectType::Entity, view.entities.iter().cloned());
-            to.link_all(ObjectType::Feature, view.features.iter().map(|feature| feature.name.clone()));
-        });
-    })?;
-    each(objects, |view: OnDemandFeatureView| {
-        let view = view.spec.unwrap_or_default();
-        to(ObjectType::FeatureView, &view.name, &mut |to| {
-            for source in view.sources.values() {
-                match &source.source {
-                    Some(Source::RequestDataSource(source)) => to.link_source(Some(source)),
-                    Some(Source::FeatureViewProjection(projection)) if !projection.feature_view_name.is_empty() => {
-                        to.link(ObjectType::FeatureView, &projection.feature_view_name);
-                    }
-                    _ => {}
+        let mut to = To::new(&mut relations, ObjectType::FeatureView, &view.name);
+        to.link_all(ObjectType::Entity, view.entities);
+        to.link_all(ObjectType::Feature, view.features.into_iter().map(|feature| feature.name));
+        let mut to = To::new(&mut to_sources, ObjectType::FeatureView, &view.name);
+        for source in view.sources.values() {
+            match &source.source {
+                Some(Source::RequestDataSource(source)) => to.link_source(Some(source)),
+                Some(Source::FeatureViewProjection(projection)) if !projection.feature_view_name.is_empty() => {
+                    to.link(ObjectType::FeatureView, &projection.feature_view_name);
                 }
+                _ => {}
             }
-        });
+        }
     })?;
+    relations.append(&mut to_sources);
     each(objects, |view: StreamFeatureView| {
         let view = view.spec.unwrap_or_default();
-        to(ObjectType::FeatureView, &view.name, &mut |to| {
-            to.link_source(view.stream_source.as_ref());
-            to.link_source(view.batch_source.as_ref());
-        });
+        let mut to = To::new(&mut relations, ObjectType::FeatureView, &view.name);
+        to.link_source(view.stream_source.as_ref());
+        to.link_source(view.batch_source.as_ref());
     })?;
     each(objects, |view: LabelView| {
         let view = view.spec.unwrap_or_default();
-        to(ObjectType::LabelView, &view.name, &mut |to| {
-            to.link_all(ObjectType::Entity, view.entities.iter().cloned());
-            to.link_source(view.source.as_ref());
-            to.link_source(view.source.as_ref().and_then(|source| source.batch_source.as_deref()));
-        });
+        let mut to = To::new(&mut relations, ObjectType::LabelView, &view.name);
+        to.link_all(ObjectType::Entity, view.entities);
+        to.link_source(view.source.as_ref());
+        to.link_source(view.source.as_ref().and_then(|source| source.batch_source.as_deref()));
     })?;
     Ok(relations)
 }

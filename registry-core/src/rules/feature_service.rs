@@ -16,6 +16,7 @@ use crate::proto::core::{DataSource, FeatureService, FeatureSpecV2, FeatureViewP
 use crate::proto::types::value_type::Enum as ValueType;
 use crate::rules::pin;
 use crate::rules::stored::readable;
+use crate::rules::structure::check_structure;
 use crate::wire;
 
 /// The field of `FeatureServiceSpec` that holds the projections.
@@ -54,7 +55,7 @@ pub(crate) fn unresolved_views(project: &str, service: &Object) -> Result<Vec<Ke
 /// from the views.
 ///
 /// # Errors
-/// `FeatureNotFound` when a view is not there, `InvalidArgument` when it has no such feature.
+/// `FeatureNotFound` when a view is not there, `InvalidArgument` when it has no such feature, or all that it takes is too much.
 pub(crate) fn resolve<'a>(draft: &mut Draft<'_>, project: &str, service: &'a Object) -> Result<Cow<'a, Object>> {
     if projections(service)?.iter().all(is_resolved) {
         return Ok(Cow::Borrowed(service));
@@ -76,7 +77,9 @@ pub(crate) fn resolve<'a>(draft: &mut Draft<'_>, project: &str, service: &'a Obj
             }
         }
     }
-    Ok(Cow::Owned(Object::new(Kind::FeatureService, wire::set(&service.bytes, 1, &resolved)?)))
+    let resolved = Object::new(Kind::FeatureService, wire::set(&service.bytes, 1, &resolved)?);
+    check_structure(&resolved, project)?;
+    Ok(Cow::Owned(resolved))
 }
 
 /// An encoded projection, completed.

@@ -8,7 +8,6 @@ use crate::kind::Kind;
 use crate::rules::definition::{self, Closeness};
 use crate::rules::depth::check_depth;
 use crate::rules::meta::Meta;
-use crate::rules::structure::check_structure;
 
 /// The name that an object is stored under.
 pub(crate) fn stored_name(object: &Object) -> Result<String> {
@@ -72,8 +71,6 @@ pub(crate) fn replacement(
     };
     let object = meta.put_into(&placed)?;
     check_depth(&object, project)?;
-    // A service may have been completed with all of its views.
-    check_structure(&object, project)?;
     Ok((stored, object, is_same))
 }
 
