@@ -44,7 +44,7 @@ pub(crate) struct CallLimits {
     conversations: Arc<Semaphore>,
     requests: RequestLimits,
     arrivals: Arrivals,
-    /// How long a call may take whose client sets no deadline.
+    /// How long a call may take whose client sets no deadline, and how long any request may take to come.
     timeout: Duration,
     recorder: Arc<Recorder>,
 }
@@ -142,7 +142,7 @@ where
         let identity = record.identity();
         let call = Call {
             called,
-            comes_until: Deadline::after(timeout.min(limits.requests.arrives_within)).instant(),
+            comes_until: Deadline::after(timeout.min(limits.timeout)).instant(),
             began,
             identity: Arc::clone(&identity),
             waits: record.waits().clone(),

@@ -11,7 +11,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use feast_registry_core::{CallOptions, Error, Registry};
@@ -59,8 +58,6 @@ pub(crate) struct RequestLimits {
     room: Arc<Semaphore>,
     /// The largest message that is accepted.
     max_message_size: usize,
-    /// How long a request may take to come, at the most.
-    pub(crate) arrives_within: Duration,
     /// Whose threads unpack large requests.
     registry: Registry,
 }
@@ -92,12 +89,12 @@ impl Room {
 }
 
 impl RequestLimits {
-    pub(crate) fn new(max_message_size: usize, arrives_within: Duration, registry: Registry) -> Self {
+    pub(crate) fn new(max_message_size: usize, registry: Registry) -> Self {
         // The largest has room, packed and unpacked, if nothing else has.
         let room = Arc::new(Semaphore::new(
             BUDGET.max(max_message_size.saturating_mul(2).saturating_add(SMALL)).div_ceil(UNIT),
         ));
-        Self { room, max_message_size, arrives_within, registry }
+        Self { room, max_message_size, registry }
     }
 
     /// Of a call with this path.
@@ -132,10 +129,7 @@ impl RequestLimits {
             received.push(data);
             let Some(Prefix { length, .. }) = received.prefix else { continue };
             if length > most {
-                return Err(Status::resource_exhausted(format!(
-                    "the request has {length} bytes, and at most {most} are taken (--max-message-size; less, where nothing is \
-                     to be stored); nothing was done"
-                )));
+                return Err(too_large(&format!("has {length} bytes"), most));
             }
             if arrived > PREFIX + length {
                 return Err(Status::internal("the request has more than one message; nothing was done"));
@@ -192,10 +186,7 @@ impl RequestLimits {
         let work = move || {
             // Once to know how large it becomes, and then, if there is room, to have it.
             let Some(length) = encoding.measure(received.clone().into_message(), most)? else {
-                return Err(Status::resource_exhausted(format!(
-                    "the request unpacks to more than {most} bytes, and no more are taken (--max-message-size; less, where \
-                     nothing is to be stored); nothing was done"
-                )));
+                return Err(too_large("unpacks to more", most));
             };
             let mut unpacked_room = Room::default();
             limits.make_room(length.saturating_mul(weight), &mut unpacked_room)?;
@@ -209,6 +200,13 @@ impl RequestLimits {
         let work = move || Ok::<_, Error>(work());
         self.registry.with_call(options).compute(usize::MAX, work).await.map_err(|error| status(path, error))?
     }
+}
+
+fn too_large(what_it_does: &str, most: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "the request {what_it_does}, and at most {most} bytes are taken (--max-message-size; less, where nothing is to be stored); \
+         nothing was done"
+    ))
 }
 
 fn no_room() -> Status {

@@ -138,7 +138,7 @@ pub async fn serve(
         .prepare();
 
     let recorder = Recorder::new(options.slow_call, options.is_traced);
-    let requests = RequestLimits::new(options.max_message_size, options.request_timeout, registry.clone());
+    let requests = RequestLimits::new(options.max_message_size, registry.clone());
     let calls = CallLimits::new(requests, options.request_timeout, recorder);
     let on_connection =
         |activity: Arc<Activity>| Guarded { service: Isolated(services.clone()), limits: Arc::clone(&calls), activity };
