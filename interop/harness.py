@@ -57,15 +57,16 @@ class SetupProblem(AssertionError):
     """The environment cannot run the tests; the message says what to do."""
 
 
-def registry_bin() -> Path:
-    """The server binary under test. Missing is an error, never a skip."""
+def registry_bin(name: str | None = None) -> Path:
+    """The server binary under test, or another program that was built with it. Missing is an error, never a skip."""
     remedy = f"build it (cargo build --package feast-registry-server) and set {BIN_ENV}=target/debug/feast-registry"
     value = os.environ.get(BIN_ENV)
     if not value:
         raise SetupProblem(f"{BIN_ENV} is not set: {remedy}")
     path = Path(value).resolve()
+    path = path.with_name(name) if name else path
     if not (path.is_file() and os.access(path, os.X_OK)):
-        raise SetupProblem(f"{BIN_ENV}={value} is not an executable file: {remedy}")
+        raise SetupProblem(f"{path} is not an executable file: {remedy}")
     return path
 
 
@@ -203,12 +204,13 @@ def start_ours(
     port: int | None = None,
     wait: bool = True,
     settings: dict[str, Any] | None = None,
+    program: str | None = None,
 ) -> Server:
     """Our server over a SQLite file, another database, or the registry that is named; `settings` are those of a
-    feature_store.yaml."""
+    feature_store.yaml. `program` is another one than `feast-registry`."""
     port = port or free_port()
     folder, path = (db.parent, db) if isinstance(db, Path) else (db.folder, db.path)
-    command = [str(registry_bin()), "serve", "--host", HOST, "--port", str(port)]
+    command = [str(registry_bin(program)), "serve", "--host", HOST, "--port", str(port)]
     if settings is None:
         command += ["--registry", registry or registry_url(db)]
     else:

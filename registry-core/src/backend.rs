@@ -59,6 +59,7 @@ pub enum Key {
         view: String,
     },
     /// A fact about a project (Feast's table `feast_metadata`).
+    #[doc(alias("feast_metadata"))]
     Metadata {
         /// The project.
         project: String,

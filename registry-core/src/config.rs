@@ -18,11 +18,16 @@ pub use url::RegistryUrl;
 #[non_exhaustive]
 pub struct RegistryConfig {
     /// Where the registry is stored.
+    #[doc(alias("path"))]
     pub url: RegistryUrl,
     /// Where reads go instead, as to a replica of the database. `None`: to [`url`](Self::url), as writes do.
+    #[doc(alias("read_path"))]
     pub read_url: Option<RegistryUrl>,
     /// Whether opening creates the tables, looks for them, or does neither.
     pub schema_mode: SchemaMode,
+    /// Whether the registry is opened to be read alone: then nothing is made or changed, and
+    /// [`schema_mode`](Self::schema_mode) is not [`Auto`](SchemaMode::Auto). Set by whoever opens it.
+    pub read_only: bool,
     /// How what was read is kept in memory.
     pub cache: CacheConfig,
     /// How connections to a database are kept. Of no effect where the registry is a file.
@@ -36,6 +41,7 @@ pub struct RegistryConfig {
     /// and with them go the rights that were granted on them. Default: no, as in Feast.
     pub keep_tables: bool,
     /// How much of the journal is kept.
+    #[doc(alias("journal_retention_days", "journal_max_commits"))]
     pub journal: Retention,
 }
 
@@ -46,6 +52,7 @@ impl RegistryConfig {
             url,
             read_url: None,
             schema_mode: SchemaMode::default(),
+            read_only: false,
             cache: CacheConfig::default(),
             pool: PoolConfig::default(),
             object_store: ObjectStoreConfig::default(),
@@ -53,6 +60,35 @@ impl RegistryConfig {
             keep_tables: false,
             journal: Retention::default(),
         }
+    }
+
+    /// Where reads go instead of to [`url`](Self::url), if that is another place.
+    pub fn replica(&self) -> Option<&RegistryUrl> {
+        self.read_url.as_ref().filter(|replica| **replica != self.url)
+    }
+
+    /// For storages that have no replicas.
+    ///
+    /// # Errors
+    /// `InvalidConfig` when there is a [`replica`](Self::replica).
+    pub fn refuse_replica(&self) -> Result<()> {
+        match self.replica() {
+            None => Ok(()),
+            Some(replica) => Err(Error::config(format!(
+                "`read_path` is `{replica}`, but a registry with a `{}://` URL has no replicas; leave it out",
+                self.url.scheme()
+            ))),
+        }
+    }
+
+    /// The same, to be read alone: what is missing is not made.
+    #[must_use]
+    pub fn for_reading(mut self) -> Self {
+        if self.schema_mode == SchemaMode::Auto {
+            self.schema_mode = SchemaMode::Verify;
+        }
+        self.read_only = true;
+        self
     }
 }
 
@@ -176,8 +212,10 @@ text_form!(SchemaMode: "schema mode", CacheMode: "cache mode");
 #[non_exhaustive]
 pub struct CacheConfig {
     /// When it is read again.
+    #[doc(alias("cache_mode"))]
     pub mode: CacheMode,
     /// For how long it is used before it is read again. Zero: it is read once and never expires. Default: 600 seconds.
+    #[doc(alias("cache_ttl_seconds"))]
     pub ttl: Duration,
 }
 
@@ -198,25 +236,31 @@ impl Default for CacheConfig {
 /// `default()`, and changed field by field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[doc(alias("sqlalchemy_config_kwargs"))]
 pub struct PoolConfig {
     /// How many connections are kept open for reuse. Zero: as many as are ever needed at once, without a limit,
     /// whatever [`max_overflow`](Self::max_overflow) is. Default: 5.
+    #[doc(alias("pool_size"))]
     pub size: u32,
     /// How many connections may be opened beyond [`size`](Self::size); they are closed when they are given back.
     /// `u32::MAX`: no limit. Default: 10.
     pub max_overflow: u32,
     /// Whether a connection is tried, at the cost of a round trip, each time that it is taken from the pool.
     /// Default: no.
+    #[doc(alias("pool_pre_ping"))]
     pub pre_ping: bool,
     /// The age at which a connection is replaced when it is next taken from the pool. `None`, the default: never.
+    #[doc(alias("pool_recycle"))]
     pub recycle: Option<Duration>,
     /// Whether every statement is logged. Default: no.
     pub echo: bool,
     /// How long to wait for a connection while all that are allowed are in use. Default: 30 seconds.
+    #[doc(alias("pool_timeout"))]
     pub timeout: Duration,
     /// Whether a database is to keep commits apart by its isolation level SERIALIZABLE alone (SQLAlchemy:
     /// `isolation_level`), where a backend has a way with less contention. Commits are serializable either way.
     /// Default: no.
+    #[doc(alias("isolation_level"))]
     pub serializable: bool,
 }
 

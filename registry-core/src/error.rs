@@ -16,10 +16,22 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum ErrorKind {
     /// There is no such object of this kind.
+    #[doc(alias(
+        "FeastObjectNotFoundException",
+        "EntityNotFoundException",
+        "FeatureServiceNotFoundException",
+        "DataSourceObjectNotFoundException",
+        "SavedDatasetNotFound",
+        "ValidationReferenceNotFound",
+        "PermissionObjectNotFoundException",
+        "ProjectObjectNotFoundException"
+    ))]
     NotFound(Kind),
     /// There is no view of this name, of any of the four kinds.
+    #[doc(alias("FeatureViewNotFoundException"))]
     ViewNotFound,
     /// The view has no such version in its history.
+    #[doc(alias("FeatureViewVersionNotFound"))]
     VersionNotFound,
     /// Something else that was asked for does not exist, as a feature of a view.
     FeatureNotFound,
@@ -46,6 +58,7 @@ pub enum ErrorKind {
     /// Tables of the registry are missing and may not be created (`schema_mode`).
     SchemaMissing,
     /// The storage refuses to be written to.
+    #[doc(alias("ReadOnlyRegistryException"))]
     ReadOnly,
     /// What is stored cannot be decoded.
     Corrupt,
@@ -60,6 +73,29 @@ pub enum ErrorKind {
 /// `Display` says what happened in one sentence that names the object and, where there is one, the remedy; the chain of
 /// causes is behind [`source`](StdError::source). A clone shares its causes, so that all who wait for one thing can be told
 /// the same.
+///
+/// What a caller decides by is the [`kind`](Self::kind), and what it says of another attempt:
+///
+/// ```
+/// use feast_registry_core::{ErrorKind, Freshness, Kind, MemoryBackend, Registry, RegistryOptions};
+/// # use std::sync::Arc;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> feast_registry_core::Result<()> {
+/// # let registry = Registry::open(Arc::new(MemoryBackend::new()), RegistryOptions::default()).await?;
+/// let error = registry.get(Kind::Entity, "rides", "driver", Freshness::Stored).await.unwrap_err();
+/// match error.kind() {
+///     ErrorKind::NotFound(Kind::Entity) => println!("{error}"),
+///     // Of a write: it may have been done, so look before it is done again.
+///     ErrorKind::UnknownOutcome => println!("read what is stored"),
+///     // Certainly not done, and worth another attempt: the storage is away, or others write the same objects.
+///     _ if error.is_retryable() => println!("try again later"),
+///     _ => return Err(error),
+/// }
+/// assert_eq!(error.to_string(), "there is no entity `driver` in project `rides`");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,

@@ -37,6 +37,7 @@ mod journal;
 #[cfg(feature = "local")]
 mod local;
 mod queue;
+mod scheme;
 mod staged;
 mod store;
 mod writer;
@@ -50,6 +51,7 @@ use feast_registry_core::{
 };
 
 use crate::file::File;
+pub use crate::scheme::FileScheme;
 use crate::writer::Writer;
 
 /// protobuf's own limit for a message is 2 GiB, and all of the registry is one: this much is for one object of it.

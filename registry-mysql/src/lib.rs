@@ -40,6 +40,7 @@ mod error;
 mod journal;
 mod options;
 mod schema;
+mod scheme;
 mod session;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +60,7 @@ use crate::connector::{Connection, MySql};
 use crate::error::{Failure, not_sent};
 use crate::options::Options;
 use crate::schema::State;
+pub use crate::scheme::MySqlScheme;
 use crate::session::plain;
 
 /// How long a table may take to be mended.

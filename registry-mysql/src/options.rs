@@ -71,15 +71,7 @@ impl Options {
     /// Reads them from a URL.
     pub(crate) fn new(url: &RegistryUrl) -> Result<Self> {
         let wrong = |problem: fmt::Arguments<'_>| Error::config(format!("the registry's URL `{url}`: {problem}"));
-        for (name, _) in url.query() {
-            if !OPTIONS.contains(&name.as_str()) {
-                return Err(Error::config(format!(
-                    "the registry's URL `{}`: there is no option `{name}`; there are {}",
-                    url.without_options(),
-                    OPTIONS.join(", ")
-                )));
-            }
-        }
+        url.refuse_options_but(&OPTIONS)?;
         let option = |name: &str| url.query().iter().rev().find(|(of, _)| of == name).map(|(_, value)| value.as_str());
         let seconds = |name: &str| -> Result<Option<Duration>> {
             let parse = |value: &str| match value.parse::<f64>() {

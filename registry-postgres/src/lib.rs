@@ -41,6 +41,7 @@ mod journal;
 mod locks;
 mod options;
 mod schema;
+mod scheme;
 mod session;
 mod tls;
 
@@ -59,6 +60,7 @@ use feast_registry_sql::{self as sql, Database, Dialect, Found, JournalState, Re
 use crate::connect::Connect;
 use crate::error::Failure;
 use crate::options::Options;
+pub use crate::scheme::PostgresScheme;
 use crate::session::{Link, Session, plain};
 
 /// PostgreSQL's own limit for one value, less some room for the rest of the message.

@@ -71,16 +71,7 @@ impl Options {
     /// Reads them from a URL; `env` gives the value of an environment variable.
     pub(crate) fn new(url: &RegistryUrl, env: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let wrong = |problem: fmt::Arguments<'_>| Error::config(format!("the registry's URL `{url}`: {problem}"));
-        for (name, _) in url.query() {
-            if !OPTIONS.iter().any(|(known, _)| known == name) {
-                let known: Vec<_> = OPTIONS.iter().map(|(known, _)| *known).collect();
-                return Err(Error::config(format!(
-                    "the registry's URL `{}`: there is no option `{name}`; there are {}",
-                    url.without_options(),
-                    known.join(", ")
-                )));
-            }
-        }
+        url.refuse_options_but(&OPTIONS.map(|(known, _)| known))?;
         let option = |name: &str| {
             let in_url = url.query().iter().rev().find(|(of, _)| of == name).map(|(_, value)| value.clone());
             let variable = OPTIONS.iter().find(|(known, _)| *known == name).and_then(|(_, variable)| *variable);

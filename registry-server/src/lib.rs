@@ -7,6 +7,8 @@
 
 mod answers;
 mod call;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod codec;
 mod complaints;
 mod connections;

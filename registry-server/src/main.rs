@@ -2,15 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-mod cli;
-
 use std::process::ExitCode;
 
-use clap::Parser;
+use feast_registry_server::cli::Cli;
 
 fn main() -> ExitCode {
-    match cli::run(cli::Arguments::parse()) {
-        Ok(code) => code,
-        Err(error) => cli::fail(&error),
-    }
+    Cli::new("feast-registry", env!("CARGO_PKG_VERSION")).run()
 }

@@ -38,6 +38,7 @@ mod queue;
 mod readers;
 mod rows;
 mod schema;
+mod scheme;
 mod session;
 mod untouched;
 mod writer;
@@ -57,6 +58,7 @@ use crate::connection::Location;
 use crate::files::Files;
 pub use crate::options::{JournalMode, SqliteOptions};
 use crate::readers::Readers;
+pub use crate::scheme::SqliteScheme;
 use crate::session::Session;
 use crate::writer::Writer;
 

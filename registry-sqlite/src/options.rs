@@ -50,6 +50,7 @@ impl SqliteOptions {
     /// `InvalidConfig` for an option that is not known, or a value that cannot be.
     pub fn of_url(url: &RegistryUrl) -> Result<Self> {
         let wrong = |problem: fmt::Arguments<'_>| Error::config(format!("the registry's URL `{url}`: {problem}"));
+        url.refuse_options_but(&OPTIONS)?;
         let mut options = Self::default();
         for (name, value) in url.query() {
             match name.as_str() {
@@ -77,14 +78,7 @@ impl SqliteOptions {
                         return Err(wrong(format_args!("`journal_mode` must be {accepted}, and is `{value}`")));
                     }
                 },
-                name if OPTIONS.contains(&name) => {}
-                _ => {
-                    return Err(Error::config(format!(
-                        "the registry's URL `{}`: there is no option `{name}`; there are {}",
-                        url.without_options(),
-                        OPTIONS.join(", ")
-                    )));
-                }
+                _ => {}
             }
         }
         let is_uri = url.query().iter().any(|(name, value)| {

@@ -1,57 +1,186 @@
-//! The schemes of URLs, and what serves them.
+//! Registries opened by their URLs, with the backends that a program has.
 
-use feast_registry_core::Error;
-use feast_registry_core::config::RegistryUrl;
+use std::sync::Arc;
 
-/// The URL schemes that Feast users have, each with the Cargo feature of this crate that serves it.
-const SCHEMES: [(&str, &str); 10] = [
-    ("sqlite", "sqlite"),
-    ("postgresql", "postgres"),
-    ("mysql", "mysql"),
-    ("mariadb", "mysql"),
-    ("file", "file"),
-    ("s3", "s3"),
-    ("gs", "gcs"),
-    ("az", "azure"),
-    ("abfss", "azure"),
-    ("https", "azure"),
-];
+use feast_registry_core::config::{RegistryConfig, RegistryUrl};
+use feast_registry_core::{Backend, Error, MemoryScheme, Registry, RegistryOptions, Result, Scheme};
 
-/// Other tools' names for them.
-const OTHER_NAMES: [(&str, &str); 7] = [
-    ("postgres", "postgresql"),
-    ("cockroachdb", "postgresql"),
-    ("cockroach", "postgresql"),
-    ("sqlite3", "sqlite"),
-    ("s3a", "s3"),
-    ("gcs", "gs"),
-    ("abfs", "abfss"),
-];
+use crate::{known, mistaken};
 
-/// What to write for a scheme that others use.
-pub(crate) fn usual_scheme(scheme: &str) -> Option<&'static str> {
-    OTHER_NAMES.iter().find(|(other, _)| *other == scheme).map(|(_, usual)| *usual)
+/// The schemes that a program opens registries with. `default()` are those of the backends that are compiled in (the Cargo
+/// features of this crate), and `memory`; those of other crates are added [`with`](Self::with).
+///
+/// It is a value that is handed on, and cheap to clone: nothing is registered behind a program's back, and two parts of one
+/// program may have different ones.
+#[derive(Debug, Clone)]
+pub struct Schemes {
+    /// Of two that have a name in common, the later one counts.
+    all: Vec<Arc<dyn Scheme>>,
 }
 
-/// That nothing here serves a URL, with the remedy.
-pub(crate) fn missing_backend(url: &RegistryUrl) -> Error {
-    let backends = [
-        ("file", cfg!(feature = "file")),
-        ("s3", cfg!(feature = "s3")),
-        ("gs", cfg!(feature = "gcs")),
-        ("az, abfss", cfg!(feature = "azure")),
-        ("sqlite", cfg!(feature = "sqlite")),
-        ("postgresql", cfg!(feature = "postgres")),
-        ("mysql, mariadb", cfg!(feature = "mysql")),
-        ("memory", true),
-    ];
-    let scheme = url.scheme();
-    let compiled_in: Vec<&str> = backends.iter().filter(|(_, is_in)| *is_in).map(|(scheme, _)| *scheme).collect();
-    let compiled_in = compiled_in.join(", ");
-    let remedy = match (usual_scheme(scheme), SCHEMES.iter().find(|(known, _)| *known == scheme)) {
-        (Some(usual), _) => format!("write `{usual}://` instead of `{scheme}://`"),
-        (None, Some((_, feature))) => format!("add the Cargo feature `{feature}` of the crate `feast-registry`"),
-        (None, None) => "there is no such kind of registry".to_owned(),
-    };
-    Error::config(format!("the registry `{url}` cannot be opened: {remedy}. Compiled in are: {compiled_in}"))
+impl Default for Schemes {
+    fn default() -> Self {
+        Self {
+            all: vec![
+                #[cfg(any(feature = "file", feature = "s3", feature = "gcs", feature = "azure"))]
+                Arc::new(feast_registry_file::FileScheme),
+                #[cfg(feature = "sqlite")]
+                Arc::new(feast_registry_sqlite::SqliteScheme),
+                #[cfg(feature = "postgres")]
+                Arc::new(feast_registry_postgres::PostgresScheme),
+                #[cfg(feature = "mysql")]
+                Arc::new(feast_registry_mysql::MySqlScheme),
+                Arc::new(MemoryScheme),
+            ],
+        }
+    }
 }
+
+impl Schemes {
+    /// The same with another scheme. It takes the place of one of the same name.
+    ///
+    /// # Panics
+    /// When a name of the scheme can be in no URL: one begins with a letter, and has small letters, digits, `-`, `.` and `_`.
+    #[must_use]
+    pub fn with(mut self, scheme: impl Scheme) -> Self {
+        for name in scheme.names() {
+            let parsed = format!("{name}://").parse::<RegistryUrl>();
+            let is_possible = *name == "file" || parsed.is_ok_and(|url| url.scheme() == *name);
+            assert!(is_possible, "the scheme {scheme:?} has the name `{name}`, which can be in no URL");
+        }
+        self.all.push(Arc::new(scheme));
+        self
+    }
+
+    /// The names of all schemes, as `sqlite`; what is registered last comes first.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.in_order().flat_map(|scheme| scheme.names().iter().copied())
+    }
+
+    /// A URL of each scheme, for help and completions; what is registered last comes first.
+    pub fn examples(&self) -> impl Iterator<Item = &'static str> {
+        self.in_order().map(|scheme| scheme.example())
+    }
+
+    /// Without those whose names a later one has taken.
+    fn in_order(&self) -> impl Iterator<Item = &dyn Scheme> {
+        let is_taken = |at: usize, name: &str| self.all[at + 1..].iter().any(|later| later.names().contains(&name));
+        let in_use =
+            move |(at, scheme): &(usize, &Arc<dyn Scheme>)| scheme.names().iter().any(|name| !is_taken(*at, name));
+        self.all.iter().enumerate().rev().filter(in_use).map(|(_, scheme)| &**scheme)
+    }
+
+    /// What serves a URL.
+    fn of(&self, url: &RegistryUrl) -> Result<&dyn Scheme> {
+        let serves = |scheme: &&Arc<dyn Scheme>| scheme.names().contains(&url.scheme());
+        self.all.iter().rev().find(serves).map(|scheme| &**scheme).ok_or_else(|| self.not_served(url))
+    }
+
+    fn not_served(&self, url: &RegistryUrl) -> Error {
+        let scheme = url.scheme();
+        let remedy = match (known::usual_scheme(scheme), known::feature_of(scheme)) {
+            (Some(usual), _) => format!("write `{usual}://` instead of `{scheme}://`"),
+            (None, Some(feature)) => format!(
+                "this program is built without it; the Cargo feature `{feature}` of the crates `feast-registry` and \
+                 `feast-registry-server` adds it"
+            ),
+            (None, None) => format!(
+                "this program has no backend for `{scheme}://`; if another crate has one, use a program that is built with \
+                 it (`Schemes::with` in the documentation of the crate `feast-registry`)"
+            ),
+        };
+        let there_are = self.names().collect::<Vec<_>>().join("://, ");
+        Error::config(format!("the registry `{url}` cannot be opened: {remedy}. It opens {there_are}://"))
+    }
+
+    /// Opens the registry that a configuration names. One whose URL says that it is only to be read, as `mode=ro` of SQLite,
+    /// is opened by [`open_read_only`](Self::open_read_only).
+    ///
+    /// # Errors
+    /// `InvalidConfig` when no scheme serves the URL, or when it names a file of another kind; else what [`Registry::open`]
+    /// says.
+    pub async fn open(&self, config: &RegistryConfig) -> Result<Registry> {
+        if self.of(&config.url)?.is_read_only(&config.url) {
+            return self.open_read_only(config).await;
+        }
+        self.open_with(config, RegistryOptions::from(config)).await
+    }
+
+    /// Opens the registry that a configuration names, to read from it: nothing is made or changed, and writes are refused.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `SchemaMissing` when there is no registry.
+    pub async fn open_read_only(&self, config: &RegistryConfig) -> Result<Registry> {
+        self.open_with(&config.clone().for_reading(), RegistryOptions::from(config).for_reading()).await
+    }
+
+    async fn open_with(&self, config: &RegistryConfig, options: RegistryOptions) -> Result<Registry> {
+        self.check(config)?;
+        if self.of(&config.url)?.is_in_memory(&config.url) {
+            tracing::warn!(
+                "the registry is in memory: all of it is lost when this process ends; to keep it, give it a file, as \
+                 sqlite:///registry.db"
+            );
+        }
+        let replica = replica(config).map(|config| self.backend(&config)).transpose()?;
+        let opened = async { Registry::open_with_replica(self.backend(config)?, replica, options).await };
+        opened.await.map_err(|error| mistaken::explain(error, &config.url))
+    }
+
+    fn backend(&self, config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
+        self.of(&config.url)?.open(config)
+    }
+
+    /// Whether the URLs of a configuration can be, with their options. Nothing is opened, and no server is asked.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, as from [`open`](Self::open). It names the option that is not known, or has a value that cannot be.
+    pub fn check(&self, config: &RegistryConfig) -> Result<()> {
+        self.of(&config.url)?.check(config)?;
+        match replica(config) {
+            Some(replica) => self.of(&replica.url)?.check(&replica),
+            None => Ok(()),
+        }
+    }
+
+    /// What [`migrate`](Self::migrate) would change, in words. The registry is opened for that, to be read.
+    ///
+    /// # Errors
+    /// As [`open_read_only`](Self::open_read_only).
+    pub async fn problems(&self, config: &RegistryConfig) -> Result<Vec<String>> {
+        self.check(config)?;
+        let problems = self.of(&config.url)?.problems(config).await?;
+        if problems.is_empty() {
+            // For its errors alone.
+            self.open_read_only(config).await?;
+        }
+        Ok(problems)
+    }
+
+    /// Brings old tables up to date: in MySQL and MariaDB those that an older Feast made, which keep 64 KB of an object and
+    /// cannot tell names apart that differ in case or accents. Returns what was changed, in words. What is stored stays as it
+    /// is, and doing it again changes nothing.
+    ///
+    /// # Errors
+    /// When the storage cannot be changed, or what is in it does not allow it.
+    pub async fn migrate(&self, config: &RegistryConfig) -> Result<Vec<String>> {
+        self.check(config)?;
+        let changed = self.of(&config.url)?.migrate(config).await?;
+        if changed.is_empty() {
+            self.open_read_only(config).await?;
+        }
+        Ok(changed)
+    }
+}
+
+/// What a replica is opened with.
+fn replica(config: &RegistryConfig) -> Option<RegistryConfig> {
+    let url = config.replica()?.clone();
+    let mut replica = config.clone().for_reading();
+    replica.url = url;
+    replica.read_url = None;
+    Some(replica)
+}
+
+#[cfg(test)]
+mod tests;

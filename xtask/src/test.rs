@@ -106,12 +106,12 @@ impl Plan {
     }
 }
 
-/// The binary that the interop tests start. After the Rust tests it is the one that was built for them, with the features
+/// The binary that the interop tests start, with the program of the example beside it. After the Rust tests it is the one that was built for them, with the features
 /// that the whole workspace asks of its dependencies: to build these once more takes longer than many a test.
 fn build_server(project: &Project, is_built: bool) -> Result<PathBuf> {
     let line = match is_built {
         true => "test --workspace --no-run",
-        false => "build --package feast-registry-server --bin feast-registry",
+        false => "build --package feast-registry-server --package feast-registry-redb --bins",
     };
     run_command(&mut project.cargo(line))?;
     // Cargo puts it where it put us, whatever the target folder is.

@@ -26,6 +26,7 @@ const SECRET_OPTIONS: [&str; 8] = ["pass", "pwd", "secret", "token", "key", "cre
 /// | `postgresql+psycopg://user:pass@host:5432/db` | a database on a server; the part after `+` names a Python driver |
 /// | `data/registry.db`, `file:///var/registry.db` | a file |
 /// | `s3://bucket/path/registry.db` | an object in an object store |
+/// | `redb:///var/registry.redb` | what the backend of that scheme takes it for: a [path](Self::path), or a database on a server |
 ///
 /// In the URL of a database, the user name, the password, the database and the options may be percent-encoded. A
 /// password may hold any character but `@` as it is, and `@` too as long as no `/` or `?` follows in it; in a URL with
@@ -77,7 +78,7 @@ impl RegistryUrl {
         &self.scheme
     }
 
-    /// Whether the registry is kept in one file, in a folder or in an object store.
+    /// Whether the registry is kept as Feast's file registry keeps it: in one file, in a folder or in an object store.
     pub fn is_file(&self) -> bool {
         matches!(self.scheme(), "file" | "s3" | "gs" | "az" | "abfss" | "https")
     }
@@ -113,6 +114,59 @@ impl RegistryUrl {
     /// A SQLite database in memory has `None` or `:memory:` here.
     pub fn database(&self) -> Option<&str> {
         self.database.as_deref()
+    }
+
+    /// The path of the file or folder, for storages that are one: `/var/registry.redb` for `redb:///var/registry.redb`, and
+    /// `data/registry.redb`, which is relative to the folder that the process works in, for `redb://data/registry.redb`. For
+    /// `sqlite` and `file` it is the [`database`](Self::database), by their own rules.
+    ///
+    /// `None` when there is none, and when the URL names a user or a port, which a path has not.
+    ///
+    /// ```
+    /// use feast_registry_core::config::RegistryUrl;
+    ///
+    /// for (url, path) in [
+    ///     ("redb:///var/registry.redb", Some("/var/registry.redb")),
+    ///     ("redb:////var/registry.redb", Some("//var/registry.redb")), // as Unix has it: the same file
+    ///     ("redb://data/my%20registry.redb?cache=1", Some("data/my registry.redb")),
+    ///     ("redb://registry.redb", Some("registry.redb")),
+    ///     ("redb://", None),
+    ///     ("redb://me@data/registry.redb", None),
+    ///     ("sqlite:///registry.db", Some("registry.db")),
+    /// ] {
+    ///     assert_eq!(url.parse::<RegistryUrl>()?.path().as_deref(), path, "{url}");
+    /// }
+    /// # Ok::<(), feast_registry_core::Error>(())
+    /// ```
+    pub fn path(&self) -> Option<String> {
+        if matches!(self.scheme(), "file" | "sqlite") {
+            return self.database.clone();
+        }
+        if self.username.is_some() || self.password.is_some() || self.port.is_some() {
+            return None;
+        }
+        match (&self.host, &self.database) {
+            (None, None) => None,
+            (Some(first), None) => Some(first.clone()),
+            (first, Some(rest)) => Some(format!("{}/{rest}", first.as_deref().unwrap_or_default())),
+        }
+    }
+
+    /// For storages that have these options and no others.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, which names an option that is not known, and those that are. It does not show the options, which
+    /// may be secret.
+    pub fn refuse_options_but(&self, known: &[&str]) -> Result<()> {
+        let Some((name, _)) = self.query.iter().find(|(name, _)| !known.contains(&name.as_str())) else {
+            return Ok(());
+        };
+        let there_are = match known {
+            [] => "there are none".to_owned(),
+            known => format!("there are {}", known.join(", ")),
+        };
+        let url = self.without_options();
+        Err(Error::config(format!("the registry's URL `{url}`: there is no option `{name}`; {there_are}")))
     }
 
     /// The same without its options: for the error about one that is not known, whose value may be a secret all the same.

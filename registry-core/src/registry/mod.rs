@@ -46,6 +46,7 @@ pub use read::{FeatureViewVersion, ListFilter};
 /// [`Overloaded`](crate::ErrorKind::Overloaded), which say that nothing was done, and with what the storage says. Only
 /// writes fail with [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome).
 #[derive(Clone)]
+#[doc(alias("BaseRegistry", "SqlRegistry", "FileRegistry"))]
 pub struct Registry {
     inner: Arc<Inner>,
     call: CallOptions,

@@ -74,6 +74,18 @@ impl Registry {
     ///
     /// # Errors
     /// `NotFound`.
+    #[doc(alias(
+        "get_entity",
+        "get_data_source",
+        "get_feature_view",
+        "get_stream_feature_view",
+        "get_on_demand_feature_view",
+        "get_feature_service",
+        "get_saved_dataset",
+        "get_validation_reference",
+        "get_permission",
+        "get_project"
+    ))]
     pub async fn get(&self, kind: Kind, project: &str, name: &str, freshness: Freshness) -> Result<Object> {
         let project = if kind == Kind::Project { name } else { project };
         self.find(slice::from_ref(&kind), project, name, freshness)
@@ -93,6 +105,7 @@ impl Registry {
     ///
     /// # Errors
     /// `ViewNotFound`.
+    #[doc(alias("get_any_feature_view"))]
     pub async fn get_any_view(&self, project: &str, name: &str, freshness: Freshness) -> Result<Object> {
         self.find(Kind::VIEWS, project, name, freshness).await?.ok_or_else(|| Error::view_not_found(project, name))
     }
@@ -162,6 +175,18 @@ impl Registry {
     }
 
     /// The objects of a kind in a project, in the order in which they were first stored; `None` is every project.
+    #[doc(alias(
+        "list_entities",
+        "list_data_sources",
+        "list_feature_views",
+        "list_stream_feature_views",
+        "list_on_demand_feature_views",
+        "list_feature_services",
+        "list_saved_datasets",
+        "list_validation_references",
+        "list_permissions",
+        "list_projects"
+    ))]
     pub async fn list(
         &self,
         kind: Kind,
@@ -173,6 +198,7 @@ impl Registry {
     }
 
     /// The views of all four kinds in a project, kind after kind.
+    #[doc(alias("list_all_feature_views"))]
     pub async fn list_views(&self, project: &str, filter: &ListFilter, freshness: Freshness) -> Result<Vec<Object>> {
         self.list_kinds(Kind::VIEWS, Some(project), filter, freshness).await
     }
@@ -289,6 +315,7 @@ impl Registry {
 
     /// The history of a view, oldest version first; empty when it has none (Feast: `list_feature_view_versions`). A version
     /// that cannot be decoded is left out and logged.
+    #[doc(alias("list_feature_view_versions"))]
     pub async fn list_versions(&self, project: &str, view: &str) -> Result<Vec<FeatureViewVersion>> {
         let query = Query::Versions { project: project.to_owned(), view: view.to_owned(), latest_only: false };
         Ok(self.read(query).await?.iter().filter_map(|record| self.version_of(record).ok()).collect())
@@ -298,6 +325,7 @@ impl Registry {
     ///
     /// # Errors
     /// `VersionNotFound`; `Corrupt` when it cannot be decoded.
+    #[doc(alias("get_feature_view_by_version"))]
     pub async fn get_version(&self, project: &str, view: &str, number: i32) -> Result<FeatureViewVersion> {
         let key = Key::Version { project: project.to_owned(), view: view.to_owned(), number };
         match self.read(Query::Keys(vec![key])).await?.first() {
@@ -314,6 +342,7 @@ impl Registry {
     }
 
     /// How the objects of a project depend on each other.
+    #[doc(alias("get_registry_lineage", "get_object_relationships"))]
     pub async fn lineage(&self, project: &str, freshness: Freshness) -> Result<Lineage> {
         let objects = self.list_kinds(&lineage::KINDS, Some(project), &ListFilter::default(), freshness).await?;
         self.compute(objects.len(), move || lineage::lineage(&objects)).await

@@ -24,6 +24,18 @@ impl Registry {
     /// # Errors
     /// `InvalidArgument` for bytes that are not a message of the kind, and for names that cannot be;
     /// `ConflictingFeatureViewNames`, `FeatureViewPinConflict`; `FeatureNotFound` for a service over a missing view.
+    #[doc(alias(
+        "apply_entity",
+        "apply_data_source",
+        "apply_feature_view",
+        "apply_feature_service",
+        "apply_saved_dataset",
+        "apply_validation_reference",
+        "apply_permission",
+        "apply_project",
+        "apply_label_view",
+        "update_infra"
+    ))]
     pub async fn apply(&self, project: &str, object: impl Into<Object>) -> Result<Edited> {
         let edited = self.edit(project, vec![Edit::Apply(object.into())], ApplyOptions::default()).await?;
         edited.into_iter().next().ok_or_else(|| Error::internal("an apply has no outcome"))
@@ -88,6 +100,16 @@ impl Registry {
     ///
     /// # Errors
     /// `NotFound` when it is not there.
+    #[doc(alias(
+        "delete_entity",
+        "delete_data_source",
+        "delete_label_view",
+        "delete_feature_service",
+        "delete_saved_dataset",
+        "delete_validation_reference",
+        "delete_permission",
+        "delete_project"
+    ))]
     pub async fn delete(&self, kind: Kind, project: &str, name: &str) -> Result<()> {
         if kind == Kind::Project {
             return self.delete_project(name).await;
@@ -99,6 +121,7 @@ impl Registry {
     ///
     /// # Errors
     /// `ViewNotFound`.
+    #[doc(alias("delete_feature_view"))]
     pub async fn delete_view(&self, project: &str, name: &str) -> Result<()> {
         let queries = rules::fetch_for_delete(project, name, Kind::VIEWS);
         let delete = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| rules::delete_view(draft, ctx, project, name);
@@ -109,6 +132,7 @@ impl Registry {
     ///
     /// # Errors
     /// `NotFound` when it is not there.
+    #[doc(alias("teardown"))]
     pub async fn delete_project(&self, project: &str) -> Result<()> {
         let queries = vec![Query::Keys(vec![Key::project_object(project)])];
         let deadline = self.deadline();

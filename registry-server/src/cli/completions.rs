@@ -1,10 +1,10 @@
 //! `feast-registry completions`.
 
 use anyhow::Result;
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::{Arguments, output};
+use super::{Cli, output};
 
 /// Print a script that completes this command line in a shell.
 ///
@@ -19,9 +19,9 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(super) fn run(self) -> Result<()> {
+    pub(super) fn run(self, cli: &Cli) -> Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Arguments::command(), "feast-registry", &mut script);
+        clap_complete::generate(self.shell, &mut cli.command(), &*cli.name, &mut script);
         output::print(&script)
     }
 }

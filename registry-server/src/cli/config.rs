@@ -9,7 +9,7 @@ use feast_registry::{ErrorKind, Freshness, Kind, ListFilter, RegistryConfig, Sch
 use serde_json::{Map, Value as Json, json};
 
 use super::location::Location;
-use super::{output, text};
+use super::{Cli, output, text};
 
 /// Look at the configuration of the registry: what is odd about it, and what is in force.
 #[derive(Debug, Args)]
@@ -74,25 +74,25 @@ enum ShowFormat {
 }
 
 impl Config {
-    pub(super) async fn run(self) -> Result<ExitCode> {
+    pub(super) async fn run(self, cli: &Cli) -> Result<ExitCode> {
         match self.command {
-            Command::Check(check) => check.run().await,
+            Command::Check(check) => check.run(cli).await,
             Command::Show(show) => show.run().map(|()| ExitCode::SUCCESS),
         }
     }
 }
 
 impl Check {
-    async fn run(self) -> Result<ExitCode> {
+    async fn run(self, cli: &Cli) -> Result<ExitCode> {
         let inspection = self.location.inspect();
         let source = inspection.origin;
         let (mut errors, mut warnings) = (inspection.errors, inspection.warnings);
         let mut state = None;
         if let Some(config) = &inspection.config {
             let about = |text: String| Finding::new(&*source, text).at(config.line_of("registry.path"));
-            match feast_registry::check(&config.registry) {
+            match cli.schemes.check(&config.registry) {
                 Err(error) => errors.push(about(error.to_string())),
-                Ok(()) if self.connect => match look(&config.registry).await {
+                Ok(()) if self.connect => match look(&config.registry, cli).await {
                     Ok(found) => {
                         warnings.extend(found.odd.into_iter().map(about));
                         state = Some(found.state);
@@ -134,19 +134,19 @@ struct Found {
 }
 
 /// Opens a registry for reading, and reads all of it.
-async fn look(config: &RegistryConfig) -> feast_registry::Result<Found> {
-    let registry = match feast_registry::open_read_only(config).await {
+async fn look(config: &RegistryConfig, cli: &Cli) -> feast_registry::Result<Found> {
+    let registry = match cli.schemes.open_read_only(config).await {
         Ok(registry) => registry,
         // Nothing is wrong with a registry that is still to be made.
         Err(error) if error.kind() == ErrorKind::SchemaMissing && config.schema_mode == SchemaMode::Auto => {
-            let odd = vec![format!("{error}; `feast-registry serve` makes what is missing")];
+            let odd = vec![format!("{error}; `{} serve` makes what is missing", cli.name)];
             return Ok(Found { state: format!("the registry in {} is not there, or not all of it", config.url), odd });
         }
         Err(error) => return Err(error),
     };
     let mut odd: Vec<String> = Vec::new();
-    let problems = feast_registry::problems(config).await?;
-    odd.extend(problems.into_iter().map(|problem| format!("{problem}; `feast-registry migrate` mends it")));
+    let problems = cli.schemes.problems(config).await?;
+    odd.extend(problems.into_iter().map(|problem| format!("{problem}; `{} migrate` mends it", cli.name)));
     // This also finds what cannot be decoded.
     registry.refresh().await?;
     let projects = registry.list(Kind::Project, None, &ListFilter::default(), Freshness::Cached).await?.len();

@@ -13,7 +13,7 @@ use super::list::version;
 use super::location::{Location, Opened};
 use super::message::{self, Fields};
 use super::output::{self, Table};
-use super::{project, text};
+use super::{Cli, project, text};
 
 /// How many materialization intervals are shown: the latest ones.
 const INTERVALS: usize = 20;
@@ -42,9 +42,9 @@ pub(crate) struct Describe {
 }
 
 impl Describe {
-    pub(super) async fn run(self) -> Result<()> {
-        self.which.require_name();
-        let opened = self.location.open().await?;
+    pub(super) async fn run(self, cli: &Cli) -> Result<()> {
+        self.which.require_name(cli);
+        let opened = self.location.open(cli).await?;
         let found = self.which.find(&opened).await?;
         output::print(page(&opened, &found).await?.as_bytes())
     }

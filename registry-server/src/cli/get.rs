@@ -1,14 +1,14 @@
 //! `feast-registry get`, and finding the one object that a command is about.
 
 use anyhow::Result;
+use clap::Args;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory};
 use feast_registry::{Freshness, Kind, Object};
 
 use super::location::{Location, Opened};
 use super::output::{self, Format};
 use super::selection::{self, Selection};
-use super::{Arguments, missing, project};
+use super::{Cli, missing, project};
 
 /// Print one object as it is stored.
 #[derive(Debug, Args)]
@@ -32,9 +32,9 @@ pub(crate) struct Get {
 }
 
 impl Get {
-    pub(super) async fn run(self) -> Result<()> {
-        self.which.require_name();
-        let opened = self.location.open().await?;
+    pub(super) async fn run(self, cli: &Cli) -> Result<()> {
+        self.which.require_name(cli);
+        let opened = self.location.open(cli).await?;
         output::print_object(&self.which.find(&opened).await?.object, self.output)
     }
 }
@@ -62,10 +62,10 @@ pub(super) struct Found {
 
 impl Which {
     /// Ends with clap's usage error when the name is missing.
-    pub(super) fn require_name(&self) {
+    pub(super) fn require_name(&self, cli: &Cli) {
         if self.name.is_none() && !matches!(self.selection, Selection::One(Kind::Project | Kind::Infra)) {
             let missing = "the NAME of the object is missing; only `project` and `infra` may do without one";
-            Arguments::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
+            cli.refuse(ErrorKind::MissingRequiredArgument, missing);
         }
     }
 

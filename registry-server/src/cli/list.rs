@@ -12,7 +12,7 @@ use super::location::{Location, Opened};
 use super::message::{self, Fields};
 use super::output::{self, Format, Table};
 use super::selection::{self, Selection};
-use super::{project, text};
+use super::{Cli, project, text};
 
 /// List the objects of a kind.
 ///
@@ -89,8 +89,8 @@ struct Listed {
 }
 
 impl List {
-    pub(super) async fn run(self) -> Result<()> {
-        let opened = self.location.open().await?;
+    pub(super) async fn run(self, cli: &Cli) -> Result<()> {
+        let opened = self.location.open(cli).await?;
         let scope = self.scope(&opened).await?;
         let listed = self.find(&opened, scope.as_deref()).await?;
         for key in opened.registry.undecodable() {

@@ -13,7 +13,7 @@ pub(super) async fn listen([host_option, port_option]: [&str; 2], host: &str, po
     })?;
     let mut failed = io::Error::other("the name has no address");
     for address in addresses {
-        match feast_registry_server::listen(address) {
+        match crate::listen(address) {
             Ok(listener) => return Ok(listener),
             Err(error) => failed = error,
         }

@@ -10,12 +10,15 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use clap::Args;
 use feast_registry::config::{FeatureStoreConfig, Finding, Inspection};
-use feast_registry::{ErrorKind, Registry, RegistryConfig, RegistryUrl, SchemaMode};
+use feast_registry::{ErrorKind, Registry, RegistryConfig, RegistryUrl, SchemaMode, Schemes};
 
-use super::{output, text};
+use super::{Cli, output, text};
 
 /// The registry when nothing says another.
 const DEFAULT_URL: &str = "sqlite:///registry.db";
+
+/// The argument with the URL of the registry.
+pub(super) const REGISTRY: &str = "registry";
 
 /// The environment variable with the URL of the registry.
 const URL_VARIABLE: &str = "FEAST_REGISTRY_URL";
@@ -31,7 +34,7 @@ const PATH_VARIABLE: &str = "FEAST_FS_YAML_FILE_PATH";
 #[derive(Debug, Args)]
 pub(crate) struct Location {
     /// Read the registry's settings from a feature_store.yaml, as Feast does; of a folder, from the one in it.
-    #[arg(short, long, value_name = "FILE", conflicts_with = "registry")]
+    #[arg(short, long, value_name = "FILE", conflicts_with = REGISTRY)]
     config: Option<PathBuf>,
 
     /// The registry's URL: sqlite:///registry.db is in the working folder, sqlite:////var/lib/feast/registry.db is not.
@@ -42,7 +45,7 @@ pub(crate) struct Location {
     /// The first of these that is there counts: `-c` or `--registry`; FEAST_REGISTRY_URL; Feast's environment variables
     /// FEATURE_STORE_YAML_BASE64 (a whole feature_store.yaml) and FEAST_FS_YAML_FILE_PATH (the path of one);
     /// sqlite:///registry.db.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, id = REGISTRY, value_name = "URL")]
     registry: Option<String>,
 }
 
@@ -54,6 +57,7 @@ pub(crate) struct Opened {
     pub(crate) project: Option<String>,
     /// What it is to be opened with for writing.
     config: RegistryConfig,
+    schemes: Schemes,
 }
 
 impl Location {
@@ -84,9 +88,9 @@ impl Location {
     }
 
     /// Opens the registry to look at it: no file and no table is made.
-    pub(crate) async fn open(&self) -> Result<Opened> {
+    pub(crate) async fn open(&self, cli: &Cli) -> Result<Opened> {
         let FeatureStoreConfig { project, registry: config, .. } = self.read(output::warn)?;
-        let registry = feast_registry::open_read_only(&config).await.map_err(|error| match error.kind() {
+        let registry = cli.schemes.open_read_only(&config).await.map_err(|error| match error.kind() {
             // Only of this kind is it that there is no registry; any other error has its own remedy.
             ErrorKind::SchemaMissing => anyhow::Error::new(error).context(format!(
                 "there is no registry in {}, or not all of it: it was never made, or its tables went with its last project. A \
@@ -95,7 +99,7 @@ impl Location {
             )),
             _ => error.into(),
         })?;
-        Ok(Opened { registry, project, config })
+        Ok(Opened { registry, project, config, schemes: cli.schemes.clone() })
     }
 }
 
@@ -130,7 +134,7 @@ fn of_base64(encoded: &str, origin: &str) -> Inspection {
 impl Opened {
     /// Opens it again, to write to it, as its configuration says.
     pub(crate) async fn to_write(&self) -> Result<Registry> {
-        Ok(feast_registry::open(&self.config).await?)
+        Ok(self.schemes.open(&self.config).await?)
     }
 
     /// Whether deleting the last project removes the storage too.

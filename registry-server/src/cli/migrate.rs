@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::location::Location;
-use super::{output, text};
+use super::{Cli, output, text};
 
 /// Bring old tables of a registry up to date, without a change of what is in them.
 ///
@@ -26,13 +26,10 @@ pub(crate) struct Migrate {
 }
 
 impl Migrate {
-    pub(super) async fn run(self) -> Result<()> {
+    pub(super) async fn run(self, cli: &Cli) -> Result<()> {
         let config = self.location.read(output::warn)?.registry;
-        let lines = if self.dry_run {
-            feast_registry::problems(&config).await?
-        } else {
-            feast_registry::migrate(&config).await?
-        };
+        let lines =
+            if self.dry_run { cli.schemes.problems(&config).await? } else { cli.schemes.migrate(&config).await? };
         if lines.is_empty() {
             output::note(&format!("There is nothing to migrate in {}.", config.url));
         }

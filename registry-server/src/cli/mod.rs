@@ -1,4 +1,20 @@
-//! The command line: what can be said on it, and the commands.
+//! The command line `feast-registry`, as a library: a program with backends of other crates has all of its commands.
+//!
+//! This is the whole of such a program, but for its backend:
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use feast_registry::Schemes;
+//! use feast_registry_server::cli::Cli;
+//! # use feast_registry::MemoryScheme as RedbScheme;
+//!
+//! fn main() -> ExitCode {
+//!     Cli::new("feast-registry-redb", env!("CARGO_PKG_VERSION")).with_schemes(Schemes::default().with(RedbScheme)).run()
+//! }
+//! ```
+//!
+//! Help and completions then have the program's name, and the examples of its schemes.
 
 mod completions;
 mod config;
@@ -14,6 +30,7 @@ mod message;
 mod migrate;
 mod missing;
 mod output;
+mod program;
 mod project;
 mod selection;
 mod serve;
@@ -26,13 +43,91 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use feast_registry::Schemes;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// A program with the commands of `feast-registry`.
+#[derive(Debug, Clone)]
+pub struct Cli {
+    name: String,
+    version: String,
+    schemes: Schemes,
+}
+
+impl Cli {
+    /// A program of this name and version, with the backends that are compiled in.
+    pub fn new(name: impl Into<String>, version: impl Into<String>) -> Self {
+        Self { name: name.into(), version: version.into(), schemes: Schemes::default() }
+    }
+
+    /// The same with these schemes, and no others.
+    #[must_use]
+    pub fn with_schemes(mut self, schemes: Schemes) -> Self {
+        self.schemes = schemes;
+        self
+    }
+
+    /// Does what the command line of this process says, and returns what the process is to end with. Blocks until that is
+    /// done; for `serve`, until the process is told to end. Called once, from `main`: it starts a runtime, catches signals, and
+    /// with `serve` sets up the process's log.
+    ///
+    /// A command line that cannot be understood, and `--help`, end the process.
+    pub fn run(self) -> ExitCode {
+        let matches = self.command().get_matches();
+        let done = match Arguments::from_arg_matches(&matches) {
+            Ok(arguments) => self.execute(arguments.command),
+            // What clap knows of its own matches, it has checked.
+            Err(error) => error.exit(),
+        };
+        done.unwrap_or_else(|error| fail(&error))
+    }
+
+    /// What can be said on the command line of this program.
+    fn command(&self) -> clap::Command {
+        program::adapt(Arguments::command(), &self.name, &self.schemes)
+            .name(self.name.clone())
+            .version(self.version.clone())
+    }
+
+    /// Ends the process as clap does for a command line that cannot be understood.
+    fn refuse(&self, kind: ErrorKind, problem: &str) -> ! {
+        self.command().error(kind, problem).exit()
+    }
+
+    fn execute(&self, command: Command) -> Result<ExitCode> {
+        let is_server = matches!(command, Command::Serve(_));
+        if is_server {
+            memory::give_back_what_is_freed();
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+        let done = runtime.block_on(async {
+            survive_file_size_limit().context("SIGXFSZ cannot be caught")?;
+            let done = match command {
+                Command::Config(config) => return config.run(self).await,
+                Command::Serve(serve) => return serve.run(self).await,
+                Command::List(list) => list.run(self).await,
+                Command::Get(get) => get.run(self).await,
+                Command::Describe(describe) => describe.run(self).await,
+                Command::Teardown(teardown) => teardown.run(self).await,
+                Command::Migrate(migrate) => migrate.run(self).await,
+                Command::Completions(completions) => completions.run(self),
+            };
+            done.map(|()| ExitCode::SUCCESS)
+        });
+        if is_server {
+            // Signals end nothing any more, so whoever hangs, as on a disk that does not answer, must not be waited for.
+            runtime.shutdown_timeout(LEFT_OVERS_END_WITHIN);
+        }
+        done
+    }
+}
 
 /// A registry for the Feast feature store that loses nothing.
 #[derive(Debug, Parser)]
-#[command(name = "feast-registry", version, arg_required_else_help = true, after_help = AFTER_HELP)]
-pub(crate) struct Arguments {
+#[command(name = "feast-registry", arg_required_else_help = true, after_help = AFTER_HELP)]
+struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -73,34 +168,6 @@ enum Command {
 /// How long the process of a server that has ended waits for what it left under way.
 const LEFT_OVERS_END_WITHIN: Duration = Duration::from_secs(2);
 
-/// Runs a command.
-pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
-    let is_server = matches!(arguments.command, Command::Serve(_));
-    if is_server {
-        memory::give_back_what_is_freed();
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    let done = runtime.block_on(async {
-        survive_file_size_limit().context("SIGXFSZ cannot be caught")?;
-        let done = match arguments.command {
-            Command::Config(config) => return config.run().await,
-            Command::Serve(serve) => return serve.run().await,
-            Command::List(list) => list.run().await,
-            Command::Get(get) => get.run().await,
-            Command::Describe(describe) => describe.run().await,
-            Command::Teardown(teardown) => teardown.run().await,
-            Command::Migrate(migrate) => migrate.run().await,
-            Command::Completions(completions) => completions.run(),
-        };
-        done.map(|()| ExitCode::SUCCESS)
-    });
-    if is_server {
-        // Signals end nothing any more, so whoever hangs, as on a disk that does not answer, must not be waited for.
-        runtime.shutdown_timeout(LEFT_OVERS_END_WITHIN);
-    }
-    done
-}
-
 /// Has a write beyond the file size limit of the process (`ulimit -f`) fail, as one on a full disk does. Without a handler
 /// the system ends the process instead: `interop/test_hostile.py` runs a server under such a limit.
 ///
@@ -135,14 +202,12 @@ fn one_line(error: &Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::anyhow;
-    use clap::CommandFactory;
-
     use super::*;
+    use anyhow::anyhow;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Arguments::command().debug_assert();
+        Cli::new("feast-registry", "1.2.3").command().debug_assert();
     }
 
     #[test]

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
 use clap::Args;
-use feast_registry_core::config::RegistryConfig;
-use feast_registry_core::{ErrorKind, Registry};
-use feast_registry_server::{DEFAULT_PORT, Metrics, Monitoring, ServeOptions};
+use feast_registry::{ErrorKind, Registry, RegistryConfig};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use super::Cli;
 use super::files;
 use super::listen::listen;
 use super::location::Location;
 use super::telemetry::Telemetry;
+use crate::{DEFAULT_PORT, Metrics, Monitoring, ServeOptions};
 
 /// How long to wait before a storage that did not answer at start is tried again: at first, and at the most.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -118,11 +118,11 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(super) async fn run(self) -> Result<ExitCode> {
+    pub(super) async fn run(self, cli: &Cli) -> Result<ExitCode> {
         // Signals are caught from before the start-up line on, so that whoever has read it may send one.
         let mut signals = Signals::caught()?;
         let mut telemetry = self.telemetry.start()?;
-        let (code, failure) = match self.serve(&mut signals).await {
+        let (code, failure) = match self.serve(cli, &mut signals).await {
             Ok(Ended::InOrder) => {
                 tracing::info!("stopped");
                 (ExitCode::SUCCESS, None)
@@ -150,14 +150,14 @@ impl Serve {
         }
     }
 
-    async fn serve(&self, signals: &mut Signals) -> Result<Ended> {
+    async fn serve(&self, cli: &Cli, signals: &mut Signals) -> Result<Ended> {
         let config = self.location.read(|warning| tracing::warn!("{warning}"))?;
         let mut options = self.options();
         // Before the registry is opened, which may make it: a start that fails leaves nothing behind.
         let listener = listen(["--host", "--port"], &self.host, self.port).await?;
         options.monitoring = self.monitoring().await?;
         let registry = tokio::select! {
-            opened = self.open(&config.registry, options.monitoring.as_ref()) => opened?,
+            opened = self.open(cli, &config.registry, options.monitoring.as_ref()) => opened?,
             () = signals.next() => return Ok(Ended::BeforeItWasOpen),
         };
         tracing::info!("serving {} on {}", registry.location(), listener.local_addr()?);
@@ -168,7 +168,7 @@ impl Serve {
             drop(is_stopped.await);
         };
         let serving = async {
-            feast_registry_server::serve(registry.clone(), listener, options, is_stopped).await?;
+            crate::serve(registry.clone(), listener, options, is_stopped).await?;
             // What waited has been written by now, or logged.
             drop(registry.close().await);
             Ok(Ended::InOrder)
@@ -186,11 +186,11 @@ impl Serve {
     }
 
     /// Opens the registry; waits for its storage, if that was asked for.
-    async fn open(&self, config: &RegistryConfig, monitoring: Option<&Monitoring>) -> Result<Registry> {
+    async fn open(&self, cli: &Cli, config: &RegistryConfig, monitoring: Option<&Monitoring>) -> Result<Registry> {
         let until = Instant::now() + Duration::from_secs(self.wait_for_storage);
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match feast_registry::open(config).await {
+            let error = match cli.schemes.open(config).await {
                 Ok(registry) => return Ok(registry),
                 Err(error) => error,
             };

@@ -7,7 +7,7 @@ use clap::Args;
 use feast_registry::{Freshness, Kind};
 
 use super::location::{Location, Opened};
-use super::{output, project, text};
+use super::{Cli, output, project, text};
 
 /// The tag that keeps a project from being torn down (Feast: `PROTECTED_PROJECT_TAG`).
 const PROTECTED: (&str, &str) = ("feast.dev/protected-project", "true");
@@ -42,8 +42,8 @@ pub(crate) struct Teardown {
 }
 
 impl Teardown {
-    pub(super) async fn run(self) -> Result<()> {
-        let opened = self.location.open().await?;
+    pub(super) async fn run(self, cli: &Cli) -> Result<()> {
+        let opened = self.location.open(cli).await?;
         let present = project::names(&opened.registry).await?;
         let doomed = self.choose(&opened, &present).await?;
         if doomed.is_empty() {

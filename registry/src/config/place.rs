@@ -6,7 +6,7 @@ use feast_registry_core::config::RegistryUrl;
 
 use super::block::Block;
 use super::yaml::Value;
-use crate::schemes::usual_scheme;
+use crate::known::{may_be_foreign, usual_scheme};
 
 /// Schemes of `registry_type: file`. Feast has no `az`, `abfss` and `memory`.
 const FILES: [&str; 6] = ["file", "s3", "gs", "az", "abfss", "memory"];
@@ -80,7 +80,8 @@ pub(super) fn file_url(text: &str, store: Option<&str>, folder: &Path) -> Result
         None if let Some(usual) = usual_scheme(url.scheme()).filter(|usual| FILES.contains(usual)) => {
             return Err(format!("is {}; write `{usual}://` instead", kind(text, &url)));
         }
-        None if FILES.contains(&url.scheme()) => {}
+        // Whether anything serves it, who opens it says.
+        None if FILES.contains(&url.scheme()) || may_be_foreign(url.scheme()) => {}
         None => {
             return Err(format!(
                 "is {}; a registry in a file is a path or a URL with `{}://`, and one in a database needs \

@@ -53,6 +53,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
+    #[doc(alias("commit"))]
     pub async fn apply_later(&self, project: &str, object: impl Into<Object>) -> Result<()> {
         let object = object.into();
         if !self.inner.defers {

@@ -1,0 +1,86 @@
+//! A storage backend of the feature registry: a template.
+//!
+//! It works as it is, since every method hands on to a backend in memory, and the suite passes:
+//!
+//! ```sh
+//! cargo test                       # tests/conformance.rs
+//! cargo run -- serve --registry mystore:///tmp/registry
+//! ```
+//!
+//! Replace one method after the other by what your storage does, beginning with `prepare`, `read` and `commit`, and remove the
+//! exceptions in `tests/conformance.rs` that are no longer true.
+
+#![forbid(unsafe_code)]
+
+mod scheme;
+
+use feast_registry_core::config::SchemaMode;
+use feast_registry_core::{
+    Backend, Commit, Deadline, JournalEntry, Limits, MemoryBackend, Outcome, Query, Record, Result, Revision,
+    async_trait,
+};
+
+pub use crate::scheme::MyScheme;
+
+/// A registry in my store.
+#[derive(Debug)]
+pub struct MyBackend {
+    path: String,
+    mode: SchemaMode,
+    /// What is to be replaced.
+    inner: MemoryBackend,
+}
+
+impl MyBackend {
+    /// The registry at a path.
+    ///
+    /// # Errors
+    /// When the storage cannot be opened.
+    pub fn open(path: impl Into<String>, mode: SchemaMode) -> Result<Self> {
+        Ok(Self { path: path.into(), mode, inner: MemoryBackend::new() })
+    }
+}
+
+#[async_trait]
+impl Backend for MyBackend {
+    /// For people to read, without secrets.
+    fn location(&self) -> String {
+        format!("mystore://{}", self.path)
+    }
+
+    /// The longest name and the largest object that come back whole, and whether lists keep the order of first storing.
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    async fn prepare(&self, deadline: &Deadline) -> Result<()> {
+        match self.mode {
+            // Make what is missing; others may be doing the same.
+            SchemaMode::Auto => self.inner.prepare(deadline).await,
+            // Fail with `ErrorKind::SchemaMissing` if something is missing, and make nothing.
+            SchemaMode::Verify => self.inner.prepare(deadline).await,
+            SchemaMode::Skip => Ok(()),
+        }
+    }
+
+    /// All answers from one snapshot, which has every commit that was acknowledged before. Waits for no writer.
+    async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
+        self.inner.read(queries, deadline).await
+    }
+
+    /// In one transaction: has this identity been done; do all expectations hold; the writes; the entry of the journal. Durable
+    /// when it returns `Committed`.
+    async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
+        self.inner.commit(commit, deadline).await
+    }
+
+    /// What came after a revision, in the order of commits.
+    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.inner.journal(after, limit, deadline).await
+    }
+
+    /// Only where no project is left, and the mode is `Auto`; the journal stays.
+    async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
+        Ok(self.mode == SchemaMode::Auto && self.inner.remove_if_empty(deadline).await?)
+    }
+}

@@ -1,0 +1,93 @@
+//! The command line of a program that has another name than `feast-registry`, and other backends.
+
+use std::ffi::OsStr;
+
+use clap::builder::{PossibleValue, StringValueParser, StyledStr, TypedValueParser};
+use clap::{Arg, Command};
+use feast_registry::Schemes;
+
+use super::location::REGISTRY;
+
+/// The name that help has as it is written.
+const NAME: &str = "feast-registry";
+
+/// Puts the name of the program into all help, and examples of its schemes to `--registry`.
+pub(super) fn adapt(command: Command, name: &str, schemes: &Schemes) -> Command {
+    let renamed = |text: Option<&StyledStr>| text.map(|text| text.to_string().replace(NAME, name));
+    let mut command = command;
+    if name != NAME {
+        let (about, long_about) = (renamed(command.get_about()), renamed(command.get_long_about()));
+        let after_help = renamed(command.get_after_help());
+        // An empty text is as good as none.
+        command = command.about(about.unwrap_or_default());
+        if let Some(text) = long_about {
+            command = command.long_about(text);
+        }
+        if let Some(text) = after_help {
+            command = command.after_help(text);
+        }
+    }
+    let adapted = |arg: Arg| {
+        let (help, long_help) = (renamed(arg.get_help()), renamed(arg.get_long_help()));
+        let arg = match help {
+            Some(text) => arg.help(text),
+            None => arg,
+        };
+        match (arg.get_id() == REGISTRY, long_help) {
+            (true, long_help) => {
+                let urls = schemes.examples().collect::<Vec<_>>().join("\n  ");
+                let long_help = format!("{}\n\nA URL is one of these kinds:\n  {urls}", long_help.unwrap_or_default());
+                arg.long_help(long_help).value_parser(Url(schemes.examples().collect())).hide_possible_values(true)
+            }
+            (false, Some(text)) => arg.long_help(text),
+            (false, None) => arg,
+        }
+    };
+    command.mut_args(adapted).mut_subcommands(|command| adapt(command, name, schemes))
+}
+
+/// Takes any text; examples of URLs are for completions.
+#[derive(Debug, Clone)]
+struct Url(Vec<&'static str>);
+
+impl TypedValueParser for Url {
+    type Value = String;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.0.iter().map(|example| PossibleValue::new(*example))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::super::Arguments;
+    use super::*;
+
+    fn every_help(command: &mut Command) -> String {
+        let mut all = format!("{}\n", command.render_long_help());
+        for command in command.get_subcommands_mut() {
+            all += &every_help(command);
+        }
+        all
+    }
+
+    #[test]
+    fn help_has_the_name_of_the_program_and_its_schemes() {
+        let mut command = adapt(Arguments::command(), "my-registry", &Schemes::default());
+        command.build();
+        let help = every_help(&mut command);
+        assert!(help.contains("my-registry serve -c feature_store.yaml"), "{help}");
+        assert!(help.contains("my-registry completions bash > "), "{help}");
+        let left: Vec<&str> = help.lines().filter(|line| line.contains(NAME)).collect();
+        assert_eq!(left, [""; 0]);
+        for example in Schemes::default().examples() {
+            assert!(help.contains(&format!("\n  {example}")) || help.contains(example), "{example} is not in\n{help}");
+        }
+    }
+}
