@@ -15,7 +15,7 @@ const CARGO_DENY: &str = "0.20.2";
 const CLOUD: [&str; 5] = ["object_store", "reqwest", "hyper", "rustls", "ring"];
 
 /// What a package, built with these flags and nothing else of the workspace, must not drag in.
-const KEPT_OUT: [(&str, &str, &[&str]); 9] = [
+const KEPT_OUT: [(&str, &str, &[&str]); 11] = [
     ("feast-registry-core", "", &["rusqlite", "libsqlite3-sys", "tokio-postgres", "rustls", "tonic", "hyper", "mio"]),
     (
         "feast-registry-sql",
@@ -41,6 +41,13 @@ const KEPT_OUT: [(&str, &str, &[&str]); 9] = [
         "feast-registry",
         "--no-default-features --features postgres",
         &["rusqlite", "libsqlite3-sys", "aws-lc-rs", "hyper"],
+    ),
+    // A server in somebody's program, and a command line with one backend.
+    ("feast-registry-server", "--no-default-features", &["clap", "feast-registry", "rusqlite", "opentelemetry", "rustls"]),
+    (
+        "feast-registry-server",
+        "--no-default-features --features cli,sqlite",
+        &["tokio-postgres", "mysql_async", "object_store", "reqwest", "rustls", "opentelemetry"],
     ),
 ];
 
