@@ -37,6 +37,7 @@ mod journal;
 #[cfg(feature = "local")]
 mod local;
 mod queue;
+#[cfg(any(feature = "local", feature = "cloud"))]
 mod scheme;
 mod staged;
 mod store;
@@ -51,6 +52,7 @@ use feast_registry_core::{
 };
 
 use crate::file::File;
+#[cfg(any(feature = "local", feature = "cloud"))]
 pub use crate::scheme::FileScheme;
 use crate::writer::Writer;
 

@@ -21,16 +21,17 @@ pub struct Schemes {
 impl Default for Schemes {
     fn default() -> Self {
         Self {
+            // Those that are named first come last.
             all: vec![
+                Arc::new(MemoryScheme),
+                #[cfg(feature = "mysql")]
+                Arc::new(feast_registry_mysql::MySqlScheme),
+                #[cfg(feature = "postgres")]
+                Arc::new(feast_registry_postgres::PostgresScheme),
                 #[cfg(any(feature = "file", feature = "s3", feature = "gcs", feature = "azure"))]
                 Arc::new(feast_registry_file::FileScheme),
                 #[cfg(feature = "sqlite")]
                 Arc::new(feast_registry_sqlite::SqliteScheme),
-                #[cfg(feature = "postgres")]
-                Arc::new(feast_registry_postgres::PostgresScheme),
-                #[cfg(feature = "mysql")]
-                Arc::new(feast_registry_mysql::MySqlScheme),
-                Arc::new(MemoryScheme),
             ],
         }
     }

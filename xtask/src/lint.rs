@@ -43,7 +43,11 @@ const KEPT_OUT: [(&str, &str, &[&str]); 11] = [
         &["rusqlite", "libsqlite3-sys", "aws-lc-rs", "hyper"],
     ),
     // A server in somebody's program, and a command line with one backend.
-    ("feast-registry-server", "--no-default-features", &["clap", "feast-registry", "rusqlite", "opentelemetry", "rustls"]),
+    (
+        "feast-registry-server",
+        "--no-default-features",
+        &["clap", "feast-registry", "rusqlite", "opentelemetry", "rustls"],
+    ),
     (
         "feast-registry-server",
         "--no-default-features --features cli,sqlite",
