@@ -26,6 +26,7 @@
 //!
 //! A backend of your own needs no feature: implement [`Backend`] and hand it to [`Registry::open`].
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 pub mod config;
