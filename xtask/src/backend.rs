@@ -48,9 +48,10 @@ impl Backend {
         }
     }
 
-    /// Runs the tests. By `cargo test`, which tells tests that nobody asked for from those that are ignored.
+    /// Runs the tests. By `cargo test`, which tells tests that nobody asked for from those that are ignored; and with the features
+    /// that the whole workspace asks of its dependencies, so that what all tests have built is not built once more.
     pub(crate) fn tests(self, project: &Project) -> Command {
-        let mut tests = project.cargo("test --package feast-registry-conformance --no-fail-fast");
+        let mut tests = project.cargo("test --workspace --no-fail-fast");
         for program in self.programs() {
             tests.args(["--test", program]);
         }

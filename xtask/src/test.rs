@@ -86,7 +86,7 @@ impl Plan {
         let mut uses = vec![read(&mut project.cargo("--version"))?];
         let nextest = in_path("cargo-nextest");
         if let Some(backend) = args.backend {
-            uses.push(format!("cargo test, with the tests of {} alone", backend.service().label()));
+            uses.push(format!("cargo test, with the tests of `{}` alone", backend.service().name()));
         } else if args.only != Some(Half::Interop) {
             uses.push(if nextest {
                 let version = read(&mut project.cargo("nextest --version"))?;
@@ -171,7 +171,7 @@ impl Tests<'_> {
         }
         let mut tests = backend.tests(self.project);
         self.services.give_to(&mut tests);
-        self.steps.step(&format!("tests of {}", backend.service().label()), || {
+        self.steps.step(&format!("tests of `{}`", backend.service().name()), || {
             let outcome = Runner::CargoTest.run(&mut tests, self.strict)?;
             let checked = outcome.failure.map_or_else(|| backend.check_closing_lines(&outcome.closing), Err);
             self.closing.extend(outcome.closing);

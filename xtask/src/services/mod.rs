@@ -55,7 +55,7 @@ impl Service {
     }
 
     /// As it is named on the command line, in `FEAST_REGISTRY_TEST_WITHOUT` and in compose.yaml.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
             Self::Mariadb => "mariadb",
