@@ -26,6 +26,7 @@
 //! The journal has what this library has written. It says which keys a commit changed, not what was stored there; and it has
 //! as many of the newest commits as fit into a sixteenth of the file, or into 256 KiB if that is more.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cloud")]

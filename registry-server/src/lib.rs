@@ -3,6 +3,7 @@
 //! Every user of Feast's SDK reaches it by one line of configuration, `registry: {registry_type: remote, path:
 //! host:6570}`. Objects pass through it as they were serialized; pickled functions inside them are never run.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod answers;

@@ -40,6 +40,7 @@
 //!
 //! Without any configuration, a [`Backend`] is handed to [`Registry::open`].
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 pub mod config;

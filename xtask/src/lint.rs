@@ -6,10 +6,27 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 
 use crate::Project;
-use crate::steps::{Steps, in_path, read};
+use crate::python::{Environment, Python};
+use crate::steps::{Steps, in_path, read, run as run_command};
 
 /// The cargo-deny that deny.toml is written for. It is pinned, so that lints do not begin to fail by themselves.
 const CARGO_DENY: &str = "0.20.2";
+
+/// Programs of lint-requirements.txt, and what they are to look at. The schemas come with the program.
+const CHECKS: &[(&str, &[&str])] = &[
+    ("check-jsonschema", &["--builtin-schema", "vendor.compose-spec", "compose.yaml"]),
+    (
+        "check-jsonschema",
+        &[
+            "--builtin-schema",
+            "vendor.github-workflows",
+            ".github/workflows/ci.yml",
+            ".github/workflows/conformance.yml",
+        ],
+    ),
+    ("check-jsonschema", &["--builtin-schema", "vendor.github-actions", ".github/actions/rust/action.yml"]),
+    ("shellcheck", &[".ci/run"]),
+];
 
 /// What a cloud brings along.
 const CLOUD: [&str; 5] = ["object_store", "reqwest", "hyper", "rustls", "ring"];
@@ -71,13 +88,16 @@ pub(crate) fn run(project: &Project) -> Result<()> {
         &mut project.cargo("run --quiet --package xtask --features codegen -- codegen --check"),
     );
     steps.run("public API", &mut project.cargo("run --quiet --package xtask --features api -- api --check"));
-    for (package, has_features) in packages(project)? {
+    let packages = packages(project)?;
+    steps.step("packages", || crate::package::check(project, &packages));
+    written_for_others(project, &mut steps);
+    for Package { name, has_features, .. } in packages {
         // Alone, a crate cannot lean on features that another one of the workspace switches on.
-        let check = format!("check --package {package}");
-        steps.run(&format!("{package} alone"), &mut project.cargo(&check));
+        let check = format!("check --package {name}");
+        steps.run(&format!("{name} alone"), &mut project.cargo(&check));
         if has_features {
             let bare = format!("{check} --no-default-features");
-            steps.run(&format!("{package} alone, no default features"), &mut project.cargo(&bare));
+            steps.run(&format!("{name} alone, no default features"), &mut project.cargo(&bare));
         }
     }
     steps.finish()
@@ -105,6 +125,32 @@ fn dependencies(project: &Project, steps: &mut Steps) {
     steps.run("dependencies", project.command(program).args(["check", "bans", "licenses", "sources"]));
 }
 
+/// Checks what other programs read: docker compose, GitHub, the shell. None of them need be here.
+fn written_for_others(project: &Project, steps: &mut Steps) {
+    let name = "workflows, compose.yaml, shell scripts";
+    let python = match Python::find() {
+        Ok(python) => python,
+        Err(error) if project.ci => {
+            steps.step(name, || -> Result<()> { Err(error) });
+            return;
+        }
+        Err(error) => return steps.leave_out(name, &format!("{error:#}")),
+    };
+    steps.step(name, || {
+        let requirements = project.root.join("xtask/lint-requirements.txt");
+        let environment = Environment::new(project.root.join("target/lint-venv"), &python, requirements)?;
+        if !environment.is_ready() {
+            environment.make(&python)?;
+        }
+        for (program, arguments) in CHECKS {
+            let mut command = project.command(program);
+            environment.activate(&mut command)?;
+            run_command(command.args(*arguments))?;
+        }
+        Ok(())
+    });
+}
+
 /// Fails with the line of the dependency tree that holds what must not be there.
 fn keep_out(project: &Project, (package, flags, banned): (&str, &str, &[&str])) -> Result<()> {
     let tree = format!("tree --package {package} {flags} --edges normal,build --target all --prefix none");
@@ -117,8 +163,16 @@ fn keep_out(project: &Project, (package, flags, banned): (&str, &str, &[&str])) 
     Ok(())
 }
 
-/// The workspace's packages, but for this one: the name, and whether it has Cargo features to switch off.
-fn packages(project: &Project) -> Result<Vec<(String, bool)>> {
+/// A package of the workspace.
+pub(crate) struct Package {
+    pub(crate) name: String,
+    /// Whether it has Cargo features to switch off.
+    has_features: bool,
+    pub(crate) is_published: bool,
+}
+
+/// The workspace's packages, but for this one.
+pub(crate) fn packages(project: &Project) -> Result<Vec<Package>> {
     let mut packages = Vec::new();
     for entry in fs::read_dir(&project.root).context("cannot list the workspace")? {
         let entry = entry?;
@@ -126,9 +180,14 @@ fn packages(project: &Project) -> Result<Vec<(String, bool)>> {
         let Ok(manifest) = fs::read_to_string(entry.path().join("Cargo.toml")) else { continue };
         let name = manifest.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
         if let Some(name) = name.filter(|name| *name != "xtask") {
-            packages.push((name.to_owned(), manifest.lines().any(|line| line.trim() == "[features]")));
+            let has = |wanted: &str| manifest.lines().any(|line| line.trim() == wanted);
+            packages.push(Package {
+                name: name.to_owned(),
+                has_features: has("[features]"),
+                is_published: !has("publish = false"),
+            });
         }
     }
-    packages.sort();
+    packages.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(packages)
 }

@@ -4,11 +4,13 @@
 
 #[cfg(feature = "api")]
 mod api;
+mod backend;
 mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
 mod emulators;
 mod lint;
+mod package;
 mod python;
 mod runner;
 mod services;
@@ -39,6 +41,10 @@ enum Chore {
     /// packages go to target/interop-venv, once. Database servers are found or started (see `services`): those named in
     /// the environment, else those that run, else from docker compose, else from Debian's packages. With CI=true a test
     /// that is skipped is a failure, and so is a server that is not to be had.
+    ///
+    /// With --backend, the tests of one backend alone, on one server: the one that the environment names, as
+    /// FEAST_REGISTRY_TEST_POSTGRES_URL=postgresql://… does; or, from docker compose, of the version that
+    /// FEAST_REGISTRY_TEST_POSTGRES_IMAGE=postgres:13.23 names. Without that server it fails.
     Test(test::Args),
 
     /// Find or start the database servers that tests need, print their URLs, and keep them until Ctrl-C
@@ -51,8 +57,15 @@ enum Chore {
     /// Check formatting, clippy, documentation, dependencies, generated sources, and each crate on its own
     ///
     /// Dependencies are checked by cargo-deny. Where it is not installed, that check is left out and said so; with
-    /// CI=true it is built into target/tools instead.
+    /// CI=true it is built into target/tools instead. The files of docker compose and of GitHub's workflows are held
+    /// against their schemas, and shell scripts checked, by Python packages in target/lint-venv.
     Lint,
+
+    /// Package every crate that is published, and build each from its package, as its users will
+    ///
+    /// Uploads nothing. Takes minutes: all dependencies are built anew. `lint` makes the packages too, and looks at what is
+    /// in them, but builds nothing.
+    Package,
 
     /// Measure Feast's registry server and ours, side by side, and print Markdown
     ///
@@ -125,6 +138,7 @@ fn main() -> ExitCode {
         Chore::Test(args) => test::run(&project, &args),
         Chore::Services { without } => services::keep(&project, &without),
         Chore::Lint => lint::run(&project),
+        Chore::Package => package::run(&project),
         Chore::Bench(args) => bench::run(&project, &args),
         Chore::Soak { minutes } => soak::run(&project, minutes),
         #[cfg(feature = "api")]

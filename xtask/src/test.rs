@@ -8,9 +8,10 @@ use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::Project;
+use crate::backend::Backend;
 use crate::python::{Environment, Python};
 use crate::runner::Runner;
-use crate::services::{Service, Services};
+use crate::services::{Choice, Service, Services};
 use crate::steps::{Steps, in_path, read, run as run_command};
 
 /// What to test.
@@ -23,6 +24,10 @@ pub(crate) struct Args {
     /// Leave a database server out, with its tests (may be repeated; not with CI=true)
     #[arg(long, value_enum, value_name = "SERVICE")]
     without: Vec<Service>,
+
+    /// Run the tests of one backend alone, on a server that need not be of the usual version
+    #[arg(long, value_enum, value_name = "BACKEND", conflicts_with_all = ["only", "without"])]
+    backend: Option<Backend>,
 
     /// Arguments for the test runner, with --only: nextest's (or `cargo test`'s), or pytest's
     #[arg(last = true, requires = "only", value_name = "ARGS")]
@@ -51,7 +56,9 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<()> {
         services: plan.services,
     };
     tests.services();
-    if args.only != Some(Half::Interop) {
+    if let Some(backend) = args.backend {
+        tests.backend(backend);
+    } else if args.only != Some(Half::Interop) {
         tests.rust(plan.nextest);
     }
     if let Some((python, environment)) = &plan.interop
@@ -78,7 +85,9 @@ impl Plan {
     fn new(project: &Project, args: &Args) -> Result<Self> {
         let mut uses = vec![read(&mut project.cargo("--version"))?];
         let nextest = in_path("cargo-nextest");
-        if args.only != Some(Half::Interop) {
+        if let Some(backend) = args.backend {
+            uses.push(format!("cargo test, with the tests of `{}` alone", backend.service().name()));
+        } else if args.only != Some(Half::Interop) {
             uses.push(if nextest {
                 let version = read(&mut project.cargo("nextest --version"))?;
                 version.lines().next().unwrap_or_default().to_owned()
@@ -87,7 +96,7 @@ impl Plan {
             });
         }
         let mut interop = None;
-        if args.only != Some(Half::Rust) {
+        if args.only != Some(Half::Rust) && args.backend.is_none() {
             let python = Python::find()?;
             let folder = project.root.join("target/interop-venv");
             let environment = Environment::new(folder, &python, project.root.join("interop/requirements.txt"))?;
@@ -99,8 +108,14 @@ impl Plan {
             });
             interop = Some((python, environment));
         }
-        uses.push("SQLite (built in)".to_owned());
-        let services = Services::settle(project, &args.without)?;
+        let choice = match args.backend {
+            Some(backend) => Choice::Only(backend.service()),
+            None => Choice::AllBut(&args.without),
+        };
+        if args.backend.is_none() {
+            uses.push("SQLite (built in)".to_owned());
+        }
+        let services = Services::settle(project, choice)?;
         uses.extend(services.uses.iter().cloned());
         Ok(Self { nextest, interop, services, uses })
     }
@@ -136,18 +151,32 @@ struct Tests<'a> {
 
 impl Tests<'_> {
     /// Accounts for the database servers: what could not be had is told at the end again, and on a CI machine it is a
-    /// failure.
+    /// failure. So it is where nothing else was asked for.
     fn services(&mut self) {
-        for service in &self.services.without {
+        for service in &self.args.without {
             self.steps.leave_out(service.label(), "as --without says");
         }
         for (service, why) in &self.services.missing {
-            if self.project.ci {
+            if self.project.ci || self.args.backend.is_some() {
                 self.steps.step(service.label(), || -> Result<()> { bail!("{why}") });
             } else {
                 self.steps.leave_out(service.label(), why);
             }
         }
+    }
+
+    fn backend(&mut self, backend: Backend) {
+        if !self.services.missing.is_empty() {
+            return;
+        }
+        let mut tests = backend.tests(self.project);
+        self.services.give_to(&mut tests);
+        self.steps.step(&format!("tests of `{}`", backend.service().name()), || {
+            let outcome = Runner::CargoTest.run(&mut tests, self.strict)?;
+            let checked = outcome.failure.map_or_else(|| backend.check_closing_lines(&outcome.closing), Err);
+            self.closing.extend(outcome.closing);
+            checked
+        });
     }
 
     fn rust(&mut self, nextest: bool) {

@@ -36,16 +36,20 @@ pub(super) fn in_environment(service: Service) -> Result<Found> {
 
 /// A server on its usual port.
 pub(super) fn running(service: Service) -> Result<Found> {
-    let port = service.usual_port();
-    on_port(service, port, "already running")
+    from(service, service.usual_port(), service.oldest(), "already running")
 }
 
 /// A server on a port of this machine, that lets somebody who may make databases in without a password.
 pub(super) fn on_port(service: Service, port: u16, how: &str) -> Result<Found> {
+    from(service, port, 0, how)
+}
+
+/// The same, if its major version is not too old.
+fn from(service: Service, port: u16, oldest: u32, how: &str) -> Result<Found> {
     let address = format!("127.0.0.1:{port}");
     let (version, url) = match service {
         Service::Postgres => postgres(&address, port)?,
-        Service::Mariadb | Service::Mysql => mysql(service, &address, port)?,
+        Service::Mariadb | Service::Mysql => mysql(service, &address, port, oldest)?,
         Service::Pgbouncer => bail!("PgBouncer is never taken as it is found"),
     };
     Ok(Found { version, how: how.to_owned(), url: Some(url), address, running: None })
@@ -72,13 +76,12 @@ fn postgres_of(address: &str, user: &str) -> Result<String> {
     Ok(connection.version)
 }
 
-fn mysql(service: Service, address: &str, port: u16) -> Result<(String, Url)> {
+fn mysql(service: Service, address: &str, port: u16, oldest: u32) -> Result<(String, Url)> {
     let mut connection = mysql_wire::Connection::open(address)?;
     let greeting = &connection.greeting;
     let version = greeting.version.clone();
     let is = if greeting.mariadb { "MariaDB" } else { "MySQL" };
-    let wanted =
-        if service == Service::Mariadb { greeting.mariadb } else { !greeting.mariadb && greeting.major() >= 9 };
+    let wanted = (service == Service::Mariadb) == greeting.mariadb && greeting.major() >= oldest;
     ensure!(wanted, "at {address} is {is} {version}");
     connection
         .log_in("root")

@@ -2,7 +2,8 @@
 //! handed to the tests as environment variables.
 //!
 //! Each comes from the first of these that has it: a URL in the environment; a server that runs on its usual port; docker
-//! compose, where an engine answers; Debian's packages, unpacked below target/.
+//! compose, where an engine answers; Debian's packages, unpacked below target/. Where the environment names an image, it is
+//! docker compose that runs it, or nothing.
 
 mod compose;
 mod debian;
@@ -54,7 +55,7 @@ impl Service {
     }
 
     /// As it is named on the command line, in `FEAST_REGISTRY_TEST_WITHOUT` and in compose.yaml.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
             Self::Mariadb => "mariadb",
@@ -73,12 +74,64 @@ impl Service {
         }
     }
 
+    /// The environment variable with the image that compose.yaml runs in place of its own: another version of the server.
+    fn image_variable(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some("FEAST_REGISTRY_TEST_POSTGRES_IMAGE"),
+            Self::Mariadb => Some("FEAST_REGISTRY_TEST_MARIADB_IMAGE"),
+            Self::Mysql => Some("FEAST_REGISTRY_TEST_MYSQL_IMAGE"),
+            Self::Pgbouncer => None,
+        }
+    }
+
+    /// The oldest major version that is taken as it is found.
+    fn oldest(self) -> u32 {
+        if self == Self::Mysql { 9 } else { 0 }
+    }
+
     /// Where it listens unless told otherwise.
     fn usual_port(self) -> u16 {
         match self {
             Self::Postgres => 5432,
             Self::Mariadb | Self::Mysql => 3306,
             Self::Pgbouncer => 6432,
+        }
+    }
+}
+
+/// Which services a run has.
+#[derive(Clone, Copy)]
+pub(crate) enum Choice<'a> {
+    /// All but those that somebody leaves out.
+    AllBut(&'a [Service]),
+    /// One.
+    Only(Service),
+}
+
+impl Choice<'_> {
+    fn has(self, service: Service) -> bool {
+        match self {
+            Self::AllBut(without) => !without.contains(&service),
+            Self::Only(only) => only == service,
+        }
+    }
+}
+
+/// What the environment says about a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    Nothing,
+    Url,
+    Image,
+}
+
+impl Named {
+    fn of(service: Service) -> Self {
+        let is_set = |variable: &str| env::var_os(variable).is_some_and(|value| !value.is_empty());
+        match service.image_variable() {
+            _ if is_set(service.variable()) => Self::Url,
+            Some(variable) if is_set(variable) => Self::Image,
+            _ => Self::Nothing,
         }
     }
 }
@@ -93,13 +146,15 @@ enum Source {
 }
 
 impl Source {
-    /// What to try for a service, in order. A URL that somebody set is used or fails: anything else would be a surprise.
-    fn order(service: Service, named: bool) -> &'static [Self] {
+    /// What to try for a service, in order. A URL or an image that somebody set is used or fails: anything else would be a
+    /// surprise.
+    fn order(service: Service, named: Named) -> &'static [Self] {
         match (named, service) {
-            (true, _) => &[Self::Environment],
+            (Named::Url, _) => &[Self::Environment],
+            (Named::Image, _) => &[Self::Compose],
             // One that already runs may pool in another mode, and before another server.
-            (false, Service::Pgbouncer) => &[Self::Debian],
-            (false, _) => &[Self::Running, Self::Compose, Self::Debian],
+            (Named::Nothing, Service::Pgbouncer) => &[Self::Debian],
+            (Named::Nothing, _) => &[Self::Running, Self::Compose, Self::Debian],
         }
     }
 
@@ -133,27 +188,27 @@ pub(crate) struct Services {
     pub(crate) uses: Vec<String>,
     /// What could not be had, and why.
     pub(crate) missing: Vec<(Service, String)>,
-    /// What is left out because somebody said so.
-    pub(crate) without: Vec<Service>,
+    /// What was not chosen.
+    without: Vec<Service>,
     environment: Vec<(&'static str, OsString)>,
     running: Vec<Running>,
 }
 
 impl Services {
-    pub(crate) fn settle(project: &Project, without: &[Service]) -> Result<Self> {
-        ensure!(!project.ci || without.is_empty(), "with CI=true nothing may be left out: run without --without");
+    pub(crate) fn settle(project: &Project, choice: Choice) -> Result<Self> {
+        let left_out = |service: &&Service| !choice.has(**service);
+        let without: Vec<Service> = Service::value_variants().iter().filter(left_out).copied().collect();
+        let is_refused = project.ci && matches!(choice, Choice::AllBut(_)) && !without.is_empty();
+        ensure!(!is_refused, "with CI=true nothing may be left out: run without --without");
         let folder = Folder::new(project.root.join("target/services"))?;
-        let mut services = Self {
-            uses: Vec::new(),
-            missing: Vec::new(),
-            without: without.to_vec(),
-            environment: Vec::new(),
-            running: Vec::new(),
-        };
+        let mut services =
+            Self { uses: Vec::new(), missing: Vec::new(), without, environment: Vec::new(), running: Vec::new() };
         let mut postgres = None;
         for service in Service::value_variants() {
-            if without.contains(service) {
-                services.uses.push(format!("no {} (--without {})", service.label(), service.name()));
+            if !choice.has(*service) {
+                if let Choice::AllBut(_) = choice {
+                    services.uses.push(format!("no {} (--without {})", service.label(), service.name()));
+                }
                 continue;
             }
             match services.find(project, &folder, *service, postgres.as_ref()) {
@@ -177,13 +232,12 @@ impl Services {
                 }
             }
         }
-        services.programs(&folder);
+        services.programs(&folder, choice);
         Ok(services)
     }
 
     fn find(&self, project: &Project, folder: &Folder, service: Service, postgres: Option<&Url>) -> Result<Found> {
-        let named = env::var_os(service.variable()).is_some_and(|url| !url.is_empty());
-        Source::first(Source::order(service, named), |source| match source {
+        Source::first(Source::order(service, Named::of(service)), |source| match source {
             Source::Environment => find::in_environment(service),
             Source::Running => find::running(service),
             Source::Compose => compose::start(project, folder, service),
@@ -201,7 +255,7 @@ impl Services {
 
     /// Programs with which tests can run servers of their own, to stop and start them: those of the system, else those of
     /// Debian's packages.
-    fn programs(&mut self, folder: &Folder) {
+    fn programs(&mut self, folder: &Folder, choice: Choice) {
         type Look = fn(&Folder) -> Result<PathBuf>;
         let programs: [(_, _, Look); 4] = [
             ("FEAST_REGISTRY_TEST_PROMETHEUS_BIN", None, prometheus::programs),
@@ -211,9 +265,11 @@ impl Services {
         ];
         for (variable, service, look) in programs {
             let unwanted = service.is_some_and(|service| {
-                self.without.contains(&service) || self.missing.iter().any(|(missing, _)| *missing == service)
+                !choice.has(service) || self.missing.iter().any(|(missing, _)| *missing == service)
             });
-            if unwanted || env::var_os(variable).is_some() {
+            // Those of MariaDB, MySQL and Prometheus are for the interop tests, which a run of one backend does not have.
+            let needless = matches!(choice, Choice::Only(_)) && service != Some(Service::Postgres);
+            if unwanted || needless || env::var_os(variable).is_some() {
                 continue;
             }
             match look(folder) {
@@ -254,7 +310,7 @@ impl Drop for Services {
 
 /// `cargo xtask services`: settles them, says what the tests would get, and keeps them until it is interrupted.
 pub(crate) fn keep(project: &Project, without: &[Service]) -> Result<()> {
-    let services = Services::settle(project, without)?;
+    let services = Services::settle(project, Choice::AllBut(without))?;
     println!("services:\n  {}", services.uses.join("\n  "));
     println!("the tests get:");
     for (variable, value) in &services.environment {
@@ -334,13 +390,34 @@ mod tests {
     #[test]
     fn a_url_in_the_environment_is_used_or_fails() {
         for service in Service::value_variants() {
-            assert_eq!(Source::order(*service, true), [Source::Environment]);
+            assert_eq!(Source::order(*service, Named::Url), [Source::Environment]);
         }
     }
 
     #[test]
+    fn an_image_in_the_environment_is_used_or_fails() {
+        assert_eq!(Source::order(Service::Mysql, Named::Image), [Source::Compose]);
+    }
+
+    /// compose.yaml must let the variables choose: it would run its own version otherwise, and say nothing.
+    #[test]
+    fn the_variables_of_images_are_those_of_compose() {
+        let compose = fs::read_to_string(Project::here().root.join("compose.yaml")).unwrap();
+        for variable in Service::value_variants().iter().filter_map(|service| service.image_variable()) {
+            assert!(compose.contains(&format!("image: ${{{variable}:-")), "{variable}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_one_backend_has_one_service() {
+        let has = |choice: Choice| Service::value_variants().iter().filter(|service| choice.has(**service)).count();
+        assert_eq!(has(Choice::Only(Service::Mariadb)), 1);
+        assert_eq!(has(Choice::AllBut(&[Service::Mariadb])), Service::value_variants().len() - 1);
+    }
+
+    #[test]
     fn the_first_source_that_has_it_is_taken() {
-        let order = Source::order(Service::Mysql, false);
+        let order = Source::order(Service::Mysql, Named::Nothing);
         assert_eq!(order, [Source::Running, Source::Compose, Source::Debian]);
         let mut tried = Vec::new();
         let found = Source::first(order, |source| {
