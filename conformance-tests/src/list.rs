@@ -100,10 +100,28 @@ macro_rules! __list {
             dropped_looks_at_the_journal_leave_nothing_behind,
             dropped_commits_are_done_whole_or_not_at_all,
             dropped_preparations_and_removals_may_be_repeated,
+            crowds_that_leave_take_nothing_along,
         }
         deadlines (backend::deadlines) {
             nothing_is_done_whose_deadline_is_over,
             what_is_given_up_in_a_queue_is_never_done,
+        }
+        waiting (backend::waiting) {
+            a_read_does_not_wait_for_writers,
+        }
+        blocking (backend::blocking) {
+            commits_do_not_block,
+            reads_do_not_block,
+            no_other_call_blocks,
+        }
+        limits (backend::limits) {
+            an_object_as_large_as_promised,
+            they_are_final_once_prepared,
+        }
+        lifetime (backend::lifetime) {
+            calls_before_a_preparation,
+            calls_after_closing,
+            closing_cuts_off_no_commit,
         }
         network (backend::network) {
             a_commit_whose_answer_is_lost_is_not_done_again,

@@ -14,7 +14,7 @@ fn open(file: PathBuf, mode: SchemaMode) -> Result<Arc<dyn Backend>> {
     Ok(Arc::new(FileBackend::local(file, mode)))
 }
 
-conformance_tests!(folder::InFolder(open, "worker"));
+conformance_tests!(folder::InFolder(open, "worker", &[]));
 
 #[test]
 fn worker() {

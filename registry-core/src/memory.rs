@@ -1,7 +1,8 @@
 //! The registry in memory: for tests, and for backend authors to read first.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
@@ -15,18 +16,29 @@ use crate::kind::Kind;
 const WAITS_FOR: &str = "its turn";
 
 /// A backend that keeps everything in memory; nothing outlives it.
+///
+/// A commit takes time in proportion to the number of records, since it makes a new state beside the one that others read.
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
-    state: Mutex<State>,
+    /// What is stored. A read goes on in the state with which it began, and a commit puts the next one in its place: so
+    /// neither waits for the other. (`waiting::a_read_does_not_wait_for_writers` in `conformance-tests`)
+    state: Mutex<Arc<State>>,
+    /// Whoever holds the journal is the only one who writes. That is what makes commits serializable here.
+    journal: Mutex<Journal>,
+}
+
+/// A state that is not changed any more once others can see it. What it holds it shares with the states before and after.
+#[derive(Debug, Clone, Default)]
+struct State {
+    /// Each record with its place in the order in which keys were first stored.
+    records: HashMap<Arc<Key>, (u64, Arc<Record>)>,
+    stored_so_far: u64,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// Each record with its place in the order in which keys were first stored.
-    records: HashMap<Key, (u64, Record)>,
-    stored_so_far: u64,
+struct Journal {
     /// What has been committed, oldest first; the numbers of revisions are consecutive.
-    journal: VecDeque<JournalEntry>,
+    entries: VecDeque<JournalEntry>,
     /// Where the journal has each commit that it has.
     revisions: HashMap<CommitId, Revision>,
 }
@@ -34,16 +46,27 @@ struct State {
 /// Where the data is.
 const LOCATION: &str = "memory://";
 
+/// A panic while a lock was held leaves what it guards as it was: a state is put in place whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl MemoryBackend {
     /// An empty registry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One lock around everything is what makes a commit atomic here, and serializable. A panic while it was held
-    /// leaves the state as it was, because a commit checks before it changes.
-    fn with_state<T>(&self, then: impl FnOnce(&mut State) -> T) -> T {
-        then(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The state at this moment.
+    fn state(&self) -> Arc<State> {
+        Arc::clone(&locked(&self.state))
+    }
+
+    /// Lets others see a state. Only for whoever holds the journal.
+    fn publish(&self, state: State) {
+        let before = mem::replace(&mut *locked(&self.state), Arc::new(state));
+        // If nobody reads it any more it is freed here, where nobody waits for the lock.
+        drop(before);
     }
 }
 
@@ -63,37 +86,79 @@ impl Backend for MemoryBackend {
 
     async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
         deadline.check(WAITS_FOR)?;
-        Ok(self.with_state(|state| queries.iter().map(|query| state.read(query)).collect()))
+        let state = self.state();
+        Ok(queries.iter().map(|query| state.read(query)).collect())
     }
 
     async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
         deadline.check(WAITS_FOR)?;
-        Ok(self.with_state(|state| state.commit(commit)))
+        let mut journal = locked(&self.journal);
+        if let Some(revision) = journal.revisions.get(&commit.id) {
+            return Ok(Outcome::Committed { revision: Some(*revision) });
+        }
+        let state = self.state();
+        for (key, expected) in &commit.expectations {
+            if !state.is_as(key, expected) {
+                return Ok(Outcome::Conflict(key.clone()));
+            }
+        }
+        let mut next = State::clone(&state);
+        let revision = journal.next_revision();
+        let mut entry = JournalEntry::new(revision, commit.id, commit.at);
+        (entry.author, entry.reason) = (commit.author, commit.reason);
+        for write in commit.writes {
+            let changes = next.write(write);
+            entry.changes.extend(changes);
+        }
+        self.publish(next);
+        journal.note(entry);
+        Ok(Outcome::Committed { revision: Some(revision) })
     }
 
     async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         deadline.check(WAITS_FOR)?;
-        self.with_state(|state| {
-            let start = match after {
-                None => 0,
-                Some(after) => {
-                    let seen = state.journal.iter().position(|entry| entry.revision == after);
-                    seen.ok_or_else(|| Error::compacted(LOCATION, after))? + 1
-                }
-            };
-            Ok(state.journal.iter().skip(start).take(limit).cloned().collect())
-        })
+        let journal = locked(&self.journal);
+        let start = match after {
+            None => 0,
+            Some(after) => {
+                let seen = journal.entries.iter().position(|entry| entry.revision == after);
+                seen.ok_or_else(|| Error::compacted(LOCATION, after))? + 1
+            }
+        };
+        Ok(journal.entries.iter().skip(start).take(limit).cloned().collect())
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         deadline.check(WAITS_FOR)?;
-        Ok(self.with_state(|state| {
-            let has_project = state.records.keys().any(|key| matches!(key, Key::Object { kind: Kind::Project, .. }));
-            if !has_project {
-                state.records.clear();
-            }
-            !has_project
-        }))
+        let _only_writer = locked(&self.journal);
+        let state = self.state();
+        let has_project = state.records.keys().any(|key| matches!(**key, Key::Object { kind: Kind::Project, .. }));
+        if !has_project {
+            self.publish(State { stored_so_far: state.stored_so_far, ..State::default() });
+        }
+        Ok(!has_project)
+    }
+}
+
+impl Journal {
+    fn next_revision(&self) -> Revision {
+        Revision::new(self.entries.back().map_or(0, |last| last.revision.number()) + 1)
+    }
+
+    /// Adds an entry, and removes those that need not be kept. The newest always is.
+    fn note(&mut self, entry: JournalEntry) {
+        let retention = Retention::default();
+        let (too_old, old_enough) = retention.bounds(&entry.at);
+        self.revisions.insert(entry.id, entry.revision);
+        self.entries.push_back(entry);
+        while self.entries.len() > 1
+            && let Some(oldest) = self.entries.front()
+            && (oldest.at.seconds < too_old
+                || (oldest.at.seconds < old_enough && self.entries.len() as u64 > retention.commits))
+        {
+            self.revisions.remove(&oldest.id);
+            self.entries.pop_front();
+        }
     }
 }
 
@@ -103,43 +168,6 @@ impl State {
             (None, Expected::Absent) | (Some(_), Expected::Present) => true,
             (Some((_, record)), Expected::Value(value)) => record.value == value,
             _ => false,
-        }
-    }
-
-    /// Does a commit, unless it has been done or an expectation does not hold.
-    fn commit(&mut self, commit: Commit) -> Outcome {
-        if let Some(revision) = self.revisions.get(&commit.id) {
-            return Outcome::Committed { revision: Some(*revision) };
-        }
-        for (key, expected) in &commit.expectations {
-            if !self.is_as(key, expected) {
-                return Outcome::Conflict(key.clone());
-            }
-        }
-        let revision = Revision::new(self.journal.back().map_or(0, |last| last.revision.number()) + 1);
-        let mut entry = JournalEntry::new(revision, commit.id, commit.at);
-        (entry.author, entry.reason) = (commit.author, commit.reason);
-        for write in commit.writes {
-            let changes = self.write(write);
-            entry.changes.extend(changes);
-        }
-        self.note(entry);
-        Outcome::Committed { revision: Some(revision) }
-    }
-
-    /// Adds an entry to the journal, and removes those that need not be kept. The newest always is.
-    fn note(&mut self, entry: JournalEntry) {
-        let retention = Retention::default();
-        let (too_old, old_enough) = retention.bounds(&entry.at);
-        self.revisions.insert(entry.id, entry.revision);
-        self.journal.push_back(entry);
-        while self.journal.len() > 1
-            && let Some(oldest) = self.journal.front()
-            && (oldest.at.seconds < too_old
-                || (oldest.at.seconds < old_enough && self.journal.len() as u64 > retention.commits))
-        {
-            self.revisions.remove(&oldest.id);
-            self.journal.pop_front();
         }
     }
 
@@ -155,8 +183,8 @@ impl State {
                 self.stored_so_far += 1;
                 let (key, after) = (record.key.clone(), Image::Value(record.value.clone()));
                 let place = self.records.get(&key).map_or(self.stored_so_far, |(place, _)| *place);
-                let before = self.records.insert(key.clone(), (place, record));
-                vec![Change::of_key(key, before.map(|(_, before)| before.value).into(), after)]
+                let before = self.records.insert(Arc::new(key.clone()), (place, Arc::new(record)));
+                vec![Change::of_key(key, before.map(|(_, before)| before.value.clone()).into(), after)]
             }
             Write::Delete(key) => {
                 let mut keys = vec![key.clone()];
@@ -180,7 +208,7 @@ impl State {
 
     /// The keys that are stored and of which `is_of` holds, in a fixed order.
     fn keys(&self, is_of: impl Fn(&Key) -> bool) -> Vec<Key> {
-        let mut keys: Vec<Key> = self.records.keys().filter(|key| is_of(key)).cloned().collect();
+        let mut keys: Vec<Key> = self.records.keys().filter(|key| is_of(key)).map(|key| Key::clone(key)).collect();
         keys.sort_unstable();
         keys
     }
@@ -188,14 +216,18 @@ impl State {
     fn remove(&mut self, keys: Vec<Key>) -> Vec<Change> {
         let removed = keys.into_iter().filter_map(|key| {
             let (_, before) = self.records.remove(&key)?;
-            Some(Change::of_key(key, Image::Value(before.value), Image::Absent))
+            Some(Change::of_key(key, Image::Value(before.value.clone()), Image::Absent))
         });
         removed.collect()
     }
 
     fn read(&self, query: &Query) -> Vec<Record> {
         if let Query::Keys(keys) = query {
-            return keys.iter().filter_map(|key| self.records.get(key)).map(|(_, record)| record.clone()).collect();
+            return keys
+                .iter()
+                .filter_map(|key| self.records.get(key))
+                .map(|(_, record)| Record::clone(record))
+                .collect();
         }
         let mut found: Vec<_> = self.records.values().filter(|(_, record)| matches(query, record)).collect();
         found.sort_by_key(|(place, record)| match record.key {
@@ -212,7 +244,7 @@ impl State {
             }
             _ => {}
         }
-        found.into_iter().map(|(_, record)| record.clone()).collect()
+        found.into_iter().map(|(_, record)| Record::clone(record)).collect()
     }
 }
 

@@ -17,8 +17,10 @@ use crate::session::{Session, column, plain, rows, unreadable};
 
 /// What MariaDB takes at once by default, and less than what MySQL does.
 const DEFAULT_MAX_PACKET: usize = 16 << 20;
-/// Room in a packet for all but the largest value.
+/// Room in a packet for all but the largest value: its names, and what is beside it in a row.
 const ROOM: usize = 64 * 1024;
+/// Room in a packet for all but the values.
+const ROOM_BESIDE_VALUES: usize = ROOM / 2;
 /// The longest that a session waits for a lock on its own, whatever the deadline.
 const LONGEST_LOCK_WAIT: u64 = 3600;
 
@@ -94,9 +96,14 @@ impl MySql {
         self.server.get()
     }
 
-    /// The largest value that can be stored.
+    /// The largest value that can be stored. (`limits::an_object_as_large_as_promised` in `conformance-tests`)
     pub(crate) fn value_bytes(&self) -> usize {
-        self.server().map_or(DEFAULT_MAX_PACKET, |server| server.max_packet).saturating_sub(ROOM)
+        self.max_packet().saturating_sub(ROOM)
+    }
+
+    /// The most that the server takes in one request, as far as is known.
+    fn max_packet(&self) -> usize {
+        self.server().map_or(DEFAULT_MAX_PACKET, |server| server.max_packet)
     }
 
     /// The session of a connection.
@@ -104,7 +111,7 @@ impl MySql {
         Session {
             connection,
             location: &self.location,
-            max_packet: self.value_bytes(),
+            max_packet: self.max_packet().saturating_sub(ROOM_BESIDE_VALUES),
             // Where it is no lock, it may be refused.
             has_shared_locks: !self.server().is_some_and(|server| server.version.contains("TiDB")),
             echo: self.config.echo,

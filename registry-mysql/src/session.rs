@@ -25,7 +25,7 @@ pub(crate) struct Session<'a> {
     pub(crate) connection: &'a mut Connection,
     /// Where the database is, without secrets.
     pub(crate) location: &'a str,
-    /// The most bytes that the server takes in one request.
+    /// The most bytes of values that the server takes in one request.
     pub(crate) max_packet: usize,
     /// Whether rows can be locked so that others may do the same.
     pub(crate) has_shared_locks: bool,

@@ -249,6 +249,10 @@ pub fn journaled_writes(
     Ok(statements)
 }
 
+/// What was there before and is longer is copied by the database itself. It would go over the network once more, and need
+/// not fit into one request together with what takes its place. (`limits::an_object_as_large_as_promised` in `conformance-tests`)
+const MOST_SENT_AGAIN: usize = 1 << 20;
+
 /// What is stored before a commit, as far as the commit itself says so and is refused if it is not so.
 fn known(commit: &Commit) -> HashMap<&Key, Option<&Bytes>> {
     let mut known = HashMap::new();
@@ -256,20 +260,24 @@ fn known(commit: &Commit) -> HashMap<&Key, Option<&Bytes>> {
         match (key, expected) {
             // What else a row has counts too, so the row is for the database to copy.
             (Key::Version { .. } | Key::UserMetadata { .. }, _) => {}
-            (_, Expected::Value(value)) => drop(known.insert(key, Some(value))),
-            (_, Expected::Absent | Expected::Present) => {}
+            (_, Expected::Value(value)) if value.len() <= MOST_SENT_AGAIN => drop(known.insert(key, Some(value))),
+            (_, Expected::Value(_) | Expected::Absent | Expected::Present) => {}
         }
     }
     known
 }
 
-/// The changes of a commit that does nothing but put, if all that was stored before is known. `None` for every other.
+/// The changes of a commit that does nothing but put, if all that was stored before is known and is not too long to be sent
+/// again. `None` for every other.
 fn puts<'a>(commit: &'a Commit, mut known: HashMap<&'a Key, Option<&'a Bytes>>) -> Option<Vec<Put<'a>>> {
     let put = |(index, write): (usize, &'a Write)| match write {
         // What is put into the row of a view is not stored where there is no such row.
         Write::Put(Record { key: Key::UserMetadata { .. }, .. }) => None,
         Write::Put(Record { key, value, .. }) => {
             let before = known.insert(key, Some(value))?;
+            if before.is_some_and(|before| before.len() > MOST_SENT_AGAIN) {
+                return None;
+            }
             Some(Put { number: index as i64 * NUMBERS_PER_WRITE + i64::from(index > 0), key, value, before })
         }
         Write::Delete(_) | Write::DeleteVersions { .. } | Write::DeleteProject { .. } => None,

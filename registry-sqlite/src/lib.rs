@@ -66,6 +66,14 @@ use crate::writer::Writer;
 /// as it is.
 const VALUE_BYTES: usize = 499_000_000;
 
+/// Why reads of a file wait for writers that may have a rollback journal.
+const WAITS_IN_FILE: &str = "reads wait for writers, and writers for reads, while a commit is written into a file with a \
+                             rollback journal: SQLite does not do both at once. Leave out `journal_mode=keep`, and the file is \
+                             put into WAL mode, in which nobody waits";
+/// Why reads of a database in memory do.
+const WAITS_IN_MEMORY: &str =
+    "reads wait for writers: a database in memory has one connection for all. A file has more";
+
 /// A registry in a SQLite file.
 ///
 /// Dropping it, as [`Backend::close`], ends what has begun and waits for it; what still waits for the lock of another process
@@ -78,6 +86,8 @@ pub struct SqliteBackend {
     readers: Arc<Readers>,
     /// Or why nothing can be written.
     writer: Result<Writer, String>,
+    /// Why reads wait for writers, if they do.
+    reads_wait: Option<&'static str>,
 }
 
 impl SqliteBackend {
@@ -116,6 +126,11 @@ impl SqliteBackend {
 
     fn at(location: Location, mode: SchemaMode, options: &SqliteOptions) -> Result<Self> {
         let journal = JournalState::new(Dialect::Sqlite);
+        let reads_wait = match (&location, options.journal_mode) {
+            (Location::Memory, _) => Some(WAITS_IN_MEMORY),
+            (_, JournalMode::Keep) => Some(WAITS_IN_FILE),
+            (_, JournalMode::Wal) => None,
+        };
         if let Location::File(path) = &location
             && let Some(absence) = access::absence(path)
         {
@@ -132,7 +147,7 @@ impl SqliteBackend {
                 tracing::warn!("{location} can be read only: {refusal}; writes are refused");
             }
             let readers = Readers::of_untouched(location.clone(), path.clone());
-            return Ok(Self { mode, journal, readers: Arc::new(readers), writer: Err(refusal), location });
+            return Ok(Self { mode, journal, readers: Arc::new(readers), writer: Err(refusal), reads_wait, location });
         }
         let connection = connection::open_writer(&location)?;
         let files = Files::of(&connection, &location)?.map(Arc::new);
@@ -144,6 +159,7 @@ impl SqliteBackend {
             journal,
             readers: Arc::new(Readers::new(location.clone(), files)),
             writer: Ok(Writer::start(session, location.to_string())?),
+            reads_wait,
             location,
         })
     }
@@ -178,7 +194,8 @@ impl Backend for SqliteBackend {
 
     /// SQLite does not hold columns to their width, and neither does Feast on it.
     fn limits(&self) -> Limits {
-        Limits::new(VALUE_BYTES).with_unkept(self.journal.unkept())
+        let waits = self.reads_wait.iter().map(|promise| (*promise).to_owned());
+        Limits::new(VALUE_BYTES).with_unkept(self.journal.unkept().into_iter().chain(waits).collect())
     }
 
     async fn prepare(&self, deadline: &Deadline) -> Result<()> {

@@ -256,3 +256,80 @@ pub(crate) async fn dropped_preparations_and_removals_may_be_repeated(setup: Set
         is_well(&format!("after a preparation and a removal were dropped ({moment:?})"), &handle).await;
     }
 }
+
+/// Callers who come together and leave together: most of their calls wait behind others of them.
+const CROWD: usize = 96;
+const CROWDS: usize = 4;
+
+/// Begins as many calls at once as no pool has places for, and leaves them all, again and again; how many were left.
+async fn crowds_leave<T, F>(call: impl Fn(usize) -> F) -> usize
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let mut left = 0;
+    for crowd in 0..CROWDS {
+        let calls = (0..CROWD).map(|number| call(crowd * CROWD + number));
+        if crowd % 2 == 0 {
+            // At one moment, when each has been polled once, and some never.
+            let mut calls: Vec<_> = calls.map(|call| Some(Box::pin(call))).collect();
+            poll_fn(|context| {
+                for call in calls.iter_mut().skip(crowd) {
+                    if call.as_mut().is_some_and(|call| call.as_mut().poll(context).is_ready()) {
+                        *call = None;
+                    }
+                }
+                Poll::Ready(())
+            })
+            .await;
+            tokio::time::sleep(Moments::WAITS[crowd % Moments::WAITS.len()]).await;
+            left += calls.iter().flatten().count();
+            if crowd == 0 {
+                calls.reverse();
+            }
+        } else {
+            // One after the other, at different awaits, while others go on.
+            let leavers = calls.enumerate().map(|(number, call)| {
+                let moment = Moment { polls: number % 5, wait: Duration::ZERO };
+                tokio::spawn(async move { moment.drop(call).await.is_none() })
+            });
+            left += joined_all(leavers).await.into_iter().filter(|was_left| *was_left).count();
+        }
+    }
+    left
+}
+
+pub(crate) async fn crowds_that_leave_take_nothing_along(setup: Setup) {
+    let store = setup.store().await;
+    let (handle, other) = (store.handle().await, store.handle().await);
+    handle.put(whole_project("p", "note")).await;
+    let left = crowds_leave(|_| {
+        let handle = handle.clone();
+        async move { handle.0.read(&[Query::objects(Kind::Entity, None)], &patience()).await }
+    });
+    is_well(&format!("after {} reads were left", left.await), &handle).await;
+    let left = crowds_leave(|number| {
+        let handle = handle.clone();
+        let commit = Commit::new(Vec::new(), records(number).map(Write::Put).into());
+        async move { handle.0.commit(commit, &patience()).await }
+    });
+    is_well(&format!("after {} commits were left", left.await), &handle).await;
+    for (number, found) in settle(&other, CROWD * CROWDS).await.into_iter().enumerate() {
+        assert!(found == 0 || found == 3, "of the 3 writes of commit {number}, whose caller left, {found}");
+    }
+    let left = crowds_leave(|_| {
+        let handle = handle.clone();
+        async move { handle.0.journal(None, 10, &patience()).await }
+    });
+    is_well(&format!("after {} looks at the journal were left", left.await), &handle).await;
+    let left = crowds_leave(|_| {
+        let handle = handle.clone();
+        async move { handle.0.prepare(&patience()).await }
+    });
+    is_well(&format!("after {} preparations were left", left.await), &handle).await;
+    let left = crowds_leave(|_| {
+        let handle = handle.clone();
+        async move { handle.0.remove_if_empty(&patience()).await }
+    });
+    is_well(&format!("after {} removals of the storage were left", left.await), &handle).await;
+}

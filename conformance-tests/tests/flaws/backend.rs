@@ -16,6 +16,7 @@ use feast_registry_core::{
 use prost::Message;
 
 use crate::promises::{self, Promises};
+use crate::words::{self, Words};
 
 /// What is wrong with a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +108,20 @@ pub(crate) enum Flaw {
     PagesIncludeTheirStart,
     PagesLoseTheirPlace,
     PagesCountTooMuch,
+    // Writers, threads, limits, and the ends of a handle.
+    TakesTheWriteLockToRead,
+    BlocksWhileCommitting,
+    BlocksWhileReading,
+    BlocksOtherwise,
+    BlocksInATask,
+    RefusesLargeValues,
+    RefusesLongNames,
+    LimitsChange,
+    LeaksPermitsOfReads,
+    LeaksPermitsOfCommits,
+    RefusesUnprepared,
+    FailsOddlyOnceClosed,
+    DoesWhatItRefuses,
 }
 
 /// A handle on a storage.
@@ -128,6 +143,7 @@ pub(crate) struct State {
     prepared: AtomicUsize,
     commits: AtomicUsize,
     promises: Arc<promises::State>,
+    words: Arc<words::State>,
 }
 
 impl Handle {
@@ -472,10 +488,15 @@ impl Backend for Handle {
         }
         Ok(is_removed)
     }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
 }
 
 /// A handle with a flaw around one that has none.
 pub(crate) fn flawed(inner: Arc<dyn Backend>, flaw: Flaw, mode: SchemaMode, storage: Arc<State>) -> Arc<dyn Backend> {
     let inner = Promises::around(inner, flaw, Arc::clone(&storage.promises));
+    let inner = Words::around(inner, flaw, Arc::clone(&storage.words));
     Arc::new(Handle { flaw, inner, mode, storage, seen: Mutex::default() })
 }

@@ -5,6 +5,7 @@ mod backend;
 mod link;
 mod promises;
 mod storage;
+mod words;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -289,4 +290,17 @@ flaws! {
         "storage::everything_outlives_its_handle",
         "reads::an_acknowledged_write_is_seen_by_every_handle",
     ],
+    takes_the_write_lock_to_read: TakesTheWriteLockToRead => ["waiting::a_read_does_not_wait_for_writers"],
+    blocks_while_committing: BlocksWhileCommitting => ["blocking::commits_do_not_block"],
+    blocks_while_reading: BlocksWhileReading => ["blocking::reads_do_not_block"],
+    blocks_otherwise: BlocksOtherwise => ["blocking::no_other_call_blocks"],
+    blocks_in_a_task: BlocksInATask => ["blocking::commits_do_not_block"],
+    refuses_large_values: RefusesLargeValues => ["limits::an_object_as_large_as_promised"],
+    refuses_long_names: RefusesLongNames => ["names::long_names"],
+    limits_change: LimitsChange => ["limits::they_are_final_once_prepared"],
+    leaks_permits_of_reads: LeaksPermitsOfReads => ["cancellation::crowds_that_leave_take_nothing_along"],
+    leaks_permits_of_commits: LeaksPermitsOfCommits => ["cancellation::crowds_that_leave_take_nothing_along"],
+    refuses_unprepared: RefusesUnprepared => ["lifetime::calls_before_a_preparation"],
+    fails_oddly_once_closed: FailsOddlyOnceClosed => ["lifetime::calls_after_closing"],
+    does_what_it_refuses: DoesWhatItRefuses => ["lifetime::calls_after_closing", "lifetime::closing_cuts_off_no_commit"],
 }

@@ -47,7 +47,8 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Promises {
     pub(crate) fn around(inner: Arc<dyn Backend>, flaw: Flaw, storage: Arc<State>) -> Arc<dyn Backend> {
-        Arc::new(Self { flaw, inner, storage, permits: Semaphore::new(40), own: AtomicU64::new(0) })
+        let permits = if flaw == Flaw::LeaksPermits { 40 } else { 200 };
+        Arc::new(Self { flaw, inner, storage, permits: Semaphore::new(permits), own: AtomicU64::new(0) })
     }
 
     /// The deadline that a flawed backend goes by.
@@ -55,9 +56,9 @@ impl Promises {
         if self.flaw == Flaw::IgnoresDeadlines { patience() } else { deadline.clone() }
     }
 
-    /// Waits as every call does, which may be dropped here.
-    async fn wait(&self) -> Result<()> {
-        if self.flaw == Flaw::LeaksPermits {
+    /// Waits as every call does, which may be dropped here; `flaw` is that of this sort of call alone.
+    async fn wait(&self, flaw: Flaw) -> Result<()> {
+        if self.flaw == Flaw::LeaksPermits || self.flaw == flaw {
             let Ok(permit) = self.permits.try_acquire() else {
                 return Err(Error::new(ErrorKind::Overloaded, "no connection is left"));
             };
@@ -255,7 +256,7 @@ impl Backend for Promises {
     }
 
     async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
-        self.wait().await?;
+        self.wait(Flaw::LeaksPermitsOfReads).await?;
         if !self.cuts_pages() {
             return self.inner.read(queries, &self.deadline(deadline)).await;
         }
@@ -277,12 +278,12 @@ impl Backend for Promises {
     }
 
     async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
-        self.wait().await?;
+        self.wait(Flaw::LeaksPermitsOfCommits).await?;
         self.committed(commit, deadline).await
     }
 
     async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.wait().await?;
+        self.wait(Flaw::LeaksPermits).await?;
         let entries = self.inner.journal(None, usize::MAX, &self.deadline(deadline)).await?;
         let mut entries: Vec<JournalEntry> = entries.into_iter().map(|entry| self.as_journaled(entry)).collect();
         entries.sort_by_key(|entry| entry.revision);

@@ -17,8 +17,13 @@ const FILE: &str = "CONFORMANCE_FILE";
 /// What opens the file.
 type Open = fn(PathBuf, SchemaMode) -> Result<Arc<dyn Backend>>;
 
-/// Makes folders for a backend that keeps one file; and the name of the test that other processes run.
-pub(crate) struct InFolder(pub(crate) Open, pub(crate) &'static str);
+/// Makes folders for a backend that keeps one file; the name of the test that other processes run; and what this backend
+/// cannot do, with the reasons.
+pub(crate) struct InFolder(
+    pub(crate) Open,
+    pub(crate) &'static str,
+    pub(crate) &'static [(&'static str, &'static str)],
+);
 
 #[async_trait]
 impl Factory for InFolder {
@@ -28,7 +33,8 @@ impl Factory for InFolder {
     }
 
     fn exceptions(&self) -> Vec<Exception> {
-        vec![Exception::new("network", "a file of this machine: no answer to a system call is lost on its way")]
+        let network = ("network", "a file of this machine: no answer to a system call is lost on its way");
+        [network].iter().chain(self.2).map(|(tests, reason)| Exception::new(*tests, *reason)).collect()
     }
 }
 
