@@ -7,6 +7,7 @@ mod api;
 mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
+mod conformance;
 mod emulators;
 mod lint;
 mod python;
@@ -38,7 +39,7 @@ enum Chore {
     /// Needs Rust and Python 3.10 or newer (with its venv module; PYTHON names another interpreter). The Python
     /// packages go to target/interop-venv, once. Database servers are found or started (see `services`): those named in
     /// the environment, else those that run, else from docker compose, else from Debian's packages. With CI=true a test
-    /// that is skipped is a failure, and so is a server that is not to be had.
+    /// that is skipped is a failure, unless its suite says that it is an exception, and so is a server that is not to be had.
     Test(test::Args),
 
     /// Find or start the database servers that tests need, print their URLs, and keep them until Ctrl-C

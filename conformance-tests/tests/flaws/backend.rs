@@ -71,6 +71,7 @@ pub(crate) enum Flaw {
     RemovesForAnybody,
     IsGoneOnceRemoved,
     DiesWithItsHandle,
+    KeepsTheLastInMemory,
     // Identities.
     ForgetsIdentities,
     RemembersSixteen,
@@ -471,6 +472,10 @@ impl Backend for Handle {
             self.storage.was_removed.store(true, Ordering::SeqCst);
         }
         Ok(is_removed)
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
     }
 }
 
