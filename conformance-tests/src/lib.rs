@@ -27,7 +27,7 @@
 //! ```text
 //! memory: excepted storage::only_auto_removes: no mode makes memory, so none of them keeps what is in it — unproven: if no
 //! project is left in it and the backend was made with SchemaMode::Auto
-//! memory: 84 passed, 0 failed, 11 excepted
+//! memory: 95 passed, 0 failed, 11 excepted
 //! ```
 //!
 //! nextest does not show what tests write that pass; it counts exceptions as skipped. For badges and tables, and for CI that
