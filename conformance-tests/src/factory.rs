@@ -45,9 +45,9 @@ pub trait Storage: Send + Sync + 'static {
     /// two processes. It is not prepared yet.
     ///
     /// A store that can be open only once has no second handle: while one is in use, this returns the same one again. Such a
-    /// store is to keep no more than a [`Weak`](std::sync::Weak) reference to it, so that a handle that the tests have closed
-    /// and dropped is gone, and with it the lock that keeps workers out. Where the mode then has no effect, the tests that need
-    /// one of their own are exceptions: `storage::only_auto_removes`, `storage::verify_creates_nothing`.
+    /// storage keeps no more than a [`Weak`](std::sync::Weak) reference to it, so that a handle that the tests have closed and
+    /// dropped is gone, and with it the lock that keeps workers out; the next one then has the mode that is asked for. This
+    /// crate's `tests/flaws/alone.rs` has such a store, whose exceptions are `processes` and `network` and no others.
     async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>>;
 
     /// What [`Factory::open_at`] has to know in another process to open this very storage: a path, a URL. `None`, which is the

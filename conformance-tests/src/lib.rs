@@ -30,7 +30,8 @@
 //! memory: 95 passed, 0 failed, 11 excepted
 //! ```
 //!
-//! nextest does not show what tests write that pass; it counts exceptions as skipped. For badges and tables, and for CI that
+//! nextest shows nothing of what it lists and of tests that pass; it counts exceptions as skipped, and names them with
+//! `--final-status-level skip`. For badges and tables, and for CI that
 //! is to know what was skipped, set `FEAST_REGISTRY_CONFORMANCE_REPORT` to the path of a file: see [`run`].
 //!
 //! Whoever has a test runner of another sort calls [`all`] instead: the same tests, in turn. [`tests`] is the list, and

@@ -18,6 +18,8 @@ pub(crate) struct Report {
     suites: BTreeMap<String, BTreeMap<String, u64>>,
     /// The tests, as test runners know them, that are exceptions.
     excepted: BTreeSet<String>,
+    /// How many tests of a theme of a suite are exceptions for which reason.
+    reasons: BTreeMap<(String, String, String), u64>,
 }
 
 impl Report {
@@ -38,13 +40,18 @@ impl Report {
             let field =
                 |name: &str| line[name].as_str().map(str::to_owned).with_context(|| format!("`{line}`: {name}"));
             let (suite, test) = (field("suite")?, field("test")?);
-            outcomes.insert((suite, test), (field("trial")?, field("outcome")?));
+            let reason = line["reason"].as_str().unwrap_or_default().to_owned();
+            outcomes.insert((suite, test), (field("trial")?, field("outcome")?, reason));
         }
         let mut report = Self::default();
-        for ((suite, test), (trial, outcome)) in outcomes {
+        for ((suite, test), (trial, outcome, reason)) in outcomes {
             // What is part of a larger test is nothing that a test runner skips.
             if outcome == "excepted" && trial == format!("{suite}::{test}") {
                 report.excepted.insert(trial);
+            }
+            if outcome == "excepted" {
+                let theme = test.split("::").next().unwrap_or_default().to_owned();
+                *report.reasons.entry((suite.clone(), theme, reason)).or_default() += 1;
             }
             *report.suites.entry(suite).or_default().entry(outcome).or_default() += 1;
         }
@@ -57,8 +64,8 @@ impl Report {
         self.excepted.len() as u64
     }
 
-    /// One line for the end; none if no suite ran.
-    pub(crate) fn closing(&self) -> Option<String> {
+    /// Lines for the end: what is excepted and why, then how much of each suite; none if no suite ran.
+    pub(crate) fn closing(&self) -> Vec<String> {
         let in_words = |(suite, counts): (&String, &BTreeMap<String, u64>)| {
             let mut counts: Vec<_> = counts.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
             counts.sort_by_key(|count| !count.ends_with(" passed"));
@@ -66,7 +73,15 @@ impl Report {
         };
         let suites: Vec<String> = self.suites.iter().map(in_words).collect();
         let excepted: u64 = self.suites.values().filter_map(|counts| counts.get("excepted")).sum();
-        (!suites.is_empty()).then(|| format!("conformance: {excepted} tests excepted: {}", suites.join(", ")))
+        let reason = |((suite, theme, reason), count): (&(String, String, String), &u64)| {
+            let tests = if *count == 1 { "test" } else { "tests" };
+            format!("conformance: {suite} excepts {count} {tests} of {theme}: {reason}")
+        };
+        let mut closing: Vec<String> = self.reasons.iter().map(reason).collect();
+        if !suites.is_empty() {
+            closing.push(format!("conformance: {excepted} tests excepted: {}", suites.join(", ")));
+        }
+        closing
     }
 }
 
@@ -75,7 +90,8 @@ mod tests {
     use super::*;
 
     fn line(suite: &str, test: &str, trial: &str, outcome: &str) -> String {
-        format!(r#"{{"suite":"{suite}","test":"{test}","trial":"{trial}","outcome":"{outcome}"}}"#) + "\n"
+        let (who, what) = (format!(r#""suite":"{suite}","test":"{test}""#), format!(r#""trial":"{trial}""#));
+        format!("{{{who},{what},\"outcome\":\"{outcome}\",\"reason\":\"why\"}}\n")
     }
 
     #[test]
@@ -87,15 +103,18 @@ mod tests {
             + &line("mysql", "reads::a", "mysql::reads::a", "left out");
         let report = Report::parse(&text).unwrap();
         assert_eq!(report.excepted(), 1);
-        let closing = report.closing().unwrap();
-        let expected = "azure 1 excepted, memory 1 passed 1 excepted, mysql 1 left out";
-        assert_eq!(closing, format!("conformance: 2 tests excepted: {expected}"));
+        let expected = [
+            "conformance: azure excepts 1 test of network: why",
+            "conformance: memory excepts 1 test of network: why",
+            "conformance: 2 tests excepted: azure 1 excepted, memory 1 passed 1 excepted, mysql 1 left out",
+        ];
+        assert_eq!(report.closing(), expected);
     }
 
     #[test]
     fn a_run_without_suites_has_nothing_excepted() {
         let report = Report::read(Path::new("there is no such file")).unwrap();
-        assert_eq!((report.excepted(), report.closing()), (0, None));
+        assert_eq!((report.excepted(), report.closing()), (0, vec![]));
         assert!(Report::parse("{}\n").is_err());
     }
 }

@@ -34,8 +34,6 @@ impl Factory for InOwnFile {
         vec![
             Exception::new("processes", "one process at a time has it open"),
             Exception::new("network", "it is a file of this machine"),
-            Exception::new("storage::only_auto_removes", "its one handle has the mode that it was first opened with"),
-            Exception::new("storage::verify_creates_nothing", "the same"),
         ]
     }
 

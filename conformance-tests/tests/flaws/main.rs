@@ -42,7 +42,7 @@ fn without_a_flaw_every_test_passes() {
     }
 }
 
-/// A store that one process at a time has open passes all that does not want several, of its durability too.
+/// A store that one process at a time has open, and in it once, passes all that does not want several.
 #[test]
 fn a_store_of_one_process_needs_few_exceptions() {
     let factory = InOwnFile(Flaw::None);
