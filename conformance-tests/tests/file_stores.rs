@@ -262,7 +262,7 @@ fn a_write_that_finds_no_store_is_not_in_doubt() {
             let settings = object.settings.iter();
             let settings =
                 settings.map(|(name, value)| (name.clone(), value.replace(&address.to_string(), &through))).collect();
-            let object = Object { url: object.url, settings, server: address, worker: object.worker };
+            let object = Object { url: object.url, settings, server: address };
             let (_, registry) = open(&object).await;
             registry.apply("p", &entity("first")).await.expect("an apply");
             way.abort();
