@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use feast_registry_core::{
     Backend, Commit, CommitId, Deadline, Error, ErrorKind, Expected, JournalEntry, Key, Kind, Outcome, Query, Record,
     Result, Revision, Write,
 };
+
+use crate::shown::{difference, shown};
 
 /// The value, or a failure of the test that says what was attempted and the whole chain of causes.
 #[track_caller]
@@ -35,12 +37,21 @@ pub(crate) fn patience() -> Deadline {
 }
 
 /// What became of a commit, for tests that do not ask where the journal has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// All is written.
     Committed,
     /// What was expected of this key did not hold; nothing is written.
     Conflict(Key),
+}
+
+impl fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Committed => f.write_str("committed"),
+            Verdict::Conflict(key) => write!(f, "a conflict at {}", shown(key)),
+        }
+    }
 }
 
 /// Everything that is stored, by key.
@@ -66,9 +77,9 @@ impl Handle {
     /// The value under a key.
     pub(crate) async fn get(&self, key: &Key) -> Option<Bytes> {
         let mut found = self.ask(Query::Keys(vec![key.clone()])).await;
-        assert!(found.len() <= 1, "a query for one key, {key:?}, has {} answers", found.len());
+        assert!(found.len() <= 1, "a query for one key, {}, has {} answers", shown(key), found.len());
         let record = found.pop()?;
-        assert_eq!(&record.key, key, "a query for one key is answered with another");
+        assert!(record.key == *key, "a query for {} is answered with {}", shown(key), shown(&record.key));
         Some(record.value)
     }
 
@@ -96,7 +107,7 @@ impl Handle {
         match self.send(Commit::new(expectations, writes)).await {
             Outcome::Committed { .. } => Verdict::Committed,
             Outcome::Conflict(key) => Verdict::Conflict(key),
-            other => panic!("an outcome that this suite does not know: {other:?}"),
+            other => panic!("an outcome that this suite does not know: {}", shown(&other)),
         }
     }
 
@@ -174,19 +185,6 @@ impl Handle {
     }
 }
 
-/// Bytes as a failure shows them.
-pub(crate) fn shown(value: &[u8]) -> String {
-    const SHOWN: usize = 80;
-    let rest = if value.len() > SHOWN { "…" } else { "" };
-    format!("{} bytes `{}{rest}`", value.len(), value[..value.len().min(SHOWN)].escape_ascii())
-}
-
-fn shown_record(record: Option<&Record>) -> String {
-    record.map_or("nothing".to_owned(), |record| {
-        format!("{:?} = {} (written at {})", record.key, shown(&record.value), record.updated)
-    })
-}
-
 /// Checks records for their keys and values, in order. When they were written is compared where a test is about that.
 #[track_caller]
 pub(crate) fn assert_records(property: &str, expected: &[Record], found: &[Record]) {
@@ -195,12 +193,14 @@ pub(crate) fn assert_records(property: &str, expected: &[Record], found: &[Recor
         _ => false,
     };
     if let Some(index) = (0..expected.len().max(found.len())).find(|index| !is_same(*index)) {
+        let (one, other) = (expected.get(index), found.get(index));
         panic!(
-            "{property}: {} records were expected and {} found; record {index} should be {}, and is {}",
+            "{property}: {} records were expected and {} found; record {index} should be {}, and is {}{}",
             expected.len(),
             found.len(),
-            shown_record(expected.get(index)),
-            shown_record(found.get(index)),
+            shown(&one),
+            shown(&other),
+            one.zip(other).map(|(one, other)| difference(&one.value, &other.value)).unwrap_or_default(),
         );
     }
 }
@@ -208,8 +208,15 @@ pub(crate) fn assert_records(property: &str, expected: &[Record], found: &[Recor
 /// Checks the value under a key.
 #[track_caller]
 pub(crate) fn assert_value(property: &str, key: &Key, expected: Option<&[u8]>, found: Option<&[u8]>) {
-    let shown = |value: Option<&[u8]>| value.map_or("nothing".to_owned(), shown);
-    assert!(expected == found, "{property}: {key:?} should have {}, and has {}", shown(expected), shown(found));
+    let differs = || expected.zip(found).map(|(one, other)| difference(one, other)).unwrap_or_default();
+    assert!(
+        expected == found,
+        "{property}: {} should have {}, and has {}{}",
+        shown(key),
+        shown(&expected),
+        shown(&found),
+        differs()
+    );
 }
 
 /// Checks that everything is as it was: what is there, its bytes, and when it was written.
@@ -219,8 +226,10 @@ pub(crate) fn assert_unchanged(property: &str, before: &Everything, after: &Ever
     for key in before.keys().chain(after.keys().filter(|key| !before.contains_key(key))) {
         let (before, after) = (before.get(key), after.get(key));
         if before != after {
-            let (before, after) = (shown_record(before), shown_record(after));
-            write!(text, "\n- {key:?} was {before}, and is {after}").expect("writing to a string");
+            let differs =
+                before.zip(after).map(|(one, other)| difference(&one.value, &other.value)).unwrap_or_default();
+            let (key, before, after) = (shown(key), shown(&before), shown(&after));
+            write!(text, "\n- {key} was {before}, and is {after}{differs}").expect("writing to a string");
         }
     }
     assert!(text.is_empty(), "{property}: something else changed:{text}");

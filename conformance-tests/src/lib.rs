@@ -3,16 +3,45 @@
 //!
 //! # How to run it
 //!
-//! Add this crate to `[dev-dependencies]`, write a [`Factory`] that makes empty storages, and call the macro once, in a
-//! file under `tests/`. Every test of the suite is then a test of its own for `cargo test` and `cargo nextest`. This is
-//! the whole of it for [`MemoryBackend`](feast_registry_core::MemoryBackend):
+//! Add this crate to `[dev-dependencies]`, and a file under `tests/` that Cargo takes for a program of its own:
 //!
+//! ```toml
+//! [[test]]
+//! name = "memory"
+//! harness = false
 //! ```
+//!
+//! Its `main` calls [`run`] with a [`Suite`]: a name, and a [`Factory`] that makes empty storages. Every test of the suite is
+//! then a test of its own for `cargo test` and `cargo nextest`. This is the whole of it for
+//! [`MemoryBackend`](feast_registry_core::MemoryBackend):
+//!
+//! ```no_run
 #![doc = include_str!("../tests/memory.rs")]
 //! ```
 //!
+//! `cargo test --test memory -- durability` runs one theme. One program may have several suites, as for several ways to
+//! configure a backend; the name of each is in the names of its tests.
+//!
+//! The last lines of a run say what passed, what failed and what was excepted:
+//!
+//! ```text
+//! memory: excepted storage::only_auto_removes: no mode makes memory, so none of them keeps what is in it — unproven: if no
+//! project is left in it and the backend was made with SchemaMode::Auto
+//! memory: 95 passed, 0 failed, 11 excepted
+//! ```
+//!
+//! nextest shows nothing of what it lists and of tests that pass; it counts exceptions as skipped, and names them with
+//! `--final-status-level skip`. For badges and tables, and for CI that
+//! is to know what was skipped, set `FEAST_REGISTRY_CONFORMANCE_REPORT` to the path of a file: see [`run`].
+//!
 //! Whoever has a test runner of another sort calls [`all`] instead: the same tests, in turn. [`tests`] is the list, and
-//! [`Test::run`] runs one of them.
+//! [`Test::run`] runs one of them. Other processes then are a program that [`Factory::worker`] names.
+//!
+//! # When a test fails
+//!
+//! Its message begins with the promise that is broken, in the words of the documentation ([`Test::promise`]). The plainest
+//! tests come first in the list; when another one fails, those of `reads`, `values`, `expectations` and `writes` are run, and
+//! if one of them fails too, the message says which: begin there.
 //!
 //! # What it tests
 //!
@@ -24,7 +53,9 @@
 //!   answers are lost, nothing answers, or sessions end (`network`).
 //! - **The registry** over the backend ([`Registry`](feast_registry_core::Registry)), where a defect costs a user data:
 //!   `objects`, `unknown_fields`, `projects`, `cache`, `contention`.
-//! - **Several OS processes** on one storage, and processes that are killed: `processes`.
+//! - **Durability**: what was acknowledged outlives a `kill -9` of its writer, though no other process has the storage open:
+//!   `durability`.
+//! - **Several OS processes** at once on one storage, some of which are killed: `processes`.
 //!
 //! What is stored is always well-formed: an object's bytes are a message of its kind that says the name, the project and
 //! the time of its key and record, since a backend may keep these nowhere else.
@@ -38,8 +69,14 @@
 //! # Exceptions
 //!
 //! What a backend cannot do by its nature (nothing outlives the process that holds a registry in memory), its factory
-//! lists as an [`Exception`], with the reason. These are printed by every run. Nothing else is ever left out: a backend
-//! that cannot be opened by another process and does not say so fails.
+//! lists as an [`Exception`], with the reason. Such tests are ignored tests: every run names them, with the promise that stays
+//! unproven. Nothing else is ever left out: a backend that cannot be opened by another process and does not say so fails.
+//!
+//! A store that one process at a time has open (an embedded one, with a lock) excepts `processes` and proves the rest, its
+//! durability too; within a process it hands out its one handle again, as [`Storage::open`] says.
+//!
+//! That a server is not to be had on some machine is no exception, since it says nothing of the backend:
+//! [`Suite::left_out`] is for that.
 //!
 //! # Interruptions
 //!
@@ -51,24 +88,34 @@
 //!
 //! # Other processes
 //!
-//! The tests of `processes` start the command of [`Storage::worker`]. It may be any program that opens the storage and
-//! calls [`worker`]; the simplest is the test program itself:
+//! The tests of `durability` and `processes` start workers: the same program again, which [`run`] lets do what the tests say. A
+//! storage tells how it is found ([`Storage::address`]), and the factory opens it there ([`Factory::open_at`]):
 //!
-//! ```no_run
-//! # async fn open_my_storage(path: std::ffi::OsString) -> feast_registry_core::Result<std::sync::Arc<dyn feast_registry_core::Backend>> {
-//! #     todo!("{path:?}")
-//! # }
-//! // In the implementation of `Storage`:
-//! fn worker(path: &std::path::Path) -> Option<std::process::Command> {
-//!     let mut command = feast_registry_conformance::this_program("worker");
-//!     command.env("MY_STORAGE", path);
-//!     Some(command)
+//! ```
+//! # use std::sync::Arc;
+//! # use feast_registry_conformance::{Exception, Factory, Storage};
+//! # use feast_registry_core::{Backend, MemoryBackend, Result, config::SchemaMode};
+//! # struct MyFactory;
+//! # struct MyStorage { path: String }
+//! # fn open(path: &str, mode: SchemaMode) -> Result<Arc<dyn Backend>> { Ok(Arc::new(MemoryBackend::new())) }
+//! # #[async_trait::async_trait]
+//! impl Factory for MyFactory {
+//! #   async fn create(&self) -> Arc<dyn Storage> { todo!() }
+//! #   fn exceptions(&self) -> Vec<Exception> { Vec::new() }
+//!     async fn open_at(&self, address: &str) -> Result<Arc<dyn Backend>> {
+//!         open(address, SchemaMode::Auto)
+//!     }
+//!     // …
 //! }
 //!
-//! // Beside `conformance_tests!`. In an ordinary run it has nothing to do and passes.
-//! #[test]
-//! fn worker() {
-//!     feast_registry_conformance::worker(async || open_my_storage(std::env::var_os("MY_STORAGE").unwrap()).await);
+//! # #[async_trait::async_trait]
+//! impl Storage for MyStorage {
+//! #   async fn open(&self, mode: SchemaMode) -> Result<Arc<dyn Backend>> { open(&self.path, mode) }
+//! #   async fn remove(&self) {}
+//!     fn address(&self) -> Option<String> {
+//!         Some(self.path.clone())
+//!     }
+//!     // …
 //! }
 //! ```
 //!
@@ -81,30 +128,35 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod durability;
 mod factory;
 mod faulty;
 mod handle;
 mod link;
 mod list;
+mod process;
 mod processes;
 mod race;
 mod registry;
 mod replay;
+mod report;
 mod run;
 mod sample;
+mod shown;
 mod simulation;
 mod store;
+mod suite;
 mod wire;
 mod worker;
+mod written;
 
 pub use factory::{Exception, Factory, Storage};
 pub use faulty::{Calls, Fault, FaultyBackend, Gate, Operation};
 pub use link::Link;
 pub use list::tests;
 pub use run::{Report, Test, all};
-pub use worker::{this_program, worker};
+pub use suite::{Suite, run};
+pub use worker::worker;
 
-#[doc(hidden)]
-pub use run::run_one;
 #[doc(hidden)]
 pub use simulation::simulate;

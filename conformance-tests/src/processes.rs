@@ -1,100 +1,29 @@
-//! Several OS processes on one storage, and processes that are killed.
+//! Several OS processes at once on one storage, and some of them killed.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
 use std::time::Duration;
 
-use feast_registry_core::{Freshness, Kind, ListFilter, Registry};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use feast_registry_core::{Kind, Registry};
 
 use crate::handle::or_fail;
+use crate::process::Process;
 use crate::race::{Rounds, any_overlap};
 use crate::registry::contention::{assert_each_once, assert_history, stored_view};
 use crate::run::Setup;
-use crate::sample::{applied, filler, interval, view};
+use crate::sample::{applied, view};
+use crate::shown::shown;
 use crate::store::Store;
-use crate::worker::{JOB, Job, Load, PROJECT, Said, VIEW, name_of};
+use crate::worker::{Job, Load, PROJECT, Said, VIEW, name_of};
+use crate::written::Written;
 
 const PROCESSES: usize = 8;
 const EACH: usize = 25;
-
-/// The longest that a worker may be silent.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A worker in a process of its own. Dropping it kills it.
-struct Process {
-    child: Child,
-    stdin: ChildStdin,
-    said: UnboundedReceiver<Said>,
-}
-
-impl Process {
-    /// Starts a worker, which opens the storage and waits.
-    fn start(store: &Store, job: Job) -> Self {
-        let command = store.storage.worker().unwrap_or_else(|| {
-            panic!(
-                "the storage names no command that opens it in another process; a factory whose storages cannot be \
-                 opened by other processes lists `processes` among its exceptions, with the reason"
-            )
-        });
-        let mut command = Command::from(command);
-        command.env(JOB, job.to_text()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
-        let stdin = child.stdin.take().expect("a pipe was asked for");
-        let stdout = child.stdout.take().expect("a pipe was asked for");
-        let (sender, said) = unbounded_channel();
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(stdout).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                if let Some(said) = Said::parse(&line)
-                    && sender.send(said).is_err()
-                {
-                    break;
-                }
-            }
-        });
-        Self { child, stdin, said }
-    }
-
-    /// What the worker says next; `None` when it has ended.
-    async fn next(&mut self) -> Option<Said> {
-        let said = tokio::time::timeout(PATIENCE, self.said.recv()).await;
-        match said.unwrap_or_else(|_| panic!("a worker said nothing for {} s", PATIENCE.as_secs())) {
-            Some(Said::Failed(error)) => panic!("a worker failed: {error}"),
-            said => said,
-        }
-    }
-
-    /// Waits until the worker has opened the storage.
-    async fn ready(&mut self) {
-        let said = self.next().await;
-        assert_eq!(said, Some(Said::Ready), "a worker first says that it is ready; is its command right?");
-    }
-
-    async fn go(&mut self) {
-        self.stdin.write_all(b"go\n").await.expect("a worker that is ready listens");
-    }
-
-    /// Kills the worker with a signal that it cannot catch, and returns what it had said until then.
-    async fn kill(mut self) -> Vec<Said> {
-        self.child.start_kill().expect("a worker that is at work can be killed");
-        let status = self.child.wait().await.expect("a process that was killed ends");
-        assert!(!status.success(), "a worker without an end was killed, and ended by itself: {status}");
-        let mut said = Vec::new();
-        while let Some(more) = self.next().await {
-            said.push(more);
-        }
-        said
-    }
-}
 
 /// Lets workers write numbers, all at once, each so many of its own; returns whether two of their writes overlapped, and how
 /// many commits were refused.
 async fn run(store: &Store, load: Load, first: usize) -> (bool, usize) {
     let mut processes: Vec<Process> = (0..PROCESSES)
-        .map(|process| Process::start(store, Job { load, first: first + process * EACH, count: EACH }))
+        .map(|process| Process::start(store, Job { load, first: first + process * EACH, count: EACH, stays: false }))
         .collect();
     for process in &mut processes {
         process.ready().await;
@@ -143,25 +72,20 @@ pub(crate) async fn every_interval_is_recorded_once(setup: Setup) {
     }
 }
 
-async fn entities(registry: &Registry) -> Vec<(String, Vec<u8>)> {
-    let list = registry.list(Kind::Entity, Some(PROJECT), &ListFilter::default(), Freshness::Stored).await;
-    let objects = or_fail("a list of the entities", list);
-    objects.iter().map(|object| (or_fail("a name", object.name()), filler(&object.bytes))).collect()
-}
-
 pub(crate) async fn every_entity_is_there(setup: Setup) {
     let (store, registry) = prepared(&setup).await;
     let mut rounds = Rounds::new("entities applied by several processes", 1);
     while let Some(round) = rounds.next() {
         let (overlapped, _) = run(&store, Load::Entities, round * PROCESSES * EACH).await;
         rounds.saw(overlapped);
-        let found: BTreeSet<_> = entities(&registry).await.into_iter().collect();
+        let found = Written::seen_by(&registry).await.entities;
         let expected =
             (0..(round + 1) * PROCESSES * EACH).map(|number| (name_of(number), name_of(number).into_bytes()));
         let lost: Vec<_> = expected.clone().filter(|entity| !found.contains(entity)).map(|entity| entity.0).collect();
         assert!(
             lost.is_empty(),
-            "{PROCESSES} processes apply {EACH} entities each; acknowledged and lost are {lost:?}"
+            "{PROCESSES} processes apply {EACH} entities each; acknowledged and lost are {}",
+            shown(&lost)
         );
         assert_eq!(found.len(), expected.count(), "{PROCESSES} processes apply {EACH} entities each, and no others");
     }
@@ -191,7 +115,7 @@ pub(crate) async fn a_killed_writer_loses_nothing_that_was_acknowledged(setup: S
         let mut writers: Vec<Process> = (0..WRITERS)
             .map(|writer| {
                 let first = (kill * WRITERS + writer) * APART;
-                Process::start(&store, Job { load: Load::Mixed, first, count: APART })
+                Process::start(&store, Job { load: Load::Mixed, first, count: APART, stays: false })
             })
             .collect();
         for writer in &mut writers {
@@ -219,28 +143,9 @@ pub(crate) async fn a_killed_writer_loses_nothing_that_was_acknowledged(setup: S
         }
         // As a process sees it that was there all along, and one that comes after.
         for registry in [&registry, &store.registry().await] {
-            check(&format!("after kill {kill}"), registry, &acknowledged, (kill + 1) * WRITERS).await;
+            let written = Written::seen_by(registry).await;
+            written.assert_is(&format!("after kill {kill}"), &acknowledged, (kill + 1) * WRITERS);
         }
     }
     or_fail("an apply after all kills", registry.apply(PROJECT, applied(Kind::Entity, "after all kills", "")).await);
-}
-
-/// Checks that every number that was acknowledged is there, and nothing but what killed writers had begun besides.
-async fn check(property: &str, registry: &Registry, acknowledged: &BTreeSet<usize>, killed: usize) {
-    let entities: BTreeSet<_> = entities(registry).await.into_iter().collect();
-    let intervals = stored_view(registry, PROJECT, VIEW).await.meta.unwrap_or_default().materialization_intervals;
-    let is_there = |number: usize| match Load::Mixed.of(number) {
-        Load::Intervals => intervals.iter().filter(|stored| **stored == interval(number)).count() == 1,
-        _ => entities.contains(&(name_of(number), name_of(number).into_bytes())),
-    };
-    let lost: Vec<usize> = acknowledged.iter().copied().filter(|number| !is_there(*number)).collect();
-    assert!(
-        lost.is_empty(),
-        "{property}: {} writes were acknowledged, and of these {} are not there: {lost:?}",
-        acknowledged.len(),
-        lost.len()
-    );
-    let found = entities.len() + intervals.len();
-    let most = acknowledged.len() + killed;
-    assert!(found <= most, "{property}: {found} writes are there, and only {most} can have been begun");
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use feast_registry_core::{Change, Image, JournalEntry, Key, Record, Revision, Target};
 
-use crate::handle::{Everything, Handle, shown};
+use crate::handle::{Everything, Handle};
+use crate::shown::shown;
 
 /// Checks that the journal of a storage, which nobody writes to meanwhile, leads to what is stored.
 pub(crate) async fn assert_replayed(property: &str, handle: &Handle) {
@@ -53,7 +54,8 @@ impl Replay {
         let unnamed: Vec<&Key> = self.removed.keys().collect();
         assert!(
             unnamed.is_empty() || !self.keeps_values,
-            "revision {revision} removes {unnamed:?}, and has no change of each that says what was there"
+            "revision {revision} removes {}, and has no change of each that says what was there",
+            shown(&unnamed)
         );
         self.removed.clear();
     }
@@ -80,9 +82,10 @@ impl Replay {
         let before = self.removed.remove(key).or_else(|| self.state.get(key).cloned()).unwrap_or(Image::Absent);
         assert!(
             agree(&before, &change.before),
-            "revision {revision}: before it, {key:?} was {}, and the journal says {}",
-            described(&before),
-            described(&change.before)
+            "revision {revision}: before it, {} was {}, and the journal says {}",
+            shown(key),
+            shown(&before),
+            shown(&change.before)
         );
         match &change.after {
             Image::Absent => self.state.remove(key),
@@ -98,8 +101,8 @@ impl Replay {
             let journaled = self.state.get(key).cloned().unwrap_or(Image::Absent);
             let found = image_of(stored.get(key));
             if !agree(&found, &journaled) {
-                let (journaled, found) = (described(&journaled), described(&found));
-                wrong.push_str(&format!("\n- {key:?} is {found}, and by the journal {journaled}"));
+                let (journaled, found) = (shown(&journaled), shown(&found));
+                wrong.push_str(&format!("\n- {} is {found}, and by the journal {journaled}", shown(key)));
             }
         }
         assert!(wrong.is_empty(), "{property}: the journal leads to another state:{wrong}");
@@ -120,13 +123,5 @@ pub(crate) fn agree(one: &Image, other: &Image) -> bool {
     match (one, other) {
         (Image::NotKept, Image::NotKept | Image::Value(_)) | (Image::Value(_), Image::NotKept) => true,
         _ => one == other,
-    }
-}
-
-fn described(image: &Image) -> String {
-    match image {
-        Image::Absent => "nothing".to_owned(),
-        Image::NotKept => "something".to_owned(),
-        Image::Value(value) => shown(value),
     }
 }

@@ -1,4 +1,4 @@
-//! Running tests: one by one for a test runner, or all of them in one call.
+//! Running tests: one of them, or all in one call.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinError;
 
 use crate::factory::{Exception, Factory, Storage};
+use crate::shown::shortened;
 use crate::store::Store;
 
 /// The longest that one test may take. A backend that hangs fails.
@@ -18,6 +19,12 @@ const TIME_LIMIT: Duration = Duration::from_secs(180);
 pub struct Test {
     /// Its name: `theme::test`.
     pub name: &'static str,
+    /// The promise that it proves, in the words in which the documentation of [`Backend`](feast_registry_core::Backend) or of
+    /// [`Registry`](feast_registry_core::Registry) makes it.
+    pub promise: &'static str,
+    /// Whether the promise is a quotation.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a unit test looks the quotations up"))]
+    pub(crate) is_quoted: bool,
     pub(crate) body: fn(Setup) -> Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -31,40 +38,43 @@ impl fmt::Debug for Test {
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// The tests that passed, each with the time that it took.
-    pub passed: Vec<(&'static str, Duration)>,
+    pub passed: Vec<(Test, Duration)>,
     /// The tests that did not run, each with the exception that says why.
-    pub excepted: Vec<(&'static str, Exception)>,
+    pub excepted: Vec<(Test, Exception)>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (test, took) in &self.passed {
-            writeln!(f, "passed    {test} ({} ms)", took.as_millis())?;
+            writeln!(f, "passed    {} ({} ms)", test.name, took.as_millis())?;
         }
         for (test, exception) in &self.excepted {
-            writeln!(f, "EXCEPTION {test}: {}", exception.reason)?;
+            writeln!(f, "EXCEPTION {}", unproven(test, &exception.reason))?;
         }
         write!(f, "{} passed, {} excepted", self.passed.len(), self.excepted.len())
     }
+}
+
+/// What is said of a test that does not run.
+pub(crate) fn unproven(test: &Test, reason: &str) -> String {
+    format!("{}: {reason} — unproven: {}", test.name, test.promise)
 }
 
 /// What a test gets: storages, as many as it asks for.
 #[derive(Clone)]
 pub(crate) struct Setup {
     factory: Arc<dyn Factory>,
+    /// The name of the suite, which workers look for.
+    suite: Arc<str>,
     made: Arc<Mutex<Vec<Arc<dyn Storage>>>>,
 }
 
 impl Setup {
-    fn new(factory: Arc<dyn Factory>) -> Self {
-        Self { factory, made: Arc::default() }
-    }
-
     /// A new, empty storage.
     pub(crate) async fn store(&self) -> Store {
         let storage = self.factory.create().await;
         self.made.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&storage));
-        Store::new(storage)
+        Store::new(storage, Arc::clone(&self.factory), Arc::clone(&self.suite))
     }
 
     async fn remove_all(&self) {
@@ -76,21 +86,32 @@ impl Setup {
 }
 
 impl Test {
-    /// Runs this test alone, on the runtime that calls it, which must be one of several threads; `Err` is what the test
-    /// said when it failed. The factory's exceptions are not asked for.
+    /// The theme that it is of.
+    pub fn theme(&self) -> &'static str {
+        self.name.split_once("::").map_or(self.name, |(theme, _)| theme)
+    }
+
+    /// Runs this test alone, on the runtime that calls it, which must be one of several threads; `Err` says which promise
+    /// is broken, and what the test said when it failed. The factory's exceptions are not asked for.
     pub async fn run(self, factory: Arc<dyn Factory>) -> Result<(), String> {
-        let setup = Setup::new(factory);
+        self.run_in("", factory, TIME_LIMIT).await
+    }
+
+    /// Runs this test of a suite, for no longer than this.
+    pub(crate) async fn run_in(self, suite: &str, factory: Arc<dyn Factory>, limit: Duration) -> Result<(), String> {
+        let setup = Setup { factory, suite: suite.into(), made: Arc::default() };
+        let limit = limit.min(TIME_LIMIT);
         let mut task = tokio::spawn((self.body)(setup.clone()));
-        let outcome = match tokio::time::timeout(TIME_LIMIT, &mut task).await {
+        let outcome = match tokio::time::timeout(limit, &mut task).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(text_of(error)),
             Err(_) => {
                 task.abort();
-                Err(format!("it was not finished after {} s: the backend hangs", TIME_LIMIT.as_secs()))
+                Err(format!("it was not finished after {} s: the backend hangs", limit.as_secs()))
             }
         };
         setup.remove_all().await;
-        outcome
+        outcome.map_err(|text| format!("broken promise: {}\n{}", self.promise, shortened(&text)))
     }
 }
 
@@ -102,58 +123,48 @@ fn text_of(error: JoinError) -> String {
         .unwrap_or_else(|| "it panicked without a message".to_owned())
 }
 
-fn exception_to(factory: &dyn Factory, test: Test) -> Option<Exception> {
+pub(crate) fn exception_to(factory: &dyn Factory, test: &Test) -> Option<Exception> {
     factory.exceptions().into_iter().find(|exception| exception.covers(test.name))
 }
 
-/// Exceptions of tests that do not exist would hide a typing error.
-fn check_exceptions(factory: &dyn Factory) {
-    for exception in factory.exceptions() {
-        let is_known = crate::tests().iter().any(|test| exception.covers(test.name));
-        assert!(is_known, "the exception `{exception}` names neither a test nor a theme of the suite");
-        assert!(!exception.reason.trim().is_empty(), "the exception of `{}` gives no reason", exception.tests);
+/// What is wrong with the exceptions of a factory, if anything is: those of tests that do not exist would hide a typing
+/// error.
+pub(crate) fn check_exceptions(factory: &dyn Factory) -> Result<(), String> {
+    for Exception { tests, reason } in &factory.exceptions() {
+        if !crate::tests().iter().any(|test| Exception::new(tests, reason).covers(test.name)) {
+            return Err(format!("the exception `{tests}: {reason}` names neither a test nor a theme of the suite"));
+        }
+        if reason.trim().is_empty() {
+            return Err(format!("the exception of `{tests}` gives no reason"));
+        }
     }
+    Ok(())
 }
 
-/// Runs every test in turn, on the runtime that calls it, which must be one of several threads. See
-/// [`conformance_tests!`](crate::conformance_tests) for tests that a test runner sees one by one.
+/// Runs every test in turn, on the runtime that calls it, which must be one of several threads: for test runners of another
+/// sort than [`run`](crate::run) is one of.
 ///
 /// # Panics
 /// When a test fails, after all have run; the message lists every one that did. Also when an exception of the factory
 /// names no test.
 pub async fn all(factory: Arc<dyn Factory>) -> Report {
-    check_exceptions(&*factory);
+    check_exceptions(&*factory).unwrap_or_else(|error| panic!("{error}"));
     let mut report = Report::default();
     let mut failed = Vec::new();
     for test in crate::tests() {
-        if let Some(exception) = exception_to(&*factory, test) {
-            eprintln!("EXCEPTION {}: {}", test.name, exception.reason);
-            report.excepted.push((test.name, exception));
+        if let Some(exception) = exception_to(&*factory, &test) {
+            eprintln!("EXCEPTION {}", unproven(&test, &exception.reason));
+            report.excepted.push((test, exception));
             continue;
         }
         let began = Instant::now();
         match test.run(Arc::clone(&factory)).await {
-            Ok(()) => report.passed.push((test.name, began.elapsed())),
+            Ok(()) => report.passed.push((test, began.elapsed())),
             Err(text) => failed.push(format!("{}: {text}", test.name)),
         }
     }
     assert!(failed.is_empty(), "{} of the suite's tests failed:\n{}", failed.len(), failed.join("\n"));
     report
-}
-
-/// What the functions made by [`conformance_tests!`](crate::conformance_tests) call.
-#[doc(hidden)]
-pub fn run_one(factory: Arc<dyn Factory>, name: &str) {
-    let test = crate::tests().into_iter().find(|test| test.name == name);
-    let test = test.unwrap_or_else(|| panic!("the suite has no test `{name}`"));
-    check_exceptions(&*factory);
-    if let Some(exception) = exception_to(&*factory, test) {
-        eprintln!("EXCEPTION {}: {}", test.name, exception.reason);
-        return;
-    }
-    if let Err(text) = runtime().block_on(test.run(factory)) {
-        panic!("{name}: {text}");
-    }
 }
 
 /// More threads than small machines have processors: tests that race want to be interrupted.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use feast_registry_core::config::{CacheConfig, CacheMode, SchemaMode};
 use feast_registry_core::{Backend, Registry, RegistryOptions};
 
-use crate::factory::Storage;
+use crate::factory::{Factory, Storage};
 use crate::faulty::FaultyBackend;
 use crate::handle::{Handle, or_fail, patience};
 
@@ -14,11 +14,14 @@ use crate::handle::{Handle, or_fail, patience};
 #[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) storage: Arc<dyn Storage>,
+    /// What made it, and the name of the suite: for workers.
+    pub(crate) factory: Arc<dyn Factory>,
+    pub(crate) suite: Arc<str>,
 }
 
 impl Store {
-    pub(crate) fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage }
+    pub(crate) fn new(storage: Arc<dyn Storage>, factory: Arc<dyn Factory>, suite: Arc<str>) -> Self {
+        Self { storage, factory, suite }
     }
 
     /// A backend of its own on the storage, which makes what is missing when it is prepared.

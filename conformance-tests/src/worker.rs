@@ -1,13 +1,14 @@
-//! What the tests of several OS processes run in each of them, and the lines in which it talks to the test.
+//! What other OS processes run that tests start, and the lines in which it talks to the test.
 
 use std::io::{BufRead as _, Write as _};
-use std::process::{Command, exit};
+use std::process::exit;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use feast_registry_core::{Backend, Kind, Registry, RegistryOptions, Result};
 
+use crate::factory::Factory;
 use crate::faulty::FaultyBackend;
 use crate::handle::chain;
 use crate::sample::{applied, interval, view};
@@ -15,8 +16,10 @@ use crate::sample::{applied, interval, view};
 /// How long a call of a worker may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The environment variable that tells a worker what to do.
+/// The environment variables that tell a worker what to do, of which suite of its program it is, and which storage to open.
 pub(crate) const JOB: &str = "FEAST_REGISTRY_CONFORMANCE_JOB";
+pub(crate) const SUITE: &str = "FEAST_REGISTRY_CONFORMANCE_SUITE";
+pub(crate) const STORAGE: &str = "FEAST_REGISTRY_CONFORMANCE_STORAGE";
 
 /// What every line of a worker begins with, since test runners write lines of their own; and what it ends with, so that a
 /// line cut short by a kill is no line.
@@ -63,25 +66,28 @@ pub(crate) fn name_of(number: usize) -> String {
     format!("number {number}")
 }
 
-/// A job: the load, and the numbers that are written, each once.
+/// A job: the load, the numbers that are written, each once, and whether the worker stays afterwards, with the storage
+/// open, until it is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Job {
     pub(crate) load: Load,
     pub(crate) first: usize,
     pub(crate) count: usize,
+    pub(crate) stays: bool,
 }
 
 impl Job {
     pub(crate) fn to_text(self) -> String {
         let load = Load::ALL.iter().find(|(load, _)| *load == self.load).map_or("", |(_, name)| name);
-        format!("{load} {} {}", self.first, self.count)
+        format!("{load} {} {} {}", self.first, self.count, self.stays)
     }
 
     fn parse(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
         let name = words.next()?;
         let load = Load::ALL.iter().find(|(_, of)| *of == name)?.0;
-        Some(Self { load, first: words.next()?.parse().ok()?, count: words.next()?.parse().ok()? })
+        let (first, count) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(Self { load, first, count, stays: words.next()?.parse().ok()? })
     }
 }
 
@@ -132,30 +138,37 @@ impl Said {
     }
 }
 
-/// The command that runs one test of the program that calls this: the simplest worker is a test that calls [`worker`].
-///
-/// `test` is the test's whole name, with the modules that it is in.
-pub fn this_program(test: &str) -> Command {
-    let program = std::env::current_exe().expect("the path of the program that is running");
-    let mut command = Command::new(program);
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
-    command
+/// The name of the suite whose worker this process is, if a test has started it as one.
+pub(crate) fn suite_of_worker() -> Option<String> {
+    std::env::var_os(JOB)?;
+    Some(std::env::var(SUITE).unwrap_or_default())
 }
 
 /// What a worker process does: it opens the storage, says so, waits for the start, writes, and ends the process.
 ///
-/// Called in a process that no test of `processes` has started, it does nothing and returns: that is what lets a
-/// `#[test]` be the worker. It takes its orders from an environment variable and its standard input, and answers on its
-/// standard output. See [`Storage::worker`](crate::Storage::worker).
-pub fn worker(open: impl AsyncFnOnce() -> Result<Arc<dyn Backend>>) {
-    let Ok(text) = std::env::var(JOB) else { return };
-    let Some(job) = Job::parse(&text) else {
-        Said::Failed(format!("`{text}` is no job")).say();
-        exit(2);
-    };
+/// Called in a process that no test has started as a worker, it does nothing and returns. A program whose `main` is
+/// [`run`](crate::run) does this by itself; it is for programs that [`Factory::worker`] names, which call it first. It takes
+/// its orders from environment variables and its standard input, and answers on its standard output.
+pub fn worker(factory: impl Factory) {
+    if suite_of_worker().is_some() {
+        work(&factory);
+    }
+}
+
+/// Ends a worker that cannot go on.
+pub(crate) fn fail(error: String, status: i32) -> ! {
+    Said::Failed(error).say();
+    exit(status);
+}
+
+/// Does the job of this process, and ends it.
+pub(crate) fn work(factory: &dyn Factory) -> ! {
+    let text = std::env::var(JOB).unwrap_or_default();
+    let Some(job) = Job::parse(&text) else { fail(format!("`{text}` is no job"), 2) };
+    let address = std::env::var(STORAGE).unwrap_or_default();
     let start = listen();
     let outcome = crate::run::runtime().block_on(async move {
-        let counted = Arc::new(FaultyBackend::new(open().await?));
+        let counted = Arc::new(FaultyBackend::new(factory.open_at(&address).await?));
         let backend = Arc::clone(&counted) as Arc<dyn Backend>;
         // What is tested is that nothing is lost, and not how soon many writers of a slow storage have all had their turn.
         let options = RegistryOptions::default().with_call_timeout(CALL_TIMEOUT);
@@ -169,6 +182,11 @@ pub fn worker(open: impl AsyncFnOnce() -> Result<Arc<dyn Backend>>) {
             write(&registry, job.load.of(number), number).await?;
             Said::Written { number, began, ended: micros() }.say();
         }
+        if job.stays {
+            // Whoever listens to the standard input ends the process when that is closed.
+            std::future::pending::<()>().await;
+        }
+        registry.close().await?;
         Ok::<usize, feast_registry_core::Error>(counted.calls().conflicts)
     });
     match outcome {
@@ -176,10 +194,7 @@ pub fn worker(open: impl AsyncFnOnce() -> Result<Arc<dyn Backend>>) {
             Said::Done { conflicts }.say();
             exit(0);
         }
-        Err(error) => {
-            Said::Failed(chain(&error)).say();
-            exit(1);
-        }
+        Err(error) => fail(chain(&error), 1),
     }
 }
 
@@ -221,8 +236,10 @@ mod tests {
     #[test]
     fn jobs_and_lines_are_read_back_as_they_are_written() {
         for (load, _) in Load::ALL {
-            let job = Job { load, first: 7, count: usize::MAX };
-            assert_eq!(Job::parse(&job.to_text()), Some(job));
+            for stays in [false, true] {
+                let job = Job { load, first: 7, count: usize::MAX, stays };
+                assert_eq!(Job::parse(&job.to_text()), Some(job));
+            }
         }
         assert_eq!(
             Said::parse(&format!("{BEGIN}written 12 3 4{END}")),

@@ -11,11 +11,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use feast_registry_conformance::this_program;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::{Entity, EntitySpecV2};
 use feast_registry_core::{Error, ErrorKind, Registry, RegistryOptions};
 use feast_registry_file::FileBackend;
+
+mod this_program;
+
+use this_program::this_program;
 
 const LOCK: &str = ".registry.db.lock";
 

@@ -2,23 +2,16 @@
 
 mod stores;
 
-use std::sync::Arc;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use feast_registry_conformance::{Suite, run};
 
 use crate::stores::Objects;
-use crate::stores::azure::Azurite;
+use crate::stores::azure::{self, Azurite};
 
-#[test]
-fn the_suite() {
-    let Some(azurite) = Azurite::start() else { return };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime");
-    let report = runtime.block_on(feast_registry_conformance::all(Arc::new(Objects(move || azurite.object("worker")))));
-    println!("{report}");
-    assert_eq!(report.passed.len(), feast_registry_conformance::tests().len(), "all tests of the suite ran");
-}
-
-/// What the tests of several processes start. It has nothing to do in an ordinary run.
-#[test]
-fn worker() {
-    stores::work();
+fn main() -> ExitCode {
+    let azurite = OnceLock::new();
+    let objects = Objects(move || azurite.get_or_init(Azurite::start).object());
+    run([Suite::new("azure", objects).as_one_test().left_out(azure::without())])
 }

@@ -2,14 +2,12 @@
 
 mod stores;
 
-use feast_registry_conformance::conformance_tests;
+use std::process::ExitCode;
+
+use feast_registry_conformance::{Suite, run};
 
 use crate::stores::{Objects, s3};
 
-conformance_tests!(Objects(|| s3::shared().object("worker")));
-
-/// What the tests of several processes start. It has nothing to do in an ordinary run.
-#[test]
-fn worker() {
-    stores::work();
+fn main() -> ExitCode {
+    run([Suite::new("s3", Objects(|| s3::shared().object()))])
 }

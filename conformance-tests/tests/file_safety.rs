@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use feast_registry_conformance::this_program;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::{
     Entity, EntitySpecV2, FeatureView, FeatureViewSpec, Registry as RegistryMessage,
@@ -21,6 +20,10 @@ use feast_registry_core::{
 };
 use feast_registry_file::FileBackend;
 use prost::Message as _;
+
+mod this_program;
+
+use this_program::this_program;
 
 /// Where a writer finds the file, the first number that it writes, and how many bytes it writes with each.
 const JOB: &str = "REGISTRY_FILE_WRITER";

@@ -66,8 +66,8 @@ async fn names(registry: &Registry, kind: Kind) -> BTreeSet<String> {
 /// A server of each kind and an object on it.
 fn each() -> [(Server, Object, Option<S3>); 2] {
     let s3 = S3::start(Conditions::Atomic);
-    let (object, gcs) = (s3.object(""), gcs::start());
-    let on_gcs = gcs::object(&gcs, "");
+    let (object, gcs) = (s3.object(), gcs::start());
+    let on_gcs = gcs::object(&gcs);
     [(s3.server.clone(), object, Some(s3)), (gcs, on_gcs, None)]
 }
 
@@ -262,7 +262,7 @@ fn a_write_that_finds_no_store_is_not_in_doubt() {
             let settings = object.settings.iter();
             let settings =
                 settings.map(|(name, value)| (name.clone(), value.replace(&address.to_string(), &through))).collect();
-            let object = Object { url: object.url, settings, server: address, worker: object.worker };
+            let object = Object { url: object.url, settings, server: address };
             let (_, registry) = open(&object).await;
             registry.apply("p", &entity("first")).await.expect("an apply");
             way.abort();
@@ -320,7 +320,7 @@ fn a_write_whose_answer_is_lost_is_not_repeated_however_many_others_wrote_since(
 #[test]
 fn a_store_that_ignores_conditions_is_refused_unless_that_is_allowed() {
     let s3 = S3::start(Conditions::Ignored);
-    let object = s3.object("");
+    let object = s3.object();
     run(async {
         let backend = object.backend(SchemaMode::Auto).expect("a backend");
         let error = backend.prepare(&patience()).await.expect_err("it does not do conditional writes");
@@ -351,7 +351,7 @@ const PROBE: &str = "registry.db.feast-registry-probe";
 fn other_at_the_probes_name_stays(is_hidden: bool) {
     for conditions in [Conditions::Atomic, Conditions::Ignored] {
         let s3 = S3::start(conditions);
-        let (object, other) = (s3.object(""), "precious");
+        let (object, other) = (s3.object(), "precious");
         s3.put(&object, PROBE, other);
         if is_hidden {
             *s3.server.counts.hidden.lock().expect("the server is well") = PROBE.to_owned();
@@ -382,7 +382,7 @@ fn what_may_not_be_looked_at_is_not_touched() {
 #[test]
 fn a_flaw_is_remembered_for_some_minutes() {
     let s3 = S3::start(Conditions::Ignored);
-    let object = s3.object("");
+    let object = s3.object();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut config = ObjectStoreConfig::new(object.settings.clone());
@@ -421,7 +421,7 @@ fn a_flaw_is_remembered_for_some_minutes() {
 #[test]
 fn a_probe_whose_caller_has_left_takes_away_what_it_made() {
     let s3 = S3::start(Conditions::Atomic);
-    let object = s3.object("");
+    let object = s3.object();
     let counts = &s3.server.counts;
     run(async {
         counts.hold.store(true, Ordering::SeqCst);
@@ -446,7 +446,7 @@ fn a_probe_whose_caller_has_left_takes_away_what_it_made() {
 fn servers_that_start_at_once_where_nothing_may_be_deleted_share_a_probe() {
     let s3 = S3::start(Conditions::Atomic);
     s3.server.counts.refuses_deletions.store(true, Ordering::SeqCst);
-    let object = s3.object("");
+    let object = s3.object();
     run(async {
         let starts = (0..6).map(|_| {
             let backend = object.backend(SchemaMode::Auto).expect("a backend");
@@ -463,7 +463,7 @@ fn servers_that_start_at_once_where_nothing_may_be_deleted_share_a_probe() {
 #[test]
 fn a_probe_that_cannot_be_deleted_is_told_and_used_again() {
     let s3 = S3::start(Conditions::Atomic);
-    let object = s3.object("");
+    let object = s3.object();
     s3.server.counts.refuses_deletions.store(true, Ordering::SeqCst);
     run(async {
         for start in 1..=3 {
@@ -483,7 +483,7 @@ fn a_probe_that_cannot_be_deleted_is_told_and_used_again() {
     // What was left there hides nothing.
     let s3 = S3::start(Conditions::Ignored);
     s3.server.counts.refuses_deletions.store(true, Ordering::SeqCst);
-    let object = s3.object("");
+    let object = s3.object();
     run(async {
         for _ in 0..2 {
             let log = Log::default();
@@ -502,7 +502,7 @@ fn servers_that_start_at_once_do_not_take_each_other_for_a_flaw() {
     let s3 = S3::start(Conditions::Atomic);
     run(async {
         for _ in 0..10 {
-            let object = s3.object("");
+            let object = s3.object();
             let starts = (0..12).map(|_| {
                 let backend = object.backend(SchemaMode::Auto).expect("a backend");
                 tokio::spawn(async move { backend.prepare(&patience()).await })
@@ -542,7 +542,7 @@ fn a_server_that_is_no_store_is_said_to_be_none() {
             *response.status_mut() = status;
             Box::pin(async { response })
         }));
-        let mut object = S3::start(Conditions::Atomic).object("");
+        let mut object = S3::start(Conditions::Atomic).object();
         let address = format!("http://me:secret@{}", console.address);
         object.settings.push(("FEAST_S3_ENDPOINT_URL".to_owned(), address));
         run(async {
@@ -563,7 +563,7 @@ fn a_server_that_is_no_store_is_said_to_be_none() {
 #[test]
 fn every_write_to_s3_asks_for_the_encryption_that_is_configured() {
     let s3 = S3::start(Conditions::Atomic);
-    let object = s3.object("");
+    let object = s3.object();
     let with = |kwargs: &[(&str, &str)]| {
         let mut config = ObjectStoreConfig::new(object.settings.clone());
         config.s3_additional_kwargs =
@@ -591,7 +591,7 @@ fn every_write_to_s3_asks_for_the_encryption_that_is_configured() {
 fn what_is_wrong_with_a_store_is_said() {
     let s3 = S3::start(Conditions::Atomic);
     run(async {
-        let mut object = s3.object("");
+        let mut object = s3.object();
         object.settings.push(("FEAST_S3_ENDPOINT_URL".to_owned(), "http://127.0.0.1:1".to_owned()));
         let error = object
             .backend(SchemaMode::Auto)
@@ -601,7 +601,7 @@ fn what_is_wrong_with_a_store_is_said() {
             .expect_err("nobody listens");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.to_string().contains(&object.url), "{error}");
-        let mut object = s3.object("");
+        let mut object = s3.object();
         object.settings.push(("AWS_SECRET_ACCESS_KEY".to_owned(), "wrong".to_owned()));
         let error =
             object.backend(SchemaMode::Auto).expect("a backend").prepare(&patience()).await.expect_err("a wrong key");
@@ -620,7 +620,7 @@ fn what_is_wrong_with_a_store_is_said() {
 #[test]
 fn a_removed_registry_is_an_empty_one_to_feast() {
     let s3 = S3::start(Conditions::Atomic);
-    let object = s3.object("");
+    let object = s3.object();
     run(async {
         let backend = object.backend(SchemaMode::Auto).expect("a backend");
         backend.prepare(&patience()).await.expect("a registry");

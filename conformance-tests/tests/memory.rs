@@ -1,12 +1,16 @@
 //! The suite on the backend in memory.
 
-use std::process::Command;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Storage, conformance_tests};
+use feast_registry_conformance::{Exception, Factory, Storage, Suite, run};
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, MemoryBackend, Result};
+
+fn main() -> ExitCode {
+    run([Suite::new("memory", Memory)])
+}
 
 struct Memory;
 
@@ -18,7 +22,8 @@ impl Factory for Memory {
 
     fn exceptions(&self) -> Vec<Exception> {
         vec![
-            Exception::new("processes", "memory is one process's own: no other can open it, and nothing outlives it"),
+            Exception::new("durability", "memory is gone with its process"),
+            Exception::new("processes", "memory is one process's own: no other can open it"),
             Exception::new("network", "nothing lies between memory and who uses it"),
             Exception::new("storage::only_auto_removes", "no mode makes memory, so none of them keeps what is in it"),
         ]
@@ -34,11 +39,5 @@ impl Storage for InMemory {
         Ok(Arc::clone(&self.0) as Arc<dyn Backend>)
     }
 
-    fn worker(&self) -> Option<Command> {
-        None
-    }
-
     async fn remove(&self) {}
 }
-
-conformance_tests!(Memory);

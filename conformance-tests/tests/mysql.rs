@@ -1,18 +1,20 @@
 //! The suite on MariaDB and on MySQL, in a database of its own for each test.
 
-use std::env;
-use std::process::Command;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Link, Storage, conformance_tests, this_program};
+use feast_registry_conformance::{Exception, Factory, Link, Storage, Suite, run};
 use feast_registry_core::config::{RegistryUrl, SchemaMode};
 use feast_registry_core::{Backend, Result};
 use feast_registry_mysql::MySqlBackend;
 
 mod databases;
 
-use databases::STORAGE;
+fn main() -> ExitCode {
+    let suite = |name: &str, service| Suite::new(name, Server(service)).left_out(databases::without(service));
+    run([suite("mariadb", "MARIADB"), suite("mysql", "MYSQL")])
+}
 
 struct Server(&'static str);
 
@@ -24,7 +26,11 @@ impl Factory for Server {
     }
 
     fn exceptions(&self) -> Vec<Exception> {
-        databases::exceptions(self.0)
+        Vec::new()
+    }
+
+    async fn open_at(&self, address: &str) -> Result<Arc<dyn Backend>> {
+        open(address, SchemaMode::Auto)
     }
 }
 
@@ -46,31 +52,11 @@ impl Storage for Own {
         Ok(Some((open(&url, mode)?, Arc::new(proxy))))
     }
 
-    fn worker(&self) -> Option<Command> {
-        let mut command = this_program("worker");
-        command.env(STORAGE, &self.0.url);
-        Some(command)
+    fn address(&self) -> Option<String> {
+        Some(self.0.url.clone())
     }
 
     async fn remove(&self) {
         self.0.remove().await;
     }
-}
-
-/// What the tests of several processes start. It has nothing to do in an ordinary run.
-#[test]
-fn worker() {
-    feast_registry_conformance::worker(async || open(&env::var(STORAGE).expect("the URL to open"), SchemaMode::Auto));
-}
-
-mod mariadb {
-    use super::*;
-
-    conformance_tests!(Server("MARIADB"));
-}
-
-mod mysql {
-    use super::*;
-
-    conformance_tests!(Server("MYSQL"));
 }

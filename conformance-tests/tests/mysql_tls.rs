@@ -47,7 +47,7 @@ fn assert_refused(outcome: Result<(), Error>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn as_much_is_checked_as_is_asked_for() {
-    if !databases::exceptions("MYSQL").is_empty() {
+    if databases::without("MYSQL").is_some() {
         return;
     }
     let database = Database::create("MYSQL").await;

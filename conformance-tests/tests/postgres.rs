@@ -1,27 +1,35 @@
 //! The suite on PostgreSQL, in a schema of its own for each test; through PgBouncer, in a database of its own.
 
 use std::env;
-use std::process::Command;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Link, Storage, conformance_tests, this_program};
+use feast_registry_conformance::{Exception, Factory, Link, Storage, Suite, run};
 use feast_registry_core::config::{RegistryUrl, SchemaMode};
 use feast_registry_core::{Backend, Result};
 use feast_registry_postgres::PostgresBackend;
 
 mod databases;
 
-use databases::STORAGE;
-
-/// Tells a worker that commits are to be kept apart by SERIALIZABLE alone.
-const SERIALIZABLE: &str = "CONFORMANCE_SERIALIZABLE";
-
 /// PgBouncer in its mode `transaction`: each transaction may have another session of the server.
 const PGBOUNCER: &str = "PGBOUNCER";
 
+fn main() -> ExitCode {
+    let suite = |name: &str, service, serializable| {
+        Suite::new(name, Postgres { service, serializable }).left_out(databases::without(service))
+    };
+    run([
+        suite("postgres", "POSTGRES", false),
+        // As databases without advisory locks run them.
+        suite("postgres_serializable", "POSTGRES", true),
+        suite("pgbouncer", PGBOUNCER, false),
+    ])
+}
+
 struct Postgres {
     service: &'static str,
+    /// Whether commits are kept apart by SERIALIZABLE alone.
     serializable: bool,
 }
 
@@ -45,7 +53,11 @@ impl Factory for Postgres {
     }
 
     fn exceptions(&self) -> Vec<Exception> {
-        databases::exceptions(self.service)
+        Vec::new()
+    }
+
+    async fn open_at(&self, address: &str) -> Result<Arc<dyn Backend>> {
+        open(address, self.serializable, SchemaMode::Auto)
     }
 }
 
@@ -75,37 +87,11 @@ impl Storage for Place {
         Ok(Some((open(&url, self.serializable, mode)?, Arc::new(proxy))))
     }
 
-    fn worker(&self) -> Option<Command> {
-        let mut command = this_program("worker");
-        command.env(STORAGE, &self.url).env(SERIALIZABLE, self.serializable.to_string());
-        Some(command)
+    fn address(&self) -> Option<String> {
+        Some(self.url.clone())
     }
 
     async fn remove(&self) {
         databases::postgres(&self.remove).await;
     }
-}
-
-conformance_tests!(Postgres { service: "POSTGRES", serializable: false });
-
-/// What the tests of several processes start. It has nothing to do in an ordinary run.
-#[test]
-fn worker() {
-    feast_registry_conformance::worker(async || {
-        let serializable = env::var(SERIALIZABLE).is_ok_and(|value| value == "true");
-        open(&env::var(STORAGE).expect("the URL to open"), serializable, SchemaMode::Auto)
-    });
-}
-
-/// The same tests as databases without advisory locks run them.
-mod serializable {
-    use super::*;
-
-    conformance_tests!(Postgres { service: "POSTGRES", serializable: true });
-}
-
-mod pgbouncer {
-    use super::*;
-
-    conformance_tests!(Postgres { service: PGBOUNCER, serializable: false });
 }

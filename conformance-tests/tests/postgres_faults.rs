@@ -25,7 +25,7 @@ struct Schema {
 impl Schema {
     /// `None` if this run does without PostgreSQL.
     async fn create() -> Option<Self> {
-        if !databases::exceptions("POSTGRES").is_empty() {
+        if databases::without("POSTGRES").is_some() {
             return None;
         }
         let name = databases::fresh_name();

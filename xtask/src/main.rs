@@ -8,6 +8,7 @@ mod backend;
 mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
+mod conformance;
 mod emulators;
 mod lint;
 mod package;
@@ -40,11 +41,11 @@ enum Chore {
     /// Needs Rust and Python 3.10 or newer (with its venv module; PYTHON names another interpreter). The Python
     /// packages go to target/interop-venv, once. Database servers are found or started (see `services`): those named in
     /// the environment, else those that run, else from docker compose, else from Debian's packages. With CI=true a test
-    /// that is skipped is a failure, and so is a server that is not to be had.
+    /// that is skipped is a failure, unless its suite says that it is an exception, and so is a server that is not to be had.
     ///
     /// With --backend, the tests of one backend alone, on one server: the one that the environment names, as
     /// FEAST_REGISTRY_TEST_POSTGRES_URL=postgresql://… does; or, from docker compose, of the version that
-    /// FEAST_REGISTRY_TEST_POSTGRES_IMAGE=postgres:13.23 names. Without that server it fails.
+    /// FEAST_REGISTRY_TEST_POSTGRES_IMAGE=postgres:13 names. Without that server it fails.
     Test(test::Args),
 
     /// Find or start the database servers that tests need, print their URLs, and keep them until Ctrl-C

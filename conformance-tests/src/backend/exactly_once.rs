@@ -8,6 +8,7 @@ use crate::run::Setup;
 use crate::sample::{
     AT, identity, key, last_updated, object, object_at, user_metadata, user_metadata_key, version, whole_project,
 };
+use crate::shown::shown;
 
 /// A commit, what must be there before it, and what others then do: after that, all that it expects holds again.
 pub(crate) struct Deed {
@@ -84,7 +85,7 @@ async fn done(handle: &Handle, deed: &Deed) -> Outcome {
             let unkept = handle.0.limits().unkept;
             assert!(!unkept.is_empty(), "a storage without revisions says so in `Limits::unkept`");
         }
-        other => panic!("{}: its expectations hold, and it is answered {other:?}", deed.what),
+        other => panic!("{}: its expectations hold, and it is answered {}", deed.what, shown(other)),
     }
     first
 }
@@ -203,10 +204,15 @@ pub(crate) async fn copies_that_race_take_effect_once(setup: Setup) {
         });
         let (outcomes, raced) = race(racers).await;
         rounds.saw(raced);
-        assert!(outcomes[0].is_committed(), "round {round}: its expectations held, and it is answered {outcomes:?}");
+        assert!(
+            outcomes[0].is_committed(),
+            "round {round}: its expectations held, and it is answered {}",
+            shown(&outcomes)
+        );
         assert!(
             outcomes.iter().all(|outcome| *outcome == outcomes[0]),
-            "round {round}: {RACERS} copies of one commit are answered alike, and not {outcomes:?}"
+            "round {round}: {RACERS} copies of one commit are answered alike, and not {}",
+            shown(&outcomes)
         );
         if let Some(times) = handles[1].times_in_journal(commit.id).await {
             assert_eq!(times, 1, "round {round}: how often the journal has a commit of which {RACERS} copies raced");
@@ -231,7 +237,7 @@ pub(crate) async fn a_commit_that_was_refused_may_be_sent_again(setup: Setup) {
         handles[1].put([object(Kind::Entity, "p", "driver", ""), object(Kind::FeatureView, "p", "view", "")]).await;
         handles[1].put([user_metadata(Kind::FeatureView, "p", "view", "note")]).await;
         let outcome = handles[0].send(commit.clone()).await;
-        assert!(outcome.is_committed(), "the same commit once its expectation holds: {outcome:?}");
+        assert!(outcome.is_committed(), "the same commit once its expectation holds: {}", shown(&outcome));
         assert!(handles[1].get(&marker.key).await.is_some(), "and what it writes is there");
         let deletion = vec![Write::Delete(of.clone())];
         assert_eq!(handles[1].commit(Vec::new(), deletion).await, Verdict::Committed, "a deletion");

@@ -6,6 +6,7 @@ use feast_registry_core::{Expected, Key, Kind, Record, Write};
 use crate::handle::{Handle, Verdict, assert_records, assert_unchanged, assert_value};
 use crate::run::Setup;
 use crate::sample::{AT, identity, key, last_updated, object, object_at, user_metadata, uuid, version, whole_project};
+use crate::shown::shown;
 
 /// A kind of key: a record, the same with another value, and what must be there for it to be stored at all.
 struct Case {
@@ -56,7 +57,7 @@ async fn expect(handle: &Handle, stored: Option<&Record>, of: &Key, expected: Ex
     let holds = holds(stored, &expected);
     let marker = object(Kind::SavedDataset, "marker", "marker", "");
     let state = if stored.is_some() { "present" } else { "absent" };
-    let property = format!("{of:?} is {state} and a commit expects that it is {expected:?}");
+    let property = format!("{} is {state} and a commit expects that it is {}", shown(of), shown(&expected));
     let outcome = handle.commit(vec![(of.clone(), expected)], vec![Write::Put(marker.clone())]).await;
     let right = if holds { Verdict::Committed } else { Verdict::Conflict(of.clone()) };
     assert_eq!(outcome, right, "{property}");
@@ -162,7 +163,8 @@ pub(crate) async fn a_failed_expectation_leaves_no_trace(setup: Setup) {
         for place in [0, good.len() / 2, good.len()] {
             let mut expectations = good.clone();
             expectations.insert(place, (key.clone(), expected.clone()));
-            let property = format!("expectation {place} of {} fails ({key:?} is {expected:?})", expectations.len());
+            let (of, is) = (shown(&key), shown(&expected));
+            let property = format!("expectation {place} of {} fails ({of} is {is})", expectations.len());
             let outcome = handle.commit(expectations, writes_of_every_sort()).await;
             assert_eq!(outcome, Verdict::Conflict(key.clone()), "{property}");
             for handle in [&handle, &other] {
@@ -175,7 +177,7 @@ pub(crate) async fn a_failed_expectation_leaves_no_trace(setup: Setup) {
     let after = other.everything(&[]).await;
     assert!(after.keys().all(|key| key.project() != "q"), "the accepted commit is done whole: project `q` is deleted");
     let entity = key(Kind::Entity, "new", "entities");
-    assert!(after.contains_key(&entity), "the accepted commit is done whole: {entity:?} is there");
+    assert!(after.contains_key(&entity), "the accepted commit is done whole: {} is there", shown(&entity));
 }
 
 pub(crate) async fn expectations_are_about_the_state_before_the_writes(setup: Setup) {

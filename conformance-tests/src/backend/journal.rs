@@ -17,6 +17,7 @@ use crate::race::{Rounds, any_overlap, joined, joined_all};
 use crate::replay::{agree, assert_replayed};
 use crate::run::Setup;
 use crate::sample::{AT, key, object, object_at, user_metadata, version, whole_project};
+use crate::shown::shown;
 
 /// The revision of a commit that is committed.
 #[track_caller]
@@ -89,7 +90,7 @@ fn by_target(changes: &[Change]) -> BTreeMap<String, Vec<(Image, Image)>> {
     for change in changes {
         if (&change.before, &change.after) != (&Image::Absent, &Image::Absent) {
             let images = (change.before.clone(), change.after.clone());
-            by_target.entry(format!("{:?}", change.target)).or_default().push(images);
+            by_target.entry(shown(&change.target)).or_default().push(images);
         }
     }
     by_target
@@ -165,7 +166,9 @@ pub(crate) async fn an_entry_says_what_was_there_before_and_after(setup: Setup) 
                 || (!keeps && expected.iter().skip(images.len()).all(|(_, after)| *after == Image::Absent));
             assert!(
                 is_named && is_right && is_whole,
-                "{property}: the changes of {target} should be {expected:?}, and are {images:?}"
+                "{property}: the changes of {target} should be {}, and are {}",
+                shown(expected),
+                shown(&images)
             );
         }
         let others: Vec<&String> = found.keys().filter(|target| !expected.contains_key(*target)).collect();

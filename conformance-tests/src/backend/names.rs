@@ -10,6 +10,7 @@ use crate::run::Setup;
 use crate::sample::{
     LOOKALIKES, identity, key, last_updated, object, user_metadata, user_metadata_key, version, version_key,
 };
+use crate::shown::shown;
 
 /// Checks that each key has its own value and that its absence is no longer believed, then deletes every other one and
 /// checks that the rest are untouched.
@@ -19,7 +20,7 @@ async fn are_told_apart(handle: &Handle, stored: &BTreeMap<Key, Bytes>) {
         let outcome = handle.commit(vec![(key.clone(), Expected::Absent)], Vec::new()).await;
         assert_eq!(outcome, Verdict::Conflict(key.clone()), "what is stored is not absent");
         let outcome = handle.commit(vec![(key.clone(), Expected::Value(value.clone()))], Vec::new()).await;
-        assert_eq!(outcome, Verdict::Committed, "what is stored under {key:?} has its value");
+        assert_eq!(outcome, Verdict::Committed, "what is stored under {} has its value", shown(&key));
     }
     let (deleted, kept): (Vec<_>, Vec<_>) = stored.iter().enumerate().partition(|(index, _)| index % 2 == 0);
     for (_, (key, _)) in &deleted {
@@ -46,7 +47,7 @@ pub(crate) async fn objects_with_names_that_look_alike(setup: Setup) {
     for (index, record) in stored.iter().enumerate() {
         let creation = vec![(record.key.clone(), Expected::Absent)];
         let outcome = handle.commit(creation, vec![Write::Put(record.clone())]).await;
-        assert_eq!(outcome, Verdict::Committed, "no earlier name is taken for name {index}, {:?}", record.key);
+        assert_eq!(outcome, Verdict::Committed, "no earlier name is taken for name {index}, {}", shown(&record.key));
     }
     let listed = handle.in_order(stored.clone(), |record| record.key.clone());
     assert_records("a list of names that look alike", &listed, &handle.objects(Kind::Entity, Some("p")).await);
@@ -146,9 +147,9 @@ pub(crate) async fn long_names(setup: Setup) {
             handle.write(vec![Write::Delete(key(Kind::FeatureView, &names[0], &names[0]))]).await;
             for (name, is_there) in [(&names[0], false), (&names[1], true), (&names[2], true)] {
                 let key = user_metadata_key(Kind::FeatureView, name, name);
-                assert_eq!(handle.get(&key).await.is_some(), is_there, "{property}: {key:?}");
+                assert_eq!(handle.get(&key).await.is_some(), is_there, "{property}: {}", shown(&key));
                 let key = version_key(name, name, 1);
-                assert!(handle.get(&key).await.is_some(), "{property}: {key:?}");
+                assert!(handle.get(&key).await.is_some(), "{property}: {}", shown(&key));
             }
         }
     }

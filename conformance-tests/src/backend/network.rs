@@ -16,6 +16,7 @@ use crate::link::Link;
 use crate::race::joined;
 use crate::run::Setup;
 use crate::sample::object;
+use crate::shown::shown;
 use crate::store::Store;
 
 /// A handle, and the way from it to the storage.
@@ -57,7 +58,7 @@ fn sent(handle: &Handle, commit: Commit, deadline: Deadline) -> JoinHandle<Resul
 async fn stored(other: &Handle, records: Vec<Record>) -> Revision {
     match other.send(Commit::new(Vec::new(), records.into_iter().map(Write::Put).collect())).await {
         Outcome::Committed { revision: Some(revision) } => revision,
-        outcome => panic!("a storage behind a link has a journal, and answers {outcome:?}"),
+        outcome => panic!("a storage behind a link has a journal, and answers {}", shown(&outcome)),
     }
 }
 
@@ -126,8 +127,9 @@ pub(crate) async fn a_commit_whose_answer_is_lost_is_not_done_again(setup: Setup
         let outcome = or_fail(&format!("{}, and the answer is lost", deed.what), joined(call).await);
         assert!(
             outcome.is_committed(),
-            "{}, and the answer is lost: it took place, and is answered {outcome:?}",
-            deed.what
+            "{}, and the answer is lost: it took place, and is answered {}",
+            deed.what,
+            shown(&outcome)
         );
         let after = other.everything(&deed.histories()).await;
         assert_unchanged(&format!("{}, and the answer is lost: what others did since", deed.what), &before, &after);
@@ -151,7 +153,7 @@ pub(crate) async fn a_commit_that_is_lost_on_its_way_is_done(setup: Setup) {
         );
         linked.link.cut();
         let outcome = or_fail(&format!("{what}, and is lost on its way"), joined(call).await);
-        assert!(outcome.is_committed(), "{what}, and is lost on its way: {outcome:?}");
+        assert!(outcome.is_committed(), "{what}, and is lost on its way: {}", shown(&outcome));
         assert!(
             took_place(&other, since, &commit).await,
             "{what}, and is lost on its way: it is answered as done, and is"
@@ -265,7 +267,7 @@ pub(crate) async fn a_handle_goes_on_after_its_sessions_were_ended(setup: Setup)
         let created = vec![(entity(number).key, Expected::Absent)];
         let commit = Commit::new(created, vec![Write::Put(entity(number))]);
         let outcome = or_fail("a commit after the sessions were ended", linked.0.commit(commit, &patience()).await);
-        assert!(outcome.is_committed(), "a commit after the sessions were ended: {outcome:?}");
+        assert!(outcome.is_committed(), "a commit after the sessions were ended: {}", shown(&outcome));
         assert_eq!(other.objects(Kind::Entity, Some("p")).await.len(), number + 1, "what another sees");
     }
 }

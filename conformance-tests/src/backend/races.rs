@@ -11,6 +11,7 @@ use crate::handle::{Handle, Verdict, assert_records, assert_value, or_fail, pati
 use crate::race::{RACERS, Rounds, joined, joined_all, race};
 use crate::run::Setup;
 use crate::sample::{AT, filler, identity, last_updated, object, refilled, user_metadata, user_metadata_key, version};
+use crate::shown::shown;
 
 /// A record under each sort of key, of its own in every round.
 fn records(round: usize, note: impl std::fmt::Display) -> [Record; 4] {
@@ -39,9 +40,14 @@ pub(crate) async fn one_creator_wins(setup: Setup) {
         let key = records(round, "")[sort].key.clone();
         let (won, lost): (Vec<_>, Vec<_>) =
             outcomes.iter().enumerate().partition(|(_, outcome)| **outcome == Verdict::Committed);
-        assert_eq!(won.len(), 1, "of {RACERS} creators of {key:?}, exactly one wins; the outcomes were {outcomes:?}");
+        assert_eq!(
+            won.len(),
+            1,
+            "of {RACERS} creators of {}, exactly one wins; the outcomes were {outcomes:?}",
+            shown(&key)
+        );
         for (racer, outcome) in lost {
-            assert_eq!(*outcome, Verdict::Conflict(key.clone()), "what loser {racer} of {key:?} is told");
+            assert_eq!(*outcome, Verdict::Conflict(key.clone()), "what loser {racer} of {} is told", shown(&key));
         }
         let value = records(round, format_args!("racer {}", won[0].0))[sort].value.clone();
         for handle in &handles {
@@ -67,9 +73,10 @@ pub(crate) async fn one_deleter_wins(setup: Setup) {
         rounds.saw(raced);
         let won = outcomes.iter().filter(|outcome| **outcome == Verdict::Committed).count();
         assert_eq!(
-            won, 1,
-            "of {RACERS} deleters of {:?}, exactly one wins; the outcomes were {outcomes:?}",
-            record.key
+            won,
+            1,
+            "of {RACERS} deleters of {}, exactly one wins; the outcomes were {outcomes:?}",
+            shown(&record.key)
         );
         let found = handles[1].get(&record.key).await;
         assert_value("what one of many deleted", &record.key, None, found.as_deref());
@@ -128,7 +135,10 @@ type Rival = (Vec<(Key, Expected)>, Vec<Write>);
 
 /// Lets two commits race, of which each expects what the other changes: exactly one may be done.
 async fn only_one_of_two(handles: &[Handle], commits: [Rival; 2]) -> bool {
-    let described = format!("{commits:?}");
+    let described = commits.each_ref().map(|(expectations, writes)| {
+        let expected = expectations.iter().map(|(key, expected)| format!("{} is {}", shown(key), shown(expected)));
+        format!("if {}: {}", expected.collect::<Vec<_>>().join(", "), shown(writes))
+    });
     let racers = commits.into_iter().enumerate().map(|(racer, (expectations, writes))| {
         let handle = handles[racer % handles.len()].clone();
         async move { handle.commit(expectations, writes).await }
@@ -136,9 +146,11 @@ async fn only_one_of_two(handles: &[Handle], commits: [Rival; 2]) -> bool {
     let (outcomes, raced) = race(racers).await;
     let done = outcomes.iter().filter(|outcome| **outcome == Verdict::Committed).count();
     assert_eq!(
-        done, 1,
+        done,
+        1,
         "write skew: two commits, each expecting what the other changes, are done one after the other or not at all, so \
-         exactly one is; the outcomes were {outcomes:?} of {described}"
+         exactly one is; the outcomes were {outcomes:?} of {}",
+        described.join(" and ")
     );
     raced
 }
@@ -167,7 +179,7 @@ pub(crate) async fn no_write_skew_between_absent_keys(setup: Setup) {
         };
         rounds.saw(only_one_of_two(&handles, [commit(one, other), commit(other, one)]).await);
         let found = handles[0].ask(Query::Keys(vec![one.key.clone(), other.key.clone()])).await;
-        assert_eq!(found.len(), 1, "of {:?} and {:?}, one is there", one.key, other.key);
+        assert_eq!(found.len(), 1, "of {} and {}, one is there", shown(&one.key), shown(&other.key));
     }
 }
 
@@ -228,7 +240,11 @@ pub(crate) async fn nothing_is_left_in_a_deleted_project(setup: Setup) {
         let histories: Vec<(&str, &str)> = views.iter().map(|view| (name.as_str(), view.as_str())).collect();
         let left = handles[1].everything(&histories).await;
         let left: Vec<&Key> = left.keys().collect();
-        assert!(left.is_empty(), "who expects a project writes before its deletion or not at all; left is {left:?}");
+        assert!(
+            left.is_empty(),
+            "who expects a project writes before its deletion or not at all; left is {}",
+            shown(&left)
+        );
     }
     assert!(written > 0, "no writer ever came before the deletion: the race did not race");
 }

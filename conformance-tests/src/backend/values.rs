@@ -9,6 +9,7 @@ use crate::run::Setup;
 use crate::sample::{
     AT, at, filler, identity, key, last_updated, message, object, user_metadata, uuid, version_of, whole_project,
 };
+use crate::shown::shown;
 
 /// Stores a record and checks it by key, by an expectation, and again after it is replaced by itself.
 async fn comes_back(handle: &Handle, property: &str, record: &Record) {
@@ -17,7 +18,7 @@ async fn comes_back(handle: &Handle, property: &str, record: &Record) {
         handle.put([record.clone()]).await;
         assert_value(property, key, Some(&record.value), handle.get(key).await.as_deref());
         let outcome = handle.commit(vec![(key.clone(), Expected::Value(record.value.clone()))], Vec::new()).await;
-        assert_eq!(outcome, Verdict::Committed, "{property}: {key:?} has the value that was just stored");
+        assert_eq!(outcome, Verdict::Committed, "{property}: {} has the value that was just stored", shown(key));
     }
 }
 
@@ -58,7 +59,8 @@ pub(crate) async fn empty_values_are_values(setup: Setup) {
             [(Expected::Present, true), (Expected::Absent, false), (Expected::Value(Bytes::from_static(b"\0")), false)]
         {
             let outcome = handle.commit(vec![(record.key.clone(), expected.clone())], Vec::new()).await;
-            assert_eq!(outcome == Verdict::Committed, holds, "{property}: {:?} is {expected:?}", record.key);
+            let (key, expected) = (shown(&record.key), shown(&expected));
+            assert_eq!(outcome == Verdict::Committed, holds, "{property}: {key} is {expected}");
         }
     }
 }

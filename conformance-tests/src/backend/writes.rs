@@ -8,6 +8,7 @@ use crate::sample::{
     AT, identity, key, last_updated, object, object_at, user_metadata, user_metadata_key, version, version_key,
     view_name, whole_project,
 };
+use crate::shown::shown;
 
 pub(crate) async fn writes_are_done_in_their_order(setup: Setup) {
     let handle = setup.store().await.handle().await;
@@ -188,5 +189,10 @@ pub(crate) async fn deleting_a_project_touches_no_other(setup: Setup) {
     handle.put([object(Kind::Project, "p", "p", ""), object(Kind::FeatureView, "p", "feature_views", "")]).await;
     let after = other.everything(&histories).await;
     let keys: Vec<&Key> = after.keys().collect();
-    assert_eq!(keys.len(), 2, "a new project of an old name has only what was stored since, and here is {keys:?}");
+    assert_eq!(
+        keys.len(),
+        2,
+        "a new project of an old name has only what was stored since, and here is {}",
+        shown(&keys)
+    );
 }

@@ -12,6 +12,7 @@ use crate::handle::{chain, or_fail};
 use crate::race::{Rounds, race};
 use crate::run::Setup;
 use crate::sample::{applied, filler, interval, view};
+use crate::shown::shown;
 use crate::store::Store;
 
 /// Registries on handles of their own. Writers of one of them queue; between them, commits are refused and decided again.
@@ -49,8 +50,9 @@ pub(crate) fn assert_each_once(property: &str, count: usize, stored: &[Materiali
     let twice = found.windows(2).filter(|pair| pair[0] == pair[1]).count();
     assert!(
         lost.is_empty() && twice == 0 && found.len() == count,
-        "{property}: of {count} intervals that were acknowledged, {} are stored, {twice} of them twice; lost are {lost:?}",
+        "{property}: of {count} intervals that were acknowledged, {} are stored, {twice} of them twice; lost are {}",
         found.len(),
+        shown(&lost),
     );
 }
 
@@ -211,7 +213,7 @@ pub(crate) async fn a_project_is_made_once(setup: Setup) {
         let entities = registry.list(Kind::Entity, Some(&project), &filter, Freshness::Stored).await;
         assert_eq!(or_fail("a list", entities).len(), 9, "every first apply was acknowledged and is there");
         let key = Key::project_object(&project);
-        assert!(handle.get(&key).await.is_some(), "{key:?} is made at the first apply");
+        assert!(handle.get(&key).await.is_some(), "{} is made at the first apply", shown(&key));
     }
 }
 

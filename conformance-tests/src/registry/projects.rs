@@ -7,6 +7,7 @@ use crate::handle::{assert_unchanged, chain, not_of_project, of_project, or_fail
 use crate::race::{RACERS, Rounds, race};
 use crate::run::Setup;
 use crate::sample::{applied, interval, view, view_name};
+use crate::shown::shown;
 
 /// A project with objects of all kinds, histories, intervals and user metadata.
 async fn make(registry: &Registry, project: &str) {
@@ -125,7 +126,8 @@ pub(crate) async fn an_apply_and_a_deletion_leave_all_or_nothing(setup: Setup) {
         let keys: Vec<&Key> = left.keys().collect();
         assert!(
             !has(&Key::object(Kind::Entity, &project, "before")),
-            "round {round}: what was there before the deletion is gone; there is {keys:?}"
+            "round {round}: what was there before the deletion is gone; there is {}",
+            shown(&keys)
         );
         // Of those rounds in which all applies came before the deletion, any number would prove nothing.
         rounds.saw(raced && !left.is_empty());
@@ -133,7 +135,12 @@ pub(crate) async fn an_apply_and_a_deletion_leave_all_or_nothing(setup: Setup) {
             continue;
         }
         for key in [Key::project_object(&project), Key::metadata(&project, Key::PROJECT_UUID)] {
-            assert!(has(&key), "round {round}: rows without their project are orphans: {key:?} is missing in {keys:?}");
+            assert!(
+                has(&key),
+                "round {round}: rows without their project are orphans: {} is missing in {}",
+                shown(&key),
+                shown(&keys)
+            );
         }
         let applied: Vec<usize> =
             (0..RACERS).filter(|racer| has(&Key::object(Kind::Entity, &project, format!("of {racer}")))).collect();
@@ -142,7 +149,8 @@ pub(crate) async fn an_apply_and_a_deletion_leave_all_or_nothing(setup: Setup) {
             left.len(),
             expected,
             "round {round}: 3 rows of the project and 4 of each apply that came after the deletion ({applied:?}); \
-             there is {keys:?}"
+             there is {}",
+            shown(&keys)
         );
     }
 }

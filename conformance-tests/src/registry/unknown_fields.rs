@@ -5,9 +5,10 @@ use feast_registry_core::config::CacheConfig;
 use feast_registry_core::{Freshness, INFRA_NAME, Kind, ListFilter, Object, Registry};
 use prost::encoding::{WireType, encode_key};
 
-use crate::handle::{or_fail, shown};
+use crate::handle::or_fail;
 use crate::run::Setup;
 use crate::sample::{interval, view};
+use crate::shown::shown;
 use crate::wire;
 
 /// From here on, field numbers are unknown.

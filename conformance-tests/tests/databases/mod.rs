@@ -10,13 +10,9 @@ use std::net::ToSocketAddrs as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-use feast_registry_conformance::Exception;
 use feast_registry_core::config::{PoolConfig, RegistryUrl};
 
 use proxy::Proxy;
-
-/// Where a worker finds the storage.
-pub(crate) const STORAGE: &str = "CONFORMANCE_STORAGE";
 
 /// Services that this run does without, by name and with commas between. It is said, and never so in CI.
 const WITHOUT: &str = "FEAST_REGISTRY_TEST_WITHOUT";
@@ -30,20 +26,11 @@ pub(crate) fn service(name: &str) -> RegistryUrl {
     url.parse().unwrap_or_else(|error| panic!("{variable}: {error}"))
 }
 
-/// Excepts the whole suite if this run does without a service.
-pub(crate) fn exceptions(name: &str) -> Vec<Exception> {
+/// Why this run does without a service, if it does.
+pub(crate) fn without(name: &str) -> Option<String> {
     let without = env::var(WITHOUT).unwrap_or_default();
-    if !without.split(',').any(|left_out| left_out.trim().eq_ignore_ascii_case(name)) {
-        return Vec::new();
-    }
-    let reason = format!("this run does without {name} ({WITHOUT})");
-    let mut themes: Vec<&str> = feast_registry_conformance::tests()
-        .iter()
-        .filter_map(|test| test.name.split_once("::"))
-        .map(|(theme, _)| theme)
-        .collect();
-    themes.dedup();
-    themes.into_iter().map(|theme| Exception::new(theme, reason.clone())).collect()
+    let is_left_out = without.split(',').any(|left_out| left_out.trim().eq_ignore_ascii_case(name));
+    is_left_out.then(|| format!("this run does without {name} ({WITHOUT})"))
 }
 
 /// A proxy before the server of a URL, and the URL through it. What else the URL says stays as it is.

@@ -78,7 +78,7 @@ impl Database {
 
 /// Runs a test on a database of its own, if this run has the service.
 pub(crate) async fn on(service: &'static str, test: impl AsyncFnOnce(&Database)) {
-    if super::exceptions(service).is_empty() {
+    if super::without(service).is_none() {
         let database = Database::create(service).await;
         test(&database).await;
         database.remove().await;

@@ -72,6 +72,7 @@ pub(crate) enum Flaw {
     RemovesForAnybody,
     IsGoneOnceRemoved,
     DiesWithItsHandle,
+    KeepsTheLastInMemory,
     // Identities.
     ForgetsIdentities,
     RemembersSixteen,

@@ -312,4 +312,8 @@ impl Backend for Promises {
         }
         Ok(is_removed)
     }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
 }

@@ -1,11 +1,10 @@
 //! Storages whose handles have a flaw.
 
-use std::env;
 use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Link, Storage, this_program, worker};
+use feast_registry_conformance::{Exception, Factory, Link, Storage};
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{Backend, MemoryBackend, Result};
 use feast_registry_sqlite::SqliteBackend;
@@ -13,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::backend::{Flaw, State, flawed};
 use crate::link::{Linked, Way};
+use crate::this_program::this_program;
 
 /// Makes storages in memory, with a flaw.
 pub(crate) struct InMemory(pub(crate) Flaw);
@@ -25,7 +25,10 @@ impl Factory for InMemory {
     }
 
     fn exceptions(&self) -> Vec<Exception> {
-        vec![Exception::new("processes", "it is in memory; `InFile` is for these")]
+        vec![
+            Exception::new("durability", "it is in memory; `InOwnFile` is for these"),
+            Exception::new("processes", "it is in memory; `InFile` is for these"),
+        ]
     }
 }
 
@@ -49,10 +52,6 @@ impl Storage for Memory {
         Ok(Some((Arc::new(Linked::new(flawed, self.flaw, Arc::clone(&way))), way)))
     }
 
-    fn worker(&self) -> Option<Command> {
-        None
-    }
-
     async fn remove(&self) {}
 }
 
@@ -62,22 +61,42 @@ pub(crate) struct InFile(pub(crate) Flaw);
 #[async_trait]
 impl Factory for InFile {
     async fn create(&self) -> Arc<dyn Storage> {
-        Arc::new(File { flaw: self.0, folder: tempfile::tempdir().expect("a temporary folder") })
+        Arc::new(File { folder: tempfile::tempdir().expect("a temporary folder") })
     }
 
     fn exceptions(&self) -> Vec<Exception> {
         Vec::new()
     }
+
+    async fn open_at(&self, address: &str) -> Result<Arc<dyn Backend>> {
+        Ok(flawed(Arc::new(SqliteBackend::open(address, SchemaMode::Auto)?), self.0, SchemaMode::Auto, Arc::default()))
+    }
+
+    fn worker(&self) -> Command {
+        worker(self.0, false)
+    }
+}
+
+/// Which flaw a worker of this program has, and whether its storage is open nowhere else.
+const FLAW: &str = "FLAW";
+pub(crate) const ALONE: &str = "FLAWED_ALONE";
+
+/// A worker that has a flaw: this program has a runner of another sort, which finds it by the name of a test.
+pub(crate) fn worker(flaw: Flaw, is_alone: bool) -> Command {
+    let mut command = this_program("worker");
+    command.env(FLAW, format!("{flaw:?}")).envs(is_alone.then_some((ALONE, "1")));
+    command
+}
+
+/// The flaw that this process was started with, if it is a worker.
+pub(crate) fn flaw_of_worker(flaws: impl IntoIterator<Item = Flaw>) -> Flaw {
+    let name = std::env::var(FLAW).unwrap_or_default();
+    flaws.into_iter().find(|flaw| format!("{flaw:?}") == name).unwrap_or(Flaw::None)
 }
 
 struct File {
-    flaw: Flaw,
     folder: TempDir,
 }
-
-/// Where a worker finds the file, and the name of its flaw.
-const FILE: &str = "FLAWED_FILE";
-const FLAW: &str = "FLAW";
 
 #[async_trait]
 impl Storage for File {
@@ -85,21 +104,9 @@ impl Storage for File {
         Ok(Arc::new(SqliteBackend::open(self.folder.path().join("registry.db"), mode)?))
     }
 
-    fn worker(&self) -> Option<Command> {
-        let mut command = this_program("worker");
-        command.env(FILE, self.folder.path().join("registry.db")).env(FLAW, format!("{:?}", self.flaw));
-        Some(command)
+    fn address(&self) -> Option<String> {
+        Some(self.folder.path().join("registry.db").display().to_string())
     }
 
     async fn remove(&self) {}
-}
-
-/// What a worker does.
-pub(crate) fn work(flaws: impl IntoIterator<Item = Flaw>) {
-    worker(async || {
-        let (file, name) = (env::var_os(FILE).unwrap_or_default(), env::var(FLAW).unwrap_or_default());
-        let flaw = flaws.into_iter().find(|flaw| format!("{flaw:?}") == name).unwrap_or(Flaw::None);
-        let inner = Arc::new(SqliteBackend::open(file, SchemaMode::Auto)?);
-        Ok(flawed(inner, flaw, SchemaMode::Auto, Arc::default()))
-    });
 }

@@ -23,6 +23,11 @@ const CONTAINER: &str = "container";
 /// How long Azurite may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Why this run does without it, if it does.
+pub(crate) fn without() -> Option<String> {
+    std::env::var(AZURITE).is_ok_and(|program| program == "none").then(|| format!("{AZURITE}=none"))
+}
+
 /// The process; it ends with this.
 pub(crate) struct Azurite {
     process: Child,
@@ -37,17 +42,13 @@ impl Drop for Azurite {
 }
 
 impl Azurite {
-    /// Starts it, and makes a container. `None` when the environment says that it is not to be used.
-    pub(crate) fn start() -> Option<Self> {
+    /// Starts it, and makes a container.
+    pub(crate) fn start() -> Self {
         let program = std::env::var(AZURITE).unwrap_or_else(|_| {
             panic!(
                 "{AZURITE} does not say where Azurite is: `cargo xtask test` installs it, `{AZURITE}=none` does without"
             )
         });
-        if program == "none" {
-            eprintln!("NOT RUN: {AZURITE}=none");
-            return None;
-        }
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         let process = Command::new("node")
             .arg(program)
@@ -61,7 +62,7 @@ impl Azurite {
         let mut last = String::new();
         while began.elapsed() < PATIENCE {
             match azurite.make_container() {
-                Ok(answer) if answer.starts_with("HTTP/1.1 201") => return Some(azurite),
+                Ok(answer) if answer.starts_with("HTTP/1.1 201") => return azurite,
                 Ok(answer) => last = answer,
                 Err(error) => last = error.to_string(),
             }
@@ -93,7 +94,7 @@ impl Azurite {
     }
 
     /// A new object.
-    pub(crate) fn object(&self, worker: &'static str) -> Object {
+    pub(crate) fn object(&self) -> Object {
         let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Object {
             url: format!("az://{CONTAINER}/tests/{}/registry.db", number()),
@@ -103,7 +104,6 @@ impl Azurite {
                 setting("REGISTRY_BLOB_KEY", KEY),
             ],
             server: self.address,
-            worker,
         }
     }
 }

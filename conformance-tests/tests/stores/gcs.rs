@@ -66,12 +66,11 @@ fn described(body: Bytes, generation: u64) -> Response<Bytes> {
 }
 
 /// A new object on a server.
-pub(crate) fn object(server: &Server, worker: &'static str) -> Object {
+pub(crate) fn object(server: &Server) -> Object {
     Object {
         url: format!("gs://bucket/tests/{}/registry.db", number()),
         settings: vec![("STORAGE_EMULATOR_HOST".to_owned(), format!("http://{}", server.address))],
         server: server.address,
-        worker,
     }
 }
 

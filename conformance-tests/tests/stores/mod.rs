@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use feast_registry_conformance::{Exception, Factory, Link, Storage, this_program};
+use feast_registry_conformance::{Exception, Factory, Link, Storage};
 use feast_registry_core::config::{ObjectStoreConfig, RegistryUrl, SchemaMode};
 use feast_registry_core::{Backend, Result};
 use feast_registry_file::FileBackend;
@@ -27,10 +27,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use proxy::Proxy;
-
-/// Where a worker finds the object, and the settings of the store: lines of a name, `=` and a value.
-const URL: &str = "REGISTRY_URL";
-const SETTINGS: &str = "REGISTRY_SETTINGS";
 
 type Answer = Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
 type Handler = Arc<dyn Fn(Request<Bytes>) -> Answer + Send + Sync>;
@@ -180,8 +176,6 @@ pub(crate) struct Object {
     pub(crate) settings: Vec<(String, String)>,
     /// The server, whose address is in the settings.
     pub(crate) server: SocketAddr,
-    /// The test that other processes run.
-    pub(crate) worker: &'static str,
 }
 
 impl Object {
@@ -211,26 +205,13 @@ impl Storage for Object {
         Ok(Some((Arc::new(open_as(&self.url, config, mode)?), Arc::new(proxy))))
     }
 
-    fn worker(&self) -> Option<std::process::Command> {
-        let settings: Vec<String> = self.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut command = this_program(self.worker);
-        command.env(URL, &self.url).env(SETTINGS, settings.join("\n"));
-        Some(command)
+    /// The URL, and the settings of the store: lines of a name, `=` and a value.
+    fn address(&self) -> Option<String> {
+        let settings = self.settings.iter().map(|(name, value)| format!("\n{name}={value}"));
+        Some(self.url.clone() + &settings.collect::<String>())
     }
 
     async fn remove(&self) {}
-}
-
-/// What a worker process does.
-pub(crate) fn work() {
-    feast_registry_conformance::worker(async || {
-        let url = std::env::var(URL).expect("the object to open");
-        let settings = std::env::var(SETTINGS).expect("the settings of the store");
-        let settings = settings.lines().filter_map(|line| line.split_once('='));
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let config = ObjectStoreConfig::new(settings);
-        Ok(Arc::new(open_as(&url, config, SchemaMode::Auto)?) as Arc<dyn Backend>)
-    });
 }
 
 /// Storages that are objects of one store.
@@ -244,6 +225,13 @@ impl<F: Fn() -> Object + Send + Sync + 'static> Factory for Objects<F> {
 
     fn exceptions(&self) -> Vec<Exception> {
         Vec::new()
+    }
+
+    async fn open_at(&self, address: &str) -> Result<Arc<dyn Backend>> {
+        let (url, settings) = address.split_once('\n').unwrap_or((address, ""));
+        let settings = settings.lines().filter_map(|line| line.split_once('='));
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok(Arc::new(open_as(url, ObjectStoreConfig::new(settings), SchemaMode::Auto)?))
     }
 }
 

@@ -100,7 +100,7 @@ impl S3 {
     }
 
     /// A new object.
-    pub(crate) fn object(&self, worker: &'static str) -> Object {
+    pub(crate) fn object(&self) -> Object {
         let setting = |name: &str, value: String| (name.to_owned(), value);
         Object {
             url: format!("s3://{BUCKET}/tests/{}/registry.db", number()),
@@ -112,7 +112,6 @@ impl S3 {
                 setting("AWS_REGION", "us-east-1".to_owned()),
             ],
             server: self.server.address,
-            worker,
         }
     }
 }
