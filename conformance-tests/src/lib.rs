@@ -84,6 +84,7 @@ mod backend;
 mod factory;
 mod faulty;
 mod handle;
+mod history;
 mod link;
 mod list;
 mod processes;

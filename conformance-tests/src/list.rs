@@ -2,7 +2,7 @@
 //! lacks.
 
 use crate::run::Test;
-use crate::{backend, processes, registry};
+use crate::{backend, history, processes, registry};
 
 /// Hands the list to `__make!`, after what that is to make of it.
 #[doc(hidden)]
@@ -74,6 +74,9 @@ macro_rules! __list {
             nothing_is_left_in_a_deleted_project,
             a_removal_of_the_storage_loses_no_commit,
             a_read_is_one_snapshot,
+        }
+        histories (history) {
+            all_operations_have_one_order,
         }
         exactly_once (backend::exactly_once) {
             a_commit_that_is_sent_again_is_answered_as_before,

@@ -81,12 +81,13 @@ impl Test {
     pub async fn run(self, factory: Arc<dyn Factory>) -> Result<(), String> {
         let setup = Setup::new(factory);
         let mut task = tokio::spawn((self.body)(setup.clone()));
-        let outcome = match tokio::time::timeout(TIME_LIMIT, &mut task).await {
+        let limit = TIME_LIMIT + crate::history::soak().unwrap_or_default();
+        let outcome = match tokio::time::timeout(limit, &mut task).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(text_of(error)),
             Err(_) => {
                 task.abort();
-                Err(format!("it was not finished after {} s: the backend hangs", TIME_LIMIT.as_secs()))
+                Err(format!("it was not finished after {} s: the backend hangs", limit.as_secs()))
             }
         };
         setup.remove_all().await;

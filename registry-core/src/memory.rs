@@ -22,13 +22,21 @@ pub struct MemoryBackend {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Each record with its place in the order in which keys were first stored.
-    records: HashMap<Key, (u64, Record)>,
-    stored_so_far: u64,
+    contents: Contents,
     /// What has been committed, oldest first; the numbers of revisions are consecutive.
     journal: VecDeque<JournalEntry>,
     /// Where the journal has each commit that it has.
     revisions: HashMap<CommitId, Revision>,
+}
+
+/// What is stored, and the rules of the contract for it as functions without a side: what holds, what a write changes, and
+/// what a query finds. For this backend, and for who checks what other backends answer.
+#[doc(hidden)]
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// Each record with its place in the order in which keys were first stored.
+    records: HashMap<Key, (u64, Record)>,
+    stored_so_far: u64,
 }
 
 /// Where the data is.
@@ -63,7 +71,7 @@ impl Backend for MemoryBackend {
 
     async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
         deadline.check(WAITS_FOR)?;
-        Ok(self.with_state(|state| queries.iter().map(|query| state.read(query)).collect()))
+        Ok(self.with_state(|state| queries.iter().map(|query| state.contents.read(query)).collect()))
     }
 
     async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
@@ -88,9 +96,10 @@ impl Backend for MemoryBackend {
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         deadline.check(WAITS_FOR)?;
         Ok(self.with_state(|state| {
-            let has_project = state.records.keys().any(|key| matches!(key, Key::Object { kind: Kind::Project, .. }));
+            let records = &mut state.contents.records;
+            let has_project = records.keys().any(|key| matches!(key, Key::Object { kind: Kind::Project, .. }));
             if !has_project {
-                state.records.clear();
+                records.clear();
             }
             !has_project
         }))
@@ -98,21 +107,13 @@ impl Backend for MemoryBackend {
 }
 
 impl State {
-    fn is_as(&self, key: &Key, expected: &Expected) -> bool {
-        match (self.records.get(key), expected) {
-            (None, Expected::Absent) | (Some(_), Expected::Present) => true,
-            (Some((_, record)), Expected::Value(value)) => record.value == value,
-            _ => false,
-        }
-    }
-
     /// Does a commit, unless it has been done or an expectation does not hold.
     fn commit(&mut self, commit: Commit) -> Outcome {
         if let Some(revision) = self.revisions.get(&commit.id) {
             return Outcome::Committed { revision: Some(*revision) };
         }
         for (key, expected) in &commit.expectations {
-            if !self.is_as(key, expected) {
+            if !self.contents.is_as(key, expected) {
                 return Outcome::Conflict(key.clone());
             }
         }
@@ -120,7 +121,7 @@ impl State {
         let mut entry = JournalEntry::new(revision, commit.id, commit.at);
         (entry.author, entry.reason) = (commit.author, commit.reason);
         for write in commit.writes {
-            let changes = self.write(write);
+            let changes = self.contents.write(write);
             entry.changes.extend(changes);
         }
         self.note(entry);
@@ -142,9 +143,20 @@ impl State {
             self.journal.pop_front();
         }
     }
+}
+
+impl Contents {
+    /// Whether a key is as it is expected to be.
+    pub fn is_as(&self, key: &Key, expected: &Expected) -> bool {
+        match (self.records.get(key), expected) {
+            (None, Expected::Absent) | (Some(_), Expected::Present) => true,
+            (Some((_, record)), Expected::Value(value)) => record.value == value,
+            _ => false,
+        }
+    }
 
     /// Writes, and says what that changed.
-    fn write(&mut self, write: Write) -> Vec<Change> {
+    pub fn write(&mut self, write: Write) -> Vec<Change> {
         match write {
             Write::Put(record) => {
                 if let Key::UserMetadata { kind, project, view } = &record.key
@@ -193,7 +205,15 @@ impl State {
         removed.collect()
     }
 
-    fn read(&self, query: &Query) -> Vec<Record> {
+    /// All records, in the order in which their keys were first stored.
+    pub fn records(&self) -> Vec<&Record> {
+        let mut records: Vec<_> = self.records.values().collect();
+        records.sort_unstable_by_key(|(place, _)| *place);
+        records.into_iter().map(|(_, record)| record).collect()
+    }
+
+    /// What a query finds.
+    pub fn read(&self, query: &Query) -> Vec<Record> {
         if let Query::Keys(keys) = query {
             return keys.iter().filter_map(|key| self.records.get(key)).map(|(_, record)| record.clone()).collect();
         }
