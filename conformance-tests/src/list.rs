@@ -153,6 +153,7 @@ macro_rules! __list {
             every_entity_is_there,
             versions_have_no_holes,
             a_killed_writer_loses_nothing_that_was_acknowledged,
+            what_killed_processes_did_has_one_order,
         }
     } };
 }

@@ -23,8 +23,10 @@ const EACH: usize = 25;
 /// The longest that a worker may be silent.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+pub(crate) use crate::history::what_killed_processes_did_has_one_order;
+
 /// A worker in a process of its own. Dropping it kills it.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     stdin: ChildStdin,
     said: UnboundedReceiver<Said>,
@@ -33,6 +35,11 @@ struct Process {
 impl Process {
     /// Starts a worker, which opens the storage and waits.
     fn start(store: &Store, job: Job) -> Self {
+        Self::start_job(store, &job.to_text())
+    }
+
+    /// Starts a worker that does the job of a text.
+    pub(crate) fn start_job(store: &Store, job: &str) -> Self {
         let command = store.storage.worker().unwrap_or_else(|| {
             panic!(
                 "the storage names no command that opens it in another process; a factory whose storages cannot be \
@@ -40,7 +47,7 @@ impl Process {
             )
         });
         let mut command = Command::from(command);
-        command.env(JOB, job.to_text()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.env(JOB, job).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
         let stdin = child.stdin.take().expect("a pipe was asked for");
         let stdout = child.stdout.take().expect("a pipe was asked for");
@@ -59,7 +66,7 @@ impl Process {
     }
 
     /// What the worker says next; `None` when it has ended.
-    async fn next(&mut self) -> Option<Said> {
+    pub(crate) async fn next(&mut self) -> Option<Said> {
         let said = tokio::time::timeout(PATIENCE, self.said.recv()).await;
         match said.unwrap_or_else(|_| panic!("a worker said nothing for {} s", PATIENCE.as_secs())) {
             Some(Said::Failed(error)) => panic!("a worker failed: {error}"),
@@ -68,12 +75,12 @@ impl Process {
     }
 
     /// Waits until the worker has opened the storage.
-    async fn ready(&mut self) {
+    pub(crate) async fn ready(&mut self) {
         let said = self.next().await;
         assert_eq!(said, Some(Said::Ready), "a worker first says that it is ready; is its command right?");
     }
 
-    async fn go(&mut self) {
+    pub(crate) async fn go(&mut self) {
         self.stdin.write_all(b"go\n").await.expect("a worker that is ready listens");
     }
 
@@ -82,6 +89,18 @@ impl Process {
         self.child.start_kill().expect("a worker that is at work can be killed");
         let status = self.child.wait().await.expect("a process that was killed ends");
         assert!(!status.success(), "a worker without an end was killed, and ended by itself: {status}");
+        self.rest().await
+    }
+
+    /// Kills the worker, unless it is done, and returns what it had said until then.
+    pub(crate) async fn kill_or_done(mut self) -> Vec<Said> {
+        self.child.start_kill().expect("a worker that has not been waited for can be killed");
+        self.child.wait().await.expect("a process that was killed ends");
+        self.rest().await
+    }
+
+    /// What the worker says until it ends.
+    async fn rest(&mut self) -> Vec<Said> {
         let mut said = Vec::new();
         while let Some(more) = self.next().await {
             said.push(more);

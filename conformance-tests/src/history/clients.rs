@@ -20,13 +20,14 @@ pub(crate) fn now() -> u64 {
     u64::try_from(BEGAN.elapsed().as_nanos()).unwrap_or(NEVER - 1)
 }
 
-/// Does so many steps of a plan. `begins` is told of each operation before it begins, as one that never ended.
+/// Does so many steps of a plan. `tell` is told of each commit before it begins, as one that never ended, and of each
+/// operation when it has.
 pub(crate) async fn play(
     plan: &mut Plan,
     client: u32,
     handle: &Handle,
     steps: usize,
-    mut begins: impl FnMut(&Operation),
+    tell: impl Fn(&Operation),
 ) -> Vec<Operation> {
     let mut done = Vec::with_capacity(steps);
     for _ in 0..steps {
@@ -45,18 +46,20 @@ pub(crate) async fn play(
             Step::Read(queries) => {
                 let operation = read(client, handle, queries).await;
                 plan.learn(&operation);
+                tell(&operation);
                 done.push(operation);
             }
             Step::Commit(sent, patience) => {
                 let mut operation =
                     Operation { client, began: now(), ended: NEVER, call: Call::Commit(sent.clone(), Answer::Unknown) };
-                begins(&operation);
+                tell(&operation);
                 let answer = commit(handle, &sent, patience).await;
                 if answer != Answer::Unknown {
                     operation.ended = now();
                 }
                 operation.call = Call::Commit(sent, answer);
                 plan.learn(&operation);
+                tell(&operation);
                 done.push(operation);
             }
         }

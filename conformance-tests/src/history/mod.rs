@@ -47,6 +47,7 @@ mod clients;
 mod explain;
 mod operation;
 mod plan;
+mod processes;
 mod text;
 mod verdict;
 
@@ -57,6 +58,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
+
+pub(crate) use processes::{Part, what_killed_processes_did_has_one_order};
 
 use operation::{Answer, Call, History, NEVER, Operation, number_of};
 use plan::{Board, Plan, everything};
