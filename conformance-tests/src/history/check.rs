@@ -9,7 +9,7 @@
 //!
 //! `todc-utils` knows no pending operations, and `stateright`'s tester keeps no memory of what it has tried: hence our own.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -49,13 +49,26 @@ pub(crate) enum Found {
     GaveUp,
 }
 
-/// Where all orders end.
+/// How far orders come.
 #[derive(Debug)]
 pub(crate) struct Stuck {
-    /// What may be stored at the last moment, with all clients idle, that any order reaches.
-    pub(crate) starts: Vec<Start>,
-    /// The operations between that moment and the next like it, with those that are pending.
-    pub(crate) between: Vec<usize>,
+    /// The moments with all clients idle that an order reaches, last first, and what may be stored then.
+    moments: Vec<(u64, Vec<Start>)>,
+    /// The moment like these that none reaches.
+    until: u64,
+}
+
+impl Stuck {
+    /// The part of a problem that has no order by itself: what was done since a moment that orders reach, so many of them
+    /// before the last. `None` if there are not so many.
+    pub(crate) fn part_of(&self, problem: &Problem, back: usize) -> Option<Problem> {
+        let (began, starts) = self.moments.get(back)?;
+        let is_in = |operation: &&Operation| {
+            operation.began < self.until && (operation.ended == NEVER || *began <= operation.began)
+        };
+        let operations = problem.operations.iter().filter(is_in).cloned().collect();
+        Some(Problem { operations, starts: starts.clone(), ..problem.clone() })
+    }
 }
 
 /// How much a search may cost.
@@ -127,8 +140,8 @@ struct Search<'p> {
     states: States,
     fits: HashMap<(usize, usize), Fit>,
     seen: HashSet<(Vec<u16>, Vec<u32>, usize)>,
-    /// The configurations at the last moment with all clients idle that was reached, and how many operations are done.
-    furthest: (usize, Vec<Configuration>),
+    /// The configurations at moments with all clients idle, by the number of operations that are done.
+    reached: BTreeMap<usize, Vec<Configuration>>,
 }
 
 /// Searches for an order.
@@ -192,7 +205,7 @@ impl<'p> Search<'p> {
             states: States::default(),
             fits: HashMap::new(),
             seen: HashSet::new(),
-            furthest: (0, Vec::new()),
+            reached: BTreeMap::new(),
         }
     }
 
@@ -217,8 +230,7 @@ impl<'p> Search<'p> {
             }
             self.push_choices(&configuration, until, &mut stack);
         }
-        let (count, reached) = std::mem::take(&mut self.furthest);
-        Found::None(self.stuck(count, reached))
+        Found::None(self.stuck())
     }
 
     /// Whether anything here is of a commit's number.
@@ -258,11 +270,12 @@ impl<'p> Search<'p> {
         let count = configuration.at[..self.clients].iter().map(|at| usize::from(*at)).sum();
         let Some(next) = self.idle.get(&count) else { return };
         configuration.done.retain(|number| self.shared.get(number).is_some_and(|last| last >= next));
-        if count > self.furthest.0 {
-            self.furthest = (count, Vec::new());
-        }
-        if count == self.furthest.0 {
-            self.furthest.1.push(configuration.clone());
+        let reached = self.reached.entry(count).or_default();
+        let is_known = |other: &Configuration| {
+            (other.contents, &other.done, &other.at) == (configuration.contents, &configuration.done, &configuration.at)
+        };
+        if !reached.iter().any(is_known) {
+            reached.push(configuration.clone());
         }
     }
 
@@ -354,29 +367,25 @@ impl<'p> Search<'p> {
                     after.write(write.clone());
                 }
                 let after = self.states.number_of(after);
+                // What changes nothing here might change something later, unless it never writes.
                 let has_place = self.problem.places.is_some() || self.shared.contains_key(&sent.number);
-                if after == number && !has_place { Fit::Stays } else { Fit::Moves(after) }
+                if sent.writes.is_empty() && !has_place { Fit::Stays } else { Fit::Moves(after) }
             }
         }
     }
 
-    fn stuck(&self, count: usize, reached: Vec<Configuration>) -> Stuck {
-        let began = self.idle.get(&count).copied().unwrap_or(0);
-        let next = self.idle.values().copied().filter(|other| *other > began).min().unwrap_or(NEVER);
-        let is_between = |operation: &Operation| match operation.ended {
-            NEVER => operation.began < next,
-            _ => began <= operation.began && operation.began < next,
-        };
-        let operations = self.problem.operations.iter().enumerate();
-        let starts = reached.into_iter().map(|configuration| Start {
+    fn stuck(&self) -> Stuck {
+        let began = |count: &usize| self.idle.get(count).copied().unwrap_or(0);
+        let start = |configuration: &Configuration| Start {
             contents: self.states.all[configuration.contents].clone(),
-            done: configuration.done,
+            done: configuration.done.clone(),
             last: configuration.last,
-        });
-        Stuck {
-            starts: starts.collect(),
-            between: operations.filter(|(_, operation)| is_between(operation)).map(|(index, _)| index).collect(),
-        }
+        };
+        let moments = self.reached.iter().rev();
+        let moments = moments.map(|(count, reached)| (began(count), reached.iter().map(start).collect())).collect();
+        let last = self.reached.last_key_value().map_or(0, |(count, _)| began(count));
+        let until = self.idle.values().copied().filter(|moment| *moment > last).min().unwrap_or(NEVER);
+        Stuck { moments, until }
     }
 }
 

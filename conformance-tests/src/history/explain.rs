@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use feast_registry_core::{Key, Query, Write};
 
-use super::check::{Budget, Found, Problem, Start, search};
+use super::check::{Budget, Found, Problem, Stuck, search};
 use super::operation::{Answer, Call, NEVER, Operation, Seen, looks_at, touches};
 use super::text;
 
@@ -18,51 +18,155 @@ const CONFIGURATIONS: usize = 20_000;
 /// Operations that have no order, of which as few are left as could be found.
 #[derive(Debug)]
 pub(crate) struct Explanation {
-    promise: &'static str,
-    pub(crate) problem: Problem,
+    promise: Option<Promise>,
+    problem: Problem,
 }
 
 impl Explanation {
-    /// Shrinks operations that have no order.
-    pub(crate) fn of(problem: Problem) -> Self {
+    /// Explains why a problem has no order: by what was done since all orders met last, or if that shows no promise that is
+    /// broken, since earlier and earlier.
+    pub(crate) fn of(problem: &Problem, stuck: &Stuck) -> Self {
         let until = Instant::now() + TIME;
-        let problem = shrunk(problem, until);
-        Self { promise: promise_of(&problem), problem }
-    }
-}
-
-fn fails(problem: &Problem, until: Instant) -> bool {
-    matches!(search(problem, Budget { configurations: CONFIGURATIONS, until }), Found::None(_))
-}
-
-/// Leaves out what is not needed, as long as there is no order.
-fn shrunk(mut best: Problem, until: Instant) -> Problem {
-    // The state before is one of several only where something is pending.
-    let relevant = without_the_irrelevant(best.clone());
-    if fails(&relevant, until) {
-        best = relevant;
-    }
-    loop {
-        let before = size(&best);
-        let clients: BTreeSet<u32> = best.operations.iter().map(|operation| operation.client).collect();
-        for client in clients {
-            attempt(&mut best, until, |operation| operation.client == client);
-        }
-        // Reads and refusals first: without them, most commits matter to nobody.
-        for is_commit in [false, true] {
-            for index in (0..best.operations.len()).rev() {
-                if let Some(operation) = best.operations.get(index).cloned()
-                    && matches!(&operation.call, Call::Commit(_, Answer::Committed(_))) == is_commit
-                {
-                    attempt(&mut best, until, |other| *other == operation);
-                }
+        let mut first = None;
+        let backs = std::iter::successors(Some(0), |back| Some(back * 2 + 1));
+        for part in backs.map_while(|back| stuck.part_of(problem, back)) {
+            let explanation = Self::of_part(part, until);
+            if explanation.promise.is_some() {
+                return explanation;
             }
-            shrink_reads(&mut best, until);
+            first.get_or_insert(explanation);
+            if Instant::now() > until {
+                break;
+            }
         }
-        if size(&best) == before || Instant::now() > until {
-            return best;
+        first.unwrap_or(Self { promise: None, problem: problem.clone() })
+    }
+
+    fn of_part(part: Problem, until: Instant) -> Self {
+        let promise = promise_of(&part, until);
+        let problem = Shrinking { promise, until, best: part }.shrunk();
+        Self { promise: promise.or_else(|| promise_of(&problem, until)), problem }
+    }
+}
+
+fn found(problem: &Problem, until: Instant) -> Found {
+    search(problem, Budget { configurations: CONFIGURATIONS, until })
+}
+
+/// Operations that have no order, but would have one without a promise, if it is known which.
+struct Shrinking {
+    promise: Option<Promise>,
+    until: Instant,
+    best: Problem,
+}
+
+impl Shrinking {
+    /// Takes what is less, if it shows the same.
+    fn attempt(&mut self, less: Problem) -> bool {
+        let less = without_the_irrelevant(less);
+        let is_less = less.operations != self.best.operations && self.shows(&less);
+        if is_less {
+            self.best = less;
+        }
+        is_less
+    }
+
+    fn shows(&self, problem: &Problem) -> bool {
+        let is_broken = |promise: Promise| matches!(found(&promise.without(problem), self.until), Found::Order);
+        matches!(found(problem, self.until), Found::None(_)) && self.promise.is_none_or(is_broken)
+    }
+
+    /// Leaves out what is not needed.
+    fn shrunk(mut self) -> Problem {
+        self.attempt(self.best.clone());
+        loop {
+            let before = size(&self.best);
+            let clients: BTreeSet<u32> = self.best.operations.iter().map(|operation| operation.client).collect();
+            for client in clients {
+                self.attempt(weakened(&self.best, |operation| operation.client == client));
+            }
+            // Reads and refusals first: without them, most commits matter to nobody.
+            for is_commit in [false, true] {
+                for index in (0..self.best.operations.len()).rev() {
+                    if let Some(operation) = self.best.operations.get(index).cloned()
+                        && matches!(&operation.call, Call::Commit(_, Answer::Committed(_))) == is_commit
+                    {
+                        self.attempt(weakened(&self.best, |other| *other == operation));
+                    }
+                }
+                self.shrink_reads();
+            }
+            if size(&self.best) == before || Instant::now() > self.until {
+                return self.best;
+            }
         }
     }
+
+    /// Leaves out queries, and keys of queries.
+    fn shrink_reads(&mut self) {
+        let mut index = 0;
+        while index < self.best.operations.len() {
+            let mut query = 0;
+            while let Some(Operation { call: Call::Read(queries), .. }) = self.best.operations.get(index)
+                && query < queries.len()
+            {
+                let parts = parts(&queries[query].0);
+                if queries.len() > 1 && self.attempt(without_query(&self.best, index, query)) {
+                    continue;
+                }
+                for key in (0..parts).rev().filter(|_| parts > 1) {
+                    if let Some(less) = without_key(&self.best, index, query, key) {
+                        self.attempt(less);
+                    }
+                }
+                query += 1;
+            }
+            index += 1;
+        }
+    }
+}
+
+fn without_query(problem: &Problem, index: usize, query: usize) -> Problem {
+    let mut less = problem.clone();
+    if let Some(Operation { call: Call::Read(queries), .. }) = less.operations.get_mut(index) {
+        queries.remove(query);
+    }
+    less
+}
+
+/// `None` where the query has no such key, or only one.
+fn without_key(problem: &Problem, index: usize, query: usize, key: usize) -> Option<Problem> {
+    let mut less = problem.clone();
+    let Call::Read(queries) = &mut less.operations.get_mut(index)?.call else { return None };
+    let (Query::Keys(keys), found) = queries.get_mut(query)? else { return None };
+    if key >= keys.len() || keys.len() == 1 {
+        return None;
+    }
+    let key = keys.remove(key);
+    found.retain(|(of, _)| *of != key);
+    Some(less)
+}
+
+/// The same, but that nothing is known of the answers of some operations: a read is left out, and what a commit writes may
+/// be there or not, from its beginning on.
+fn weakened(problem: &Problem, of: impl Fn(&Operation) -> bool) -> Problem {
+    let mut less = problem.clone();
+    less.operations.retain_mut(|operation| {
+        if !of(operation) {
+            return true;
+        }
+        match &mut operation.call {
+            Call::Read(_) | Call::Commit(_, Answer::Conflict(_) | Answer::NotDone) => return false,
+            // Nothing is done again.
+            Call::Commit(sent, _) if problem.starts.iter().all(|start| start.done.contains(&sent.number)) => {
+                return false;
+            }
+            Call::Commit(_, answer) => *answer = Answer::Unknown,
+        }
+        operation.ended = NEVER;
+        true
+    });
+    less
 }
 
 /// How much there is to look at.
@@ -77,68 +181,6 @@ fn size(problem: &Problem) -> usize {
 
 fn parts(query: &Query) -> usize {
     if let Query::Keys(keys) = query { keys.len() } else { 1 }
-}
-
-/// Keeps nothing of the answers of some operations, if there is still no order: a read is left out, and what a commit
-/// wrote may be there or not, from its beginning on.
-fn attempt(best: &mut Problem, until: Instant, of: impl Fn(&Operation) -> bool) {
-    let mut weaker = best.clone();
-    weaker.operations.retain_mut(|operation| {
-        if !of(operation) {
-            return true;
-        }
-        match &mut operation.call {
-            Call::Read(_) | Call::Commit(_, Answer::Conflict(_) | Answer::NotDone) => return false,
-            Call::Commit(_, answer) => *answer = Answer::Unknown,
-        }
-        operation.ended = NEVER;
-        true
-    });
-    let weaker = without_the_irrelevant(weaker);
-    if weaker.operations != best.operations && fails(&weaker, until) {
-        *best = weaker;
-    }
-}
-
-/// Leaves out queries, and keys of queries.
-fn shrink_reads(best: &mut Problem, until: Instant) {
-    for index in 0..best.operations.len() {
-        let mut query = 0;
-        while let Some(Operation { call: Call::Read(queries), .. }) = best.operations.get(index)
-            && query < queries.len()
-        {
-            let count = queries.len();
-            let parts = parts(&queries[query].0);
-            let without = |best: &Problem, key: Option<usize>| {
-                let mut weaker = best.clone();
-                if let Call::Read(queries) = &mut weaker.operations[index].call {
-                    match (key, &mut queries[query]) {
-                        (Some(key), (Query::Keys(keys), found)) => {
-                            let key = keys.remove(key);
-                            found.retain(|(of, _)| *of != key);
-                        }
-                        _ => drop(queries.remove(query)),
-                    }
-                }
-                weaker
-            };
-            if count > 1 {
-                let weaker = without(best, None);
-                if fails(&weaker, until) {
-                    *best = weaker;
-                    continue;
-                }
-            }
-            for key in (0..parts).rev().filter(|_| parts > 1) {
-                let weaker = without(best, Some(key));
-                if fails(&weaker, until) {
-                    *best = weaker;
-                }
-            }
-            query += 1;
-        }
-    }
-    *best = without_the_irrelevant(best.clone());
 }
 
 /// Leaves out what may have taken place or not and that nothing which is left can tell.
@@ -229,72 +271,95 @@ fn keys_of(problem: &Problem) -> BTreeSet<Key> {
     keys
 }
 
-/// The promise that is broken: the one without which there would be an order.
-fn promise_of(problem: &Problem) -> &'static str {
-    let until = Instant::now() + TIME;
-    let is_it =
-        |without: Problem| matches!(search(&without, Budget { configurations: CONFIGURATIONS, until }), Found::Order);
-    let mapped = |change: &dyn Fn(&Operation, &mut Vec<Operation>)| {
-        let mut operations = Vec::new();
-        problem.operations.iter().for_each(|operation| change(operation, &mut operations));
-        Problem { operations, ..problem.clone() }
-    };
-    if problem.places.is_some() && is_it(Problem { places: None, ..problem.clone() }) {
-        return "the order of the journal is that in which commits took place";
-    }
-    let once = mapped(&|operation, all| {
-        let mut other = operation.clone();
-        if let Call::Commit(sent, _) = &mut other.call {
-            sent.number = 1_000_000 + all.len() as u32;
-        }
-        all.push(other);
-    });
-    if problem.places.is_none() && is_it(Problem { starts: without_done(&problem.starts), ..once }) {
-        return "a commit happens once: who sends it again is answered as the first time";
-    }
-    let is_conflict = |operation: &Operation| matches!(&operation.call, Call::Commit(_, Answer::Conflict(_)));
-    if is_it(mapped(&|operation, all| all.extend((!is_conflict(operation)).then(|| operation.clone())))) {
-        return "a commit is refused only if what it expects of the key that is named does not hold";
-    }
-    if is_it(mapped(&split_reads)) {
-        return "a read is of one state, in which every commit is whole";
-    }
-    if is_it(mapped(&|operation, all| split_writes(operation, all, problem.places.is_some()))) {
-        return "a commit is atomic: at one moment everything is written";
-    }
-    let unconditional = mapped(&|operation, all| {
-        let mut other = operation.clone();
-        if let Call::Commit(sent, Answer::Committed(_)) = &mut other.call {
-            sent.expectations.clear();
-        }
-        all.push(other);
-    });
-    if is_it(unconditional) {
-        return "a commit is serializable: all that it expects holds at the moment at which it is written";
-    }
-    let any_time = mapped(&|operation, all| {
-        let ended = if operation.ended == NEVER { NEVER } else { NEVER - 1 };
-        all.push(Operation { began: 0, ended, ..operation.clone() });
-    });
-    if is_it(any_time) {
-        return "what was acknowledged is there, and is seen by whoever asks later";
-    }
-    let forgotten = mapped(&|operation, all| {
-        let mut other = operation.clone();
-        if let Call::Commit(_, answer @ Answer::Committed(_)) = &mut other.call {
-            *answer = Answer::Unknown;
-            other.ended = NEVER;
-        }
-        all.push(other);
-    });
-    if is_it(forgotten) {
-        return "what was acknowledged is done, and stays so";
-    }
-    "every answer is that of some order of all commits and reads"
+/// What the contract promises, each as what would be possible without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    Journal,
+    Once,
+    Refusal,
+    Snapshot,
+    Atomic,
+    Serializable,
+    Kept,
+    Lasting,
 }
 
-fn without_done(starts: &[Start]) -> Vec<Start> {
-    starts.iter().map(|start| Start { done: Vec::new(), ..start.clone() }).collect()
+/// The promise that is broken: the first without which there would be an order.
+fn promise_of(problem: &Problem, until: Instant) -> Option<Promise> {
+    Promise::ALL.into_iter().find(|promise| matches!(found(&promise.without(problem), until), Found::Order))
+}
+
+impl Promise {
+    const ALL: [Promise; 8] = [
+        Promise::Journal,
+        Promise::Once,
+        Promise::Refusal,
+        Promise::Snapshot,
+        Promise::Atomic,
+        Promise::Serializable,
+        Promise::Kept,
+        Promise::Lasting,
+    ];
+
+    const fn text(self) -> &'static str {
+        match self {
+            Promise::Journal => "the order of the journal is that in which commits took place",
+            Promise::Once => "a commit happens once: who sends it again is answered as the first time",
+            Promise::Refusal => "a commit is refused only if what it expects of the key that is named does not hold",
+            Promise::Snapshot => "a read is of one state, in which every commit is whole",
+            Promise::Atomic => "a commit is atomic: at one moment everything is written",
+            Promise::Serializable => {
+                "a commit is serializable: all that it expects holds at the moment at which it is written"
+            }
+            Promise::Kept => "what was acknowledged is there, and is seen by whoever asks later",
+            Promise::Lasting => "what was acknowledged is done, and stays so",
+        }
+    }
+
+    /// What remains of a problem without the promise.
+    fn without(self, problem: &Problem) -> Problem {
+        let mut weaker = Problem { operations: Vec::new(), ..problem.clone() };
+        let has_places = problem.places.is_some();
+        if self == Promise::Journal {
+            weaker.places = None;
+        }
+        if self == Promise::Once && !has_places {
+            weaker.starts.iter_mut().for_each(|start| start.done.clear());
+        }
+        for operation in &problem.operations {
+            let all = &mut weaker.operations;
+            let mut other = operation.clone();
+            match (self, &mut other.call) {
+                (Promise::Once, Call::Commit(sent, _)) if !has_places => sent.number = number_of_part(all),
+                (Promise::Refusal, Call::Commit(_, Answer::Conflict(_))) => continue,
+                (Promise::Snapshot, Call::Read(_)) => {
+                    split_reads(operation, all);
+                    continue;
+                }
+                (Promise::Atomic, Call::Commit(..)) if !has_places => {
+                    split_writes(operation, all);
+                    continue;
+                }
+                (Promise::Serializable, Call::Commit(sent, Answer::Committed(_))) => sent.expectations.clear(),
+                (Promise::Kept, _) => {
+                    other.began = 0;
+                    other.ended = if operation.ended == NEVER { NEVER } else { NEVER - 1 };
+                }
+                (Promise::Lasting, Call::Commit(_, answer @ Answer::Committed(_))) => {
+                    *answer = Answer::Unknown;
+                    other.ended = NEVER;
+                }
+                _ => {}
+            }
+            all.push(other);
+        }
+        weaker
+    }
+}
+
+/// A number for a part of a commit, which nothing else has.
+fn number_of_part(all: &[Operation]) -> u32 {
+    1_000_000_000 + all.len() as u32
 }
 
 /// A client for a part of an operation, which has no order with the other parts.
@@ -321,14 +386,12 @@ fn split_reads(operation: &Operation, all: &mut Vec<Operation>) {
     }
 }
 
-fn split_writes(operation: &Operation, all: &mut Vec<Operation>, has_places: bool) {
+fn split_writes(operation: &Operation, all: &mut Vec<Operation>) {
     match &operation.call {
-        Call::Commit(sent, answer @ (Answer::Committed(_) | Answer::Unknown))
-            if sent.writes.len() > 1 && !has_places =>
-        {
+        Call::Commit(sent, answer @ (Answer::Committed(_) | Answer::Unknown)) if sent.writes.len() > 1 => {
             for (part, write) in sent.writes.iter().enumerate() {
                 let mut one = sent.clone();
-                one.number = 1_000_000 + all.len() as u32;
+                one.number = number_of_part(all);
                 one.writes = vec![write.clone()];
                 if part > 0 {
                     one.expectations.clear();
@@ -345,7 +408,8 @@ fn split_writes(operation: &Operation, all: &mut Vec<Operation>, has_places: boo
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Problem { operations, starts, places, .. } = &self.problem;
-        writeln!(f, "{}: these {} operations have no order", self.promise, operations.len())?;
+        let promise = self.promise.map_or("every answer is that of some order of all operations", Promise::text);
+        writeln!(f, "{promise}: these {} operations have no order", operations.len())?;
         let keys = keys_of(&Problem { starts: Vec::new(), ..self.problem.clone() });
         let matters = |key: &Key| {
             let is_there = |operation: &Operation| match &operation.call {

@@ -136,7 +136,8 @@ impl Plan {
                 self.intend(keys.clone(), vec![Change::Put(keys[0].clone())])
             }
             64..76 => {
-                let expects = self.keys(usize::from(self.rng.bool()));
+                let guards = usize::from(self.rng.bool());
+                let expects = self.keys(guards);
                 let count = self.rng.usize(2..5);
                 let writes = self.keys(count).into_iter().map(Change::Put).collect();
                 self.commit(Intent { expects, writes }, Patience::Long)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use feast_registry_core::{Expected, Key, Write};
 
-use super::check::{Budget, Found, Problem, Start, Stuck, search};
+use super::check::{Budget, Found, Problem, Start, search};
 use super::clients::NOBODYS;
 use super::explain::Explanation;
 use super::operation::{Answer, Call, History, NEVER, Operation};
@@ -32,7 +32,7 @@ pub(crate) fn check(history: &History) -> Result<(), String> {
                 let ordered = in_order_of_journal(problem.clone(), journal);
                 match search(&ordered, budget()) {
                     Found::Order => return Ok(()),
-                    Found::None(stuck) => Some(Ok(between(&ordered, stuck))),
+                    Found::None(stuck) => Some(Ok((ordered, stuck))),
                     Found::GaveUp => return Err(gave_up(history)),
                 }
             }
@@ -40,9 +40,9 @@ pub(crate) fn check(history: &History) -> Result<(), String> {
     };
     let any_order = any_order(&problem);
     match (any_order, journaled) {
-        (Found::None(stuck), _) => Err(Explanation::of(between(&problem, stuck)).to_string()),
+        (Found::None(stuck), _) => Err(Explanation::of(&problem, &stuck).to_string()),
         (_, Some(Err(text))) => Err(text),
-        (_, Some(Ok(stuck))) => Err(Explanation::of(stuck).to_string()),
+        (_, Some(Ok((ordered, stuck)))) => Err(Explanation::of(&ordered, &stuck).to_string()),
         (Found::Order, None) => Ok(()),
         (Found::GaveUp, None) => Err(gave_up(history)),
     }
@@ -144,12 +144,6 @@ pub(crate) fn in_order_of_journal(mut problem: Problem, journal: &[(u32, u64)]) 
         _ => true,
     });
     Problem { places: Some(places), ..problem }
-}
-
-/// The part of a problem that has no order by itself.
-fn between(problem: &Problem, stuck: Stuck) -> Problem {
-    let operations = stuck.between.into_iter().map(|index| problem.operations[index].clone()).collect();
-    Problem { operations, starts: stuck.starts, ..problem.clone() }
 }
 
 /// Checks that a commit is answered each time as it was the first time.
