@@ -131,7 +131,8 @@ struct Search<'p> {
     clients: usize,
     /// What may take place or not.
     pending: Vec<usize>,
-    /// The numbers that more than one operation has, or a pending one; when the last of them begins.
+    /// The numbers that more than one operation has, a pending one, or one that was done before; when the last of them
+    /// begins.
     shared: HashMap<u32, u64>,
     /// By the number of operations that are done: the moments with all clients idle, and when the next one begins.
     idle: HashMap<usize, u64>,
@@ -165,7 +166,8 @@ impl<'p> Search<'p> {
             if let Call::Commit(sent, _) = &operation.call {
                 let (count, last) = shared.entry(sent.number).or_default();
                 let is_endless = operation.ended == NEVER;
-                *count += if is_endless { 2 } else { 1 };
+                let was_done = problem.starts.iter().any(|start| start.done.contains(&sent.number));
+                *count += if is_endless || was_done { 2 } else { 1 };
                 *last = (*last).max(if is_endless { NEVER } else { operation.began });
             }
             match &operation.call {

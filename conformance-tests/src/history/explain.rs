@@ -286,7 +286,8 @@ enum Promise {
 
 /// The promise that is broken: the first without which there would be an order.
 fn promise_of(problem: &Problem, until: Instant) -> Option<Promise> {
-    Promise::ALL.into_iter().find(|promise| matches!(found(&promise.without(problem), until), Found::Order))
+    let mut promises = Promise::ALL.into_iter().filter(|of| *of != Promise::Journal || problem.places.is_some());
+    promises.find(|promise| matches!(found(&promise.without(problem), until), Found::Order))
 }
 
 impl Promise {

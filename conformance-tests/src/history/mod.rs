@@ -187,7 +187,8 @@ pub(crate) async fn all_operations_have_one_order(setup: Setup) {
 
 /// Checks a history. The failure has everything that is known.
 fn check(history: &History) {
-    let Err(text) = verdict::check(history) else { return };
+    let Err(fault) = verdict::check(history) else { return };
+    let text = fault.explained();
     let seed = history.seed;
     let file = std::env::temp_dir().join(format!("feast-registry-history-{seed}-{}.txt", std::process::id()));
     let kept = match std::fs::write(&file, history.to_string()) {
@@ -200,8 +201,8 @@ fn check(history: &History) {
 fn check_file(file: &Path) {
     let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let history = text::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    if let Err(text) = verdict::check(&history) {
-        panic!("{}: {text}", file.display());
+    if let Err(fault) = verdict::check(&history) {
+        panic!("{}: {}", file.display(), fault.explained());
     }
     eprintln!("{}: its {} operations have an order", file.display(), history.operations.len());
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use feast_registry_core::{Expected, Key, Write};
 
-use super::check::{Budget, Found, Problem, Start, search};
+use super::check::{Budget, Found, Problem, Start, Stuck, search};
 use super::clients::NOBODYS;
 use super::explain::Explanation;
 use super::operation::{Answer, Call, History, NEVER, Operation};
@@ -19,32 +19,55 @@ fn budget() -> Budget {
     Budget { configurations: CONFIGURATIONS, until: Instant::now() + TIME }
 }
 
-/// Checks a history. `Err` says which promise is broken, and why that is so.
-pub(crate) fn check(history: &History) -> Result<(), String> {
+/// What is wrong with a history.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// It is said here.
+    Said(String),
+    /// These operations have no order.
+    NoOrder(Problem, Stuck),
+}
+
+impl Fault {
+    /// Which promise is broken, and why that is so. This may take some seconds.
+    pub(crate) fn explained(&self) -> String {
+        match self {
+            Fault::Said(text) => text.clone(),
+            Fault::NoOrder(problem, stuck) => Explanation::of(problem, stuck).to_string(),
+        }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(text: String) -> Self {
+        Fault::Said(text)
+    }
+}
+
+/// Checks a history.
+pub(crate) fn check(history: &History) -> Result<(), Fault> {
     check_answers(history)?;
     let problem = problem_of(history);
     // An order that the journal says is soon found, since it says also what became of what is pending.
     let journaled = match &history.journal {
         None => None,
         Some(journal) => match check_journal(history, journal) {
-            Err(text) => Some(Err(text)),
+            Err(text) => Some(Fault::Said(text)),
             Ok(()) => {
                 let ordered = in_order_of_journal(problem.clone(), journal);
                 match search(&ordered, budget()) {
                     Found::Order => return Ok(()),
-                    Found::None(stuck) => Some(Ok((ordered, stuck))),
-                    Found::GaveUp => return Err(gave_up(history)),
+                    Found::None(stuck) => Some(Fault::NoOrder(ordered, stuck)),
+                    Found::GaveUp => return Err(gave_up(history).into()),
                 }
             }
         },
     };
-    let any_order = any_order(&problem);
-    match (any_order, journaled) {
-        (Found::None(stuck), _) => Err(Explanation::of(&problem, &stuck).to_string()),
-        (_, Some(Err(text))) => Err(text),
-        (_, Some(Ok((ordered, stuck)))) => Err(Explanation::of(&ordered, &stuck).to_string()),
+    match (any_order(&problem), journaled) {
+        (Found::None(stuck), _) => Err(Fault::NoOrder(problem, stuck)),
+        (_, Some(fault)) => Err(fault),
         (Found::Order, None) => Ok(()),
-        (Found::GaveUp, None) => Err(gave_up(history)),
+        (Found::GaveUp, None) => Err(gave_up(history).into()),
     }
 }
 
