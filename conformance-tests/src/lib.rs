@@ -24,6 +24,8 @@
 //!   answers are lost, nothing answers, or sessions end (`network`).
 //! - **The registry** over the backend ([`Registry`](feast_registry_core::Registry)), where a defect costs a user data:
 //!   `objects`, `unknown_fields`, `projects`, `cache`, `contention`.
+//! - **Any of these at once** (`histories`): clients do at random what a seed says, and their answers must have one order in
+//!   which each operation takes place at a moment between its beginning and its end.
 //! - **Several OS processes** on one storage, and processes that are killed: `processes`.
 //!
 //! What is stored is always well-formed: an object's bytes are a message of its kind that says the name, the project and

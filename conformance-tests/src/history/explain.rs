@@ -405,29 +405,42 @@ fn split_writes(operation: &Operation, all: &mut Vec<Operation>) {
     }
 }
 
+fn number_of(call: &Call) -> Option<u32> {
+    match call {
+        Call::Commit(sent, _) => Some(sent.number),
+        Call::Read(_) => None,
+    }
+}
+
 /// The promise, and the operations as a table.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Problem { operations, starts, places, .. } = &self.problem;
+        // The order of the journal binds what may have been done, too.
+        let is_shown =
+            |operation: &&Operation| places.is_some() || !matches!(&operation.call, Call::Commit(_, Answer::Unknown));
+        let (shown, others): (Vec<&Operation>, Vec<&Operation>) = operations.iter().partition(is_shown);
         let promise = self.promise.map_or("every answer is that of some order of all operations", Promise::text);
-        writeln!(f, "{promise}: these {} operations have no order", operations.len())?;
-        let keys = keys_of(&Problem { starts: Vec::new(), ..self.problem.clone() });
+        writeln!(f, "{promise}: these {} operations have no order", shown.len())?;
+        let about = shown.iter().map(|operation| Operation::clone(operation)).collect();
+        let keys = keys_of(&Problem { starts: Vec::new(), operations: about, ..self.problem.clone() });
         let matters = |key: &Key| {
             let is_there = |operation: &Operation| match &operation.call {
                 Call::Read(queries) => queries.iter().any(|(query, _)| looks_at(query, key)),
                 Call::Commit(..) => false,
             };
-            keys.contains(key) || operations.iter().any(is_there)
+            keys.contains(key) || shown.iter().any(|operation| is_there(operation))
         };
-        for (number, start) in starts.iter().enumerate() {
+        let mut befores: BTreeSet<String> = BTreeSet::new();
+        for start in starts {
             let records = start.contents.records().into_iter().filter(|record| matters(&record.key));
             let before: Vec<String> =
                 records.map(|record| text::seen(&(record.key.clone(), record.value.clone()))).collect();
-            let before = if before.is_empty() { "nothing of what they are about".to_owned() } else { before.join(" ") };
-            let or = if number == 0 { "stored before them: " } else { "or: " };
-            writeln!(f, "{or}{before}")?;
+            let nothing = "nothing of what they are about".to_owned();
+            befores.insert(if before.is_empty() { nothing } else { before.join(" ") });
         }
-        let mut operations: Vec<&Operation> = operations.iter().collect();
+        writeln!(f, "stored before them: {}", befores.into_iter().collect::<Vec<_>>().join("\n                or: "))?;
+        let mut operations = shown.clone();
         operations.sort_by_key(|operation| operation.began);
         let zero = operations.first().map_or(0, |operation| operation.began);
         let micros = |at: u64| format!("{}.{:03}", (at - zero) / 1000, (at - zero) % 1000);
@@ -452,6 +465,11 @@ impl fmt::Display for Explanation {
         for row in &rows {
             let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
             writeln!(f, "  {}  {}", cells.collect::<Vec<_>>().join("  "), row[4])?;
+        }
+        if !others.is_empty() {
+            let numbers: BTreeSet<u32> = others.iter().filter_map(|operation| number_of(&operation.call)).collect();
+            let numbers: Vec<String> = numbers.iter().map(|number| format!("#{number}")).collect();
+            writeln!(f, "whether these were done or not, at any time since they began: {}", numbers.join(" "))?;
         }
         Ok(())
     }

@@ -154,3 +154,15 @@ pub(crate) async fn what_killed_processes_did_has_one_order(setup: Setup) {
     check(&history);
     eprintln!("{generation} generations of {PROCESSES} processes: {shown}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_read_back_as_it_was_written() {
+        let part = Part { seed: u64::MAX, generation: 7, process: 2 };
+        assert_eq!(Part::parse(&part.to_text()), Some(part));
+        assert_eq!(Part::parse("intervals 0 25"), None);
+    }
+}

@@ -46,12 +46,11 @@ impl From<String> for Fault {
 
 /// Checks a history.
 pub(crate) fn check(history: &History) -> Result<(), Fault> {
-    check_answers(history)?;
     let problem = problem_of(history);
     // An order that the journal says is soon found, since it says also what became of what is pending.
     let journaled = match &history.journal {
         None => None,
-        Some(journal) => match check_journal(history, journal) {
+        Some(journal) => match check_answers(history).and_then(|()| check_journal(history, journal)) {
             Err(text) => Some(Fault::Said(text)),
             Ok(()) => {
                 let ordered = in_order_of_journal(problem.clone(), journal);
