@@ -15,7 +15,7 @@
 //! that moment everything is written; a read is of one state and sees every commit that was acknowledged before; a commit
 //! happens once. A commit of which nobody knows what became (its caller left, its process was killed) may have taken place
 //! at any time since it began, or never. Where there is a journal, every commit that was acknowledged is in it once, and
-//! its order must be such an order too.
+//! its order must be such an order of the commits, and lead to what is read while nothing is written.
 //!
 //! # When it fails
 //!
