@@ -1,7 +1,8 @@
 //! Advisory locks of a transaction, by which commits of several processes wait for one another instead of failing.
 //!
 //! A commit locks the keys that it depends on or writes, whether they are there or not: so what it expects to be absent
-//! stays absent until it is done. Locks are taken in the order of their numbers, so no two commits wait for each other.
+//! stays absent until it is done. One that removes all there is of something, whatever that may be, has the whole registry:
+//! else it would pass over what others store while it waits for a row (the conformance suite's `histories`). Locks are taken in the order of their numbers, so no two commits wait for each other.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,7 +25,8 @@ enum Mode {
 /// of the statements that follow.
 pub(crate) fn of_commit(commit: &Commit, timeout: i64) -> Statement {
     let keys = keys_of(commit);
-    if keys.len() > MAX_KEYS {
+    let removes_all = |write: &Write| matches!(write, Write::DeleteVersions { .. } | Write::DeleteProject { .. });
+    if keys.len() > MAX_KEYS || commit.writes.iter().any(removes_all) {
         return of_registry(timeout);
     }
     let mut locks = BTreeMap::from([(number(REGISTRY), Mode::Shared)]);
@@ -52,11 +54,8 @@ fn is_written(commit: &Commit, key: &Key) -> bool {
     commit.writes.iter().any(|write| match write {
         Write::Put(record) => record.key == *key,
         Write::Delete(deleted) => deleted == key,
-        Write::DeleteVersions { project, view } => match key {
-            Key::Version { project: p, view: v, .. } => p == project && v == view,
-            _ => false,
-        },
-        Write::DeleteProject { project } => key.project() == project,
+        // Who has the whole registry locks no keys.
+        Write::DeleteVersions { .. } | Write::DeleteProject { .. } => true,
     })
 }
 
@@ -201,6 +200,14 @@ mod tests {
         let writes = (0..=MAX_KEYS).map(|number| put(entity(&number.to_string()))).collect();
         let commit = Commit::new(Vec::new(), writes);
         assert_eq!(of_commit(&commit, 7), of_registry(7));
+    }
+
+    #[test]
+    fn a_removal_of_all_of_something_locks_the_registry() {
+        let removal = Write::DeleteVersions { project: "p".to_owned(), view: "v".to_owned() };
+        assert_eq!(of_commit(&Commit::new(Vec::new(), vec![removal]), 7), of_registry(7));
+        let removal = Write::DeleteProject { project: "p".to_owned() };
+        assert_eq!(of_commit(&Commit::new(Vec::new(), vec![removal]), 7), of_registry(7));
     }
 
     #[test]
