@@ -143,15 +143,14 @@ pub(crate) async fn what_killed_processes_did_has_one_order(setup: Setup) {
             gathered.0.insert((operation.client, operation.began), operation);
         }
         generation += 1;
-        let operations: Vec<Operation> = gathered.0.values().cloned().collect();
+        let mut operations: Vec<Operation> = gathered.0.values().cloned().collect();
+        operations.sort_by_key(|operation| (operation.began, operation.client));
+        let journal = clients::journal(&handle, &operations).await;
+        let history = History { seed, keeps_order: handle.0.limits().keeps_order, operations, journal };
+        check(&history);
         shown = Shown::default();
-        shown.add(&History { seed, keeps_order: true, operations, journal: None });
+        shown.add(&history);
     }
-    let mut operations: Vec<Operation> = gathered.0.into_values().collect();
-    operations.sort_by_key(|operation| (operation.began, operation.client));
-    let journal = clients::journal(&handle, &operations).await;
-    let history = History { seed, keeps_order: handle.0.limits().keeps_order, operations, journal };
-    check(&history);
     eprintln!("{generation} generations of {PROCESSES} processes: {shown}");
 }
 
