@@ -53,6 +53,8 @@
 //!   answers are lost, nothing answers, or sessions end (`network`).
 //! - **The registry** over the backend ([`Registry`](feast_registry_core::Registry)), where a defect costs a user data:
 //!   `objects`, `unknown_fields`, `projects`, `cache`, `contention`.
+//! - **Any of these at once** (`histories`): clients do at random what a seed says, and their answers must have one order in
+//!   which each operation takes place at a moment between its beginning and its end.
 //! - **Durability**: what was acknowledged outlives a `kill -9` of its writer, though no other process has the storage open:
 //!   `durability`.
 //! - **Several OS processes** at once on one storage, some of which are killed: `processes`.
@@ -132,6 +134,7 @@ mod durability;
 mod factory;
 mod faulty;
 mod handle;
+mod history;
 mod link;
 mod list;
 mod process;

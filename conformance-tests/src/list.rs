@@ -4,7 +4,7 @@
 //! a test fails, what comes before it in the list is looked at for the reason.
 
 use crate::run::Test;
-use crate::{backend, durability, processes, registry};
+use crate::{backend, durability, history, processes, registry};
 
 /// Makes a list of tests: `theme (module) { test: "promise", … }`. A promise is a quotation from the documentation of what is
 /// tested, "…" for what is left out of it; `own` marks one that is in this suite's own words.
@@ -105,6 +105,9 @@ pub fn tests() -> Vec<Test> {
             a_removal_of_the_storage_loses_no_commit:
                 "Removes the storage itself (tables, a file) if no project is left in it",
             a_read_is_one_snapshot: "Answers queries, all from one state of the storage",
+        }
+        histories (history) {
+            all_operations_have_one_order: "Commits atomically and serializably: the expectations hold at one moment",
         }
         exactly_once (backend::exactly_once) {
             a_commit_that_is_sent_again_is_answered_as_before:
@@ -237,6 +240,8 @@ pub fn tests() -> Vec<Test> {
                 "Writers may race, within this process and between processes: each write decides again from what another \
                  has left",
             a_killed_writer_loses_nothing_that_was_acknowledged: "Every write is atomic, and durable when it returns.",
+            what_killed_processes_did_has_one_order:
+                "A commit that is dropped was done completely, is still done, or is not done at all",
         }
     }
 }

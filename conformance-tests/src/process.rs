@@ -23,6 +23,11 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a worker, which opens the storage and waits to be told to go.
     pub(crate) fn start(store: &Store, job: Job) -> Self {
+        Self::start_job(store, &job.to_text())
+    }
+
+    /// Starts a worker that does the job of a text.
+    pub(crate) fn start_job(store: &Store, job: &str) -> Self {
         let address = store.storage.address().unwrap_or_else(|| {
             panic!(
                 "the storage has no address by which another process opens it; a factory whose storages no other process \
@@ -30,7 +35,7 @@ impl Process {
             )
         });
         let mut command = Command::from(store.factory.worker());
-        command.env(JOB, job.to_text()).env(SUITE, &*store.suite).env(STORAGE, address);
+        command.env(JOB, job).env(SUITE, &*store.suite).env(STORAGE, address);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
         let stdin = child.stdin.take().expect("a pipe was asked for");
@@ -81,6 +86,18 @@ impl Process {
         self.child.start_kill().expect("a worker that is at work can be killed");
         let status = self.child.wait().await.expect("a process that was killed ends");
         assert!(!status.success(), "a worker that was to be killed ended by itself: {status}");
+        self.rest().await
+    }
+
+    /// Kills the worker, unless it is done, and returns what it had said until then.
+    pub(crate) async fn kill_or_done(mut self) -> Vec<Said> {
+        self.child.start_kill().expect("a worker that has not been waited for can be killed");
+        self.child.wait().await.expect("a process that was killed ends");
+        self.rest().await
+    }
+
+    /// What the worker says until it ends.
+    async fn rest(&mut self) -> Vec<Said> {
         let mut said = Vec::new();
         while let Some(more) = self.next().await {
             said.push(more);

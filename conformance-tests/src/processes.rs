@@ -6,6 +6,7 @@ use std::time::Duration;
 use feast_registry_core::{Kind, Registry};
 
 use crate::handle::or_fail;
+pub(crate) use crate::history::what_killed_processes_did_has_one_order;
 use crate::process::Process;
 use crate::race::{Rounds, any_overlap};
 use crate::registry::contention::{assert_each_once, assert_history, stored_view};

@@ -11,6 +11,7 @@ use feast_registry_core::{Backend, Kind, Registry, RegistryOptions, Result};
 use crate::factory::Factory;
 use crate::faulty::FaultyBackend;
 use crate::handle::chain;
+use crate::history::Part;
 use crate::sample::{applied, interval, view};
 
 /// How long a call of a worker may take.
@@ -98,6 +99,8 @@ pub(crate) enum Said {
     Ready,
     /// A number is written and was acknowledged; when it began and ended, in microseconds since 1970.
     Written { number: usize, began: u128, ended: u128 },
+    /// An operation of a history was begun, or answered.
+    Operation(String),
     /// All is written; so many commits were refused on the way.
     Done { conflicts: usize },
     /// It cannot go on.
@@ -114,6 +117,7 @@ impl Said {
         Some(match word {
             "ready" => Said::Ready,
             "written" => Said::Written { number: next()? as usize, began: next()?, ended: next()? },
+            "operation" => Said::Operation(rest.to_owned()),
             "done" => Said::Done { conflicts: next()? as usize },
             "failed" => Said::Failed(rest.to_owned()),
             _ => return None,
@@ -121,10 +125,11 @@ impl Said {
     }
 
     /// Writes the line, past whatever captures the output of tests.
-    fn say(&self) {
+    pub(crate) fn say(&self) {
         let text = match self {
             Said::Ready => "ready".to_owned(),
             Said::Written { number, began, ended } => format!("written {number} {began} {ended}"),
+            Said::Operation(line) => format!("operation {line}"),
             Said::Done { conflicts } => format!("done {conflicts}"),
             Said::Failed(error) => format!("failed {}", error.replace('\n', " ")),
         };
@@ -164,8 +169,19 @@ pub(crate) fn fail(error: String, status: i32) -> ! {
 /// Does the job of this process, and ends it.
 pub(crate) fn work(factory: &dyn Factory) -> ! {
     let text = std::env::var(JOB).unwrap_or_default();
-    let Some(job) = Job::parse(&text) else { fail(format!("`{text}` is no job"), 2) };
     let address = std::env::var(STORAGE).unwrap_or_default();
+    if let Some(part) = Part::parse(&text) {
+        let start = listen();
+        end(crate::run::runtime().block_on(async move {
+            let started = move || {
+                if start.recv().is_err() {
+                    exit(3)
+                }
+            };
+            part.play(factory.open_at(&address).await?, started).await.map(|()| 0)
+        }));
+    }
+    let Some(job) = Job::parse(&text) else { fail(format!("`{text}` is no job"), 2) };
     let start = listen();
     let outcome = crate::run::runtime().block_on(async move {
         let counted = Arc::new(FaultyBackend::new(factory.open_at(&address).await?));
@@ -189,6 +205,11 @@ pub(crate) fn work(factory: &dyn Factory) -> ! {
         registry.close().await?;
         Ok::<usize, feast_registry_core::Error>(counted.calls().conflicts)
     });
+    end(outcome)
+}
+
+/// Says what became of the job, with the number of commits that were refused, and ends the process.
+fn end(outcome: Result<usize>) -> ! {
     match outcome {
         Ok(conflicts) => {
             Said::Done { conflicts }.say();

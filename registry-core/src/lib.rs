@@ -67,6 +67,8 @@ pub use features::Feature;
 pub use journal::{Change, CommitId, IDENTITY_KEPT_FOR, Image, JournalEntry, Retention, Revision, Target};
 pub use kind::{FeastObject, Kind, Layout};
 pub use lineage::{Lineage, ObjectType, Reference, Relation};
+#[doc(hidden)]
+pub use memory::Contents;
 pub use memory::MemoryBackend;
 pub use observed::STORAGE_SPANS;
 pub use registry::{CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions};

@@ -22,14 +22,18 @@ const WAITS_FOR: &str = "its turn";
 pub struct MemoryBackend {
     /// What is stored. A read goes on in the state with which it began, and a commit puts the next one in its place: so
     /// neither waits for the other. (`waiting::a_read_does_not_wait_for_writers` in `conformance-tests`)
-    state: Mutex<Arc<State>>,
+    state: Mutex<Arc<Contents>>,
     /// Whoever holds the journal is the only one who writes. That is what makes commits serializable here.
     journal: Mutex<Journal>,
 }
 
-/// A state that is not changed any more once others can see it. What it holds it shares with the states before and after.
+/// What is stored, and the rules of the contract for it as functions without a side: what holds, what a write changes, and
+/// what a query finds. For this backend, and for who checks what other backends answer.
+///
+/// It is not changed any more once others can see it. What it holds it shares with the states before and after.
+#[doc(hidden)]
 #[derive(Debug, Clone, Default)]
-struct State {
+pub struct Contents {
     /// Each record with its place in the order in which keys were first stored.
     records: HashMap<Arc<Key>, (u64, Arc<Record>)>,
     stored_so_far: u64,
@@ -58,12 +62,12 @@ impl MemoryBackend {
     }
 
     /// The state at this moment.
-    fn state(&self) -> Arc<State> {
+    fn state(&self) -> Arc<Contents> {
         Arc::clone(&locked(&self.state))
     }
 
     /// Lets others see a state. Only for whoever holds the journal.
-    fn publish(&self, state: State) {
+    fn publish(&self, state: Contents) {
         let before = mem::replace(&mut *locked(&self.state), Arc::new(state));
         // If nobody reads it any more it is freed here, where nobody waits for the lock.
         drop(before);
@@ -102,7 +106,7 @@ impl Backend for MemoryBackend {
                 return Ok(Outcome::Conflict(key.clone()));
             }
         }
-        let mut next = State::clone(&state);
+        let mut next = Contents::clone(&state);
         let revision = journal.next_revision();
         let mut entry = JournalEntry::new(revision, commit.id, commit.at);
         (entry.author, entry.reason) = (commit.author, commit.reason);
@@ -134,7 +138,7 @@ impl Backend for MemoryBackend {
         let state = self.state();
         let has_project = state.records.keys().any(|key| matches!(**key, Key::Object { kind: Kind::Project, .. }));
         if !has_project {
-            self.publish(State { stored_so_far: state.stored_so_far, ..State::default() });
+            self.publish(Contents { stored_so_far: state.stored_so_far, ..Contents::default() });
         }
         Ok(!has_project)
     }
@@ -162,8 +166,9 @@ impl Journal {
     }
 }
 
-impl State {
-    fn is_as(&self, key: &Key, expected: &Expected) -> bool {
+impl Contents {
+    /// Whether a key is as it is expected to be.
+    pub fn is_as(&self, key: &Key, expected: &Expected) -> bool {
         match (self.records.get(key), expected) {
             (None, Expected::Absent) | (Some(_), Expected::Present) => true,
             (Some((_, record)), Expected::Value(value)) => record.value == value,
@@ -172,7 +177,7 @@ impl State {
     }
 
     /// Writes, and says what that changed.
-    fn write(&mut self, write: Write) -> Vec<Change> {
+    pub fn write(&mut self, write: Write) -> Vec<Change> {
         match write {
             Write::Put(record) => {
                 if let Key::UserMetadata { kind, project, view } = &record.key
@@ -221,7 +226,15 @@ impl State {
         removed.collect()
     }
 
-    fn read(&self, query: &Query) -> Vec<Record> {
+    /// All records, in the order in which their keys were first stored.
+    pub fn records(&self) -> Vec<&Record> {
+        let mut records: Vec<_> = self.records.values().collect();
+        records.sort_unstable_by_key(|(place, _)| *place);
+        records.into_iter().map(|(_, record)| &**record).collect()
+    }
+
+    /// What a query finds.
+    pub fn read(&self, query: &Query) -> Vec<Record> {
         if let Query::Keys(keys) = query {
             return keys
                 .iter()

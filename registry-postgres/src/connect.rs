@@ -52,7 +52,8 @@ const SESSION: &str = "-c enable_seqscan=off -c jit=off -c plan_cache_mode=force
 
 /// What is asked on each new connection: the session's name, the server, and what the user or an administrator has set.
 const ASK: &str = "SELECT current_setting('feast_registry.session', true), version(), \
-     current_setting('default_transaction_read_only', true), current_setting('lock_timeout', true)";
+     current_setting('default_transaction_read_only', true), current_setting('lock_timeout', true), \
+     current_setting('in_hot_standby', true)";
 
 impl Connect {
     pub(crate) fn new(location: String, options: Options, config: &PoolConfig) -> Result<Self> {
@@ -97,7 +98,8 @@ impl Connect {
             && client.batch_execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY").await.is_ok();
         let begin = if is_protected { Begin::Pipelined } else { Begin::Awaited };
         let lock_timeout = column(3).filter(|_| is_ours).and_then(|setting| duration(&setting));
-        Ok(Link::new(client, task, engine, begin, lock_timeout, is_ours))
+        let read_level = engine.read_level(column(4).as_deref() == Some("on"));
+        Ok(Link::new(client, task, engine, read_level, begin, lock_timeout, is_ours))
     }
 }
 

@@ -36,6 +36,16 @@ impl Engine {
         }
     }
 
+    /// How a read is kept apart where one statement by itself is not enough: a snapshot that SERIALIZABLE knows nothing of may
+    /// show what no order of the commits explains. (the conformance suite's `histories`) With locks, their order is that in
+    /// which the commits take place. A standby refuses SERIALIZABLE, so there a read is a snapshot.
+    pub(crate) fn read_level(self, is_standby: bool) -> Option<&'static str> {
+        match self {
+            Engine::AdvisoryLocks => None,
+            Engine::Serializable | Engine::Compatible => (!is_standby).then(|| self.level()),
+        }
+    }
+
     /// Where revisions come from, unless they have to be asked for ([`next_revision`]): transaction ids, which are given when
     /// the locks are held.
     pub(crate) fn revisions(self) -> Option<Revisions> {

@@ -194,14 +194,14 @@ impl Database for PostgresBackend {
     async fn try_read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>, Failure> {
         let mut read = Read::new(Dialect::PostgreSql, queries);
         // One statement sees one state of its own accord.
-        let is_transaction = read.statements.len() > 1;
-        let begin = is_transaction.then(|| plain("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"));
-        let end = is_transaction.then(|| plain("COMMIT"));
-        let (begin, end) = (begin.into_iter().collect(), end.into_iter().collect());
+        let snapshot = (read.statements.len() > 1).then_some("ISOLATION LEVEL REPEATABLE READ");
         let statements = std::mem::take(&mut read.statements);
         let (pool, echo) = (Arc::clone(&self.pool), self.echo);
         let rows = self.pool.read(deadline, move |link| {
             Box::pin(async move {
+                let level = link.read_level.or(snapshot);
+                let begin = level.map(|level| plain(format!("BEGIN {level} READ ONLY"))).into_iter().collect();
+                let end = level.map(|_| plain("COMMIT")).into_iter().collect();
                 let session = Session { link, location: pool.location(), echo };
                 session.rows(begin, &statements, end).await
             })

@@ -1,12 +1,14 @@
 //! Advisory locks of a transaction, by which commits of several processes wait for one another instead of failing.
 //!
 //! A commit locks the keys that it depends on or writes, whether they are there or not: so what it expects to be absent
-//! stays absent until it is done. Locks are taken in the order of their numbers, so no two commits wait for each other.
+//! stays absent until it is done. One that removes all there is of something, whatever that may be, has the whole registry:
+//! else it would pass over what others store while it waits for a row (the conformance suite's `histories`). Locks are taken
+//! in the order of their numbers, so no two commits wait for each other.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use feast_registry_core::{Commit, Key, Kind, Write};
+use feast_registry_core::{Commit, Key, Kind, Record, Write};
 use feast_registry_sql::{Statement, Value, keys_of};
 
 /// The most keys that are locked one by one. PostgreSQL keeps all locks in a table of fixed size (some 6,400 by default);
@@ -24,18 +26,35 @@ enum Mode {
 /// of the statements that follow.
 pub(crate) fn of_commit(commit: &Commit, timeout: i64) -> Statement {
     let keys = keys_of(commit);
-    if keys.len() > MAX_KEYS {
+    let removes_all = |write: &Write| matches!(write, Write::DeleteVersions { .. } | Write::DeleteProject { .. });
+    if keys.len() > MAX_KEYS || commit.writes.iter().any(removes_all) {
         return of_registry(timeout);
     }
     let mut locks = BTreeMap::from([(number(REGISTRY), Mode::Shared)]);
-    for key in &keys {
-        let mode = if is_written(commit, key) { Mode::Exclusive } else { Mode::Shared };
-        for number in numbers(key) {
+    let mode = |key: &Key| if is_written(commit, key) { Mode::Exclusive } else { Mode::Shared };
+    let keys = keys.into_iter().map(|key| (mode(&key), key));
+    for (mode, key) in keys.chain(commit.writes.iter().filter_map(touched)) {
+        for number in numbers(&key) {
             let held = locks.entry(number).or_insert(mode);
             *held = mode.max(*held);
         }
     }
     statement(&locks, timeout)
+}
+
+/// What a write depends on or changes besides its own key: user metadata is only put where its view is, and goes with it.
+/// (the conformance suite's `histories`)
+fn touched(write: &Write) -> Option<(Mode, Key)> {
+    match write {
+        Write::Put(Record { key: Key::UserMetadata { kind, project, view }, .. }) => {
+            Some((Mode::Shared, Key::object(*kind, project, view)))
+        }
+        Write::Delete(Key::Object { kind, project, name }) if kind.is_view() => {
+            let (project, view) = (project.clone(), name.clone());
+            Some((Mode::Exclusive, Key::UserMetadata { kind: *kind, project, view }))
+        }
+        _ => None,
+    }
 }
 
 /// Locks the whole registry.
@@ -52,11 +71,8 @@ fn is_written(commit: &Commit, key: &Key) -> bool {
     commit.writes.iter().any(|write| match write {
         Write::Put(record) => record.key == *key,
         Write::Delete(deleted) => deleted == key,
-        Write::DeleteVersions { project, view } => match key {
-            Key::Version { project: p, view: v, .. } => p == project && v == view,
-            _ => false,
-        },
-        Write::DeleteProject { project } => key.project() == project,
+        // Who has the whole registry locks no keys.
+        Write::DeleteVersions { .. } | Write::DeleteProject { .. } => true,
     })
 }
 
@@ -171,7 +187,7 @@ fn number(of: &str) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use feast_registry_core::{Expected, Kind, Record};
+    use feast_registry_core::Expected;
 
     fn entity(name: &str) -> Key {
         Key::object(Kind::Entity, "p", name)
@@ -197,10 +213,38 @@ mod tests {
     }
 
     #[test]
+    fn a_view_and_its_user_metadata_are_locked_together() {
+        let view = Key::object(Kind::FeatureView, "p", "v");
+        let metadata = Key::UserMetadata { kind: Kind::FeatureView, project: "p".to_owned(), view: "v".to_owned() };
+        let modes = |write: Write| -> BTreeMap<i64, bool> {
+            let Statement { values, .. } = of_commit(&Commit::new(Vec::new(), vec![write]), 7);
+            let lock = |lock: &[Value]| match lock {
+                [Value::BigInteger(number), Value::Integer(mode)] => (*number, *mode == 1),
+                other => panic!("{other:?}"),
+            };
+            values[1..].chunks(2).map(lock).collect()
+        };
+        let of = |key: &Key| numbers(key).next().expect("a number");
+        let (deletes, puts) = (modes(Write::Delete(view.clone())), modes(put(metadata.clone())));
+        assert_eq!((deletes[&of(&view)], deletes[&of(&metadata)]), (true, true));
+        assert_eq!((puts[&of(&view)], puts[&of(&metadata)]), (false, true));
+        let replaces = modes(put(view.clone()));
+        assert!(!replaces.contains_key(&of(&metadata)), "it stays with its view");
+    }
+
+    #[test]
     fn a_large_commit_locks_the_registry() {
         let writes = (0..=MAX_KEYS).map(|number| put(entity(&number.to_string()))).collect();
         let commit = Commit::new(Vec::new(), writes);
         assert_eq!(of_commit(&commit, 7), of_registry(7));
+    }
+
+    #[test]
+    fn a_removal_of_all_of_something_locks_the_registry() {
+        let removal = Write::DeleteVersions { project: "p".to_owned(), view: "v".to_owned() };
+        assert_eq!(of_commit(&Commit::new(Vec::new(), vec![removal]), 7), of_registry(7));
+        let removal = Write::DeleteProject { project: "p".to_owned() };
+        assert_eq!(of_commit(&Commit::new(Vec::new(), vec![removal]), 7), of_registry(7));
     }
 
     #[test]

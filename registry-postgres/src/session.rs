@@ -48,6 +48,8 @@ pub(crate) struct Link {
     /// What reads from the server; it ends with the client, when all is answered.
     pub(crate) task: JoinHandle<()>,
     pub(crate) engine: Engine,
+    /// What a read begins its transaction with, if one statement is not to be one by itself.
+    pub(crate) read_level: Option<&'static str>,
     begin: Begin,
     /// How long the user or an administrator lets a lock be waited for.
     lock_timeout: Option<Duration>,
@@ -62,12 +64,13 @@ impl Link {
         client: Client,
         task: JoinHandle<()>,
         engine: Engine,
+        read_level: Option<&'static str>,
         begin: Begin,
         lock_timeout: Option<Duration>,
         prepares: bool,
     ) -> Self {
         let prepared = prepares.then(Mutex::default);
-        Self { client, task, engine, begin, lock_timeout, is_committing: Arc::default(), prepared }
+        Self { client, task, engine, read_level, begin, lock_timeout, is_committing: Arc::default(), prepared }
     }
 
     /// How long a lock may be waited for, in milliseconds, where the caller waits so long.

@@ -44,9 +44,11 @@ pub(crate) enum Flaw {
     MixesProjects,
     AnswersRepeatedKeysOnce,
     ReadsOneByOne,
+    ListsLater,
     ReadsOldStates,
     // Commits.
     ChecksThenWrites,
+    ChecksEarlyWhatItOnlyReads,
     WritesOneByOne,
     WritesThenChecks,
     ForgetsAbsence,
@@ -378,6 +380,15 @@ impl Backend for Handle {
         } else {
             answers = self.inner.read(&queries, deadline).await?;
         }
+        if self.flaw == Flaw::ListsLater {
+            dawdle();
+            let later = self.inner.read(&queries, deadline).await?;
+            for ((query, answer), later) in queries.iter().zip(&mut answers).zip(later) {
+                if !matches!(query, Query::Keys(_)) {
+                    *answer = later;
+                }
+            }
+        }
         for (query, answer) in queries.iter().zip(&mut answers) {
             match (self.flaw, query) {
                 (Flaw::SortsByName, Query::Objects { .. }) => answer.sort_by(|one, other| one.key.cmp(&other.key)),
@@ -431,6 +442,18 @@ impl Backend for Handle {
                     return Ok(checked);
                 }
                 commit.expectations.clear();
+            }
+            // As a snapshot does that only what is written is locked in.
+            Flaw::ChecksEarlyWhatItOnlyReads => {
+                let puts =
+                    |key: &Key| commit.writes.iter().any(|write| matches!(write, Write::Put(put) if put.key == *key));
+                let (written, read): (Vec<_>, Vec<_>) = expectations.into_iter().partition(|(key, _)| puts(key));
+                let checked = self.done(read, Vec::new()).await?;
+                dawdle();
+                if !checked.is_committed() {
+                    return Ok(checked);
+                }
+                commit.expectations = written;
             }
             Flaw::WritesOneByOne => {
                 let checked = self.done(expectations, Vec::new()).await?;

@@ -166,8 +166,12 @@ flaws! {
         "reads::objects_are_of_the_kind_and_project",
         "reads::facts_are_of_one_project_or_of_all",
     ],
-    reads_one_by_one: ReadsOneByOne => ["races::a_read_is_one_snapshot"],
-    reads_old_states: ReadsOldStates => ["reads::an_acknowledged_write_is_seen_by_every_handle"],
+    reads_one_by_one: ReadsOneByOne => ["races::a_read_is_one_snapshot", "histories::all_operations_have_one_order"],
+    lists_later: ListsLater => ["races::a_read_is_one_snapshot", "histories::all_operations_have_one_order"],
+    reads_old_states: ReadsOldStates => [
+        "reads::an_acknowledged_write_is_seen_by_every_handle",
+        "histories::all_operations_have_one_order",
+    ],
     checks_then_writes: ChecksThenWrites => [
         "races::one_creator_wins",
         "races::one_deleter_wins",
@@ -175,6 +179,7 @@ flaws! {
         "races::no_write_skew_between_absent_keys",
         "races::no_write_skew_between_values",
         "races::nothing_is_left_in_a_deleted_project",
+        "histories::all_operations_have_one_order",
         "projects::an_apply_and_a_deletion_leave_all_or_nothing",
         "contention::every_interval_is_recorded_once",
         "contention::one_kind_of_view_gets_the_name",
@@ -182,13 +187,24 @@ flaws! {
         "contention::a_project_is_made_once",
         "processes::every_interval_is_recorded_once",
         "processes::versions_have_no_holes",
+        "processes::what_killed_processes_did_has_one_order",
     ],
-    writes_one_by_one: WritesOneByOne => ["races::a_read_is_one_snapshot", "contention::applies_of_many_do_not_mix"],
+    checks_early_what_it_only_reads: ChecksEarlyWhatItOnlyReads => [
+        "races::no_write_skew_between_absent_keys",
+        "races::no_write_skew_between_values",
+        "histories::all_operations_have_one_order",
+    ],
+    writes_one_by_one: WritesOneByOne => [
+        "races::a_read_is_one_snapshot",
+        "histories::all_operations_have_one_order",
+        "contention::applies_of_many_do_not_mix",
+    ],
     writes_then_checks: WritesThenChecks => ["expectations::a_failed_expectation_leaves_no_trace"],
     forgets_absence: ForgetsAbsence => [
         "expectations::every_expectation_on_every_kind_of_key",
         "races::one_creator_wins",
         "races::no_write_skew_between_absent_keys",
+        "histories::all_operations_have_one_order",
         "contention::one_kind_of_view_gets_the_name",
     ],
     takes_presence_for_value: TakesPresenceForValue => [
@@ -196,6 +212,7 @@ flaws! {
         "expectations::values_are_compared_to_the_last_byte",
         "races::no_increment_is_lost",
         "races::no_write_skew_between_values",
+        "histories::all_operations_have_one_order",
         "contention::every_interval_is_recorded_once",
     ],
     reverses_writes: ReversesWrites => [
@@ -204,13 +221,16 @@ flaws! {
     ],
     loses_every_tenth: LosesEveryTenth => [
         "reads::an_acknowledged_write_is_seen_by_every_handle",
+        "histories::all_operations_have_one_order",
         "cache::racing_writers_leave_the_cache_as_the_storage",
         "processes::every_entity_is_there",
     ],
     answers_before_it_writes: AnswersBeforeItWrites => [
         "reads::an_acknowledged_write_is_seen_by_every_handle",
+        "histories::all_operations_have_one_order",
         "durability::what_was_acknowledged_right_before_a_kill_is_there",
         "processes::a_killed_writer_loses_nothing_that_was_acknowledged",
+        "processes::what_killed_processes_did_has_one_order",
     ],
     keeps_the_last_in_memory: KeepsTheLastInMemory => [
         "durability::what_was_acknowledged_right_before_a_kill_is_there",
@@ -257,6 +277,7 @@ flaws! {
         "exactly_once::a_hundred_commits_by_others_make_nothing_forgotten",
         "exactly_once::a_storage_that_was_removed_remembers",
         "exactly_once::copies_that_race_take_effect_once",
+        "histories::all_operations_have_one_order",
         "exactly_once::a_commit_that_was_refused_may_be_sent_again",
     ],
     remembers_sixteen: RemembersSixteen => [
