@@ -153,6 +153,9 @@ mod wire;
 mod worker;
 mod written;
 
+#[doc = include_str!("../writing-a-backend.md")]
+pub mod writing_a_backend {}
+
 pub use factory::{Exception, Factory, Storage};
 pub use faulty::{Calls, Fault, FaultyBackend, Gate, Operation};
 pub use link::Link;

@@ -341,7 +341,8 @@ impl Limits {
     }
 }
 
-/// A store for a registry.
+/// A store for a registry. [Writing a storage backend](https://docs.rs/feast-registry-conformance/latest/feast_registry_conformance/writing_a_backend/)
+/// leads through an implementation.
 ///
 /// All methods may be called from many tasks at once, and at any time: before [`prepare`](Self::prepare), and after
 /// [`close`](Self::close), where they may fail with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). None may

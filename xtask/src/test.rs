@@ -172,12 +172,27 @@ impl Tests<'_> {
         }
         let mut tests = backend.tests(self.project);
         self.services.give_to(&mut tests);
+        let report = self.report(&mut tests);
         self.steps.step(&format!("tests of `{}`", backend.service().name()), || {
-            let outcome = Runner::CargoTest.run(&mut tests, self.strict)?;
+            let excepted = || Ok(Report::read(&report)?.excepted());
+            let outcome = Runner::CargoTest.run(&mut tests, self.strict, excepted)?;
             let checked = outcome.failure.map_or_else(|| backend.check_closing_lines(&outcome.closing), Err);
             self.closing.extend(outcome.closing);
             checked
         });
+        self.closing.extend(Report::read(&report).map(|report| report.closing()).unwrap_or_default());
+    }
+
+    /// Where the conformance suites of these tests report to.
+    fn report(&mut self, tests: &mut Command) -> PathBuf {
+        let report = self.project.root.join("target/conformance-report.jsonl");
+        // What an earlier run has left there is not of this one.
+        if report.exists() {
+            self.steps
+                .step("the last report of the conformance suites is removed", || Ok(std::fs::remove_file(&report)?));
+        }
+        tests.env(conformance::VARIABLE, &report);
+        report
     }
 
     fn rust(&mut self, nextest: bool) {
@@ -189,13 +204,7 @@ impl Tests<'_> {
         let mut tests = self.project.cargo(line);
         tests.args(&self.args.extra);
         self.steps.step("emulators", || crate::emulators::provide(self.project, &mut tests));
-        let report = self.project.root.join("target/conformance-report.jsonl");
-        // What an earlier run has left there is not of this one.
-        if report.exists() {
-            self.steps
-                .step("the last report of the conformance suites is removed", || Ok(std::fs::remove_file(&report)?));
-        }
-        tests.env(conformance::VARIABLE, &report);
+        let report = self.report(&mut tests);
         self.run_with("Rust tests", runner, &mut tests, || Ok(Report::read(&report)?.excepted()));
         self.closing.extend(Report::read(&report).map(|report| report.closing()).unwrap_or_default());
 
