@@ -138,6 +138,8 @@ pub fn tests() -> Vec<Test> {
             it_outlives_its_handle: "When this returns Outcome::Committed, the writes are durable.",
             it_outlives_the_removal_of_the_storage:
                 "The journal outlives remove_if_empty where the storage has a place for it.",
+            its_order_is_one_of_the_commits:
+                "Their order is one in which the commits take place: what each expects holds after those before it.",
         }
         cancellation (backend::cancellation) {
             dropped_reads_leave_nothing_behind: "A read that is dropped has no effect.",
@@ -146,7 +148,7 @@ pub fn tests() -> Vec<Test> {
                 "A commit that is dropped was done completely, is still done, or is not done at all",
             dropped_preparations_and_removals_may_be_repeated: "Any future may be dropped at any await.",
             crowds_that_leave_take_nothing_along:
-                "gives back what it holds (a connection, a permit) when that is done, not when the caller leaves",
+                "gives back what it holds (a connection, a permit) when … is done, not when the caller leaves",
         }
         deadlines (backend::deadlines) {
             nothing_is_done_whose_deadline_is_over:

@@ -53,7 +53,9 @@ impl Factory for Postgres {
     }
 
     fn exceptions(&self) -> Vec<Exception> {
-        Vec::new()
+        let order = "the order that SERIALIZABLE gives to commits that overlap, PostgreSQL tells nobody; `Limits::unkept` says so";
+        let of_journal = Exception::new("journal::its_order_is_one_of_the_commits", order);
+        if self.serializable { vec![of_journal] } else { Vec::new() }
     }
 
     async fn open_at(&self, address: &str) -> Result<Arc<dyn Backend>> {

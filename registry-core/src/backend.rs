@@ -397,7 +397,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome>;
 
     /// The entries of the journal that come after a revision, or from the oldest that is kept, in order; at most `limit`.
-    /// After an empty answer there is nothing yet. What has been answered once never changes, and nothing new comes
+    /// After an empty answer there is nothing yet. Their order is one in which the commits take place: what each expects holds
+    /// after those before it. What has been answered once never changes, and nothing new comes
     /// before it. The journal outlives [`remove_if_empty`](Self::remove_if_empty) where the storage has a place for it.
     ///
     /// # Errors

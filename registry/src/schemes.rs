@@ -144,18 +144,13 @@ impl Schemes {
         }
     }
 
-    /// What [`migrate`](Self::migrate) would change, in words. The registry is opened for that, to be read.
+    /// What [`migrate`](Self::migrate) would change, in words.
     ///
     /// # Errors
-    /// As [`open_read_only`](Self::open_read_only).
+    /// As [`check`](Self::check), and when the storage cannot be read. Where there is nothing that could be old, it is not asked.
     pub async fn problems(&self, config: &RegistryConfig) -> Result<Vec<String>> {
         self.check(config)?;
-        let problems = self.of(&config.url)?.problems(config).await?;
-        if problems.is_empty() {
-            // For its errors alone.
-            self.open_read_only(config).await?;
-        }
-        Ok(problems)
+        self.of(&config.url)?.problems(config).await
     }
 
     /// Brings old tables up to date: in MySQL and MariaDB those that an older Feast made, which keep 64 KB of an object and
@@ -163,14 +158,10 @@ impl Schemes {
     /// is, and doing it again changes nothing.
     ///
     /// # Errors
-    /// When the storage cannot be changed, or what is in it does not allow it.
+    /// As [`check`](Self::check), and when the storage cannot be changed, or what is in it does not allow it.
     pub async fn migrate(&self, config: &RegistryConfig) -> Result<Vec<String>> {
         self.check(config)?;
-        let changed = self.of(&config.url)?.migrate(config).await?;
-        if changed.is_empty() {
-            self.open_read_only(config).await?;
-        }
-        Ok(changed)
+        self.of(&config.url)?.migrate(config).await
     }
 }
 

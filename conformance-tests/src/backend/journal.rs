@@ -13,6 +13,7 @@ use prost_types::Timestamp;
 
 use crate::backend::expectations::writes_of_every_sort;
 use crate::handle::{Handle, chain, or_fail, patience};
+pub(crate) use crate::history::its_order_is_one_of_the_commits;
 use crate::race::{Rounds, any_overlap, joined, joined_all};
 use crate::replay::{agree, assert_replayed};
 use crate::run::Setup;

@@ -14,8 +14,9 @@
 //! [`Backend`](feast_registry_core::Backend) promises: expectations hold at one moment, for keys that are absent too; at
 //! that moment everything is written; a read is of one state and sees every commit that was acknowledged before; a commit
 //! happens once. A commit of which nobody knows what became (its caller left, its process was killed) may have taken place
-//! at any time since it began, or never. Where there is a journal, every commit that was acknowledged is in it once, and
-//! its order must be such an order of the commits, and lead to what is read while nothing is written.
+//! at any time since it began, or never. Where there is a journal, every commit that was acknowledged is in it once; and
+//! (`journal::its_order_is_one_of_the_commits`) its order is such an order of the commits, and leads to what is read while
+//! nothing is written.
 //!
 //! # When it fails
 //!
@@ -36,7 +37,7 @@
 //!
 //! - `FEAST_REGISTRY_HISTORY_SEED=N`: every history is that of the seed N, whose operations and pauses are the same each time
 //!   (what is expected is what was seen, and how threads interleave nobody can say).
-//! - `FEAST_REGISTRY_HISTORY_SECONDS=N`: goes on for so many seconds, with other seeds; three by default.
+//! - `FEAST_REGISTRY_HISTORY_SECONDS=N`: goes on for so many seconds, with other seeds; two by default.
 //! - `FEAST_REGISTRY_HISTORY_FILE=F`: checks the history in a file again, and nothing else.
 //!
 //! A run in which no calls overlapped, no commit was refused, or no read saw a commit that was under way proves nothing, and
@@ -63,6 +64,7 @@ pub(crate) use processes::{Part, what_killed_processes_did_has_one_order};
 
 use operation::{Answer, Call, History, NEVER, Operation, number_of};
 use plan::{Board, Plan, everything};
+use verdict::Order;
 
 use crate::handle::Handle;
 use crate::race::race;
@@ -78,7 +80,7 @@ const EACH: usize = 8;
 const TIME_OF_ONE: Duration = Duration::from_millis(1200);
 
 /// How long histories go on by default. What the last one takes, and its check, comes on top.
-const TIME: Duration = Duration::from_secs(3);
+const TIME: Duration = Duration::from_secs(2);
 /// How long they go on until calls have met.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -162,8 +164,17 @@ impl std::fmt::Display for Shown {
 }
 
 pub(crate) async fn all_operations_have_one_order(setup: Setup) {
+    have_order(setup, Order::Any).await;
+}
+
+/// The same clients, on a storage that has a journal.
+pub(crate) async fn its_order_is_one_of_the_commits(setup: Setup) {
+    have_order(setup, Order::OfJournal).await;
+}
+
+async fn have_order(setup: Setup, order: Order) {
     if let Some(file) = variable::<PathBuf>("FEAST_REGISTRY_HISTORY_FILE") {
-        return check_file(&file);
+        return check_file(&file, order);
     }
     let replayed = variable::<u64>("FEAST_REGISTRY_HISTORY_SEED");
     let mut seed = replayed.unwrap_or_else(|| fastrand::u64(..1 << 32));
@@ -178,7 +189,11 @@ pub(crate) async fn all_operations_have_one_order(setup: Setup) {
         let history = record(&setup, seed).await;
         shown.add(&history);
         let checking = Instant::now();
-        check(&history);
+        assert!(
+            history.journal.is_some() || order == Order::Any,
+            "there is no journal, so nothing is proved of its order"
+        );
+        check(&history, order);
         shown.checking += checking.elapsed();
         seed += u64::from(replayed.is_none());
     }
@@ -186,8 +201,8 @@ pub(crate) async fn all_operations_have_one_order(setup: Setup) {
 }
 
 /// Checks a history. The failure has everything that is known.
-fn check(history: &History) {
-    let Err(fault) = verdict::check(history) else { return };
+fn check(history: &History, order: Order) {
+    let Err(fault) = verdict::check(history, order) else { return };
     let text = fault.explained();
     let seed = history.seed;
     let file = std::env::temp_dir().join(format!("feast-registry-history-{seed}-{}.txt", std::process::id()));
@@ -198,10 +213,10 @@ fn check(history: &History) {
     panic!("{text}\n{kept}\nFEAST_REGISTRY_HISTORY_SEED={seed} does the same operations again.");
 }
 
-fn check_file(file: &Path) {
+fn check_file(file: &Path, order: Order) {
     let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let history = text::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    if let Err(fault) = verdict::check(&history) {
+    if let Err(fault) = verdict::check(&history, order) {
         panic!("{}: {}", file.display(), fault.explained());
     }
     eprintln!("{}: its {} operations have an order", file.display(), history.operations.len());

@@ -10,7 +10,7 @@ use tokio::runtime::Handle as Runtime;
 
 use super::operation::{History, Operation};
 use super::plan::{Board, Plan, everything};
-use super::{LIMIT, OBSERVER, Shown, check, clients, text, variable};
+use super::{LIMIT, OBSERVER, Order, Shown, check, clients, text, variable};
 use crate::handle::{Handle, patience};
 use crate::process::Process;
 use crate::race::joined_all;
@@ -147,7 +147,7 @@ pub(crate) async fn what_killed_processes_did_has_one_order(setup: Setup) {
         operations.sort_by_key(|operation| (operation.began, operation.client));
         let journal = clients::journal(&handle, &operations).await;
         let history = History { seed, keeps_order: handle.0.limits().keeps_order, operations, journal };
-        check(&history);
+        check(&history, Order::Any);
         shown = Shown::default();
         shown.add(&history);
     }

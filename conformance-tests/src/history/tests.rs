@@ -6,7 +6,7 @@ use feast_registry_core::Contents;
 use super::operation::{Answer, Call, History, NEVER, Operation};
 use super::plan::{Board, Plan, Step, UNIVERSE, everything};
 use super::text::{parse, parse_operation};
-use super::verdict::check;
+use super::verdict::{Order, check};
 
 /// A history of these lines, where `x`, `y` and `z` stand for keys.
 fn history(lines: &[&str]) -> History {
@@ -23,13 +23,13 @@ fn history(lines: &[&str]) -> History {
 
 fn right(lines: &[&str]) {
     let history = history(lines);
-    assert!(check(&history).is_ok(), "{history}");
+    assert!(check(&history, Order::OfJournal).is_ok(), "{history}");
 }
 
 /// What is said of a history in which this promise is broken.
 fn wrong(promise: &str, lines: &[&str]) -> String {
     let history = history(lines);
-    let text = check(&history).expect_err("the history is wrong").explained();
+    let text = check(&history, Order::OfJournal).expect_err("the history is wrong").explained();
     assert!(text.starts_with(promise), "{text}");
     text
 }
@@ -285,14 +285,14 @@ fn made(seed: u64, clients: u32, steps: usize) -> History {
 fn histories_made_right_are_right() {
     for seed in 0..30 {
         let history = made(seed, 8, 200);
-        assert!(check(&history).is_ok(), "seed {seed}:\n{history}");
+        assert!(check(&history, Order::OfJournal).is_ok(), "seed {seed}:\n{history}");
     }
 }
 
 #[test]
 fn thousands_of_operations_are_checked() {
     let history = made(1, 8, 4000);
-    assert!(check(&history).is_ok());
+    assert!(check(&history, Order::OfJournal).is_ok());
 }
 
 /// Changes one answer of a history. `None` if that cannot be told.
@@ -321,7 +321,7 @@ fn most_changes_of_an_answer_make_histories_wrong() {
     for seed in 0..60 {
         if let Some(history) = mutated(made(seed, 4, 60), &mut rng) {
             changed += 1;
-            found += usize::from(check(&history).is_err());
+            found += usize::from(check(&history, Order::OfJournal).is_err());
         }
     }
     assert!(changed >= 30 && found * 10 >= changed * 8, "{found} of {changed} changes were found");

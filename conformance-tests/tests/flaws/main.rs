@@ -307,7 +307,10 @@ flaws! {
     journal_repeats_the_last: JournalRepeatsTheLast => ["journal::a_reader_goes_on_where_it_was"],
     never_compacts: NeverCompacts => ["journal::an_unknown_place_is_said_to_be_compacted"],
     numbers_early: NumbersEarly => ["journal::a_reader_misses_nothing_while_others_write"],
-    numbers_by_handle: NumbersByHandle => ["journal::revisions_grow_in_the_order_of_commits"],
+    numbers_by_handle: NumbersByHandle => [
+        "journal::revisions_grow_in_the_order_of_commits",
+        "journal::its_order_is_one_of_the_commits",
+    ],
     ignores_deadlines: IgnoresDeadlines => ["deadlines::nothing_is_done_whose_deadline_is_over"],
     does_it_later: DoesItLater => ["deadlines::what_is_given_up_in_a_queue_is_never_done"],
     says_exceeded_when_done: SaysExceededWhenDone => ["deadlines::what_is_given_up_in_a_queue_is_never_done"],

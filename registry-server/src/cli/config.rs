@@ -145,8 +145,6 @@ async fn look(config: &RegistryConfig, cli: &Cli) -> feast_registry::Result<Foun
         Err(error) => return Err(error),
     };
     let mut odd: Vec<String> = Vec::new();
-    let problems = cli.schemes.problems(config).await?;
-    odd.extend(problems.into_iter().map(|problem| format!("{problem}; `{} migrate` mends it", cli.name)));
     // This also finds what cannot be decoded.
     registry.refresh().await?;
     let projects = registry.list(Kind::Project, None, &ListFilter::default(), Freshness::Cached).await?.len();
@@ -154,7 +152,13 @@ async fn look(config: &RegistryConfig, cli: &Cli) -> feast_registry::Result<Foun
         registry.undecodable().iter().map(|key| format!("{key} cannot be decoded; apply it again, or delete it")),
     );
     let projects = text::count(projects, Kind::Project);
-    Ok(Found { state: format!("the registry is there, in {}, with {projects}", registry.location()), odd })
+    let state = format!("the registry is there, in {}, with {projects}", registry.location());
+    // A store that is open only once is not to be open when it is looked at in another way.
+    registry.close().await?;
+    drop(registry);
+    let problems = cli.schemes.problems(config).await?;
+    odd.splice(0..0, problems.into_iter().map(|problem| format!("{problem}; `{} migrate` mends it", cli.name)));
+    Ok(Found { state, odd })
 }
 
 impl Show {

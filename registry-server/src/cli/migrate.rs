@@ -31,6 +31,8 @@ impl Migrate {
         let lines =
             if self.dry_run { cli.schemes.problems(&config).await? } else { cli.schemes.migrate(&config).await? };
         if lines.is_empty() {
+            // For its errors alone: that nothing is old is no answer where there is nothing.
+            cli.schemes.open_read_only(&config).await?;
             output::note(&format!("There is nothing to migrate in {}.", config.url));
         }
         for line in lines {
