@@ -166,3 +166,8 @@ pub use worker::worker;
 
 #[doc(hidden)]
 pub use simulation::simulate;
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -75,3 +75,8 @@ pub use registry::{CallOptions, Edit, Edited, FeatureViewVersion, Freshness, Lis
 pub use rules::ApplyOptions;
 pub use scheme::{MemoryScheme, Scheme};
 pub use waits::Waits;
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

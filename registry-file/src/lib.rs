@@ -194,3 +194,8 @@ impl Backend for FileBackend {
 fn copy_of(error: &Error) -> Error {
     Error::new(error.kind(), error.to_string())
 }
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

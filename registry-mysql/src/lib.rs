@@ -357,3 +357,8 @@ async fn prune(pool: &Pool<MySql>, retention: Retention) -> Result<(), Failure> 
         pruned => pruned.unwrap_or(Ok(())),
     }
 }
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

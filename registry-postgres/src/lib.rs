@@ -341,3 +341,8 @@ mod tests {
         assert_eq!(values.len(), 2);
     }
 }
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

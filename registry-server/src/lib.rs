@@ -34,3 +34,8 @@ pub use metrics::Metrics;
 pub use monitoring::Monitoring;
 pub use serve::{DEFAULT_PORT, ServeOptions, listen, serve};
 pub use service::Service;
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -41,3 +41,8 @@ pub fn tell_if_new(location: &str, made: &[&str]) {
         tracing::warn!("made a new registry at {location}, since there was none; is that the place you meant?");
     }
 }
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -225,3 +225,8 @@ impl Backend for SqliteBackend {
         }
     }
 }
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -77,3 +77,8 @@ pub async fn open(config: &RegistryConfig) -> Result<Registry> {
 pub async fn open_read_only(config: &RegistryConfig) -> Result<Registry> {
     Schemes::default().open_read_only(config).await
 }
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
