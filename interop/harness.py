@@ -225,12 +225,12 @@ def registry_url(db: Path | Database | str) -> str:
     return db if isinstance(db, str) else f"sqlite:///{db}" if isinstance(db, Path) else db.url
 
 
-def write_registry_config(path: Path, db: Path | Database, project: str = "rides", **settings: Any) -> None:
-    """A feature_store.yaml whose registry is in a database. JSON is YAML."""
+def write_registry_config(config: Path, db: Path | Database, project: str = "rides", **settings: Any) -> None:
+    """A feature_store.yaml whose registry is in a database, unless its `path` is among the settings. JSON is YAML."""
     registry = {"registry_type": "sql", "path": registry_url(db), **settings}
-    online = {"type": "sqlite", "path": str(path.with_suffix(".online.db"))}
-    config = {"project": project, "provider": "local", "registry": registry, "online_store": online}
-    path.write_text(json.dumps({**config, "entity_key_serialization_version": 3}, indent=2))
+    online = {"type": "sqlite", "path": str(config.with_suffix(".online.db"))}
+    store = {"project": project, "provider": "local", "registry": registry, "online_store": online}
+    config.write_text(json.dumps({**store, "entity_key_serialization_version": 3}, indent=2))
 
 
 def start_feast(db: Path, *, port: int | None = None, wait: bool = True) -> Server:
