@@ -1,6 +1,6 @@
 //! Workers in processes of their own, as the tests see them.
 
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -12,6 +12,18 @@ use crate::worker::{JOB, Job, STORAGE, SUITE, Said};
 
 /// The longest that a worker may be silent.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A worker that a test kills has not ended in another way before, as by a panic or an abort of its backend.
+fn assert_was_killed(status: ExitStatus) {
+    #[cfg(unix)]
+    {
+        const SIGKILL: i32 = 9;
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert_eq!(signal, Some(SIGKILL), "a worker ended by itself before it was killed: {status}");
+    }
+    #[cfg(not(unix))]
+    let _ = status;
+}
 
 /// A worker in a process of its own. Dropping it kills it.
 pub(crate) struct Process {
@@ -86,13 +98,17 @@ impl Process {
         self.child.start_kill().expect("a worker that is at work can be killed");
         let status = self.child.wait().await.expect("a process that was killed ends");
         assert!(!status.success(), "a worker that was to be killed ended by itself: {status}");
+        assert_was_killed(status);
         self.rest().await
     }
 
     /// Kills the worker, unless it is done, and returns what it had said until then.
     pub(crate) async fn kill_or_done(mut self) -> Vec<Said> {
         self.child.start_kill().expect("a worker that has not been waited for can be killed");
-        self.child.wait().await.expect("a process that was killed ends");
+        let status = self.child.wait().await.expect("a process that was killed ends");
+        if !status.success() {
+            assert_was_killed(status);
+        }
         self.rest().await
     }
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+#[cfg(any(feature = "local", not(feature = "cloud")))]
+use feast_registry_core::Error;
 use feast_registry_core::config::RegistryConfig;
-use feast_registry_core::{Backend, Error, Result, Scheme};
+use feast_registry_core::{Backend, Result, Scheme};
 
 use crate::FileBackend;
 

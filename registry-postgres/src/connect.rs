@@ -52,8 +52,7 @@ const SESSION: &str = "-c enable_seqscan=off -c jit=off -c plan_cache_mode=force
 
 /// What is asked on each new connection: the session's name, the server, and what the user or an administrator has set.
 const ASK: &str = "SELECT current_setting('feast_registry.session', true), version(), \
-     current_setting('default_transaction_read_only', true), current_setting('lock_timeout', true), \
-     current_setting('in_hot_standby', true)";
+     current_setting('default_transaction_read_only', true), current_setting('lock_timeout', true)";
 
 impl Connect {
     pub(crate) fn new(location: String, options: Options, config: &PoolConfig) -> Result<Self> {
@@ -81,6 +80,11 @@ impl Connect {
         }
     }
 
+    async fn is_standby(&self, client: &Client) -> Result<bool, Failure> {
+        let rows = client.query_typed("SELECT pg_is_in_recovery()", &[]).await.map_err(|error| self.unusable(error))?;
+        Ok(rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default())
+    }
+
     /// Looks what a new session is, and makes it what is relied on. `name` is what it was called when it was opened.
     async fn set_up(&self, client: Client, task: JoinHandle<()>, name: Option<&str>) -> Result<Link, Failure> {
         let rows = client.query_typed(ASK, &[]).await.map_err(|error| self.unusable(error))?;
@@ -98,7 +102,12 @@ impl Connect {
             && client.batch_execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY").await.is_ok();
         let begin = if is_protected { Begin::Pipelined } else { Begin::Awaited };
         let lock_timeout = column(3).filter(|_| is_ours).and_then(|setting| duration(&setting));
-        let read_level = engine.read_level(column(4).as_deref() == Some("on"));
+        // Only PostgreSQL has standbys, and only where reads are to take part in SERIALIZABLE does it matter.
+        let is_standby = match engine {
+            Engine::Serializable => self.is_standby(&client).await?,
+            Engine::AdvisoryLocks | Engine::Compatible => false,
+        };
+        let read_level = engine.read_level(is_standby);
         Ok(Link::new(client, task, engine, read_level, begin, lock_timeout, is_ours))
     }
 }

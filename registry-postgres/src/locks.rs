@@ -1,9 +1,9 @@
 //! Advisory locks of a transaction, by which commits of several processes wait for one another instead of failing.
 //!
 //! A commit locks the keys that it depends on or writes, whether they are there or not: so what it expects to be absent
-//! stays absent until it is done. One that removes all there is of something, whatever that may be, has the whole registry:
-//! else it would pass over what others store while it waits for a row (the conformance suite's `histories`). Locks are taken
-//! in the order of their numbers, so no two commits wait for each other.
+//! stays absent until it is done. It shares the projects and the histories that these are of; who removes all of one has it
+//! alone, since a `DELETE` passes over the rows that others insert while it waits for one (the conformance suite's
+//! `histories`). Locks are taken in the order of their numbers, so no two commits wait for each other.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,17 +26,31 @@ enum Mode {
 /// of the statements that follow.
 pub(crate) fn of_commit(commit: &Commit, timeout: i64) -> Statement {
     let keys = keys_of(commit);
-    let removes_all = |write: &Write| matches!(write, Write::DeleteVersions { .. } | Write::DeleteProject { .. });
-    if keys.len() > MAX_KEYS || commit.writes.iter().any(removes_all) {
+    if keys.len() > MAX_KEYS {
         return of_registry(timeout);
     }
     let mut locks = BTreeMap::from([(number(REGISTRY), Mode::Shared)]);
+    let mut lock = |number: i64, mode: Mode| {
+        let held = locks.entry(number).or_insert(mode);
+        *held = mode.max(*held);
+    };
     let mode = |key: &Key| if is_written(commit, key) { Mode::Exclusive } else { Mode::Shared };
     let keys = keys.into_iter().map(|key| (mode(&key), key));
     for (mode, key) in keys.chain(commit.writes.iter().filter_map(touched)) {
-        for number in numbers(&key) {
-            let held = locks.entry(number).or_insert(mode);
-            *held = mode.max(*held);
+        lock(number(&all_of_project(key.project())), Mode::Shared);
+        if let Key::Version { project, view, .. } = &key {
+            lock(number(&all_versions(project, view)), Mode::Shared);
+        }
+        numbers(&key).for_each(|number| lock(number, mode));
+    }
+    for write in &commit.writes {
+        match write {
+            Write::DeleteVersions { project, view } => {
+                lock(number(&all_of_project(project)), Mode::Shared);
+                lock(number(&all_versions(project, view)), Mode::Exclusive);
+            }
+            Write::DeleteProject { project } => lock(number(&all_of_project(project)), Mode::Exclusive),
+            Write::Put(_) | Write::Delete(_) => {}
         }
     }
     statement(&locks, timeout)
@@ -71,8 +85,8 @@ fn is_written(commit: &Commit, key: &Key) -> bool {
     commit.writes.iter().any(|write| match write {
         Write::Put(record) => record.key == *key,
         Write::Delete(deleted) => deleted == key,
-        // Who has the whole registry locks no keys.
-        Write::DeleteVersions { .. } | Write::DeleteProject { .. } => true,
+        // Who removes all of something has all of it alone.
+        Write::DeleteVersions { .. } | Write::DeleteProject { .. } => false,
     })
 }
 
@@ -98,6 +112,16 @@ fn statement(locks: &BTreeMap<i64, Mode>, timeout: i64) -> Statement {
 
 /// What the lock of the whole registry is a number of.
 const REGISTRY: &str = "registry";
+
+/// What the lock of all that a project has is a number of.
+fn all_of_project(project: &str) -> String {
+    format!("project {project}")
+}
+
+/// What the lock of a view's history is a number of.
+fn all_versions(project: &str, view: &str) -> String {
+    format!("versions {project}/{view}")
+}
 
 /// The numbers of the locks of a key: one, or two where its text has characters beyond ASCII.
 ///
@@ -197,6 +221,16 @@ mod tests {
         Write::Put(Record::new(key, bytes::Bytes::new(), 0))
     }
 
+    /// The locks of a commit of one write: whether each is had alone.
+    fn modes(write: Write) -> BTreeMap<i64, bool> {
+        let Statement { values, .. } = of_commit(&Commit::new(Vec::new(), vec![write]), 7);
+        let lock = |lock: &[Value]| match lock {
+            [Value::BigInteger(number), Value::Integer(mode)] => (*number, *mode == 1),
+            other => panic!("{other:?}"),
+        };
+        values[1..].chunks(2).map(lock).collect()
+    }
+
     #[test]
     fn what_is_written_is_locked_alone_and_what_is_depended_on_is_shared() {
         let expectations = vec![(entity("a"), Expected::Absent), (entity("b"), Expected::Present)];
@@ -204,7 +238,7 @@ mod tests {
         let Statement { values, .. } = of_commit(&commit, 7);
         assert_eq!(values[0], Value::Text("7".to_owned()));
         let (numbers, modes): (Vec<_>, Vec<_>) = values[1..].chunks(2).map(|lock| (&lock[0], &lock[1])).unzip();
-        assert_eq!(modes.len(), 3, "the registry and two keys");
+        assert_eq!(modes.len(), 4, "the registry, the project and two keys");
         assert_eq!(modes.iter().filter(|mode| ***mode == Value::Integer(1)).count(), 1, "{values:?}");
         assert!(numbers.is_sorted_by_key(|value| match value {
             Value::BigInteger(number) => *number,
@@ -216,14 +250,6 @@ mod tests {
     fn a_view_and_its_user_metadata_are_locked_together() {
         let view = Key::object(Kind::FeatureView, "p", "v");
         let metadata = Key::UserMetadata { kind: Kind::FeatureView, project: "p".to_owned(), view: "v".to_owned() };
-        let modes = |write: Write| -> BTreeMap<i64, bool> {
-            let Statement { values, .. } = of_commit(&Commit::new(Vec::new(), vec![write]), 7);
-            let lock = |lock: &[Value]| match lock {
-                [Value::BigInteger(number), Value::Integer(mode)] => (*number, *mode == 1),
-                other => panic!("{other:?}"),
-            };
-            values[1..].chunks(2).map(lock).collect()
-        };
         let of = |key: &Key| numbers(key).next().expect("a number");
         let (deletes, puts) = (modes(Write::Delete(view.clone())), modes(put(metadata.clone())));
         assert_eq!((deletes[&of(&view)], deletes[&of(&metadata)]), (true, true));
@@ -240,11 +266,17 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_of_all_of_something_locks_the_registry() {
-        let removal = Write::DeleteVersions { project: "p".to_owned(), view: "v".to_owned() };
-        assert_eq!(of_commit(&Commit::new(Vec::new(), vec![removal]), 7), of_registry(7));
-        let removal = Write::DeleteProject { project: "p".to_owned() };
-        assert_eq!(of_commit(&Commit::new(Vec::new(), vec![removal]), 7), of_registry(7));
+    fn who_removes_all_of_something_has_it_alone_and_nothing_else() {
+        let (project, view) = ("p".to_owned(), "v".to_owned());
+        let history = modes(Write::DeleteVersions { project: project.clone(), view: view.clone() });
+        let of_project = modes(Write::DeleteProject { project: project.clone() });
+        let version = modes(put(Key::Version { project, view, number: 3 }));
+        let (registry, p, v) = (number(REGISTRY), number(&all_of_project("p")), number(&all_versions("p", "v")));
+        assert_eq!((history[&registry], history[&p], history[&v]), (false, false, true));
+        assert_eq!((of_project[&registry], of_project[&p]), (false, true));
+        assert_eq!((version[&p], version[&v]), (false, false));
+        let other = modes(put(Key::object(Kind::Entity, "q", "a")));
+        assert!(!other.contains_key(&p) && !modes(put(entity("a"))).contains_key(&v));
     }
 
     #[test]

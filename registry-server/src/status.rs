@@ -19,6 +19,9 @@ const MAX_ENCODED_BYTES: usize = 2000;
 /// What the schemes of database servers' URLs begin with.
 const DATABASES: [&str; 4] = ["postgres", "mysql", "mariadb", "cockroachdb"];
 
+/// The schemes of registries in files and object stores, whose places clients may know.
+const FILES: [&str; 7] = ["sqlite", "file", "s3", "gs", "az", "abfss", "https"];
+
 /// The status for an error of a call. What points to a defect, or has to be looked after by somebody else than the caller,
 /// is logged.
 pub(crate) fn status(call: &str, error: Error) -> Status {
@@ -106,13 +109,17 @@ fn for_clients(message: &str) -> String {
     let mut text = String::with_capacity(message.len());
     let mut rest = message;
     while let Some(colon) = rest.find("://") {
-        let is_of_scheme = |char: &char| char.is_ascii_alphanumeric() || *char == '+';
+        let is_of_scheme = |char: &char| char.is_ascii_alphanumeric() || matches!(char, '+' | '-' | '.' | '_');
         let start = colon - rest[..colon].chars().rev().take_while(is_of_scheme).count();
         let length = rest[colon..].find([' ', '`', '"', ')', ',', ';']).unwrap_or(rest.len() - colon);
         let end = start + rest[start..colon + length].trim_end_matches(':').len();
-        let is_of_database = DATABASES.iter().any(|name| rest[start..colon].starts_with(name));
+        let scheme = &rest[start..colon];
+        let is_of_database = DATABASES.iter().any(|name| scheme.starts_with(name));
+        // Where another crate's backend is, its errors begin with; elsewhere, a URL may be what somebody stored.
+        let is_begin = text.is_empty() && start == 0 && !scheme.is_empty();
+        let is_of_foreign = !FILES.contains(&scheme) && (is_begin || rest[start..end].contains('@'));
         text.push_str(&rest[..start]);
-        text.push_str(if is_of_database { "the database" } else { &rest[start..end] });
+        text.push_str(if is_of_database || is_of_foreign { "the database" } else { &rest[start..end] });
         rest = &rest[end..];
     }
     text.push_str(rest);
@@ -180,6 +187,9 @@ mod tests {
             ("(FATAL: database \"feast\" does not exist)", "(FATAL: database does not exist)"),
             ("Unknown database 'feast'", "Unknown database"),
             ("sqlite:///registry.db: is away", "sqlite:///registry.db: is away"),
+            ("etcd-3://feast@10.0.0.7:2379/x: no answer", "the database: no answer"),
+            ("redb:///var/r.redb: I/O error", "the database: I/O error"),
+            ("there is no data source `kafka://topic` in it", "there is no data source `kafka://topic` in it"),
             ("://", "://"),
             ("mysql://", "the database"),
             ("a user 'left open", "a user 'left open"),

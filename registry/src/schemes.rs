@@ -55,7 +55,12 @@ impl Schemes {
 
     /// The names of all schemes, as `sqlite`; what is registered last comes first.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.in_order().flat_map(|scheme| scheme.names().iter().copied())
+        let mut named = Vec::new();
+        self.in_order().flat_map(|scheme| scheme.names().iter().copied()).filter(move |name| {
+            let is_new = !named.contains(name);
+            named.push(*name);
+            is_new
+        })
     }
 
     /// A URL of each scheme, for help and completions; what is registered last comes first.
@@ -94,14 +99,14 @@ impl Schemes {
         Error::config(format!("the registry `{url}` cannot be opened: {remedy}. It opens {there_are}://"))
     }
 
-    /// Opens the registry that a configuration names. One whose URL says that it is only to be read, as `mode=ro` of SQLite,
-    /// is opened by [`open_read_only`](Self::open_read_only).
+    /// Opens the registry that a configuration names. One that is only to be read, as it says itself or its URL with `mode=ro`
+    /// of SQLite, is opened by [`open_read_only`](Self::open_read_only).
     ///
     /// # Errors
     /// `InvalidConfig` when no scheme serves the URL, or when it names a file of another kind; else what [`Registry::open`]
     /// says.
     pub async fn open(&self, config: &RegistryConfig) -> Result<Registry> {
-        if self.of(&config.url)?.is_read_only(&config.url) {
+        if config.read_only || self.of(&config.url)?.is_read_only(&config.url) {
             return self.open_read_only(config).await;
         }
         self.open_with(config, RegistryOptions::from(config)).await

@@ -133,8 +133,12 @@ pub(crate) async fn what_killed_processes_did_has_one_order(setup: Setup) {
             }
         }
         for mut survivor in survivors {
-            while let Some(said) = survivor.next().await {
-                gathered.add(&said);
+            loop {
+                match survivor.next().await {
+                    Some(Said::Done { .. }) => break,
+                    Some(said) => gathered.add(&said),
+                    None => panic!("a worker that nobody killed ended before it had done everything"),
+                }
             }
         }
         // As one sees it that was there all along, and one that comes after.

@@ -66,7 +66,15 @@ impl RedbFile {
     /// # Errors
     /// `Unavailable` when it is open already, in this process or another. `Corrupt` when it is no redb file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self { store: Store::open(path.as_ref())?, turn: Arc::default() })
+        Ok(Self { store: Store::open(path.as_ref(), false)?, turn: Arc::default() })
+    }
+
+    /// Opens a file to read it: nothing is made or changed, and several processes may do so.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), also when the file is not there or a killed process has left it to be repaired.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self { store: Store::open(path.as_ref(), true)?, turn: Arc::default() })
     }
 }
 

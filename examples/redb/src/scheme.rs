@@ -6,7 +6,7 @@ use std::sync::Arc;
 use feast_registry_core::config::RegistryConfig;
 use feast_registry_core::{Backend, Error, ErrorKind, Result, Scheme};
 
-use crate::RedbBackend;
+use crate::{RedbBackend, RedbFile};
 
 /// Opens `redb:///var/lib/feast/registry.redb`, and `redb://registry.redb` in the working folder.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,7 +32,8 @@ impl Scheme for RedbScheme {
         if config.read_only && !Path::new(&path).exists() {
             return Err(Error::new(ErrorKind::SchemaMissing, format!("there is no registry file `{path}`")));
         }
-        Ok(Arc::new(RedbBackend::open(path, config.schema_mode)?.with_retention(config.journal)))
+        let file = if config.read_only { RedbFile::open_read_only(path)? } else { RedbFile::open(path)? };
+        Ok(Arc::new(RedbBackend::on(Arc::new(file), config.schema_mode).with_retention(config.journal)))
     }
 }
 

@@ -11,8 +11,8 @@ use feast_registry_core::{
     Result, Retention, Revision, Target, Write,
 };
 use redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
-    TableDefinition, TableError, WriteTransaction,
+    Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    Table, TableDefinition, TableError, WriteTransaction,
 };
 
 use crate::journal;
@@ -35,15 +35,30 @@ const REVISIONS: TableDefinition<'_, &'static [u8; 16], u64> = TableDefinition::
 
 /// An open file.
 pub(crate) struct Store {
-    database: Database,
+    file: File,
     location: String,
 }
 
+enum File {
+    Writable(Database),
+    /// Nothing is made or changed, not even by a repair.
+    ReadOnly(ReadOnlyDatabase),
+}
+
 impl Store {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path, read_only: bool) -> Result<Self> {
         let location = format!("redb://{}", path.display());
-        match Database::create(path) {
-            Ok(database) => Ok(Self { database, location }),
+        let opened = match read_only {
+            true => ReadOnlyDatabase::open(path).map(File::ReadOnly),
+            false => Database::create(path).map(File::Writable),
+        };
+        match opened {
+            Ok(file) => Ok(Self { file, location }),
+            // As a process leaves a file that is killed.
+            Err(DatabaseError::RepairAborted) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("{location}: the file has to be repaired; open it once to write, as a server does"),
+            )),
             Err(DatabaseError::DatabaseAlreadyOpen) => Err(Error::new(
                 ErrorKind::Unavailable,
                 format!("{location}: another process has this file open, and a redb file belongs to one at a time"),
@@ -161,7 +176,11 @@ impl Store {
     }
 
     fn reading<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, Failure>) -> Result<T> {
-        let done = self.database.begin_read().map_err(Failure::from).and_then(|transaction| work(&transaction));
+        let begun = match &self.file {
+            File::Writable(database) => database.begin_read(),
+            File::ReadOnly(database) => database.begin_read(),
+        };
+        let done = begun.map_err(Failure::from).and_then(|transaction| work(&transaction));
         done.map_err(|failure| failure.told_of(&self.location))
     }
 
@@ -172,7 +191,10 @@ impl Store {
         lost: fn(&str) -> Error,
         work: impl FnOnce(&WriteTransaction) -> Result<Option<T>, Failure>,
     ) -> Result<Option<T>> {
-        let done = self.database.begin_write().map_err(Failure::from).and_then(|transaction| {
+        let File::Writable(database) = &self.file else {
+            return Err(Error::new(ErrorKind::ReadOnly, format!("{}: opened to be read", self.location)));
+        };
+        let done = database.begin_write().map_err(Failure::from).and_then(|transaction| {
             let Some(value) = work(&transaction)? else { return Ok(None) };
             transaction.commit().map_err(|error| Failure::Told(lost(&self.location).with_source(error)))?;
             Ok(Some(value))
@@ -478,7 +500,13 @@ impl Failure {
 fn failed(location: &str, error: impl Into<redb::Error>) -> Error {
     let error = error.into();
     let kind = match &error {
-        redb::Error::Io(_) | redb::Error::PreviousIo => ErrorKind::Unavailable,
+        redb::Error::Io(_) => ErrorKind::Unavailable,
+        // redb writes nothing more until the file is opened anew, so a retry cannot help.
+        redb::Error::PreviousIo => {
+            let text =
+                format!("{location}: an earlier write failed, and nothing is written until the process is restarted");
+            return Error::new(ErrorKind::Internal, text).with_source(error);
+        }
         redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => ErrorKind::Corrupt,
         _ => ErrorKind::Internal,
     };

@@ -73,6 +73,28 @@ async fn every_way_to_name_a_registry_names_one_in_redb() {
 }
 
 #[tokio::test]
+async fn a_project_is_deleted_though_the_file_is_open_only_once() {
+    let folder = with_a_registry().await;
+    let teardown = ["teardown", "--project", "rides", "--yes", "--registry", "redb://registry.redb"];
+    let deleted = stdout(&run(folder.path(), &[], &teardown));
+    assert!(deleted.contains("Deleted project `rides`") && deleted.contains("No project is left"), "{deleted}");
+    let gone = stderr(&run(folder.path(), &[], &["list", "entities", "--registry", "redb://registry.redb"]));
+    assert!(gone.contains("there is no registry in redb://registry.redb"), "{gone}");
+}
+
+#[tokio::test]
+async fn what_is_only_looked_at_is_not_changed() {
+    let folder = with_a_registry().await;
+    let bytes = || std::fs::read(folder.path().join("registry.redb")).expect("the file");
+    let before = bytes();
+    stdout(&run(folder.path(), &[], &["list", "all", "--registry", "redb://registry.redb"]));
+    assert_eq!(bytes(), before);
+    std::fs::write(folder.path().join("empty.redb"), b"").expect("an empty file");
+    stderr(&run(folder.path(), &[], &["list", "all", "--registry", "redb://empty.redb"]));
+    assert_eq!(std::fs::read(folder.path().join("empty.redb")).expect("the file"), b"");
+}
+
+#[tokio::test]
 async fn what_cannot_be_is_told_with_the_remedy_and_makes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let list = |url: &str| stderr(&run(folder.path(), &[], &["list", "all", "--registry", url]));

@@ -128,7 +128,7 @@ impl RegistryUrl {
     /// for (url, path) in [
     ///     ("redb:///var/registry.redb", Some("/var/registry.redb")),
     ///     ("redb:////var/registry.redb", Some("//var/registry.redb")), // as Unix has it: the same file
-    ///     ("redb://data/my%20registry.redb?cache=1", Some("data/my registry.redb")),
+    ///     ("redb://my%20data/my%20registry.redb?cache=1", Some("my data/my registry.redb")),
     ///     ("redb://registry.redb", Some("registry.redb")),
     ///     ("redb://", None),
     ///     ("redb://me@data/registry.redb", None),
@@ -145,10 +145,12 @@ impl RegistryUrl {
         if self.username.is_some() || self.password.is_some() || self.port.is_some() {
             return None;
         }
-        match (&self.host, &self.database) {
+        // A host is not decoded, since of a server it has nothing to be decoded.
+        let first = self.host.as_deref().map(|first| decode(first).unwrap_or_else(|_| first.to_owned()));
+        match (first, &self.database) {
             (None, None) => None,
-            (Some(first), None) => Some(first.clone()),
-            (first, Some(rest)) => Some(format!("{}/{rest}", first.as_deref().unwrap_or_default())),
+            (Some(first), None) => Some(first),
+            (first, Some(rest)) => Some(format!("{}/{rest}", first.unwrap_or_default())),
         }
     }
 

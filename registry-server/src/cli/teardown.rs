@@ -56,7 +56,7 @@ impl Teardown {
         if !self.yes {
             ask(&doomed)?;
         }
-        delete(&opened, &doomed).await?;
+        delete(opened, &doomed).await?;
         if leaves_none {
             output::print(b"No project is left: the tables of the registry are removed.\n")?;
         }
@@ -130,7 +130,7 @@ fn confirm(phrase: &str, answers: &mut impl BufRead, questions: &mut impl Write)
     Ok(answer.trim() == phrase.trim())
 }
 
-async fn delete(opened: &Opened, doomed: &[String]) -> Result<()> {
+async fn delete(opened: Opened, doomed: &[String]) -> Result<()> {
     let registry = opened.to_write().await?;
     for project in doomed {
         registry.delete_project(project).await?;
