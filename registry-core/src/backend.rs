@@ -1,5 +1,5 @@
 //! The contract between the registry and what stores it. Whoever writes a backend implements [`Backend`], and proves it
-//! with the crate `conformance-tests`; [`crate::MemoryBackend`] is the one to read first.
+//! with the crate `feast-registry-conformance`; [`crate::MemoryBackend`] is the one to read first.
 //!
 //! A backend keeps [`Record`]s under [`Key`]s and commits [`Commit`]s: all of it or nothing, only if every expectation
 //! holds at that moment, and never twice. It knows nothing of Feast's rules; those have been applied when a commit

@@ -1,7 +1,7 @@
 //! A registry for the Feast feature store: its objects, its rules, and the contract that storage backends fulfil.
 //!
 //! - [`Registry`] is what applications use: typed verbs with Feast's rules, over any backend.
-//! - [`Backend`] is what storages implement; [`MemoryBackend`] is the smallest one. The crate `conformance-tests` proves
+//! - [`Backend`] is what storages implement; [`MemoryBackend`] is the smallest one. The crate `feast-registry-conformance` proves
 //!   an implementation.
 //! - [`Object`] and [`Encoded`] are Feast's objects as serialized protobuf messages ([`proto`]), which pass through
 //!   unread.
@@ -71,6 +71,8 @@ pub use lineage::{Lineage, ObjectType, Reference, Relation};
 pub use memory::Contents;
 pub use memory::MemoryBackend;
 pub use observed::STORAGE_SPANS;
+/// The type of moments, as [`Commit::at`](Commit): seconds and nanoseconds since 1970 (UTC).
+pub use prost_types::Timestamp;
 pub use registry::{CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions};
 pub use rules::ApplyOptions;
 pub use scheme::{MemoryScheme, Scheme};

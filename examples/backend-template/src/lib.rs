@@ -16,8 +16,8 @@ mod scheme;
 
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
-    Backend, Commit, Deadline, JournalEntry, Limits, MemoryBackend, Outcome, Query, Record, Result, Revision,
-    async_trait,
+    Backend, Commit, Deadline, JournalEntry, Limits, MemoryBackend, Outcome, Query, Record, Result, Retention,
+    Revision, async_trait,
 };
 
 pub use crate::scheme::MyScheme;
@@ -27,6 +27,9 @@ pub use crate::scheme::MyScheme;
 pub struct MyBackend {
     path: String,
     mode: SchemaMode,
+    /// How much of the journal to keep. What is in memory keeps as much as by default.
+    #[expect(dead_code, reason = "for what takes the place of memory")]
+    retention: Retention,
     /// What is to be replaced.
     inner: MemoryBackend,
 }
@@ -37,7 +40,13 @@ impl MyBackend {
     /// # Errors
     /// When the storage cannot be opened.
     pub fn open(path: impl Into<String>, mode: SchemaMode) -> Result<Self> {
-        Ok(Self { path: path.into(), mode, inner: MemoryBackend::new() })
+        Ok(Self { path: path.into(), mode, retention: Retention::default(), inner: MemoryBackend::new() })
+    }
+
+    /// The same with a journal of another size.
+    #[must_use]
+    pub fn with_retention(self, retention: Retention) -> Self {
+        Self { retention, ..self }
     }
 }
 

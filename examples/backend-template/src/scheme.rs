@@ -27,7 +27,9 @@ impl Scheme for MyScheme {
     }
 
     fn open(&self, config: &RegistryConfig) -> Result<Arc<dyn Backend>> {
-        Ok(Arc::new(MyBackend::open(path(config)?, config.schema_mode)?))
+        // If `config.read_only`, make nothing: where there is no registry, that is `ErrorKind::SchemaMissing`.
+        let backend = MyBackend::open(path(config)?, config.schema_mode)?;
+        Ok(Arc::new(backend.with_retention(config.journal)))
     }
 }
 

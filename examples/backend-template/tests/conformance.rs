@@ -25,7 +25,7 @@ impl Factory for MyStore {
         Arc::new(Place(Arc::new(backend)))
     }
 
-    /// What the backend cannot do by its nature. Each of these is an unproven promise, and is told by every run.
+    /// What the backend cannot do by its nature. Every run names these, and the promises that stay unproven.
     fn exceptions(&self) -> Vec<Exception> {
         vec![
             Exception::new("durability", "it is in memory, and gone with its process"),

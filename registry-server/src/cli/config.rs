@@ -77,14 +77,14 @@ impl Config {
     pub(super) async fn run(self, cli: &Cli) -> Result<ExitCode> {
         match self.command {
             Command::Check(check) => check.run(cli).await,
-            Command::Show(show) => show.run().map(|()| ExitCode::SUCCESS),
+            Command::Show(show) => show.run(cli).map(|()| ExitCode::SUCCESS),
         }
     }
 }
 
 impl Check {
     async fn run(self, cli: &Cli) -> Result<ExitCode> {
-        let inspection = self.location.inspect();
+        let inspection = self.location.inspect(cli);
         let source = inspection.origin;
         let (mut errors, mut warnings) = (inspection.errors, inspection.warnings);
         let mut state = None;
@@ -162,8 +162,8 @@ async fn look(config: &RegistryConfig, cli: &Cli) -> feast_registry::Result<Foun
 }
 
 impl Show {
-    fn run(self) -> Result<()> {
-        let inspection = self.location.inspect();
+    fn run(self, cli: &Cli) -> Result<()> {
+        let inspection = self.location.inspect(cli);
         let source = inspection.origin.clone();
         let config = inspection.into_config()?;
         config.warnings.iter().for_each(|warning| output::warn(&text::clean(&warning.to_string())));

@@ -62,14 +62,14 @@ pub(crate) struct Opened {
 
 impl Location {
     /// What to open, and the project that the feature_store.yaml is for. What its author may not know is told with `warn`.
-    pub(crate) fn read(&self, warn: impl Fn(&str)) -> Result<FeatureStoreConfig> {
-        let config = self.inspect().into_config()?;
+    pub(crate) fn read(&self, cli: &Cli, warn: impl Fn(&str)) -> Result<FeatureStoreConfig> {
+        let config = self.inspect(cli).into_config()?;
         config.warnings.iter().for_each(|warning| warn(&text::clean(&warning.to_string())));
         Ok(config)
     }
 
     /// What the first source says that there is, with all that is odd about it.
-    pub(crate) fn inspect(&self) -> Inspection {
+    pub(crate) fn inspect(&self, cli: &Cli) -> Inspection {
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         if let Some(path) = &self.config {
             Inspection::of_file(path, None)
@@ -82,14 +82,20 @@ impl Location {
         } else if let Some(path) = variable(PATH_VARIABLE) {
             // To Feast, what is relative in it is so to the folder that it works in, unlike with a file in its usual place.
             Inspection::of_file(Path::new(&path), Some(Path::new("")))
-        } else {
+        } else if has_default(&cli.schemes) {
             of_url(DEFAULT_URL, "the built-in default")
+        } else {
+            let example = cli.schemes.examples().next().unwrap_or_default();
+            Inspection::of_error(Finding::new(
+                "the command line",
+                format!("name the registry with `--registry`, as {example}"),
+            ))
         }
     }
 
     /// Opens the registry to look at it: no file and no table is made.
     pub(crate) async fn open(&self, cli: &Cli) -> Result<Opened> {
-        let FeatureStoreConfig { project, registry: config, .. } = self.read(output::warn)?;
+        let FeatureStoreConfig { project, registry: config, .. } = self.read(cli, output::warn)?;
         let registry = cli.schemes.open_read_only(&config).await.map_err(|error| match error.kind() {
             // Only of this kind is it that there is no registry; any other error has its own remedy.
             ErrorKind::SchemaMissing => anyhow::Error::new(error).context(format!(
@@ -101,6 +107,11 @@ impl Location {
         })?;
         Ok(Opened { registry, project, config, schemes: cli.schemes.clone() })
     }
+}
+
+/// Whether this program has a registry when nothing says which.
+pub(super) fn has_default(schemes: &Schemes) -> bool {
+    schemes.names().any(|name| name == "sqlite")
 }
 
 /// The value of an environment variable.

@@ -27,7 +27,7 @@ pub(crate) struct Migrate {
 
 impl Migrate {
     pub(super) async fn run(self, cli: &Cli) -> Result<()> {
-        let config = self.location.read(output::warn)?.registry;
+        let config = self.location.read(cli, output::warn)?.registry;
         let lines =
             if self.dry_run { cli.schemes.problems(&config).await? } else { cli.schemes.migrate(&config).await? };
         if lines.is_empty() {

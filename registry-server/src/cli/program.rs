@@ -6,16 +6,16 @@ use clap::builder::{PossibleValue, StringValueParser, StyledStr, TypedValueParse
 use clap::{Arg, Command};
 use feast_registry::Schemes;
 
-use super::location::REGISTRY;
+use super::location::{REGISTRY, has_default};
 
 /// The name that help has as it is written.
 const NAME: &str = "feast-registry";
 
 /// Puts the name of the program into all help, and examples of its schemes to `--registry`.
 pub(super) fn adapt(command: Command, name: &str, schemes: &Schemes) -> Command {
-    let renamed = |text: Option<&StyledStr>| text.map(|text| text.to_string().replace(NAME, name));
+    let renamed = |text: Option<&StyledStr>| text.map(|text| of_program(&text.to_string(), name, schemes));
     let mut command = command;
-    if name != NAME {
+    if name != NAME || !has_default(schemes) {
         let (about, long_about) = (renamed(command.get_about()), renamed(command.get_long_about()));
         let after_help = renamed(command.get_after_help());
         // An empty text is as good as none.
@@ -45,6 +45,23 @@ pub(super) fn adapt(command: Command, name: &str, schemes: &Schemes) -> Command 
     };
     command.mut_args(adapted).mut_subcommands(|command| adapt(command, name, schemes))
 }
+
+/// A text of help, as it is true of a program of this name that opens these URLs.
+fn of_program(text: &str, name: &str, schemes: &Schemes) -> String {
+    let text = text.replace(NAME, name);
+    if has_default(schemes) {
+        return text;
+    }
+    let example = schemes.examples().next().unwrap_or_default();
+    text.replace(EXPLAINED, &format!("as {example}"))
+        .replace("serve ./registry.db on port", "serve what FEAST_REGISTRY_URL names on port")
+        .replace("\n  sqlite:///registry.db", "")
+        .replace(";\nsqlite:///registry.db", "")
+        .replace("; sqlite:///registry.db", "")
+}
+
+/// What help says of URLs where there is SQLite.
+const EXPLAINED: &str = "sqlite:///registry.db is in the working folder, sqlite:////var/lib/feast/registry.db is not";
 
 /// Takes any text; examples of URLs are for completions.
 #[derive(Debug, Clone)]

@@ -151,7 +151,7 @@ impl Serve {
     }
 
     async fn serve(&self, cli: &Cli, signals: &mut Signals) -> Result<Ended> {
-        let config = self.location.read(|warning| tracing::warn!("{warning}"))?;
+        let config = self.location.read(cli, |warning| tracing::warn!("{warning}"))?;
         let mut options = self.options();
         // Before the registry is opened, which may make it: a start that fails leaves nothing behind.
         let listener = listen(["--host", "--port"], &self.host, self.port).await?;
