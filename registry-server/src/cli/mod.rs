@@ -143,9 +143,8 @@ Examples:
   feast-registry teardown --project rides                    delete a project, after asking
   feast-registry config check -c feature_store.yaml          what is wrong with a configuration
 
-All but `serve` read the registry itself, also while a server serves it (unless its storage lets in one
-process alone). Which registry: that of the first of these that is
-there.
+All but `serve` read the registry itself, also while a server serves it (unless its storage lets in one process alone). Which
+registry: that of the first of these that is there.
   -c FILE, or --registry URL
   FEAST_REGISTRY_URL            environment variable: a URL
   FEATURE_STORE_YAML_BASE64     environment variable, Feast's: a whole feature_store.yaml
