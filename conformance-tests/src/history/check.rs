@@ -227,7 +227,9 @@ impl<'p> Search<'p> {
             if at.iter().zip(&self.lanes).all(|(at, lane)| usize::from(*at) == lane.len()) {
                 return Found::Order;
             }
-            if self.seen.len() > budget.configurations || (self.seen.len() % 64 == 0 && Instant::now() > budget.until) {
+            if self.seen.len() > budget.configurations
+                || (self.seen.len().is_multiple_of(64) && Instant::now() > budget.until)
+            {
                 return Found::GaveUp;
             }
             self.push_choices(&configuration, until, &mut stack);

@@ -422,7 +422,7 @@ impl fmt::Display for Explanation {
         let (shown, others): (Vec<&Operation>, Vec<&Operation>) = operations.iter().partition(is_shown);
         let promise = self.promise.map_or("every answer is that of some order of all operations", Promise::text);
         writeln!(f, "{promise}: these {} operations have no order", shown.len())?;
-        let about = shown.iter().map(|operation| Operation::clone(operation)).collect();
+        let about = shown.iter().copied().cloned().collect();
         let keys = keys_of(&Problem { starts: Vec::new(), operations: about, ..self.problem.clone() });
         let matters = |key: &Key| {
             let is_there = |operation: &Operation| match &operation.call {

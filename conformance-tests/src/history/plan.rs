@@ -236,7 +236,7 @@ impl Plan {
         let expected = |key: Key| {
             let expected = match self.known.get(&key).cloned().flatten() {
                 None => Expected::Absent,
-                Some(_) if number / CLIENTS % 8 == 0 => Expected::Present,
+                Some(_) if (number / CLIENTS).is_multiple_of(8) => Expected::Present,
                 Some(value) => Expected::Value(value),
             };
             (key, expected)
@@ -258,7 +258,7 @@ impl Plan {
             let board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
             let mut clients: Vec<&u32> = board.keys().collect();
             clients.sort();
-            let client = if wanted % 2 == 0 {
+            let client = if wanted.is_multiple_of(2) {
                 self.client
             } else {
                 **clients.get(wanted as usize % clients.len().max(1)).unwrap_or(&&self.client)

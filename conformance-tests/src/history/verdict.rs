@@ -25,7 +25,7 @@ pub(crate) enum Fault {
     /// It is said here.
     Said(String),
     /// These operations have no order.
-    NoOrder(Problem, Stuck),
+    NoOrder(Box<Problem>, Stuck),
 }
 
 impl Fault {
@@ -70,7 +70,7 @@ pub(crate) fn check(history: &History, order: Order) -> Result<(), Fault> {
                     let commits = without_what_overlaps(&ordered);
                     fault = match search(&commits, budget()) {
                         Found::Order => None,
-                        Found::None(stuck) => Some(Fault::NoOrder(commits, stuck)),
+                        Found::None(stuck) => Some(Fault::NoOrder(Box::new(commits), stuck)),
                         Found::GaveUp => return Err(gave_up(history).into()),
                     };
                 }
@@ -79,7 +79,7 @@ pub(crate) fn check(history: &History, order: Order) -> Result<(), Fault> {
         }
     }
     match (any_order(&problem), fault) {
-        (Found::None(stuck), _) => Err(Fault::NoOrder(problem, stuck)),
+        (Found::None(stuck), _) => Err(Fault::NoOrder(Box::new(problem), stuck)),
         (_, Some(fault)) => Err(fault),
         (Found::Order, None) => Ok(()),
         (Found::GaveUp, None) => Err(gave_up(history).into()),

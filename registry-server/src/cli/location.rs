@@ -144,7 +144,7 @@ fn of_base64(encoded: &str, origin: &str) -> Inspection {
 
 impl Opened {
     /// Opens it again, to write to it, as its configuration says.
-    pub(crate) async fn to_write(self) -> Result<Registry> {
+    pub(crate) async fn into_writable(self) -> Result<Registry> {
         // A store that is open only once is not to be open any more.
         self.registry.close().await?;
         drop(self.registry);

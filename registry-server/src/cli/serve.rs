@@ -228,18 +228,20 @@ impl Serve {
 
     fn options(&self) -> ServeOptions {
         let unless_zero = |seconds| (seconds > 0).then(|| Duration::from_secs(seconds));
-        let mut options = ServeOptions::default();
-        options.max_message_size = self.max_message_size;
-        options.compress_above = (self.compress_above > 0).then_some(self.compress_above);
-        options.request_timeout = Duration::from_secs(self.request_timeout);
-        options.max_connections = self.max_connections.min(files::room_for_connections());
-        options.max_connection_age = unless_zero(self.max_connection_age);
-        options.keep_alive = unless_zero(self.keep_alive);
-        options.drain = Duration::from_secs(self.drain);
-        options.grace = Duration::from_secs(self.grace);
-        options.is_ready_from_cache = self.ready_from_cache;
-        options.is_traced = self.telemetry.is_tracing();
-        options.slow_call = (self.slow_call > 0.0).then(|| Duration::from_secs_f64(self.slow_call));
+        let options = ServeOptions {
+            max_message_size: self.max_message_size,
+            compress_above: (self.compress_above > 0).then_some(self.compress_above),
+            request_timeout: Duration::from_secs(self.request_timeout),
+            max_connections: self.max_connections.min(files::room_for_connections()),
+            max_connection_age: unless_zero(self.max_connection_age),
+            keep_alive: unless_zero(self.keep_alive),
+            drain: Duration::from_secs(self.drain),
+            grace: Duration::from_secs(self.grace),
+            is_ready_from_cache: self.ready_from_cache,
+            is_traced: self.telemetry.is_tracing(),
+            slow_call: (self.slow_call > 0.0).then(|| Duration::from_secs_f64(self.slow_call)),
+            ..ServeOptions::default()
+        };
         if options.max_connections < self.max_connections {
             let limit = options.max_connections;
             tracing::warn!("only {limit} connections are taken, since the process may not open more files (ulimit -n)");

@@ -131,7 +131,7 @@ fn confirm(phrase: &str, answers: &mut impl BufRead, questions: &mut impl Write)
 }
 
 async fn delete(opened: Opened, doomed: &[String]) -> Result<()> {
-    let registry = opened.to_write().await?;
+    let registry = opened.into_writable().await?;
     for project in doomed {
         registry.delete_project(project).await?;
         output::print(format!("Deleted project `{}`.\n", text::clean(project)).as_bytes())?;
