@@ -65,7 +65,12 @@ fn main() -> ExitCode {
     if let Ok(name) = std::env::var(SUITE) {
         return run(suites(&name));
     }
-    let trial = |name: &str, test: fn()| Trial::test(name, move || Ok(test()));
+    let trial = |name: &str, test: fn()| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    };
     let waits = |name: &str, test: fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>| {
         Trial::test(name, move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
