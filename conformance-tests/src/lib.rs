@@ -103,7 +103,7 @@
 //! # fn open(path: &str, mode: SchemaMode) -> Result<Arc<dyn Backend>> { Ok(Arc::new(MemoryBackend::new())) }
 //! # #[async_trait::async_trait]
 //! impl Factory for MyFactory {
-//! #   async fn create(&self) -> Arc<dyn Storage> { todo!() }
+//! #   async fn create(&self) -> Arc<dyn Storage> { Arc::new(MyStorage { path: String::new() }) }
 //! #   fn exceptions(&self) -> Vec<Exception> { Vec::new() }
 //!     async fn open_at(&self, address: &str) -> Result<Arc<dyn Backend>> {
 //!         open(address, SchemaMode::Auto)
