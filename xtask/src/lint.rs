@@ -91,8 +91,8 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     let packages = packages(project)?;
     steps.step("packages", || crate::package::check(project, &packages));
     written_for_others(project, &mut steps);
-    for Package { name, has_features, .. } in packages {
-        // Alone, a crate cannot lean on features that another one of the workspace switches on.
+    for Package { name, has_features, .. } in packages.into_iter().filter(|package| package.is_published) {
+        // Alone, as others have it, a crate cannot lean on features that another one of the workspace switches on.
         let check = format!("check --package {name}");
         steps.run(&format!("{name} alone"), &mut project.cargo(&check));
         if has_features {
