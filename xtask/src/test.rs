@@ -3,6 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
@@ -136,6 +137,11 @@ fn build_server(project: &Project, is_built: bool) -> Result<PathBuf> {
     Ok(server)
 }
 
+/// How many processes test at once. Most of them wait half of the time: for what they start, for the disk, for deadlines.
+fn at_once() -> usize {
+    2 * thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// A run of the tests, as far as it has come.
 struct Tests<'a> {
     project: &'a Project,
@@ -202,6 +208,9 @@ impl Tests<'_> {
             (Runner::CargoTest, "test --workspace --no-fail-fast --lib --bins --tests")
         };
         let mut tests = self.project.cargo(line);
+        if nextest {
+            tests.env("NEXTEST_TEST_THREADS", at_once().to_string());
+        }
         tests.args(&self.args.extra);
         self.steps.step("emulators", || crate::emulators::provide(self.project, &mut tests));
         let report = self.report(&mut tests);
@@ -230,8 +239,8 @@ impl Tests<'_> {
             self.used.push(format!("feast {feast}"));
             // -ra: a failed or skipped test is named again at the end, with its reason.
             pytest.current_dir(self.project.root.join("interop")).args(["-m", "pytest", "-ra"]);
-            // A file of tests shares its servers, so it stays together. Much of the time is waiting for what is started.
-            pytest.args(["-n", "logical", "--dist", "loadfile"]).args(&self.args.extra);
+            // A file of tests shares its servers, so it stays together.
+            pytest.args(["-n", &at_once().to_string(), "--dist", "loadfile"]).args(&self.args.extra);
             // Python holds back what it writes to a pipe unless told not to.
             pytest.env("PYTHONUNBUFFERED", "1").env("FEAST_REGISTRY_BIN", server);
             self.run("interop tests", Runner::Pytest, &mut pytest);
