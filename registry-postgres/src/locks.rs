@@ -11,9 +11,11 @@ use std::fmt::Write as _;
 use feast_registry_core::{Commit, Key, Kind, Record, Write};
 use feast_registry_sql::{Statement, Value, keys_of};
 
-/// The most keys that are locked one by one. PostgreSQL keeps all locks in a table of fixed size (some 6,400 by default);
-/// who has more to lock has the whole registry.
+/// The most keys that are locked one by one, and the most locks that these and what else a commit removes come to. PostgreSQL
+/// keeps all locks in a table of fixed size (some 6,400 by default), and a statement returns 1,664 columns at the most; who
+/// has more to lock has the whole registry.
 const MAX_KEYS: usize = 64;
+const MAX_LOCKS: usize = 5 * MAX_KEYS;
 
 /// How a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,9 +51,16 @@ pub(crate) fn of_commit(commit: &Commit, timeout: i64) -> Statement {
                 lock(number(&all_of_project(project)), Mode::Shared);
                 lock(number(&all_versions(project, view)), Mode::Exclusive);
             }
-            Write::DeleteProject { project } => lock(number(&all_of_project(project)), Mode::Exclusive),
+            Write::DeleteProject { project } => {
+                lock(number(&all_of_project(project)), Mode::Exclusive);
+                // A server of a version that knows no lock of all that a project has shares the project itself, at least.
+                numbers(&Key::project_object(project)).for_each(|number| lock(number, Mode::Exclusive));
+            }
             Write::Put(_) | Write::Delete(_) => {}
         }
+    }
+    if locks.len() > MAX_LOCKS {
+        return of_registry(timeout);
     }
     statement(&locks, timeout)
 }
@@ -263,6 +272,13 @@ mod tests {
         let writes = (0..=MAX_KEYS).map(|number| put(entity(&number.to_string()))).collect();
         let commit = Commit::new(Vec::new(), writes);
         assert_eq!(of_commit(&commit, 7), of_registry(7));
+        // Histories and projects are no keys, and are locked all the same.
+        let (project, view) = ("p".to_owned(), |number: usize| number.to_string());
+        let history = |number| Write::DeleteVersions { project: project.clone(), view: view(number) };
+        let of_project = |number| Write::DeleteProject { project: view(number) };
+        for commit in [(0..2000).map(history).collect(), (0..2000).map(of_project).collect::<Vec<_>>()] {
+            assert_eq!(of_commit(&Commit::new(Vec::new(), commit), 7), of_registry(7));
+        }
     }
 
     #[test]
@@ -272,9 +288,10 @@ mod tests {
         let of_project = modes(Write::DeleteProject { project: project.clone() });
         let version = modes(put(Key::Version { project, view, number: 3 }));
         let (registry, p, v) = (number(REGISTRY), number(&all_of_project("p")), number(&all_versions("p", "v")));
-        assert_eq!((history[&registry], history[&p], history[&v]), (false, false, true));
-        assert_eq!((of_project[&registry], of_project[&p]), (false, true));
-        assert_eq!((version[&p], version[&v]), (false, false));
+        let itself = numbers(&Key::project_object("p")).next().expect("a number");
+        assert_eq!(history, BTreeMap::from([(registry, false), (p, false), (v, true)]));
+        assert_eq!(of_project, BTreeMap::from([(registry, false), (p, true), (itself, true)]));
+        assert_eq!((version.len(), version[&p], version[&v]), (4, false, false));
         let other = modes(put(Key::object(Kind::Entity, "q", "a")));
         assert!(!other.contains_key(&p) && !modes(put(entity("a"))).contains_key(&v));
     }
@@ -284,6 +301,8 @@ mod tests {
         // Two versions of this crate at work on one database must agree.
         assert_eq!(numbers(&entity("driver")).collect::<Vec<_>>(), [8_625_366_724_477_447_740]);
         assert_eq!(number(REGISTRY), 1_876_579_240_200_724_759);
+        assert_eq!(number(&all_of_project("p")), -359_831_033_211_820_627);
+        assert_eq!(number(&all_versions("p", "v")), 2_995_163_245_473_633_928);
         let all_of_one = numbers(&entity("dríver")).collect::<Vec<_>>();
         assert_eq!(all_of_one.len(), 2, "what another version of Unicode may escape has a second one");
     }
