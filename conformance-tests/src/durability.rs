@@ -4,10 +4,16 @@
 //! looks at what is there. What needs several at once is in [`crate::processes`].
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
+use feast_registry_core::{Kind, Query, Record};
+
+use crate::handle::{Handle, assert_records, or_fail, patience};
 use crate::process::Process;
 use crate::run::Setup;
+use crate::sample::object;
 use crate::store::Store;
 use crate::worker::{Job, Load, Said};
 use crate::written::Written;
@@ -36,6 +42,37 @@ async fn check(property: &str, store: &Store, acknowledged: &BTreeSet<usize>, be
     handle.0.close().await;
     drop(handle);
     written.assert_is(property, acknowledged, begun);
+}
+
+/// A storage that can be open only once is opened by the next as soon as the last has closed it, whoever still has that handle
+/// and whatever it was reading when its callers left.
+pub(crate) async fn what_is_closed_can_be_opened_anew(setup: Setup) {
+    const ROUNDS: usize = 8;
+    let store = setup.store().await;
+    let opened = async |round: usize| {
+        let opening = format!("opening a storage anew that was closed {round} times");
+        let handle = Handle(or_fail(&opening, store.factory.open_at(&store.address()).await));
+        or_fail(&format!("preparing it, after {opening}"), handle.0.prepare(&patience()).await);
+        handle
+    };
+    let records: Vec<Record> = (0..500).map(|number| object(Kind::Entity, "p", &number.to_string(), "")).collect();
+    let all = Query::objects(Kind::Entity, Some("p"));
+    let mut handle = opened(0).await;
+    handle.put(records.clone()).await;
+    for round in 1..=ROUNDS {
+        for _ in 0..round {
+            let (queries, deadline) = (vec![all.clone(); 8], patience());
+            let mut left = handle.0.read(&queries, &deadline);
+            // Its caller leaves when it has begun.
+            poll_fn(|context| Poll::Ready(left.as_mut().poll(context).is_ready())).await;
+        }
+        handle.0.close().await;
+        let next = opened(round).await;
+        let mut found = next.ask(all.clone()).await;
+        found.sort_by_key(|record| records.iter().position(|wanted| wanted.key == record.key));
+        assert_records("what a storage has that was closed and opened anew", &records, &found);
+        handle = next;
+    }
 }
 
 fn note(acknowledged: &mut BTreeSet<usize>, said: impl IntoIterator<Item = Said>) {

@@ -154,7 +154,7 @@ mod wire;
 mod worker;
 mod written;
 
-// Its Rust is that of examples/, which are built and run; doctests would count what they cannot run.
+// Its Rust is compiled as doctests of examples/redb, which has a backend for it.
 #[cfg_attr(not(doctest), doc = include_str!("../writing-a-backend.md"))]
 #[cfg_attr(doctest, doc = "The page for authors.")]
 pub mod writing_a_backend {}

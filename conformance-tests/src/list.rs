@@ -232,6 +232,8 @@ pub fn tests() -> Vec<Test> {
                 "When this returns Outcome::Committed, the writes are durable.",
             a_kill_in_mid_load_loses_nothing_that_was_acknowledged:
                 "When this returns Outcome::Committed, the writes are durable.",
+            what_is_closed_can_be_opened_anew:
+                "a storage that can be open only once can be opened anew when this returns",
         }
         processes (processes) {
             every_interval_is_recorded_once:

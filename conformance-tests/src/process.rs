@@ -40,12 +40,7 @@ impl Process {
 
     /// Starts a worker that does the job of a text.
     pub(crate) fn start_job(store: &Store, job: &str) -> Self {
-        let address = store.storage.address().unwrap_or_else(|| {
-            panic!(
-                "the storage has no address by which another process opens it; a factory whose storages no other process \
-                 can open lists `durability` and `processes` among its exceptions, with the reason"
-            )
-        });
+        let address = store.address();
         let mut command = Command::from(store.factory.worker());
         command.env(JOB, job).env(SUITE, &*store.suite).env(STORAGE, address);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -97,19 +92,22 @@ impl Process {
     pub(crate) async fn kill(mut self) -> Vec<Said> {
         self.child.start_kill().expect("a worker that is at work can be killed");
         let status = self.child.wait().await.expect("a process that was killed ends");
+        // If it failed, it has said why.
+        let said = self.rest().await;
         assert!(!status.success(), "a worker that was to be killed ended by itself: {status}");
         assert_was_killed(status);
-        self.rest().await
+        said
     }
 
     /// Kills the worker, unless it is done, and returns what it had said until then.
     pub(crate) async fn kill_or_done(mut self) -> Vec<Said> {
         self.child.start_kill().expect("a worker that has not been waited for can be killed");
         let status = self.child.wait().await.expect("a process that was killed ends");
+        let said = self.rest().await;
         if !status.success() {
             assert_was_killed(status);
         }
-        self.rest().await
+        said
     }
 
     /// What the worker says until it ends.

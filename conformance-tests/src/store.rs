@@ -24,6 +24,16 @@ impl Store {
         Self { storage, factory, suite }
     }
 
+    /// By which another process opens the storage.
+    pub(crate) fn address(&self) -> String {
+        self.storage.address().unwrap_or_else(|| {
+            panic!(
+                "the storage has no address by which another process opens it; a factory whose storages no other process \
+                 can open lists `durability` and `processes` among its exceptions, with the reason"
+            )
+        })
+    }
+
     /// A backend of its own on the storage, which makes what is missing when it is prepared.
     pub(crate) async fn backend(&self) -> Arc<dyn Backend> {
         self.backend_in(SchemaMode::Auto).await

@@ -413,6 +413,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool>;
 
     /// Ends what the backend keeps open, after what has been sent is done. What a backend would do when it is dropped
-    /// anyway need not be done here, which is the default.
+    /// anyway need not be done here, which is the default; but a storage that can be open only once can be opened anew when this
+    /// returns, though callers have left reads behind and handles on the closed backend are still there.
     async fn close(&self) {}
 }

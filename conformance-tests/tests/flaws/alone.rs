@@ -38,7 +38,8 @@ impl Factory for InOwnFile {
     }
 
     async fn open_at(&self, address: &str) -> Result<Arc<dyn Backend>> {
-        let mut inner: Arc<dyn Backend> = Arc::new(Alone::open(Path::new(address), SchemaMode::Auto)?);
+        let stays_open = self.0 == Flaw::StaysOpenWhenClosed;
+        let mut inner: Arc<dyn Backend> = Arc::new(Alone::open(Path::new(address), SchemaMode::Auto, stays_open)?);
         if self.0 == Flaw::KeepsTheLastInMemory {
             inner = Arc::new(WriteBehind { file: inner, memory: MemoryBackend::new(), kept: Mutex::default() });
         }
@@ -63,7 +64,7 @@ impl Storage for OwnFile {
         if let Some(backend) = opened.upgrade() {
             return Ok(backend);
         }
-        let backend = Arc::new(Alone::open(self.folder.path(), mode)?);
+        let backend = Arc::new(Alone::open(self.folder.path(), mode, false)?);
         *opened = Arc::downgrade(&backend);
         Ok(backend)
     }
@@ -80,14 +81,17 @@ impl Storage for OwnFile {
 struct Alone {
     inner: SqliteBackend,
     /// Locked as long as this is there.
-    _lock: fs::File,
+    lock: std::sync::Mutex<Option<fs::File>>,
+    /// Whether it keeps the lock when it is closed, until it is dropped.
+    stays_open: bool,
 }
 
 impl Alone {
-    fn open(folder: &Path, mode: SchemaMode) -> Result<Self> {
+    fn open(folder: &Path, mode: SchemaMode, stays_open: bool) -> Result<Self> {
         let lock = fs::File::create(folder.join("lock")).expect("a file to lock");
         lock.try_lock().map_err(|error| Error::new(ErrorKind::Unavailable, format!("it is open already: {error}")))?;
-        Ok(Self { inner: SqliteBackend::open(folder.join("registry.db"), mode)?, _lock: lock })
+        let inner = SqliteBackend::open(folder.join("registry.db"), mode)?;
+        Ok(Self { inner, lock: Some(lock).into(), stays_open })
     }
 }
 
@@ -123,6 +127,9 @@ impl Backend for Alone {
 
     async fn close(&self) {
         self.inner.close().await;
+        if !self.stays_open {
+            drop(self.lock.lock().expect("nobody panics with it").take());
+        }
     }
 }
 

@@ -75,6 +75,7 @@ pub(crate) enum Flaw {
     IsGoneOnceRemoved,
     DiesWithItsHandle,
     KeepsTheLastInMemory,
+    StaysOpenWhenClosed,
     // Identities.
     ForgetsIdentities,
     RemembersSixteen,

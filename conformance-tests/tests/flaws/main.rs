@@ -236,6 +236,7 @@ flaws! {
         "durability::what_was_acknowledged_right_before_a_kill_is_there",
         "durability::a_kill_in_mid_load_loses_nothing_that_was_acknowledged",
     ],
+    stays_open_when_closed: StaysOpenWhenClosed => ["durability::what_is_closed_can_be_opened_anew"],
     names_another_key: NamesAnotherKey => [
         "expectations::every_expectation_on_every_kind_of_key",
         "expectations::expectations_are_about_the_state_before_the_writes",

@@ -14,6 +14,8 @@
 
 mod scheme;
 
+use std::path::{Path, PathBuf};
+
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
     Backend, Commit, Deadline, JournalEntry, Limits, MemoryBackend, Outcome, Query, Record, Result, Retention,
@@ -25,7 +27,7 @@ pub use crate::scheme::MyScheme;
 /// A registry in my store.
 #[derive(Debug)]
 pub struct MyBackend {
-    path: String,
+    path: PathBuf,
     mode: SchemaMode,
     /// How much of the journal to keep. What is in memory keeps as much as by default.
     #[expect(dead_code, reason = "for what takes the place of memory")]
@@ -39,8 +41,8 @@ impl MyBackend {
     ///
     /// # Errors
     /// When the storage cannot be opened.
-    pub fn open(path: impl Into<String>, mode: SchemaMode) -> Result<Self> {
-        Ok(Self { path: path.into(), mode, retention: Retention::default(), inner: MemoryBackend::new() })
+    pub fn open(path: impl AsRef<Path>, mode: SchemaMode) -> Result<Self> {
+        Ok(Self { path: path.as_ref().to_owned(), mode, retention: Retention::default(), inner: MemoryBackend::new() })
     }
 
     /// The same with a journal of another size.
@@ -54,7 +56,7 @@ impl MyBackend {
 impl Backend for MyBackend {
     /// For people to read, without secrets.
     fn location(&self) -> String {
-        format!("mystore://{}", self.path)
+        format!("mystore://{}", self.path.display())
     }
 
     /// The longest name and the largest object that come back whole, and whether lists keep the order of first storing.

@@ -35,16 +35,21 @@ mod journal;
 mod scheme;
 mod store;
 
+/// The Rust of the page for authors is compiled here, with the template as `my_store`.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/writing-a-backend.md")]
+struct Page;
+
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
     Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, Limits, Outcome, Query, Record, Result, Retention,
     Revision, async_trait,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock};
 use tokio::task::JoinError;
 
 pub use crate::scheme::RedbScheme;
@@ -80,7 +85,11 @@ impl RedbFile {
 
 /// A registry in a redb file.
 pub struct RedbBackend {
-    file: Arc<RedbFile>,
+    location: String,
+    /// `None` since it was closed.
+    file: std::sync::Mutex<Option<Arc<RedbFile>>>,
+    /// Calls share it as long as a thread works for them, whether anybody waits for that or not; who closes has it alone.
+    in_use: Arc<RwLock<()>>,
     mode: SchemaMode,
     retention: Retention,
 }
@@ -96,7 +105,13 @@ impl RedbBackend {
 
     /// A registry in a file that is open.
     pub fn on(file: Arc<RedbFile>, mode: SchemaMode) -> Self {
-        Self { file, mode, retention: Retention::default() }
+        Self {
+            location: file.store.location().to_owned(),
+            file: Some(file).into(),
+            in_use: Arc::default(),
+            mode,
+            retention: Retention::default(),
+        }
     }
 
     /// The same with a journal of another size.
@@ -112,8 +127,13 @@ impl RedbBackend {
         work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         deadline.check("a thread to read on")?;
-        let file = Arc::clone(&self.file);
-        let work = tokio::task::spawn_blocking(move || work(&file.store));
+        let (file, in_use) = self.file(deadline).await?;
+        let work = tokio::task::spawn_blocking(move || {
+            let done = work(&file.store);
+            drop(file);
+            drop(in_use);
+            done
+        });
         // What has no effect ends with its deadline.
         deadline.wait_for("the disk", work).await?.unwrap_or_else(|error| Err(broken(&error)))
     }
@@ -126,19 +146,34 @@ impl RedbBackend {
         work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Result<Result<T>, JoinError> {
         const WAITS_FOR: &str = "its turn to write";
-        let turn = match deadline.wait_for(WAITS_FOR, Arc::clone(&self.file.turn).lock_owned()).await {
+        let turn = async {
+            let (file, in_use) = self.file(deadline).await?;
+            let turn = deadline.wait_for(WAITS_FOR, Arc::clone(&file.turn).lock_owned()).await?;
+            deadline.check(WAITS_FOR)?;
+            Ok((file, in_use, turn))
+        };
+        let (file, in_use, turn) = match turn.await {
             Ok(turn) => turn,
             Err(error) => return Ok(Err(error)),
         };
-        if let Err(error) = deadline.check(WAITS_FOR) {
-            return Ok(Err(error));
-        }
-        let file = Arc::clone(&self.file);
         tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            work(&file.store)
+            let done = work(&file.store);
+            drop(turn);
+            drop(file);
+            drop(in_use);
+            done
         })
         .await
+    }
+
+    /// The file, and that it is in use.
+    async fn file(&self, deadline: &Deadline) -> Result<(Arc<RedbFile>, OwnedRwLockReadGuard<()>)> {
+        let in_use = deadline.wait_for("the registry to be closed", Arc::clone(&self.in_use).read_owned()).await?;
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match file {
+            Some(file) => Ok((file, in_use)),
+            None => Err(Error::new(ErrorKind::Unavailable, format!("{}: the registry is closed", self.location))),
+        }
     }
 
     fn missing(&self) -> Error {
@@ -161,7 +196,7 @@ impl fmt::Debug for RedbBackend {
 #[async_trait]
 impl Backend for RedbBackend {
     fn location(&self) -> String {
-        self.file.store.location().to_owned()
+        self.location.clone()
     }
 
     /// Lists come by project and name, which is how the tables are sorted.
@@ -216,8 +251,10 @@ impl Backend for RedbBackend {
         self.writing(deadline, Store::remove_if_empty).await.unwrap_or_else(|error| Err(broken(&error)))
     }
 
-    /// Waits for the commit that is under way. The file is closed when the last handle is dropped.
+    /// Waits for what is under way, reads that nobody waits for among it, and lets go of the file. It can be opened anew when its
+    /// last handle has.
     async fn close(&self) {
-        drop(self.file.turn.lock().await);
+        let _alone = self.in_use.write().await;
+        drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

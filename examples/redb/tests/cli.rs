@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::Duration;
 
 use feast_registry::config::FeatureStoreConfig;
 use feast_registry::proto::core::{Entity, EntitySpecV2};
-use feast_registry::{Registry, Schemes};
+use feast_registry::{CacheConfig, CacheMode, Freshness, Kind, Registry, Schemes};
 use feast_registry_redb::RedbScheme;
 
 /// Runs the program in a folder, with these environment variables and no others of the registry's.
@@ -80,6 +81,21 @@ async fn a_project_is_deleted_though_the_file_is_open_only_once() {
     assert!(deleted.contains("Deleted project `rides`") && deleted.contains("No project is left"), "{deleted}");
     let gone = stderr(&run(folder.path(), &[], &["list", "entities", "--registry", "redb://registry.redb"]));
     assert!(gone.contains("there is no registry in redb://registry.redb"), "{gone}");
+}
+
+/// Fault: a refresh in the background had the file open while it was to be opened anew.
+#[tokio::test]
+async fn a_registry_is_closed_while_it_is_refreshed() {
+    let folder = with_a_registry().await;
+    let url = format!("redb://{}", folder.path().join("registry.redb").display());
+    let mut config = feast_registry::RegistryConfig::new(url.parse().expect("a URL"));
+    config.cache = CacheConfig::new(CacheMode::Thread, Duration::from_millis(1));
+    let schemes = Schemes::default().with(RedbScheme);
+    for _ in 0..20 {
+        let registry = schemes.open(&config).await.expect("nobody has it open any more");
+        registry.get(Kind::Entity, "rides", "driver", Freshness::Stored).await.expect("an entity");
+        registry.close().await.expect("nothing is left to write");
+    }
 }
 
 #[tokio::test]

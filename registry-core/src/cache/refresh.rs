@@ -3,7 +3,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{Cache, Contents, Meanwhile};
@@ -42,7 +42,7 @@ pub(super) struct Refreshes {
     /// How long the last one took that succeeded.
     took: Option<Duration>,
     is_closed: bool,
-    task: Option<AbortHandle>,
+    task: Option<JoinHandle<()>>,
 }
 
 /// Which refresh a caller wants.
@@ -111,8 +111,7 @@ impl Cache {
                 return Ok((refreshes.begun, Duration::ZERO));
             }
             refreshes.begin();
-            let task = tokio::spawn(Arc::clone(self).run());
-            refreshes.task = Some(task.abort_handle());
+            refreshes.task = Some(tokio::spawn(Arc::clone(self).run()));
         } else if wanted == Wanted::New {
             refreshes.wanted = refreshes.begun + 1;
             return Ok((refreshes.wanted, Duration::ZERO));
@@ -282,12 +281,17 @@ impl Cache {
         }
     }
 
-    /// Starts no refresh any more, and ends the one that is under way.
-    pub(crate) fn close(&self) {
-        let mut refreshes = self.refreshes();
-        refreshes.is_closed = true;
-        if let Some(task) = refreshes.task.take() {
+    /// Starts no refresh any more, and ends the one that is under way: when this returns, it holds nothing of the storage.
+    pub(crate) async fn close(&self) {
+        let task = {
+            let mut refreshes = self.refreshes();
+            refreshes.is_closed = true;
+            refreshes.task.take()
+        };
+        if let Some(task) = task {
             task.abort();
+            // It ends at its next await. That it was broken off is no news.
+            drop(task.await);
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::observed::Observed;
 pub use edit::{Edit, Edited};
 pub use options::{CallOptions, Freshness, RegistryOptions};
 pub use read::{FeatureViewVersion, ListFilter};
+pub use write::StorageRemoval;
 
 /// A feature registry.
 ///
@@ -187,7 +188,7 @@ impl Registry {
     /// As [`commit`](Self::commit): what waited and could not be written is lost. The rest is done all the same.
     pub async fn close(&self) -> Result<()> {
         let written = self.commit().await;
-        self.inner.cache.close();
+        self.inner.cache.close().await;
         self.inner.backend.close().await;
         if let Some(replica) = &self.inner.replica {
             replica.close().await;
