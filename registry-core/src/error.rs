@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::backend::Key;
 use crate::journal::Revision;
 use crate::kind::Kind;
 
@@ -45,6 +46,8 @@ pub enum ErrorKind {
     InvalidConfig,
     /// Other writers changed the same objects, again and again, until the time for retries was over.
     Conflict,
+    /// What the caller had seen of an object, and relied on, is not so any more. Nothing was done; it helps to look again.
+    Changed,
     /// The storage cannot be reached, or does not do what it was asked for now. Nothing was done.
     Unavailable,
     /// So many calls are waiting already that this one was not let in. Nothing was done.
@@ -131,6 +134,12 @@ impl Error {
             ErrorKind::ViewNotFound,
             format!("there is no feature view of any kind named `{name}` in project `{project}`"),
         )
+    }
+
+    /// What is stored under a key is not what the caller had seen of it.
+    pub(crate) fn changed_since_seen(key: &Key) -> Self {
+        let text = format!("{key} was changed, or deleted and made anew, since it was looked at; nothing was done");
+        Self::new(ErrorKind::Changed, text)
     }
 
     /// The journal of the registry at `location` does not have the revision `after`, from which a reader wanted to go on.

@@ -73,7 +73,9 @@ pub use memory::MemoryBackend;
 pub use observed::STORAGE_SPANS;
 /// The type of moments, as [`Commit::at`](Commit): seconds and nanoseconds since 1970 (UTC).
 pub use prost_types::Timestamp;
-pub use registry::{CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions};
+pub use registry::{
+    CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions, StorageRemoval,
+};
 pub use rules::ApplyOptions;
 pub use scheme::{MemoryScheme, Scheme};
 pub use waits::Waits;

@@ -40,7 +40,8 @@ pub(crate) fn status(call: &str, error: Error) -> Status {
             });
         });
     }
-    let message = shortened(&for_clients(&error.to_string()));
+    let message = error.to_string();
+    let message = shortened(&if is_of_rules(error.kind()) { message } else { for_clients(&message) });
     match class {
         Some(class) => {
             let detail = json!({ "module": "feast.errors", "class": class, "message": message });
@@ -75,7 +76,7 @@ fn code_and_class(kind: ErrorKind) -> (Code, Option<&'static str>) {
         // Feast answers these with a Python traceback's last line; its client raises at least a FeastError here.
         ErrorKind::InvalidArgument => (Code::InvalidArgument, Some("FeastError")),
         ErrorKind::ReadOnly => (Code::FailedPrecondition, Some("ReadOnlyRegistryException")),
-        ErrorKind::InvalidConfig | ErrorKind::SchemaMissing => (Code::FailedPrecondition, None),
+        ErrorKind::InvalidConfig | ErrorKind::SchemaMissing | ErrorKind::Changed => (Code::FailedPrecondition, None),
         ErrorKind::Conflict => (Code::Aborted, None),
         ErrorKind::Unavailable => (Code::Unavailable, None),
         ErrorKind::Overloaded => (Code::ResourceExhausted, None),
@@ -104,20 +105,38 @@ fn not_found_class(kind: Kind) -> &'static str {
     }
 }
 
-/// A message without where the database is and as whom it is used, which is for the log. What it says is as before.
+/// Whether an error says nothing of the storage, but of what was asked for and of what is stored: names may look like URLs.
+fn is_of_rules(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::NotFound(_)
+            | ErrorKind::ViewNotFound
+            | ErrorKind::VersionNotFound
+            | ErrorKind::FeatureNotFound
+            | ErrorKind::ConflictingFeatureViewNames
+            | ErrorKind::FeatureViewPinConflict
+            | ErrorKind::InvalidArgument
+            | ErrorKind::Changed
+            | ErrorKind::Conflict
+    )
+}
+
+/// A message of the storage without where the database is and as whom it is used, which is for the log. What it says is as
+/// before.
 fn for_clients(message: &str) -> String {
     let mut text = String::with_capacity(message.len());
     let mut rest = message;
     while let Some(colon) = rest.find("://") {
         let is_of_scheme = |char: &char| char.is_ascii_alphanumeric() || matches!(char, '+' | '-' | '.' | '_');
         let start = colon - rest[..colon].chars().rev().take_while(is_of_scheme).count();
-        let length = rest[colon..].find([' ', '`', '"', ')', ',', ';']).unwrap_or(rest.len() - colon);
-        let end = start + rest[start..colon + length].trim_end_matches(':').len();
         let scheme = &rest[start..colon];
         let is_of_database = DATABASES.iter().any(|name| scheme.starts_with(name));
-        // Where another crate's backend is, its errors begin with; elsewhere, a URL may be what somebody stored.
-        let is_begin = text.is_empty() && start == 0 && !scheme.is_empty();
-        let is_of_foreign = !FILES.contains(&scheme) && (is_begin || rest[start..end].contains('@'));
+        // Where another crate's backend is, its errors begin with, blanks and all; elsewhere, a URL may be what somebody stored.
+        let is_begin = text.is_empty() && start == 0 && !scheme.is_empty() && !FILES.contains(&scheme);
+        let whole = if is_begin && !is_of_database { rest[colon..].find(": ") } else { None };
+        let length = whole.or_else(|| rest[colon..].find([' ', '`', '"', ')', ',', ';'])).unwrap_or(rest.len() - colon);
+        let end = start + rest[start..colon + length].trim_end_matches(':').len();
+        let is_of_foreign = is_begin || (!FILES.contains(&scheme) && rest[start..end].contains('@'));
         text.push_str(&rest[..start]);
         text.push_str(if is_of_database || is_of_foreign { "the database" } else { &rest[start..end] });
         rest = &rest[end..];
@@ -189,6 +208,7 @@ mod tests {
             ("sqlite:///registry.db: is away", "sqlite:///registry.db: is away"),
             ("etcd-3://feast@10.0.0.7:2379/x: no answer", "the database: no answer"),
             ("redb:///var/r.redb: I/O error", "the database: I/O error"),
+            ("redb:///a folder/r.redb: I/O error", "the database: I/O error"),
             ("there is no data source `kafka://topic` in it", "there is no data source `kafka://topic` in it"),
             ("://", "://"),
             ("mysql://", "the database"),
@@ -196,6 +216,15 @@ mod tests {
             ("there is no entity `user` in project `a`", "there is no entity `user` in project `a`"),
         ] {
             assert_eq!(for_clients(message), told);
+        }
+    }
+
+    /// Fault: what somebody had called a topic was taken for a database.
+    #[test]
+    fn names_that_look_like_urls_stay_as_they_are() {
+        for name in ["kafka://user@topic", "postgresql://me@db/x", "snowflake://me@acc/db"] {
+            let told = status("get_data_source", Error::not_found(Kind::DataSource, "rides", name));
+            assert!(told.message().contains(name), "{}", told.message());
         }
     }
 

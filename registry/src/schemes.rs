@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use feast_registry_core::config::{RegistryConfig, RegistryUrl};
-use feast_registry_core::{Backend, Error, MemoryScheme, Registry, RegistryOptions, Result, Scheme};
+use feast_registry_core::{Backend, Error, ErrorKind, MemoryScheme, Registry, RegistryOptions, Result, Scheme};
 
 use crate::{known, mistaken};
 
@@ -106,10 +106,18 @@ impl Schemes {
     /// `InvalidConfig` when no scheme serves the URL, or when it names a file of another kind; else what [`Registry::open`]
     /// says.
     pub async fn open(&self, config: &RegistryConfig) -> Result<Registry> {
-        if config.read_only || self.of(&config.url)?.is_read_only(&config.url) {
+        if self.is_read_only(config)? {
             return self.open_read_only(config).await;
         }
         self.open_with(config, RegistryOptions::from(config)).await
+    }
+
+    /// Whether the registry that a configuration names is only to be read, as it says itself or its URL.
+    ///
+    /// # Errors
+    /// `InvalidConfig` when no scheme serves the URL.
+    pub fn is_read_only(&self, config: &RegistryConfig) -> Result<bool> {
+        Ok(config.read_only || self.of(&config.url)?.is_read_only(&config.url))
     }
 
     /// Opens the registry that a configuration names, to read from it: nothing is made or changed, and writes are refused.
@@ -123,9 +131,9 @@ impl Schemes {
     async fn open_with(&self, config: &RegistryConfig, options: RegistryOptions) -> Result<Registry> {
         self.check(config)?;
         if self.of(&config.url)?.is_in_memory(&config.url) {
+            let lasting = self.examples().find(|example| *example != MemoryScheme.example()).unwrap_or_default();
             tracing::warn!(
-                "the registry is in memory: all of it is lost when this process ends; to keep it, give it a file, as \
-                 sqlite:///registry.db"
+                "the registry is in memory: all of it is lost when this process ends; to keep it, name another, as {lasting}"
             );
         }
         let replica = replica(config).map(|config| self.backend(&config)).transpose()?;
@@ -163,9 +171,14 @@ impl Schemes {
     /// is, and doing it again changes nothing.
     ///
     /// # Errors
-    /// As [`check`](Self::check), and when the storage cannot be changed, or what is in it does not allow it.
+    /// As [`check`](Self::check), and when the storage cannot be changed, or what is in it does not allow it. `ReadOnly` when the
+    /// configuration says that the registry is only read.
     pub async fn migrate(&self, config: &RegistryConfig) -> Result<Vec<String>> {
         self.check(config)?;
+        if self.is_read_only(config)? {
+            let text = format!("the registry `{}` is configured to be read only; nothing was changed", config.url);
+            return Err(Error::new(ErrorKind::ReadOnly, text));
+        }
         self.of(&config.url)?.migrate(config).await
     }
 }

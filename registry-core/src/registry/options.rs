@@ -54,17 +54,19 @@ impl Default for RegistryOptions {
     }
 }
 
-/// What a configuration says of it. Whether the registry is only read is not a matter of its configuration.
+/// What a configuration says of it. That a URL may say too that the registry is only read, its scheme knows
+/// ([`Scheme::is_read_only`](crate::Scheme::is_read_only)).
 impl From<&RegistryConfig> for RegistryOptions {
     fn from(config: &RegistryConfig) -> Self {
-        Self {
+        let options = Self {
             cache: config.cache,
             purge_feast_metadata: config.purge_feast_metadata,
             // A file is written whole, a row is not.
             defers: config.url.is_file(),
             keep_tables: config.keep_tables,
             ..Self::default()
-        }
+        };
+        if config.read_only { options.for_reading() } else { options }
     }
 }
 

@@ -14,6 +14,18 @@ use crate::registry::edit::{self, Edit, Edited};
 use crate::rules::{self, ApplyOptions};
 use crate::soundness;
 
+/// What became of the storage of a registry when one of its projects was deleted.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum StorageRemoval {
+    /// It is kept: there are other projects, or it is to be kept (`keep_tables`, `schema_mode`).
+    Kept,
+    /// That was the last project, and the storage was removed with it.
+    Removed,
+    /// It could not be removed, or looked at for other projects. The project is gone all the same.
+    Failed(Error),
+}
+
 impl Registry {
     /// Creates or replaces one object of a project, which is made if it is not there. Of an object that says what is
     /// already stored, nothing is written. For a project, `project` is its own name.
@@ -134,26 +146,47 @@ impl Registry {
     /// `NotFound` when it is not there.
     #[doc(alias("teardown"))]
     pub async fn delete_project(&self, project: &str) -> Result<()> {
-        let queries = vec![Query::Keys(vec![Key::project_object(project)])];
-        let deadline = self.deadline();
-        self.transact(&queries, LockScope::Projects, |draft, _| rules::delete_project(draft, project)).await?;
-        if self.inner.keeps_tables {
-            return Ok(());
-        }
-        let location = self.location();
-        // The project is gone, whatever becomes of the storage: an error here would have the caller try again.
-        match self.inner.backend.remove_if_empty(&deadline).await {
-            Ok(true) => tracing::info!(
-                location,
+        match self.delete_project_if(project, None).await? {
+            StorageRemoval::Removed => tracing::info!(
+                location = self.location(),
                 "the last project is deleted, and the storage of the registry is removed with it; with `keep_tables: true` \
                  in the registry block it stays"
             ),
-            Ok(false) => {}
-            Err(error) => {
+            StorageRemoval::Kept => {}
+            StorageRemoval::Failed(error) => {
+                let location = self.location();
                 tracing::warn!(%error, location, "the storage of the registry could not be removed after its last project");
             }
         }
         Ok(())
+    }
+
+    /// Deletes the project of an object that was read, if that object is still the same: for those who let somebody look at
+    /// a project, or ask, before it is deleted. Says what became of the storage.
+    ///
+    /// # Errors
+    /// `NotFound` when the project is not there; `Changed` when its object is another than `seen`; `InvalidArgument` when `seen`
+    /// is no project.
+    pub async fn delete_project_as_seen(&self, seen: &Object) -> Result<StorageRemoval> {
+        if seen.kind != Kind::Project {
+            return Err(Error::invalid(format!("a {} is no project", seen.kind)));
+        }
+        self.delete_project_if(&seen.name()?, Some(&seen.bytes)).await
+    }
+
+    /// The project is gone when this returns, whatever became of the storage: an error would have the caller try again.
+    async fn delete_project_if(&self, project: &str, seen: Option<&Bytes>) -> Result<StorageRemoval> {
+        let queries = vec![Query::Keys(vec![Key::project_object(project)])];
+        let deadline = self.deadline();
+        self.transact(&queries, LockScope::Projects, |draft, _| rules::delete_project(draft, project, seen)).await?;
+        if self.inner.keeps_tables {
+            return Ok(StorageRemoval::Kept);
+        }
+        Ok(match self.inner.backend.remove_if_empty(&deadline).await {
+            Ok(true) => StorageRemoval::Removed,
+            Ok(false) => StorageRemoval::Kept,
+            Err(error) => StorageRemoval::Failed(error),
+        })
     }
 
     /// Records that a view has been materialized from `start` to `end` (UTC), adding exactly this interval to what is

@@ -1,5 +1,7 @@
 //! Deleting objects and whole projects (Feast: `SqlRegistry._delete_object`, `delete_feature_view`, `delete_project`).
 
+use bytes::Bytes;
+
 use crate::backend::{Key, Query};
 use crate::draft::{Context, Draft};
 use crate::error::{Error, Result};
@@ -41,9 +43,17 @@ pub(crate) fn delete_view(draft: &mut Draft<'_>, ctx: &Context<'_>, project: &st
 /// Deletes a project with all that is in it, and nothing of any other project.
 ///
 /// Feast leaves the history of the project's views behind, which a later project of the same name then finds; this does
-/// not.
-pub(crate) fn delete_project(draft: &mut Draft<'_>, project: &str) -> Result<()> {
-    if !draft.exists(&Key::project_object(project))? {
+/// not. `seen` is the object that the project must still have, if that matters.
+pub(crate) fn delete_project(draft: &mut Draft<'_>, project: &str, seen: Option<&Bytes>) -> Result<()> {
+    let key = Key::project_object(project);
+    let is_there = match seen {
+        None => draft.exists(&key)?,
+        Some(seen) => match draft.get(&key)? {
+            Some(stored) if stored != *seen => return Err(Error::changed_since_seen(&key)),
+            stored => stored.is_some(),
+        },
+    };
+    if !is_there {
         return Err(Error::not_found(Kind::Project, project, project));
     }
     draft.delete_project(project);

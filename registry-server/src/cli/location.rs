@@ -10,7 +10,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use clap::Args;
 use feast_registry::config::{FeatureStoreConfig, Finding, Inspection};
-use feast_registry::{ErrorKind, Registry, RegistryConfig, RegistryUrl, SchemaMode, Schemes};
+use feast_registry::{CacheConfig, ErrorKind, Registry, RegistryConfig, RegistryUrl, SchemaMode, Schemes};
 
 use super::{Cli, output, text};
 
@@ -95,7 +95,9 @@ impl Location {
 
     /// Opens the registry to look at it: no file and no table is made.
     pub(crate) async fn open(&self, cli: &Cli) -> Result<Opened> {
-        let FeatureStoreConfig { project, registry: config, .. } = self.read(cli, output::warn)?;
+        let FeatureStoreConfig { project, registry: mut config, .. } = self.read(cli, output::warn)?;
+        // A command looks once, at what is stored: nothing is to be read for it in the background.
+        config.cache = CacheConfig::default();
         let registry = cli.schemes.open_read_only(&config).await.map_err(|error| match error.kind() {
             // Only of this kind is it that there is no registry; any other error has its own remedy.
             ErrorKind::SchemaMissing => anyhow::Error::new(error).context(format!(
@@ -149,6 +151,11 @@ impl Opened {
         self.registry.close().await?;
         drop(self.registry);
         Ok(self.schemes.open(&self.config).await?)
+    }
+
+    /// Whether it is only to be read, as its configuration says.
+    pub(crate) fn is_read_only(&self) -> Result<bool> {
+        Ok(self.schemes.is_read_only(&self.config)?)
     }
 
     /// Whether deleting the last project removes the storage too.

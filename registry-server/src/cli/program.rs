@@ -49,10 +49,14 @@ pub(super) fn adapt(command: Command, name: &str, schemes: &Schemes) -> Command 
 /// A text of help, as it is true of a program of this name that opens these URLs.
 fn of_program(text: &str, name: &str, schemes: &Schemes) -> String {
     let text = text.replace(NAME, name);
-    if has_default(schemes) {
-        return text;
+    match has_default(schemes) {
+        true => text,
+        false => without_default(&text, schemes.examples().next().unwrap_or_default()),
     }
-    let example = schemes.examples().next().unwrap_or_default();
+}
+
+/// A text of help, without what is only true where a registry is opened that nobody has named.
+fn without_default(text: &str, example: &str) -> String {
     text.replace(EXPLAINED, &format!("as {example}"))
         .replace("serve ./registry.db on port", "serve what FEAST_REGISTRY_URL names on port")
         .replace("\n  sqlite:///registry.db", "")
@@ -90,6 +94,18 @@ mod tests {
             all += &every_help(command);
         }
         all
+    }
+
+    /// The schemes of this build have SQLite, so its own help is taken apart, as a program without it does.
+    #[test]
+    fn help_without_sqlite_speaks_of_no_file_of_its_own() {
+        let mut command = Cli::new(NAME, "1.2.3").command();
+        command.build();
+        let help = without_default(&every_help(&mut command), "mystore:///registry");
+        let is_example = |line: &str| Schemes::default().examples().any(|example| example == line.trim());
+        let left: Vec<&str> = help.lines().filter(|line| line.contains("registry.db") && !is_example(line)).collect();
+        assert_eq!(left, [""; 0]);
+        assert!(help.contains("as mystore:///registry"), "{help}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use feast_registry::{Freshness, Kind};
+use feast_registry::{ErrorKind, Freshness, Kind, Object, StorageRemoval};
 
 use super::location::{Location, Opened};
 use super::{Cli, output, project, text};
@@ -44,23 +44,28 @@ pub(crate) struct Teardown {
 impl Teardown {
     pub(super) async fn run(self, cli: &Cli) -> Result<()> {
         let opened = self.location.open(cli).await?;
+        if opened.is_read_only()? {
+            bail!("the registry {} is configured to be read only. Nothing was deleted", opened.registry.location());
+        }
         let present = project::names(&opened.registry).await?;
         let doomed = self.choose(&opened, &present).await?;
         if doomed.is_empty() {
             output::note(&format!("There are no projects in {}.", opened.registry.location()));
             return Ok(());
         }
-        refuse_protected(&opened, &doomed).await?;
+        let seen = look_at(&opened, &doomed).await?;
+        refuse_protected(&seen)?;
         let leaves_none = doomed.len() == present.len() && opened.removes_storage();
         output::note(&plan(&opened, &doomed, leaves_none).await?);
         if !self.yes {
             ask(&doomed)?;
+            // It may have taken long. To open a registry for writing makes the tables that are missing, which is not to be done
+            // when all is gone meanwhile.
+            if project::names(&opened.registry).await?.iter().all(|name| !doomed.contains(name)) {
+                bail!("somebody else has deleted all of this meanwhile");
+            }
         }
-        delete(opened, &doomed).await?;
-        if leaves_none {
-            output::print(b"No project is left: the tables of the registry are removed.\n")?;
-        }
-        Ok(())
+        delete(opened, &seen).await
     }
 
     async fn choose(&self, opened: &Opened, present: &[String]) -> Result<Vec<String>> {
@@ -75,15 +80,29 @@ impl Teardown {
     }
 }
 
-async fn refuse_protected(opened: &Opened, doomed: &[String]) -> Result<()> {
+/// A project that is to be deleted, as it is now.
+struct Seen {
+    name: String,
+    object: Object,
+}
+
+async fn look_at(opened: &Opened, doomed: &[String]) -> Result<Vec<Seen>> {
+    let mut seen = Vec::with_capacity(doomed.len());
+    for name in doomed {
+        let object = opened.registry.get(Kind::Project, name, name, Freshness::Stored).await?;
+        seen.push(Seen { name: name.clone(), object });
+    }
+    Ok(seen)
+}
+
+fn refuse_protected(seen: &[Seen]) -> Result<()> {
     let (key, value) = PROTECTED;
     let (key, value) = (key.to_owned(), value.to_owned());
-    for project in doomed {
-        let object = opened.registry.get(Kind::Project, project, project, Freshness::Stored).await?;
+    for Seen { name, object } in seen {
         if object.has_tags([(&key, &value)])? {
             bail!(
                 "project `{}` is protected by its tag {key}={value}; take the tag away first. Nothing was deleted",
-                text::clean(project)
+                text::clean(name)
             );
         }
     }
@@ -130,11 +149,32 @@ fn confirm(phrase: &str, answers: &mut impl BufRead, questions: &mut impl Write)
     Ok(answer.trim() == phrase.trim())
 }
 
-async fn delete(opened: Opened, doomed: &[String]) -> Result<()> {
+/// Deletes the projects that are still as they were seen, one after the other.
+async fn delete(opened: Opened, seen: &[Seen]) -> Result<()> {
     let registry = opened.into_writable().await?;
-    for project in doomed {
-        registry.delete_project(project).await?;
-        output::print(format!("Deleted project `{}`.\n", text::clean(project)).as_bytes())?;
+    for (index, Seen { name, object }) in seen.iter().enumerate() {
+        let storage = match registry.delete_project_as_seen(object).await {
+            Ok(storage) => storage,
+            Err(error) if error.kind() == ErrorKind::NotFound(Kind::Project) => {
+                output::note(&format!("Project `{}` was gone already.", text::clean(name)));
+                continue;
+            }
+            Err(error) => {
+                let left: Vec<String> =
+                    seen[index..].iter().map(|seen| format!("`{}`", text::clean(&seen.name))).collect();
+                return Err(anyhow::Error::new(error).context(format!("not deleted: {}", left.join(", "))));
+            }
+        };
+        output::print(format!("Deleted project `{}`.\n", text::clean(name)).as_bytes())?;
+        match storage {
+            StorageRemoval::Removed => output::print(b"No project is left: the tables of the registry are removed.\n")?,
+            StorageRemoval::Failed(error) => {
+                output::warn(&format!(
+                    "the tables of the registry could not be removed with its last project: {error}"
+                ));
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

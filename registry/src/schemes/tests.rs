@@ -43,6 +43,14 @@ async fn opening_to_read_makes_nothing_and_changes_nothing() {
     };
     assert_eq!(registry.apply("rides", &project).await.expect_err("a write").kind(), ErrorKind::ReadOnly);
     assert_eq!(std::fs::read(&file).expect("the file"), before);
+    // It counts too when the configuration itself says so, and whoever opens it.
+    let config = config.for_reading();
+    let registry = open(&config).await.expect("a registry");
+    assert_eq!(registry.apply("rides", &project).await.expect_err("a write").kind(), ErrorKind::ReadOnly);
+    assert!(RegistryOptions::from(&config).read_only);
+    let schemes = Schemes::default();
+    assert_eq!(schemes.migrate(&config).await.expect_err("a change").kind(), ErrorKind::ReadOnly);
+    assert_eq!(std::fs::read(&file).expect("the file"), before);
 }
 
 #[cfg(feature = "sqlite")]

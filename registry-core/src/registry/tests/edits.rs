@@ -66,6 +66,28 @@ async fn a_view_that_is_deleted_and_applied_in_one_commit_begins_anew() {
     assert_eq!(versions.iter().map(|version| version.number).collect::<Vec<_>>(), [0]);
 }
 
+/// Faults: a project was deleted that had been protected, or made anew, while somebody was asked whether to delete it.
+#[tokio::test]
+async fn a_project_is_deleted_as_it_was_seen_or_not_at_all() {
+    let (registry, storage) = open().await;
+    registry.apply("p", entity("driver", "")).await.expect("an apply");
+    let seen = registry.get(Kind::Project, "p", "p", Freshness::Stored).await.expect("a project");
+    storage.plant(Key::project_object("p"), [seen.bytes.as_ref(), b"\x0a\x00"].concat()).await;
+    let error = registry.delete_project_as_seen(&seen).await.expect_err("it was changed");
+    assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
+    assert!(storage.stored(Kind::Entity, "driver").await.is_some());
+    let seen = registry.get(Kind::Project, "p", "p", Freshness::Stored).await.expect("a project");
+    let removal = registry.delete_project_as_seen(&seen).await.expect("a deletion");
+    assert!(matches!(removal, StorageRemoval::Removed), "{removal:?}");
+    let error = registry.delete_project_as_seen(&seen).await.expect_err("it is gone");
+    assert_eq!(error.kind(), ErrorKind::NotFound(Kind::Project), "{error}");
+    let driver = entity("driver", "");
+    assert_eq!(
+        registry.delete_project_as_seen(&driver).await.expect_err("no project").kind(),
+        ErrorKind::InvalidArgument
+    );
+}
+
 #[tokio::test]
 async fn tables_stay_when_they_are_to() {
     for keep_tables in [false, true] {

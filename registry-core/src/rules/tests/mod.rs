@@ -92,7 +92,7 @@ impl Op {
             Op::Unmaterialize(view, interval) => remove_materialization(draft, ctx, project, view, interval),
             Op::Delete(kind, name) => super::delete(draft, ctx, *kind, project, name),
             Op::DeleteView(name) => delete_view(draft, ctx, project, name),
-            Op::DeleteProject => delete_project(draft, project),
+            Op::DeleteProject => delete_project(draft, project, None),
             Op::UserMetadata(kind, view, bytes) => apply_user_metadata(draft, ctx, *kind, project, view, bytes.clone()),
             Op::Adopt(identities) => adopt(draft, ctx, identities),
         }
