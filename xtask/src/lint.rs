@@ -100,6 +100,11 @@ pub(crate) fn run(project: &Project) -> Result<()> {
             steps.run(&format!("{name} alone, no default features"), &mut project.cargo(&bare));
         }
     }
+    // With the features that it asks for, as its copies are built.
+    steps.run(
+        "the template of a backend alone",
+        &mut project.cargo("check --package feast-registry-mystore --all-targets"),
+    );
     steps.finish()
 }
 
