@@ -17,35 +17,32 @@ mod databases;
 
 const PROJECT: &str = "rides";
 
-/// A schema of a test, and backends on it.
-struct Schema {
+/// A database of a test, and backends on it. Advisory locks are those of a whole database: who is held up in it holds up nobody
+/// else.
+struct OwnDatabase {
     name: String,
 }
 
-impl Schema {
+impl OwnDatabase {
     /// `None` if this run does without PostgreSQL.
     async fn create() -> Option<Self> {
         if databases::without("POSTGRES").is_some() {
             return None;
         }
         let name = databases::fresh_name();
-        databases::postgres(&format!("DROP SCHEMA IF EXISTS {name} CASCADE; CREATE SCHEMA {name}")).await;
+        databases::postgres(&format!("CREATE DATABASE {name}")).await;
         Some(Self { name })
     }
 
-    /// A URL with the schema, through a proxy if a port is given.
+    /// Its URL, through a proxy if a port is given.
     fn url(&self, port: Option<u16>) -> String {
         let url = databases::service("POSTGRES");
         let host = url.host().unwrap_or("127.0.0.1");
         let (host, port) = port.map_or((host, url.port().unwrap_or(5432)), |port| ("127.0.0.1", port));
         let user = url.username().unwrap_or("postgres");
         let password = url.password().map(|password| format!(":{password}")).unwrap_or_default();
-        let database = url.database().unwrap_or("postgres");
         let name = &self.name;
-        format!(
-            "postgresql://{user}{password}@{host}:{port}/{database}?sslmode=disable&application_name={name}\
-             &options=-csearch_path%3D{name}"
-        )
+        format!("postgresql://{user}{password}@{host}:{port}/{name}?sslmode=disable&application_name={name}")
     }
 
     fn backend(&self, size: u32, mode: SchemaMode) -> PostgresBackend {
@@ -62,20 +59,17 @@ impl Schema {
 
     /// A session that knows nothing of this registry.
     async fn other(&self) -> Client {
-        let client =
-            connect(&self.url(None).replace(&format!("application_name={}", self.name), "x=").replace("x=&", "")).await;
-        client.batch_execute(&format!("SET search_path TO {}", self.name)).await.expect("a schema");
-        client
+        connect(&self.url(None).replace(&format!("&application_name={}", self.name), "")).await
     }
 
-    /// How many sessions of this schema's backends there are on the server.
+    /// How many sessions of the backends there are on the server.
     async fn sessions(&self, other: &Client) -> i64 {
         let text = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
         other.query_one(text, &[&self.name]).await.expect("a count").get(0)
     }
 
     async fn remove(self) {
-        databases::postgres(&format!("DROP SCHEMA {} CASCADE", self.name)).await;
+        databases::postgres(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
     }
 }
 
@@ -131,38 +125,38 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Waits until a session of a schema's backends waits for a lock on the server.
-async fn until_locked_out(schema: &Schema, other: &Client, count: i64) {
+/// Waits until so many sessions of the backends wait for a lock on the server.
+async fn until_locked_out(database: &OwnDatabase, other: &Client, count: i64) {
     let text = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'";
     until("a session waits for a lock", async || {
-        other.query_one(text, &[&schema.name]).await.expect("a count").get::<_, i64>(0) >= count
+        other.query_one(text, &[&database.name]).await.expect("a count").get::<_, i64>(0) >= count
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_acknowledged_in_a_project_that_another_program_is_deleting() {
-    let Some(schema) = Schema::create().await else { return };
-    let backend = Arc::new(schema.prepared(4).await);
-    let (deleter, watcher) = (schema.other().await, schema.other().await);
+    let Some(database) = OwnDatabase::create().await else { return };
+    let backend = Arc::new(database.prepared(4).await);
+    let (deleter, watcher) = (database.other().await, database.other().await);
     deleter.batch_execute("BEGIN; DELETE FROM entities; DELETE FROM projects").await.expect("a deletion");
     let commit = tokio::spawn({
         let backend = Arc::clone(&backend);
         async move { backend.commit(creation("late"), &soon()).await }
     });
-    until_locked_out(&schema, &watcher, 1).await;
+    until_locked_out(&database, &watcher, 1).await;
     deleter.batch_execute("COMMIT").await.expect("a deletion");
     let outcome = commit.await.expect("a task").expect("an outcome");
     assert_eq!(outcome, Outcome::Conflict(Key::project_object(PROJECT)));
     assert_eq!(stored(&*backend, entity("late")).await, None);
-    schema.remove().await;
+    database.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn another_program_deletes_a_project_after_what_is_being_made_in_it() {
-    let Some(schema) = Schema::create().await else { return };
-    let backend = Arc::new(schema.prepared(4).await);
-    let (deleter, holder) = (schema.other().await, schema.other().await);
+    let Some(database) = OwnDatabase::create().await else { return };
+    let backend = Arc::new(database.prepared(4).await);
+    let (deleter, holder) = (database.other().await, database.other().await);
     // Holds the commit up when it has looked at its project.
     let insert = "INSERT INTO entities (entity_name, project_id, last_updated_timestamp, entity_proto) VALUES ('e', 'rides', 1, '')";
     holder.batch_execute(&format!("BEGIN; {insert}")).await.expect("an insertion");
@@ -170,25 +164,25 @@ async fn another_program_deletes_a_project_after_what_is_being_made_in_it() {
         let backend = Arc::clone(&backend);
         async move { backend.commit(creation("e"), &soon()).await }
     });
-    until_locked_out(&schema, &deleter, 1).await;
+    until_locked_out(&database, &deleter, 1).await;
     let refused =
         deleter.batch_execute("SET lock_timeout = '300ms'; DELETE FROM projects").await.expect_err("it is held");
     assert_eq!(refused.code(), Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE), "{refused}");
     holder.batch_execute("ROLLBACK").await.expect("the end");
     assert!(commit.await.expect("a task").expect("an outcome").is_committed());
     deleter.batch_execute("SET lock_timeout = '20s'; DELETE FROM projects").await.expect("a deletion");
-    schema.remove().await;
+    database.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_locked_row_holds_up_those_who_write_it_and_nobody_else() {
     const SIZE: u32 = 8;
-    let Some(schema) = Schema::create().await else { return };
-    let backend = Arc::new(schema.prepared(SIZE).await);
+    let Some(database) = OwnDatabase::create().await else { return };
+    let backend = Arc::new(database.prepared(SIZE).await);
     for name in ["locked", "other"] {
         backend.commit(creation(name), &soon()).await.expect("an entity");
     }
-    let (holder, watcher) = (schema.other().await, schema.other().await);
+    let (holder, watcher) = (database.other().await, database.other().await);
     holder.batch_execute("BEGIN; SELECT FROM entities WHERE entity_name = 'locked' FOR UPDATE").await.expect("a lock");
     let began = Instant::now();
     let writers: Vec<_> = (0..40)
@@ -200,7 +194,7 @@ async fn a_locked_row_holds_up_those_who_write_it_and_nobody_else() {
             })
         })
         .collect();
-    until_locked_out(&schema, &watcher, i64::from(SIZE) - 2).await;
+    until_locked_out(&database, &watcher, i64::from(SIZE) - 2).await;
     while writers.iter().any(|writer| !writer.is_finished()) && began.elapsed() < Duration::from_millis(2500) {
         let deadline = Deadline::after(Duration::from_secs(1));
         let read = backend.read(&[Query::Keys(vec![entity("other")])], &deadline).await;
@@ -219,10 +213,10 @@ async fn a_locked_row_holds_up_those_who_write_it_and_nobody_else() {
     tokio::time::timeout(Duration::from_millis(500), left).await.expect_err("the row is locked");
     until("given-up sessions end on the server while the lock is held", async || {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND state <> 'idle'";
-        watcher.query_one(waiting, &[&schema.name]).await.expect("a count").get::<_, i64>(0) == 0
+        watcher.query_one(waiting, &[&database.name]).await.expect("a count").get::<_, i64>(0) == 0
     })
     .await;
-    assert!(schema.sessions(&watcher).await <= i64::from(SIZE), "no sessions beyond the pool");
+    assert!(database.sessions(&watcher).await <= i64::from(SIZE), "no sessions beyond the pool");
     holder.batch_execute("ROLLBACK").await.expect("the end");
     assert_eq!(
         stored(&*backend, entity("locked")).await.as_deref(),
@@ -231,32 +225,26 @@ async fn a_locked_row_holds_up_those_who_write_it_and_nobody_else() {
     );
     backend.commit(put(entity("locked"), "changed"), &soon()).await.expect("a write");
     backend.close().await;
-    schema.remove().await;
+    database.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sessions_that_became_read_only_are_replaced() {
-    let Some(schema) = Schema::create().await else { return };
-    let database = format!("{}_db", schema.name);
-    let set = |setting: &str| format!("ALTER DATABASE {database} {setting}");
-    databases::postgres(&format!("CREATE DATABASE {database}")).await;
-    let name = databases::service("POSTGRES").database().unwrap_or("postgres").to_owned();
-    let url = schema.url(None).replace(&format!("/{name}?"), &format!("/{database}?"));
-    let url = url.split("&options").next().expect("a URL").to_owned();
-    open(&url, 4, SchemaMode::Auto).prepare(&soon()).await.expect("the tables");
+    let Some(database) = OwnDatabase::create().await else { return };
+    let set = |setting: &str| format!("ALTER DATABASE {} {setting}", database.name);
+    database.backend(4, SchemaMode::Auto).prepare(&soon()).await.expect("the tables");
     databases::postgres(&set("SET default_transaction_read_only = on")).await;
-    let backend = open(&url, 4, SchemaMode::Auto);
+    let backend = database.backend(4, SchemaMode::Auto);
     let refused = backend.commit(put(Key::project_object(PROJECT), "x"), &soon()).await.expect_err("it is read-only");
     assert_eq!(refused.kind(), ErrorKind::ReadOnly, "{refused}");
     // What new sessions of another process are, those that it has are not.
-    let backend = open(&url, 4, SchemaMode::Auto);
+    let backend = database.backend(4, SchemaMode::Auto);
     assert_eq!(stored(&backend, Key::project_object(PROJECT)).await, None);
     databases::postgres(&set("RESET default_transaction_read_only")).await;
     let outcome =
         backend.commit(put(Key::project_object(PROJECT), "x"), &soon()).await.expect("new sessions can write");
     assert!(outcome.is_committed());
-    databases::postgres(&format!("DROP DATABASE {database} WITH (FORCE)")).await;
-    schema.remove().await;
+    database.remove().await;
 }
 
 /// A proxy in which no transaction can begin.
@@ -292,11 +280,11 @@ async fn without_begin(server: String) -> u16 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_written_if_the_transaction_did_not_begin() {
-    let Some(schema) = Schema::create().await else { return };
-    let backend = schema.prepared(2).await;
+    let Some(database) = OwnDatabase::create().await else { return };
+    let backend = database.prepared(2).await;
     let url = databases::service("POSTGRES");
     let server = format!("{}:{}", url.host().unwrap_or("127.0.0.1"), url.port().unwrap_or(5432));
-    let broken = open(&schema.url(Some(without_begin(server).await)), 2, SchemaMode::Auto);
+    let broken = open(&database.url(Some(without_begin(server).await)), 2, SchemaMode::Auto);
     assert_eq!(stored(&broken, Key::project_object(PROJECT)).await.as_deref(), Some("first"), "reads go through");
     for attempt in 0..2 {
         let commit = Commit::new(Vec::new(), vec![write(entity("one"), "x"), write(entity("two"), "x")]);
@@ -306,21 +294,21 @@ async fn nothing_is_written_if_the_transaction_did_not_begin() {
         }
     }
     assert_eq!(journal(&backend).await.len(), 1, "the project alone");
-    schema.remove().await;
+    database.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_of_the_journal_see_a_commit_when_none_can_come_before_it() {
-    let Some(schema) = Schema::create().await else { return };
-    let backend = Arc::new(schema.prepared(6).await);
-    let (holder, stranger) = (schema.other().await, schema.other().await);
+    let Some(database) = OwnDatabase::create().await else { return };
+    let backend = Arc::new(database.prepared(6).await);
+    let (holder, stranger) = (database.other().await, database.other().await);
     let insert = "INSERT INTO entities (entity_name, project_id, last_updated_timestamp, entity_proto) VALUES ('slow', 'rides', 1, '')";
     holder.batch_execute(&format!("BEGIN; {insert}")).await.expect("an insertion");
     let slow = tokio::spawn({
         let backend = Arc::clone(&backend);
         async move { backend.commit(creation("slow"), &soon()).await }
     });
-    until_locked_out(&schema, &stranger, 1).await;
+    until_locked_out(&database, &stranger, 1).await;
     let slow_has_its_revision_first = backend.commit(creation("fast"), &soon()).await.expect("a commit");
     let after_first = journal(&*backend).await;
     assert_eq!(after_first.len(), 1, "one of a lower revision may come yet: {after_first:?}");
@@ -337,23 +325,23 @@ async fn readers_of_the_journal_see_a_commit_when_none_can_come_before_it() {
     stranger.batch_execute("BEGIN; SELECT txid_current()").await.expect("a transaction");
     backend.commit(creation("next"), &soon()).await.expect("a commit");
     assert_eq!(journal(&*backend).await.len(), 4);
-    schema.remove().await;
+    database.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_journal_of_another_server_is_put_below_what_this_one_commits() {
-    let Some(schema) = Schema::create().await else { return };
-    let backend = schema.prepared(2).await;
+    let Some(database) = OwnDatabase::create().await else { return };
+    let backend = database.prepared(2).await;
     for name in ["one", "two"] {
         backend.commit(creation(name), &soon()).await.expect("an entity");
     }
     // As if it were restored from the dump of a server that had seen more.
-    let other = schema.other().await;
+    let other = database.other().await;
     other.batch_execute("UPDATE feast_registry_journal SET revision = revision + 1000000000").await.expect("a restore");
     let before: Vec<_> =
         other.query("SELECT revision FROM feast_registry_journal ORDER BY 1", &[]).await.expect("rows");
     let cursor = feast_registry_core::Revision::new(before[1].get::<_, i64>(0) as u64);
-    let backend = schema.backend(2, SchemaMode::Auto);
+    let backend = database.backend(2, SchemaMode::Auto);
     backend.prepare(&soon()).await.expect("the tables are there");
     backend.commit(creation("three"), &soon()).await.expect("an entity");
     let entries = journal(&backend).await;
@@ -365,17 +353,17 @@ async fn a_journal_of_another_server_is_put_below_what_this_one_commits() {
     assert_eq!(last, expected.iter().collect::<Vec<_>>());
     let error = backend.journal(Some(cursor), 10, &soon()).await.expect_err("it is numbered anew");
     assert_eq!(error.kind(), ErrorKind::Compacted);
-    schema.remove().await;
+    database.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn where_no_journal_may_be_made_commits_take_place_without_one_and_it_is_said() {
-    let Some(schema) = Schema::create().await else { return };
-    schema.prepared(2).await;
-    let other = schema.other().await;
+    let Some(database) = OwnDatabase::create().await else { return };
+    database.prepared(2).await;
+    let other = database.other().await;
     other.batch_execute("DROP TABLE feast_registry_journal").await.expect("as Feast made them");
     for mode in [SchemaMode::Verify, SchemaMode::Skip] {
-        let backend = schema.backend(2, mode);
+        let backend = database.backend(2, mode);
         backend.prepare(&soon()).await.expect("Feast's tables are there");
         let name = if mode == SchemaMode::Verify { "one" } else { "two" };
         let outcome = backend.commit(creation(name), &soon()).await.expect("a commit");
@@ -386,9 +374,9 @@ async fn where_no_journal_may_be_made_commits_take_place_without_one_and_it_is_s
             "{unkept:?}"
         );
     }
-    let backend = schema.backend(2, SchemaMode::Auto);
+    let backend = database.backend(2, SchemaMode::Auto);
     backend.prepare(&soon()).await.expect("the journal");
     backend.commit(creation("three"), &soon()).await.expect("a commit");
     assert_eq!((journal(&backend).await.len(), backend.limits().unkept.len()), (1, 0));
-    schema.remove().await;
+    database.remove().await;
 }
