@@ -15,7 +15,6 @@ from feast.protos.feast.core.Project_pb2 import Project
 from feast.protos.feast.registry import RegistryServer_pb2 as api
 
 import harness
-import kinds
 from differential import ask
 
 
