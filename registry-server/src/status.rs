@@ -105,7 +105,8 @@ fn not_found_class(kind: Kind) -> &'static str {
     }
 }
 
-/// Whether an error says nothing of the storage, but of what was asked for and of what is stored: names may look like URLs.
+/// Whether an error is of a kind that only rules make, and no storage: so it says nothing of where that is, and what looks like
+/// a URL in it is a name.
 fn is_of_rules(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -115,9 +116,7 @@ fn is_of_rules(kind: ErrorKind) -> bool {
             | ErrorKind::FeatureNotFound
             | ErrorKind::ConflictingFeatureViewNames
             | ErrorKind::FeatureViewPinConflict
-            | ErrorKind::InvalidArgument
             | ErrorKind::Changed
-            | ErrorKind::Conflict
     )
 }
 
@@ -225,6 +224,11 @@ mod tests {
         for name in ["kafka://user@topic", "postgresql://me@db/x", "snowflake://me@acc/db"] {
             let told = status("get_data_source", Error::not_found(Kind::DataSource, "rides", name));
             assert!(told.message().contains(name), "{}", told.message());
+        }
+        // Storages refuse what is too large for them, too.
+        for kind in [ErrorKind::InvalidArgument, ErrorKind::Conflict] {
+            let told = status("apply_entity", Error::new(kind, "mysql://feast@10.0.0.7:3306/feast: it is too large"));
+            assert!(told.message().contains("the database: it is") && !told.message().contains("10.0.0.7"), "{told:?}");
         }
     }
 
