@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from feast.protos.feast.core.Project_pb2 import Project
-from feast.protos.feast.registry import RegistryServer_pb2 as api
 
 import harness
+import kinds
 from differential import ask
 
 
@@ -80,12 +79,11 @@ def teardowns(own_server: harness.Server, tmp_path: Path) -> Iterator[Teardowns]
 
 
 def apply_project(server: harness.Server, name: str, **tags: str) -> None:
-    project = Project(spec={"name": name, "tags": tags})
-    ask(server, "ApplyProject", api.ApplyProjectRequest(project=project, commit=True)).ok()
+    ask(server, *kinds.PROJECT.apply(kinds.PROJECT.proto(name, tags=tags), name)).ok()
 
 
 def projects(server: harness.Server) -> set[str]:
-    return {project.spec.name for project in ask(server, "ListProjects", api.ListProjectsRequest()).ok().projects}
+    return {project.spec.name for project in ask(server, *kinds.PROJECT.list("")).ok().projects}
 
 
 def test_a_project_that_was_protected_meanwhile_stays(teardowns: Teardowns, own_server: harness.Server) -> None:
@@ -99,7 +97,7 @@ def test_a_project_that_was_protected_meanwhile_stays(teardowns: Teardowns, own_
 
 def test_one_that_is_gone_already_keeps_no_other(teardowns: Teardowns, own_server: harness.Server) -> None:
     question = teardowns.ask("--all")
-    ask(own_server, "DeleteProject", api.DeleteProjectRequest(name="late", commit=True)).ok()
+    ask(own_server, *kinds.PROJECT.delete("late", "late")).ok()
     code, said = question.answer()
     assert code == 0 and "Project `late` was gone already" in said and "Deleted project `early`" in said, said
     assert "the tables of the registry are removed" in said, said
