@@ -35,14 +35,18 @@ impl OwnDatabase {
     }
 
     /// Its URL, through a proxy if a port is given.
-    fn url(&self, port: Option<u16>) -> String {
+    fn address(&self, port: Option<u16>) -> String {
         let url = databases::service("POSTGRES");
         let host = url.host().unwrap_or("127.0.0.1");
         let (host, port) = port.map_or((host, url.port().unwrap_or(5432)), |port| ("127.0.0.1", port));
         let user = url.username().unwrap_or("postgres");
         let password = url.password().map(|password| format!(":{password}")).unwrap_or_default();
-        let name = &self.name;
-        format!("postgresql://{user}{password}@{host}:{port}/{name}?sslmode=disable&application_name={name}")
+        format!("postgresql://{user}{password}@{host}:{port}/{}?sslmode=disable", self.name)
+    }
+
+    /// The same for backends, whose sessions are known by a name.
+    fn url(&self, port: Option<u16>) -> String {
+        format!("{}&application_name={}", self.address(port), self.name)
     }
 
     fn backend(&self, size: u32, mode: SchemaMode) -> PostgresBackend {
@@ -59,7 +63,7 @@ impl OwnDatabase {
 
     /// A session that knows nothing of this registry.
     async fn other(&self) -> Client {
-        connect(&self.url(None).replace(&format!("&application_name={}", self.name), "")).await
+        connect(&self.address(None)).await
     }
 
     /// How many sessions of the backends there are on the server.

@@ -11,10 +11,12 @@ use std::fmt::Write as _;
 use feast_registry_core::{Commit, Key, Kind, Record, Write};
 use feast_registry_sql::{Statement, Value, keys_of};
 
-/// The most keys that are locked one by one, and the most locks that these and what else a commit removes come to. PostgreSQL
-/// keeps all locks in a table of fixed size (some 6,400 by default), and a statement returns 1,664 columns at the most; who
-/// has more to lock has the whole registry.
+/// The most keys that are locked one by one. PostgreSQL keeps all locks in a table of fixed size (some 6,400 by default);
+/// who has more to lock has the whole registry.
 const MAX_KEYS: usize = 64;
+
+/// The most locks in all: histories and projects that are removed are no keys, and a statement returns 1,664 columns at the
+/// most.
 const MAX_LOCKS: usize = 5 * MAX_KEYS;
 
 /// How a lock is held.

@@ -35,11 +35,6 @@ mod journal;
 mod scheme;
 mod store;
 
-/// The Rust of the page for authors is compiled here, with the template as `my_store`.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/writing-a-backend.md")]
-struct Page;
-
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -258,3 +253,8 @@ impl Backend for RedbBackend {
         drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
+
+/// The Rust of the page for authors is compiled here, with the template as `my_store`.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/writing-a-backend.md")]
+struct Page;

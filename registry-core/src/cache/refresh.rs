@@ -281,7 +281,7 @@ impl Cache {
         }
     }
 
-    /// Starts no refresh any more, and ends the one that is under way: when this returns, it holds nothing of the storage.
+    /// Starts no refresh any more, and ends the one that is under way: when this returns, it reads nothing from the storage.
     pub(crate) async fn close(&self) {
         let task = {
             let mut refreshes = self.refreshes();
