@@ -122,7 +122,7 @@ impl RedbBackend {
         work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         deadline.check("a thread to read on")?;
-        let (file, in_use) = self.file(deadline).await?;
+        let (in_use, file) = self.file(deadline).await?;
         let work = tokio::task::spawn_blocking(move || {
             let done = work(&file.store);
             drop(file);
@@ -142,12 +142,12 @@ impl RedbBackend {
     ) -> Result<Result<T>, JoinError> {
         const WAITS_FOR: &str = "its turn to write";
         let turn = async {
-            let (file, in_use) = self.file(deadline).await?;
+            let (in_use, file) = self.file(deadline).await?;
             let turn = deadline.wait_for(WAITS_FOR, Arc::clone(&file.turn).lock_owned()).await?;
             deadline.check(WAITS_FOR)?;
-            Ok((file, in_use, turn))
+            Ok((in_use, file, turn))
         };
-        let (file, in_use, turn) = match turn.await {
+        let (in_use, file, turn) = match turn.await {
             Ok(turn) => turn,
             Err(error) => return Ok(Err(error)),
         };
@@ -161,12 +161,12 @@ impl RedbBackend {
         .await
     }
 
-    /// The file, and that it is in use.
-    async fn file(&self, deadline: &Deadline) -> Result<(Arc<RedbFile>, OwnedRwLockReadGuard<()>)> {
+    /// That the file is in use, and the file: whoever leaves drops them in the reverse order.
+    async fn file(&self, deadline: &Deadline) -> Result<(OwnedRwLockReadGuard<()>, Arc<RedbFile>)> {
         let in_use = deadline.wait_for("the registry to be closed", Arc::clone(&self.in_use).read_owned()).await?;
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match file {
-            Some(file) => Ok((file, in_use)),
+            Some(file) => Ok((in_use, file)),
             None => Err(Error::new(ErrorKind::Unavailable, format!("{}: the registry is closed", self.location))),
         }
     }
@@ -246,8 +246,8 @@ impl Backend for RedbBackend {
         self.writing(deadline, Store::remove_if_empty).await.unwrap_or_else(|error| Err(broken(&error)))
     }
 
-    /// Waits for what is under way, reads that nobody waits for among it, and lets go of the file. It can be opened anew when its
-    /// last handle has.
+    /// Waits for what is under way, reads that nobody waits for among it, and lets go of the file. It can be opened anew when
+    /// every handle on it is closed or dropped.
     async fn close(&self) {
         let _alone = self.in_use.write().await;
         drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -292,6 +292,10 @@ impl Cache {
             task.abort();
             // It ends at its next await. That it was broken off is no news.
             drop(task.await);
+            // One that had not begun yet has told nobody.
+            if self.refreshes().is_running {
+                self.end(Err(Error::new(ErrorKind::Unavailable, "the registry is closed")), false);
+            }
         }
     }
 }

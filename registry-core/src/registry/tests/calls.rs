@@ -163,6 +163,17 @@ async fn what_was_found_to_be_stored_already_shows_in_the_cache() {
     assert_eq!(read(&registry, "driver", Freshness::Cached).await.as_deref(), Some("after"));
 }
 
+/// Fault: whoever waited for a refresh that was ended before it had begun waited until the deadline.
+#[tokio::test(start_paused = true)]
+async fn closing_ends_a_refresh_that_has_not_begun() {
+    let (registry, _) = open().await;
+    let began = tokio::time::Instant::now();
+    let (refreshed, closed) = tokio::join!(biased; registry.refresh(), registry.close());
+    closed.expect("nothing waits");
+    assert_eq!(refreshed.expect_err("it is closed").kind(), ErrorKind::Unavailable);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
 #[tokio::test]
 async fn closing_lets_go_of_the_storage_and_ends_the_refresh() {
     let (registry, storage) = open().await;
