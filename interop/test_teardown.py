@@ -95,6 +95,23 @@ def test_a_project_that_was_protected_meanwhile_stays(teardowns: Teardowns, own_
     assert "late" in teardowns.run("list", "projects").stdout
 
 
+def test_what_was_not_shown_is_not_deleted(teardowns: Teardowns, own_server: harness.Server) -> None:
+    question = teardowns.ask("--project", "late")
+    ask(own_server, *kinds.ENTITY.apply(kinds.ENTITY.proto("new"), "late")).ok()
+    code, said = question.answer()
+    assert code == 1 and "now 1 entity" in said and "Nothing was deleted" in said, said
+    assert projects(own_server) == {"late", "early"}
+
+
+def test_a_file_that_was_removed_meanwhile_is_not_made_again(teardowns: Teardowns, tmp_path: Path) -> None:
+    question = teardowns.ask("--project", "late")
+    for file in tmp_path.glob("registry.db*"):
+        file.unlink()
+    code, said = question.answer()
+    assert code == 1 and "Nothing was deleted" in said, said
+    assert not (tmp_path / "registry.db").exists()
+
+
 def test_one_that_is_gone_already_keeps_no_other(teardowns: Teardowns, own_server: harness.Server) -> None:
     question = teardowns.ask("--all")
     ask(own_server, *kinds.PROJECT.delete("late", "late")).ok()

@@ -145,7 +145,13 @@ fn of_base64(encoded: &str, origin: &str) -> Inspection {
 }
 
 impl Opened {
-    /// Opens it again, to write to it, as its configuration says.
+    /// Opens it again, to look at what there is by now: files and tables may be gone that are still open here.
+    pub(crate) async fn look_again(self) -> Result<Self> {
+        self.registry.close().await?;
+        Ok(Self { registry: self.schemes.open_read_only(&self.config).await?, ..self })
+    }
+
+    /// Opens it again, to write to it, as its configuration says but for the cache, which no command needs.
     pub(crate) async fn into_writable(self) -> Result<Registry> {
         // A store that is open only once is not to be open any more.
         self.registry.close().await?;

@@ -56,13 +56,24 @@ impl Teardown {
         let seen = look_at(&opened, &doomed).await?;
         refuse_protected(&seen)?;
         let leaves_none = doomed.len() == present.len() && opened.removes_storage();
-        output::note(&plan(&opened, &doomed, leaves_none).await?);
-        if !self.yes {
-            ask(&doomed)?;
-            // It may have taken long. To open a registry for writing makes the tables that are missing, which is not to be done
-            // when all is gone meanwhile.
-            if project::names(&opened.registry).await?.iter().all(|name| !doomed.contains(name)) {
-                bail!("somebody else has deleted all of this meanwhile");
+        let shown = contents(&opened, &doomed).await?;
+        output::note(&plan(&opened, &shown, leaves_none));
+        if self.yes {
+            return delete(opened, &seen).await;
+        }
+        ask(&doomed)?;
+        // That may have taken long.
+        let opened =
+            opened.look_again().await.context("what is there by now cannot be looked at. Nothing was deleted")?;
+        // To open a registry for writing makes what is missing, which is not to be done when all is gone.
+        let present = project::names(&opened.registry).await?;
+        if present.iter().all(|name| !doomed.contains(name)) {
+            bail!("somebody else has deleted all of this meanwhile. Nothing was deleted");
+        }
+        for ((name, before), (_, now)) in shown.iter().zip(contents(&opened, &doomed).await?) {
+            if present.contains(name) && *before != now {
+                let name = text::clean(name);
+                bail!("what is in project `{name}` has changed meanwhile: now {now}. Nothing was deleted; start again");
             }
         }
         delete(opened, &seen).await
@@ -109,19 +120,28 @@ fn refuse_protected(seen: &[Seen]) -> Result<()> {
     Ok(())
 }
 
-/// What will be deleted, in words.
-async fn plan(opened: &Opened, doomed: &[String], leaves_none: bool) -> Result<String> {
-    let mut plan = format!("This deletes from {}, for good:", opened.registry.location());
-    for project in doomed {
+/// What is in projects, in words.
+async fn contents(opened: &Opened, projects: &[String]) -> Result<Vec<(String, String)>> {
+    let mut contents = Vec::with_capacity(projects.len());
+    for project in projects {
         let counts = project::counts(&opened.registry, project).await?;
         let counts: Vec<String> = counts.into_iter().map(|(kind, number)| text::count(number, kind)).collect();
         let content = if counts.is_empty() { "nothing in it".to_owned() } else { counts.join(", ") };
+        contents.push((project.clone(), content));
+    }
+    Ok(contents)
+}
+
+/// What will be deleted, in words.
+fn plan(opened: &Opened, contents: &[(String, String)], leaves_none: bool) -> String {
+    let mut plan = format!("This deletes from {}, for good:", opened.registry.location());
+    for (project, content) in contents {
         plan += &format!("\n  project `{}`: {content}", text::clean(project));
     }
     if leaves_none {
         plan += "\n  and the registry's tables, since no project will be left";
     }
-    Ok(plan)
+    plan
 }
 
 /// Asks the one at the terminal.
@@ -160,9 +180,13 @@ async fn delete(opened: Opened, seen: &[Seen]) -> Result<()> {
                 continue;
             }
             Err(error) => {
+                // Of this one, the error says what is known.
+                let from = if error.is_outcome_unknown() { index + 1 } else { index };
                 let left: Vec<String> =
-                    seen[index..].iter().map(|seen| format!("`{}`", text::clean(&seen.name))).collect();
-                return Err(anyhow::Error::new(error).context(format!("not deleted: {}", left.join(", "))));
+                    seen[from..].iter().map(|seen| format!("`{}`", text::clean(&seen.name))).collect();
+                let left = if left.is_empty() { "none".to_owned() } else { left.join(", ") };
+                let context = format!("stopped at project `{}`; not deleted: {left}", text::clean(name));
+                return Err(anyhow::Error::new(error).context(context));
             }
         };
         output::print(format!("Deleted project `{}`.\n", text::clean(name)).as_bytes())?;
