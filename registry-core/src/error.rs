@@ -46,7 +46,7 @@ pub enum ErrorKind {
     InvalidConfig,
     /// Other writers changed the same objects, again and again, until the time for retries was over.
     Conflict,
-    /// What the caller had seen of an object, and relied on, is not so any more. Nothing was done; it helps to look again.
+    /// An object is no longer as the caller has seen it. Nothing was done; read it again and decide anew.
     Changed,
     /// The storage cannot be reached, or does not do what it was asked for now. Nothing was done.
     Unavailable,
@@ -138,7 +138,7 @@ impl Error {
 
     /// What is stored under a key is not what the caller had seen of it.
     pub(crate) fn changed_since_seen(key: &Key) -> Self {
-        let text = format!("{key} was changed, or deleted and made anew, since it was looked at; nothing was done");
+        let text = format!("{key} was changed, or deleted and made anew, since it was looked at; it is as it was");
         Self::new(ErrorKind::Changed, text)
     }
 

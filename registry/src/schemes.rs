@@ -112,7 +112,7 @@ impl Schemes {
         self.open_with(config, RegistryOptions::from(config)).await
     }
 
-    /// Whether the registry that a configuration names is only to be read, as it says itself or its URL.
+    /// Whether the registry that a configuration names is read-only, by the configuration itself or by its URL.
     ///
     /// # Errors
     /// `InvalidConfig` when no scheme serves the URL.

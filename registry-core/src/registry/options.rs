@@ -54,7 +54,7 @@ impl Default for RegistryOptions {
     }
 }
 
-/// What a configuration says of it. That a URL may say too that the registry is only read, its scheme knows
+/// What a configuration says of it. A URL may make the registry read-only too; its scheme tells
 /// ([`Scheme::is_read_only`](crate::Scheme::is_read_only)).
 impl From<&RegistryConfig> for RegistryOptions {
     fn from(config: &RegistryConfig) -> Self {

@@ -22,7 +22,7 @@ pub enum StorageRemoval {
     Kept,
     /// That was the last project, and the storage was removed with it.
     Removed,
-    /// It could not be removed, or looked at for other projects. The project is gone all the same.
+    /// It could not be removed, or it is not known whether other projects are left. The project is gone all the same.
     Failed(Error),
 }
 
@@ -162,7 +162,8 @@ impl Registry {
     }
 
     /// Deletes the project of an object that was read, if that object is still the same: for those who let somebody look at
-    /// a project, or ask, before it is deleted. Says what became of the storage.
+    /// a project, or ask, before it is deleted. Says what became of the storage. Only the project's own object is compared, not
+    /// what is in the project.
     ///
     /// # Errors
     /// `NotFound` when the project is not there; `Changed` when its object is another than `seen`; `InvalidArgument` when `seen`
