@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use feast_registry_core::{
-    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, Key, Limits, Outcome, Query, Record, Result, Revision,
-    Write,
+    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Key, Limits, Outcome, Query, Record,
+    Result, Write,
 };
 use tokio::sync::Semaphore;
 
@@ -270,8 +270,8 @@ impl Backend for FaultyBackend {
         after(Operation::Commit, deadline, later, answer).await
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.around(Operation::Journal, deadline, self.inner.journal(after, limit, deadline)).await
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.around(Operation::Journal, deadline, self.inner.journal(query, deadline)).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use feast_registry_core::{
-    Backend, Commit, CommitId, Deadline, Error, ErrorKind, Expected, JournalEntry, Key, Kind, Outcome, Query, Record,
-    Result, Revision, Write,
+    Backend, Commit, CommitId, Deadline, Error, ErrorKind, Expected, JournalEntry, JournalQuery, Key, Kind, Outcome,
+    Query, Record, Result, Revision, Write,
 };
 
 use crate::shown::{difference, shown};
@@ -118,7 +118,8 @@ impl Handle {
 
     /// The entries of the journal that come after a revision, at most so many.
     pub(crate) async fn journal(&self, after: Option<Revision>, limit: usize) -> Vec<JournalEntry> {
-        let entries = or_fail("a look at the journal", self.0.journal(after, limit, &patience()).await);
+        let entries =
+            or_fail("a look at the journal", self.0.journal(&JournalQuery::after(after, limit), &patience()).await);
         assert!(entries.len() <= limit, "{} entries of the journal, where {limit} were asked for", entries.len());
         entries
     }
@@ -137,7 +138,7 @@ impl Handle {
 
     /// How often the journal has a commit; `None` where the storage has no journal, as it has to say.
     pub(crate) async fn times_in_journal(&self, id: CommitId) -> Option<usize> {
-        match self.0.journal(None, 1, &patience()).await {
+        match self.0.journal(&JournalQuery::after(None, 1), &patience()).await {
             Err(error) if error.kind() == ErrorKind::Unsupported => {
                 let unkept = self.0.limits().unkept;
                 assert!(!unkept.is_empty(), "a storage without a journal says so in `Limits::unkept`");

@@ -10,8 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use feast_registry_core::config::{CacheConfig, CacheMode};
 use feast_registry_core::{
-    Backend, CallOptions, Commit, Deadline, Environment, Error, ErrorKind, Freshness, Image, JournalEntry, Key, Kind,
-    Limits, ListFilter, MemoryBackend, Outcome, Query, Record, Registry, RegistryOptions, Result, Revision, Target,
+    Backend, CallOptions, Commit, Deadline, Environment, Error, ErrorKind, Freshness, Image, JournalEntry,
+    JournalQuery, Key, Kind, Limits, ListFilter, MemoryBackend, Outcome, Query, Record, Registry, RegistryOptions,
+    Result, Revision, Target,
 };
 use prost_types::Timestamp;
 use tokio::time::{Instant, sleep};
@@ -166,9 +167,9 @@ impl Backend for Unreliable {
         }
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         self.unaffected(deadline).await?;
-        self.storage.journal(after, limit, deadline).await
+        self.storage.journal(query, deadline).await
     }
 
     async fn remove_if_empty(&self, _: &Deadline) -> Result<bool> {
@@ -329,7 +330,7 @@ pub async fn simulate(seed: u64) {
     let options = RegistryOptions::default().with_environment(Arc::clone(&world) as Arc<dyn Environment>);
     let reliable = Registry::open(Arc::clone(&storage) as Arc<dyn Backend>, options).await;
     or_fail("an apply", or_fail("a registry", reliable).apply(PROJECTS[0], view(Kind::FeatureView, VIEW, &[])).await);
-    let made = or_fail("the journal", storage.journal(None, usize::MAX, &patience()).await);
+    let made = or_fail("the journal", storage.journal(&JournalQuery::after(None, usize::MAX), &patience()).await);
     locked(&world.placed).extend(made.iter().map(|entry| (entry.revision, world.began)));
     for _ in 0..PROCESSES {
         let cache = CacheConfig::new(CacheMode::Sync, Duration::from_secs(1 + world.dice.below(10)));

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use feast_registry_core::config::{RegistryUrl, SchemaMode};
 use feast_registry_core::{
-    Backend, Commit, CommitId, Deadline, Error, ErrorKind, Expected, Image, Key, Kind, Outcome, Query, Record,
-    Retention, Revision, Write,
+    Backend, Commit, CommitId, Deadline, Error, ErrorKind, Expected, Image, JournalQuery, Key, Kind, Outcome, Query,
+    Record, Retention, Revision, Write,
 };
 use feast_registry_mysql::MySqlBackend;
 use mysql_async::Conn;
@@ -300,7 +300,7 @@ async fn a_database_that_was_dropped_is_said_to_be_gone(database: &Database) {
             is_gone(get(backend, &entity("p", "driver")).await.expect_err("a read"));
             is_gone(backend.commit(create(entity("p", "driver")), &soon()).await.expect_err("a commit"));
             is_gone(backend.prepare(&soon()).await.expect_err("a preparation"));
-            is_gone(backend.journal(None, 10, &soon()).await.expect_err("a look at the journal"));
+            is_gone(backend.journal(&JournalQuery::after(None, 10), &soon()).await.expect_err("a look at the journal"));
         }
     }
     server.query_drop(format!("CREATE DATABASE {}", database.name)).await.expect("a database");
@@ -337,7 +337,7 @@ async fn large_images_come_back(database: &Database) {
     let (old, new) = (Bytes::from(vec![1; size]), Bytes::from(vec![2; size]));
     let before = revision(backend.commit(put(entity("p", "large"), old.clone()), &soon()).await);
     revision(backend.commit(put(entity("p", "large"), new.clone()), &soon()).await);
-    let entries = backend.journal(Some(before), 10, &soon()).await.expect("an entry");
+    let entries = backend.journal(&JournalQuery::after(Some(before), 10), &soon()).await.expect("an entry");
     let [entry] = entries.as_slice() else { panic!("{} entries", entries.len()) };
     let [change] = entry.changes.as_slice() else { panic!("{} changes", entry.changes.len()) };
     assert!(change.before == Image::Value(old) && change.after == Image::Value(new), "both sides");
@@ -381,9 +381,9 @@ async fn what_is_old_is_pruned_while_writers_go_on(database: &Database) {
         assert!(began.elapsed() < Duration::from_secs(20), "{left:?} are left");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let entries = later.journal(None, 100, &soon()).await.expect("entries");
+    let entries = later.journal(&JournalQuery::after(None, 100), &soon()).await.expect("entries");
     assert_eq!(entries.len(), 100, "a page of them");
-    let compacted = later.journal(first, 10, &soon()).await.expect_err("it is gone");
+    let compacted = later.journal(&JournalQuery::after(first, 10), &soon()).await.expect_err("it is gone");
     assert_eq!(compacted.kind(), ErrorKind::Compacted);
 }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use feast_registry_core::config::{PoolConfig, SchemaMode};
 use feast_registry_core::{
-    Backend, Commit, Deadline, ErrorKind, Expected, JournalEntry, Key, Kind, Outcome, Query, Record, Write,
+    Backend, Commit, Deadline, ErrorKind, Expected, JournalEntry, JournalQuery, Key, Kind, Outcome, Query, Record,
+    Write,
 };
 use feast_registry_postgres::PostgresBackend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -117,7 +118,7 @@ async fn stored(backend: &dyn Backend, key: Key) -> Option<String> {
 }
 
 async fn journal(backend: &dyn Backend) -> Vec<JournalEntry> {
-    backend.journal(None, 1000, &soon()).await.expect("the journal")
+    backend.journal(&JournalQuery::after(None, 1000), &soon()).await.expect("the journal")
 }
 
 /// Waits until something is so.
@@ -355,7 +356,8 @@ async fn a_journal_of_another_server_is_put_below_what_this_one_commits() {
     let expected = [Key::project_object(PROJECT), entity("one"), entity("two"), entity("three")];
     let expected: Vec<_> = expected.into_iter().map(feast_registry_core::Target::Key).collect();
     assert_eq!(last, expected.iter().collect::<Vec<_>>());
-    let error = backend.journal(Some(cursor), 10, &soon()).await.expect_err("it is numbered anew");
+    let error =
+        backend.journal(&JournalQuery::after(Some(cursor), 10), &soon()).await.expect_err("it is numbered anew");
     assert_eq!(error.kind(), ErrorKind::Compacted);
     database.remove().await;
 }

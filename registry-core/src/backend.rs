@@ -18,7 +18,9 @@ use prost_types::Timestamp;
 use crate::deadline::Deadline;
 use crate::environment::{Environment as _, System};
 use crate::error::Result;
-use crate::journal::{CommitId, JournalEntry, Revision};
+#[cfg(doc)]
+use crate::journal::JournalRange;
+use crate::journal::{Change, CommitId, JOURNAL_POLL, JournalEntry, JournalQuery, Revision};
 use crate::kind::Kind;
 
 /// The name under which a project's infrastructure is stored (Feast: `SqlRegistry.update_infra`).
@@ -246,12 +248,23 @@ pub struct Commit {
     pub expectations: Vec<(Key, Expected)>,
     /// What is then changed, in this order.
     pub writes: Vec<Write>,
+    /// Changes that are journaled after those of `writes` though nothing is written for them: others have made them, without a
+    /// journal (Feast's own registries keep none). Each is of a single key with its bytes or their absence, or a removal.
+    pub observed: Vec<Change>,
 }
 
 impl Commit {
     /// A commit of a new identity, made now.
     pub fn new(expectations: Vec<(Key, Expected)>, writes: Vec<Write>) -> Self {
-        Self { id: CommitId::random(), at: System.now(), author: None, reason: None, expectations, writes }
+        Self {
+            id: CommitId::random(),
+            at: System.now(),
+            author: None,
+            reason: None,
+            expectations,
+            writes,
+            observed: Vec::new(),
+        }
     }
 
     /// The same with another identity.
@@ -273,6 +286,13 @@ impl Commit {
     pub fn with_origin(mut self, author: Option<String>, reason: Option<String>) -> Self {
         self.author = author;
         self.reason = reason;
+        self
+    }
+
+    /// The same with changes that others have made, for the journal.
+    #[must_use]
+    pub fn with_observed(mut self, observed: Vec<Change>) -> Self {
+        self.observed = observed;
         self
     }
 }
@@ -396,16 +416,37 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// That the expectations hold *again* proves nothing.
     async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome>;
 
-    /// The entries of the journal that come after a revision, or from the oldest that is kept, in order; at most `limit`.
-    /// After an empty answer there is nothing yet. Their order is one in which the commits take place: what each expects holds
-    /// after those before it. What has been answered once never changes, and nothing new comes
-    /// before it. The journal outlives [`remove_if_empty`](Self::remove_if_empty) where the storage has a place for it.
+    /// Entries of the journal: oldest first, those that come after a revision or from the oldest that is kept; or newest first,
+    /// those that come before a revision or from the newest. An empty answer to [`JournalRange::After`] says that there is nothing
+    /// yet, and one to [`JournalRange::Before`] that there is nothing earlier.
+    ///
+    /// Their order is one in which the commits take place: what each expects holds after those before it. What has been
+    /// answered once never changes, and nothing new comes before it. The journal outlives
+    /// [`remove_if_empty`](Self::remove_if_empty) where the storage has a place for it.
     ///
     /// # Errors
-    /// [`ErrorKind::Compacted`](crate::ErrorKind::Compacted) when the journal no longer has, or never had, the revision `after`:
-    /// what came after it cannot be told, and the reader has to read everything anew.
+    /// [`ErrorKind::Compacted`](crate::ErrorKind::Compacted) when the journal no longer has, or never had, the revision of
+    /// [`JournalRange::After`]: what came after it cannot be told, and the reader has to read everything anew.
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the storage has no journal.
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>>;
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>>;
+
+    /// The highest revision of the commits that were acknowledged before this call, or can be seen by a [`read`](Self::read)
+    /// that has ended before it; `None` if there is none. By default the newest that [`journal`](Self::journal) shows; where
+    /// that holds back an entry until nothing can come before it, this does not.
+    ///
+    /// # Errors
+    /// As [`journal`](Self::journal).
+    async fn newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>> {
+        let newest = self.journal(&JournalQuery::before(None, 1).without_images(), deadline).await?;
+        Ok(newest.first().map(|entry| entry.revision))
+    }
+
+    /// Waits until the journal may have something after a revision (or at all, for `None`), but for no longer than the deadline
+    /// says. It may return earlier for no reason, and need not notice a commit at once: the caller looks into the journal. By
+    /// default it waits for [`JOURNAL_POLL`](crate::JOURNAL_POLL); a storage that tells its readers of a commit does better.
+    async fn wait_for_commit(&self, _after: Option<Revision>, deadline: &Deadline) {
+        tokio::time::sleep(JOURNAL_POLL.min(deadline.remaining())).await;
+    }
 
     /// Removes the storage itself (tables, a file) if no project is left in it and the backend was made with
     /// [`SchemaMode::Auto`](crate::config::SchemaMode::Auto); returns whether it did. The backend stays usable: reads then

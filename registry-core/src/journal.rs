@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 /// How long the identity of a commit is kept at the least, however much is committed in the meantime.
 pub const IDENTITY_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
+/// How long it takes at the most, by default, until a reader who waits for the journal to grow looks again.
+pub const JOURNAL_POLL: Duration = Duration::from_millis(500);
+
 /// A place in the journal. Revisions grow in commit order, but need not be consecutive: a reader who has seen a revision
 /// never later finds a new one below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +101,55 @@ impl fmt::Debug for CommitId {
     }
 }
 
+/// What to read of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JournalQuery {
+    /// Which part of it.
+    pub range: JournalRange,
+    /// At most so many entries.
+    pub limit: usize,
+    /// With the bytes before and after each change. Without them, [`Image::NotKept`] stands for [`Image::Value`], and the
+    /// storage need not read them.
+    pub images: bool,
+}
+
+/// A part of the journal, and the direction to read it in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalRange {
+    /// What comes after a revision, or from the oldest entry on: oldest first.
+    After(Option<Revision>),
+    /// What comes before a revision, or from the newest entry back: newest first.
+    Before(Option<Revision>),
+}
+
+impl JournalQuery {
+    /// The entries that come after a revision, or from the oldest on; at most so many, oldest first, with images.
+    pub fn after(revision: impl Into<Option<Revision>>, limit: usize) -> Self {
+        Self { range: JournalRange::After(revision.into()), limit, images: true }
+    }
+
+    /// The entries that come before a revision, or from the newest back; at most so many, newest first, with images.
+    pub fn before(revision: impl Into<Option<Revision>>, limit: usize) -> Self {
+        Self { range: JournalRange::Before(revision.into()), limit, images: true }
+    }
+
+    /// The revision that the journal has to have for an answer.
+    pub fn cursor(&self) -> Option<Revision> {
+        match self.range {
+            JournalRange::After(revision) => revision,
+            JournalRange::Before(_) => None,
+        }
+    }
+
+    /// The same without images.
+    #[must_use]
+    pub fn without_images(mut self) -> Self {
+        self.images = false;
+        self
+    }
+}
+
 /// What one commit did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -120,6 +172,19 @@ impl JournalEntry {
     /// An entry of a commit without an author, a reason or changes.
     pub fn new(revision: Revision, id: CommitId, at: Timestamp) -> Self {
         Self { revision, id, at, author: None, reason: None, changes: Vec::new() }
+    }
+
+    /// The same with [`Image::NotKept`] for [`Image::Value`]: what [`JournalQuery::without_images`] asks for.
+    #[must_use]
+    pub fn without_images(mut self) -> Self {
+        for change in &mut self.changes {
+            for image in [&mut change.before, &mut change.after] {
+                if let Image::Value(_) = image {
+                    *image = Image::NotKept;
+                }
+            }
+        }
+        self
     }
 }
 

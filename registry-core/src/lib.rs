@@ -64,7 +64,10 @@ pub use encoded::{Encoded, Object};
 pub use environment::{Environment, System};
 pub use error::{Error, ErrorKind, Result};
 pub use features::Feature;
-pub use journal::{Change, CommitId, IDENTITY_KEPT_FOR, Image, JournalEntry, Retention, Revision, Target};
+pub use journal::{
+    Change, CommitId, IDENTITY_KEPT_FOR, Image, JOURNAL_POLL, JournalEntry, JournalQuery, JournalRange, Retention,
+    Revision, Target,
+};
 pub use kind::{FeastObject, Kind, Layout};
 pub use lineage::{Lineage, ObjectType, Reference, Relation};
 #[doc(hidden)]

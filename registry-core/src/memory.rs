@@ -5,11 +5,12 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::backend::{Backend, Commit, Expected, Key, Limits, Outcome, Page, Query, Record, Write};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::journal::{Change, CommitId, Image, JournalEntry, Retention, Revision, Target};
+use crate::journal::{Change, CommitId, Image, JournalEntry, JournalQuery, JournalRange, Retention, Revision, Target};
 use crate::kind::Kind;
 
 /// What a call waits for whose deadline is over: nothing here takes longer than a lock is held.
@@ -25,6 +26,8 @@ pub struct MemoryBackend {
     state: Mutex<Arc<Contents>>,
     /// Whoever holds the journal is the only one who writes. That is what makes commits serializable here.
     journal: Mutex<Journal>,
+    /// The newest revision, for those who wait for the next.
+    newest: watch::Sender<Option<Revision>>,
 }
 
 /// What is stored, and the rules of the contract for it as functions without a side: what holds, what a write changes, and
@@ -114,22 +117,41 @@ impl Backend for MemoryBackend {
             let changes = next.write(write);
             entry.changes.extend(changes);
         }
+        entry.changes.extend(commit.observed);
         self.publish(next);
         journal.note(entry);
+        self.newest.send_replace(Some(revision));
         Ok(Outcome::Committed { revision: Some(revision) })
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         deadline.check(WAITS_FOR)?;
         let journal = locked(&self.journal);
-        let start = match after {
-            None => 0,
-            Some(after) => {
-                let seen = journal.entries.iter().position(|entry| entry.revision == after);
-                seen.ok_or_else(|| Error::compacted(LOCATION, after))? + 1
+        let whole = |entry: &JournalEntry| entry.clone();
+        let bare = |entry: &JournalEntry| entry.clone().without_images();
+        let show = if query.images { whole } else { bare };
+        let place = |revision: Revision| journal.entries.partition_point(|entry| entry.revision < revision);
+        Ok(match query.range {
+            JournalRange::After(None) => journal.entries.iter().take(query.limit).map(show).collect(),
+            JournalRange::After(Some(after)) => {
+                let start = place(after);
+                if journal.entries.get(start).is_none_or(|entry| entry.revision != after) {
+                    return Err(Error::compacted(LOCATION, after));
+                }
+                journal.entries.iter().skip(start + 1).take(query.limit).map(show).collect()
             }
-        };
-        Ok(journal.entries.iter().skip(start).take(limit).cloned().collect())
+            JournalRange::Before(before) => {
+                let end = before.map_or(journal.entries.len(), place);
+                journal.entries.iter().take(end).rev().take(query.limit).map(show).collect()
+            }
+        })
+    }
+
+    /// Returns as soon as there is something.
+    async fn wait_for_commit(&self, after: Option<Revision>, deadline: &Deadline) {
+        let mut newest = self.newest.subscribe();
+        let grown = newest.wait_for(|newest| *newest > after);
+        drop(tokio::time::timeout(deadline.remaining(), grown).await);
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

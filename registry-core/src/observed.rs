@@ -12,7 +12,7 @@ use tracing::Instrument;
 use crate::backend::{Backend, Commit, Limits, Outcome, Query, Record};
 use crate::deadline::Deadline;
 use crate::error::{ErrorKind, Result};
-use crate::journal::{JournalEntry, Revision};
+use crate::journal::{JournalEntry, JournalQuery, Revision};
 use crate::metrics::{JOURNAL_REVISION, STORAGE_OPERATIONS, STORAGE_SECONDS};
 
 /// The target of the spans of calls to a storage. They are meant for traces, not for the log, and cost next to nothing where
@@ -132,8 +132,17 @@ impl Backend for Observed {
         result
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.observe("journal", self.inner.journal(after, limit, deadline), |_| "ok").await
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.observe("journal", self.inner.journal(query, deadline), |_| "ok").await
+    }
+
+    async fn newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>> {
+        self.observe("newest_revision", self.inner.newest_revision(deadline), |_| "ok").await
+    }
+
+    async fn wait_for_commit(&self, after: Option<Revision>, deadline: &Deadline) {
+        // It is no answer of the storage, so there is nothing to measure.
+        self.inner.wait_for_commit(after, deadline).await;
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

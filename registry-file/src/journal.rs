@@ -15,7 +15,9 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use feast_registry_core::{Change, Commit, CommitId, Error, ErrorKind, JournalEntry, Result, Retention, Revision};
+use feast_registry_core::{
+    Change, Commit, CommitId, Error, ErrorKind, JournalEntry, JournalQuery, JournalRange, Result, Retention, Revision,
+};
 use prost::Message;
 use prost_types::Timestamp;
 
@@ -182,19 +184,27 @@ impl Journal {
         self.writers.drain(..old.max(self.writers.len().saturating_sub(MAX_WRITERS)));
     }
 
-    /// The entries after a revision, or from the oldest on, of the registry at `location`.
+    /// The entries that a query asks for, of the registry at `location`.
     ///
     /// # Errors
-    /// `Compacted` when the revision is not there.
-    pub(crate) fn read(&self, after: Option<Revision>, limit: usize, location: &str) -> Result<Vec<JournalEntry>> {
-        let start = match after {
-            None => 0,
-            Some(after) => {
-                let place = self.entries.binary_search_by_key(&after.number(), |entry| entry.revision);
-                place.map_err(|_| Error::compacted(location, after))? + 1
+    /// `Compacted` when the revision that they are to come after is not there.
+    pub(crate) fn read(&self, query: &JournalQuery, location: &str) -> Result<Vec<JournalEntry>> {
+        let place = |revision: Revision| self.entries.partition_point(|entry| entry.revision < revision.number());
+        let entry = |entry: &StoredEntry| JournalRecord::entry(&entry.bytes);
+        match query.range {
+            JournalRange::After(None) => self.entries.iter().take(query.limit).map(entry).collect(),
+            JournalRange::After(Some(after)) => {
+                let start = place(after);
+                if self.entries.get(start).is_none_or(|entry| entry.revision != after.number()) {
+                    return Err(Error::compacted(location, after));
+                }
+                self.entries.iter().skip(start + 1).take(query.limit).map(entry).collect()
             }
-        };
-        self.entries.iter().skip(start).take(limit).map(|entry| JournalRecord::entry(&entry.bytes)).collect()
+            JournalRange::Before(before) => {
+                let end = before.map_or(self.entries.len(), place);
+                self.entries.range(..end).rev().take(query.limit).map(entry).collect()
+            }
+        }
     }
 
     /// What stands in the file for it.

@@ -49,7 +49,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
-    Backend, Commit, Deadline, Error, JournalEntry, Limits, Outcome, Query, Record, Result, Retention, Revision,
+    Backend, Commit, Deadline, Error, JournalEntry, JournalQuery, Limits, Outcome, Query, Record, Result, Retention,
+    Revision,
 };
 
 use crate::file::File;
@@ -176,8 +177,8 @@ impl Backend for FileBackend {
         self.writer.commit(commit, deadline).await
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.file.fresh(deadline).await?.journal().read(after, limit, &self.file.location())
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.file.fresh(deadline).await?.journal().read(query, &self.file.location())
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use feast_registry_core::config::SchemaMode;
-use feast_registry_core::{Backend as _, Commit, CommitId, Deadline, Key, Kind, Outcome, Query, Revision, Write};
+use feast_registry_core::{
+    Backend as _, Commit, CommitId, Deadline, JournalQuery, Key, Kind, Outcome, Query, Revision, Write,
+};
 use feast_registry_file::FileBackend;
 
 /// Written by the version before the journal: a project, a view with user metadata, and 17 entities.
@@ -35,10 +37,10 @@ async fn a_file_of_the_version_before_is_gone_on_with() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, backend) = open(folder.path(), OLD);
     assert_eq!(entities(&backend).await, 17);
-    assert_eq!(backend.journal(None, 100, &patience()).await.expect("a journal"), []);
+    assert_eq!(backend.journal(&JournalQuery::after(None, 100), &patience()).await.expect("a journal"), []);
     let deletion = Commit::new(Vec::new(), vec![Write::Delete(Key::object(Kind::Entity, "p", "old 3"))]);
     let outcome = backend.commit(deletion.clone(), &patience()).await.expect("a commit");
-    let journal = backend.journal(None, 100, &patience()).await.expect("a journal");
+    let journal = backend.journal(&JournalQuery::after(None, 100), &patience()).await.expect("a journal");
     let [entry] = &journal[..] else { panic!("{journal:?}") };
     assert_eq!(outcome, backend.commit(deletion.clone(), &patience()).await.expect("the same commit"));
     assert!(entry.id == deletion.id && outcome.is_committed());
@@ -55,7 +57,7 @@ async fn the_version_before_leaves_the_journal_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_, backend) = open(folder.path(), BOTH);
     assert_eq!(entities(&backend).await, 17 + 4 + 17);
-    let journal = backend.journal(None, 100, &patience()).await.expect("a journal");
+    let journal = backend.journal(&JournalQuery::after(None, 100), &patience()).await.expect("a journal");
     let ids: Vec<CommitId> = journal.iter().map(|entry| entry.id).collect();
     assert_eq!(ids, [0, 1, 2, 3].map(|byte| CommitId::from_bytes([byte; 16])));
     assert!(journal.iter().all(|entry| entry.author.as_deref() == Some("alice") && entry.changes.len() == 1));

@@ -1,6 +1,6 @@
 //! The journal besides the writing of commits: looking a commit up, fencing one off, reading, pruning.
 
-use feast_registry_core::{Commit, CommitId, Deadline, Error, JournalEntry, Retention, Revision};
+use feast_registry_core::{Commit, CommitId, Deadline, Error, JournalEntry, JournalQuery, Retention, Revision};
 use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{Dialect, Found};
 use mysql_async::{FromValueError, Row};
@@ -27,26 +27,31 @@ pub(crate) async fn fence(session: &mut Session<'_>, commit: &Commit, deadline: 
 }
 
 /// Reads the journal.
-pub(crate) async fn read(
-    session: &mut Session<'_>,
-    after: Option<Revision>,
-    limit: usize,
-) -> Result<Vec<JournalEntry>, Failure> {
+pub(crate) async fn read(session: &mut Session<'_>, query: &JournalQuery) -> Result<Vec<JournalEntry>, Failure> {
     let location = session.location;
     // The lock that orders revisions is held until a commit is visible, so all that is visible is in order.
-    let (known, rows) = journal::read(Dialect::MySql, after, limit, None);
+    let (known, rows) = journal::read(Dialect::MySql, query, None);
     let begin = plain("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
     let statements: Vec<_> = [begin].into_iter().chain(known).chain([rows, plain("COMMIT")]).collect();
     let answers = session.run_all(&statements).await;
     let mut answers = undo_if_failed(session, answers).await?;
-    if let Some(after) = after
+    if let Some(after) = query.cursor()
         && answers.get(1).is_none_or(Vec::is_empty)
     {
         return Err(Failure::Final(Error::compacted(location, after)));
     }
     let rows = answers.swap_remove(statements.len() - 2).into_iter().map(row).collect::<Result<Vec<_>, _>>();
     let rows = rows.map_err(|error| Failure::Final(unreadable(location, error)))?;
-    journal::entries(rows).map_err(Failure::Final)
+    journal::entries(query, rows).map_err(Failure::Final)
+}
+
+/// The highest revision of all that is visible.
+pub(crate) async fn newest_revision(session: &mut Session<'_>) -> Result<Option<Revision>, Failure> {
+    let location = session.location;
+    let rows = session.run_all(&[journal::newest_revision()]).await?.pop().unwrap_or_default();
+    let newest = rows.into_iter().next().map(|mut row| column::<Option<i64>>(&mut row, 0)).transpose();
+    let newest = newest.map_err(|error| Failure::Final(unreadable(location, error)))?.flatten();
+    Ok(newest.map(|newest| Revision::new(newest as u64)))
 }
 
 /// Removes what need not be kept, a part at a time; `true` when there may be more.

@@ -50,8 +50,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use feast_registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
 use feast_registry_core::{
-    Backend, Commit, CommitId, Deadline, Error, JournalEntry, Limits, Outcome, Query, Record, Result, Retention,
-    Revision,
+    Backend, Commit, CommitId, Deadline, Error, JournalEntry, JournalQuery, Limits, Outcome, Query, Record, Result,
+    Retention, Revision,
 };
 use feast_registry_sql::pool::{Connector as _, Pool, Purpose};
 use feast_registry_sql::{Database, Dialect, Found, JournalState, Read, attempts};
@@ -205,8 +205,12 @@ impl Backend for MySqlBackend {
         attempts::commit(self, commit, deadline).await
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        attempts::journal(self, after, limit, deadline).await
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        attempts::journal(self, query, deadline).await
+    }
+
+    async fn newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>> {
+        attempts::newest_revision(self, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
@@ -279,14 +283,16 @@ impl Database for MySqlBackend {
         self.call(Purpose::Read, deadline, fence).await
     }
 
-    async fn try_journal(
-        &self,
-        after: Option<Revision>,
-        limit: usize,
-        deadline: &Deadline,
-    ) -> Result<Vec<JournalEntry>, Failure> {
+    async fn try_journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>, Failure> {
         let read = async |connection: &mut Connection| {
-            journal::read(&mut self.pool.connector().session(connection), after, limit).await
+            journal::read(&mut self.pool.connector().session(connection), query).await
+        };
+        self.call(Purpose::Read, deadline, read).await
+    }
+
+    async fn try_newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>, Failure> {
+        let read = async |connection: &mut Connection| {
+            journal::newest_revision(&mut self.pool.connector().session(connection)).await
         };
         self.call(Purpose::Read, deadline, read).await
     }

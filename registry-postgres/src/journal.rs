@@ -1,6 +1,6 @@
 //! The journal's table: what is asked of it, and what keeps it in order.
 
-use feast_registry_core::{Commit, CommitId, Error, JournalEntry, Retention, Revision};
+use feast_registry_core::{Commit, CommitId, Error, JournalEntry, JournalQuery, Retention, Revision};
 use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{Dialect, Found, JOURNAL, Statement};
 
@@ -28,14 +28,10 @@ pub(crate) async fn fence(session: &Session<'_>, commit: &Commit, timeout: i64) 
 }
 
 /// Reads the journal.
-pub(crate) async fn read(
-    session: &Session<'_>,
-    after: Option<Revision>,
-    limit: usize,
-) -> Result<Vec<JournalEntry>, Failure> {
+pub(crate) async fn read(session: &Session<'_>, query: &JournalQuery) -> Result<Vec<JournalEntry>, Failure> {
     let is_unordered = session.link.engine.commits_out_of_order();
-    let (known, rows) = journal::read(DIALECT, after, limit, is_unordered.then_some(IS_SETTLED));
-    // Each statement sees what was committed before it. What is removed is the oldest, so if `after` is there when the rows
+    let (known, rows) = journal::read(DIALECT, query, is_unordered.then_some(IS_SETTLED));
+    // Each statement sees what was committed before it. What is removed is the oldest, so if the revision to go on after is there when the rows
     // have been read, those that come after it were.
     let mut statements = vec![plain("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")];
     statements.extend(is_unordered.then(|| plain(settled())));
@@ -44,13 +40,20 @@ pub(crate) async fn read(
     statements.extend(known);
     statements.push(plain("COMMIT"));
     let answers = session.run_all(&statements).await?;
-    if let Some(after) = after
+    if let Some(after) = query.cursor()
         && answers[place + 1].is_empty()
     {
         return Err(Failure::Final(Error::compacted(session.location, after)));
     }
     let rows: Result<Vec<JournalRow>, _> = answers[place].iter().map(journal_row).collect();
-    journal::entries(rows.map_err(|error| session.failure(error))?).map_err(Failure::Final)
+    journal::entries(query, rows.map_err(|error| session.failure(error))?).map_err(Failure::Final)
+}
+
+/// The highest revision of all that is visible, whether others may still commit below it or not.
+pub(crate) async fn newest_revision(session: &Session<'_>) -> Result<Option<Revision>, Failure> {
+    let rows = session.run_all(&[journal::newest_revision()]).await?.remove(0);
+    let newest = rows.first().map(|row| row.try_get::<_, Option<i64>>(0)).transpose();
+    Ok(newest.map_err(|error| session.failure(error))?.flatten().map(|revision| Revision::new(revision as u64)))
 }
 
 /// Removes what need not be kept, a part after the other, until nothing is left to remove.

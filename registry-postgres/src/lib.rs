@@ -51,7 +51,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use feast_registry_core::config::{PoolConfig, RegistryUrl, SchemaMode};
 use feast_registry_core::{
-    Backend, Commit, CommitId, Deadline, JournalEntry, Limits, Outcome, Query, Record, Result, Retention, Revision,
+    Backend, Commit, CommitId, Deadline, JournalEntry, JournalQuery, Limits, Outcome, Query, Record, Result, Retention,
+    Revision,
 };
 use feast_registry_sql::journal::{Revisions, journaled_writes};
 use feast_registry_sql::pool::{Pool, Purpose};
@@ -178,8 +179,12 @@ impl Backend for PostgresBackend {
         attempts::commit(self, commit, deadline).await
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        attempts::journal(self, after, limit, deadline).await
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        attempts::journal(self, query, deadline).await
+    }
+
+    async fn newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>> {
+        attempts::newest_revision(self, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
@@ -277,13 +282,12 @@ impl Database for PostgresBackend {
         self.call(Purpose::Read, deadline, fence).await
     }
 
-    async fn try_journal(
-        &self,
-        after: Option<Revision>,
-        limit: usize,
-        deadline: &Deadline,
-    ) -> Result<Vec<JournalEntry>, Failure> {
-        self.call(Purpose::Read, deadline, async |session| journal::read(&session, after, limit).await).await
+    async fn try_journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>, Failure> {
+        self.call(Purpose::Read, deadline, async |session| journal::read(&session, query).await).await
+    }
+
+    async fn try_newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>, Failure> {
+        self.call(Purpose::Read, deadline, async |session| journal::newest_revision(&session).await).await
     }
 
     fn prune_in_background(&self) {

@@ -93,8 +93,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use feast_registry_core::{
-        Backend, Commit, Deadline, ErrorKind, JournalEntry, Limits, MemoryBackend, Outcome, Query, Record,
-        RegistryOptions, Result, Revision, async_trait,
+        Backend, Commit, Deadline, ErrorKind, JournalEntry, JournalQuery, Limits, MemoryBackend, Outcome, Query,
+        Record, RegistryOptions, Result, async_trait,
     };
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
@@ -133,13 +133,8 @@ mod tests {
             self.inner.commit(commit, deadline).await
         }
 
-        async fn journal(
-            &self,
-            after: Option<Revision>,
-            limit: usize,
-            deadline: &Deadline,
-        ) -> Result<Vec<JournalEntry>> {
-            self.inner.journal(after, limit, deadline).await
+        async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+            self.inner.journal(query, deadline).await
         }
 
         async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

@@ -49,8 +49,8 @@ impl Backend for Silenced {
         self.inner.commit(commit, deadline).await
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.inner.journal(after, limit, deadline).await
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.inner.journal(query, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
@@ -104,6 +104,6 @@ async fn the_reason_of_a_change_is_in_the_journal() {
     let mut request = Request::new(ApplyEntityRequest { project: "p".to_owned(), entity: Some(entity), commit: true });
     request.metadata_mut().insert("x-registry-reason", "release 7".parse().expect("a value"));
     client.apply_entity(request).await.expect("an apply");
-    let entries = registry.journal(None, 10).await.expect("the journal");
+    let entries = registry.journal(&JournalQuery::after(None, 10)).await.expect("the journal");
     assert_eq!(entries.last().and_then(|entry| entry.reason.as_deref()), Some("release 7"));
 }

@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::metrics::{LOST_ANSWERS, STORAGE_RETRIES};
 use feast_registry_core::{
-    Backend, Commit, CommitId, Deadline, Error, ErrorKind, JournalEntry, Key, Outcome, Query, Record, Result, Revision,
+    Backend, Commit, CommitId, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Key, Outcome, Query, Record,
+    Result, Revision,
 };
 
 use crate::state::JournalState;
@@ -129,13 +130,11 @@ pub trait Database: Backend {
     /// Takes the identity of a commit ([`sql::journal::fence`]); [`Failure::Repeated`] if the journal has it.
     async fn try_fence(&self, commit: &Commit, deadline: &Deadline) -> Result<(), Failure>;
 
-    /// Reads the journal ([`sql::journal::read`]); [`ErrorKind::Compacted`] if it does not have `after`.
-    async fn try_journal(
-        &self,
-        after: Option<Revision>,
-        limit: usize,
-        deadline: &Deadline,
-    ) -> Result<Vec<JournalEntry>, Failure>;
+    /// Reads the journal ([`sql::journal::read`]); [`ErrorKind::Compacted`] if it does not have the revision to go on after.
+    async fn try_journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>, Failure>;
+
+    /// The highest revision that is visible ([`sql::journal::newest_revision`]).
+    async fn try_newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>, Failure>;
 
     /// Removes what the journal need not keep ([`sql::journal::prune`]), in a task of its own. What fails is tried again with
     /// the next.
@@ -445,34 +444,65 @@ fn was_fenced(database: &impl Database, lost: Option<Error>) -> Error {
 ///
 /// # Errors
 /// See [`Backend::journal`].
-pub async fn journal(
-    database: &impl Database,
-    after: Option<Revision>,
-    limit: usize,
-    deadline: &Deadline,
-) -> Result<Vec<JournalEntry>> {
+pub async fn journal(database: &impl Database, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
     for attempt in 0.. {
-        if !database.journal_state().is_kept() {
-            return Err(Error::new(ErrorKind::Unsupported, format!("{} has no journal", database.location())));
-        }
-        match database.try_journal(after, limit, deadline).await {
+        check_that_journal_is_kept(database)?;
+        match database.try_journal(query, deadline).await {
             Ok(entries) => return Ok(entries),
-            Err(failure) if failure.is_missing_table() => {
-                // Or the database itself is.
-                database.missing_tables(deadline).await.map_err(Failure::into_error)?;
-                return match after {
-                    None => Ok(Vec::new()),
-                    Some(after) => Err(Error::compacted(&database.location(), after)),
-                };
+            Err(failure) => {
+                if !may_look_again(database, attempt, failure, deadline).await? {
+                    break;
+                }
             }
-            Err(Failure::Lost(_) | Failure::Unusable(_)) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => {
-                pause(attempt, Retry::Connection).await;
-            }
-            Err(Failure::Serialization(_)) if !deadline.is_over() => pause(attempt, Retry::Serialization).await,
-            Err(failure) => return Err(failure.into_error()),
         }
     }
-    Err(Error::internal("a read of the journal ran out of attempts"))
+    match query.cursor() {
+        None => Ok(Vec::new()),
+        Some(after) => Err(Error::compacted(&database.location(), after)),
+    }
+}
+
+/// [`Backend::newest_revision`].
+///
+/// # Errors
+/// See [`Backend::newest_revision`].
+pub async fn newest_revision(database: &impl Database, deadline: &Deadline) -> Result<Option<Revision>> {
+    for attempt in 0.. {
+        check_that_journal_is_kept(database)?;
+        match database.try_newest_revision(deadline).await {
+            Ok(newest) => return Ok(newest),
+            Err(failure) => {
+                if !may_look_again(database, attempt, failure, deadline).await? {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn check_that_journal_is_kept(database: &impl Database) -> Result<()> {
+    if database.journal_state().is_kept() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unsupported, format!("{} has no journal", database.location())))
+}
+
+/// Whether a look into the journal that failed is worth another, after a pause; `false` when there is no table of it yet.
+async fn may_look_again(database: &impl Database, attempt: u32, failure: Failure, deadline: &Deadline) -> Result<bool> {
+    match failure {
+        failure if failure.is_missing_table() => {
+            // Or the database itself is.
+            database.missing_tables(deadline).await.map_err(Failure::into_error)?;
+            return Ok(false);
+        }
+        Failure::Lost(_) | Failure::Unusable(_) if attempt + 1 < CONNECTION_TRIES && !deadline.is_over() => {
+            pause(attempt, Retry::Connection).await;
+        }
+        Failure::Serialization(_) if !deadline.is_over() => pause(attempt, Retry::Serialization).await,
+        failure => return Err(failure.into_error()),
+    }
+    Ok(true)
 }
 
 /// [`Backend::remove_if_empty`].

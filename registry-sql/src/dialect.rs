@@ -154,6 +154,14 @@ impl Dialect {
         }
     }
 
+    /// Bytes, none of them.
+    pub(crate) fn no_bytes(self) -> &'static str {
+        match self {
+            Dialect::Sqlite | Dialect::MySql => "x''",
+            Dialect::PostgreSql => "''::BYTEA",
+        }
+    }
+
     /// The database's own time, in whole seconds since 1970 (UTC).
     pub(crate) fn now(self) -> &'static str {
         match self {

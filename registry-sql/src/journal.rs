@@ -246,6 +246,9 @@ pub fn journaled_writes(
         }
         statements.extend(write_one(dialect, write, &mut absent)?);
     }
+    for (change, number) in commit.observed.iter().zip(commit.writes.len() as i64 * NUMBERS_PER_WRITE + 1..) {
+        statements.push(rows.observed(number, change)?);
+    }
     Ok(statements)
 }
 
@@ -270,6 +273,9 @@ fn known(commit: &Commit) -> HashMap<&Key, Option<&Bytes>> {
 /// The changes of a commit that does nothing but put, if all that was stored before is known and is not too long to be sent
 /// again. `None` for every other.
 fn puts<'a>(commit: &'a Commit, mut known: HashMap<&'a Key, Option<&'a Bytes>>) -> Option<Vec<Put<'a>>> {
+    if !commit.observed.is_empty() {
+        return None;
+    }
     let put = |(index, write): (usize, &'a Write)| match write {
         // What is put into the row of a view is not stored where there is no such row.
         Write::Put(Record { key: Key::UserMetadata { .. }, .. }) => None,
@@ -310,6 +316,11 @@ pub fn rows_of_puts(
         Some(puts) => rows.puts(puts).map(Some),
         None => Ok(None),
     }
+}
+
+/// The statement that finds the highest revision that is visible: one row, which is NULL if there is none.
+pub fn newest_revision() -> Statement {
+    Statement { text: format!("SELECT MAX(revision) FROM {JOURNAL} WHERE target <> '{FENCE}'"), values: Vec::new() }
 }
 
 /// The statement that finds a commit in the journal: a row with its revision and its target, or none.

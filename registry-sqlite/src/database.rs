@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
-    Backend as _, Commit, CommitId, Deadline, Error, JournalEntry, Outcome, Query, Record, Revision,
+    Backend as _, Commit, CommitId, Deadline, Error, JournalEntry, JournalQuery, Outcome, Query, Record, Revision,
 };
 use feast_registry_sql::journal::entries;
 use feast_registry_sql::{Database, Failure, Found, JournalState};
@@ -68,18 +68,18 @@ impl Database for SqliteBackend {
         self.write(deadline, move |connection| rows::fence(connection, &commit)).await
     }
 
-    async fn try_journal(
-        &self,
-        after: Option<Revision>,
-        limit: usize,
-        deadline: &Deadline,
-    ) -> Result<Vec<JournalEntry>, Failure> {
-        let read = self.look(deadline, move |connection| rows::read_journal(connection, after, limit)).await?;
-        match (read, after) {
-            (Some(rows), _) => entries(rows).map_err(Failure::Final),
+    async fn try_journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>, Failure> {
+        let asked = query.clone();
+        let read = self.look(deadline, move |connection| rows::read_journal(connection, &asked)).await?;
+        match (read, query.cursor()) {
+            (Some(rows), _) => entries(query, rows).map_err(Failure::Final),
             (None, Some(after)) => Err(Failure::Final(Error::compacted(&self.location(), after))),
             (None, None) => Ok(Vec::new()),
         }
+    }
+
+    async fn try_newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>, Failure> {
+        self.look(deadline, rows::newest_revision).await
     }
 
     fn prune_in_background(&self) {

@@ -49,8 +49,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
-    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, Limits, Outcome, Query, Record, Result, Retention,
-    Revision,
+    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Limits, Outcome, Query, Record, Result,
+    Retention, Revision,
 };
 use feast_registry_sql::{Dialect, Failure, JournalState, attempts};
 
@@ -210,8 +210,12 @@ impl Backend for SqliteBackend {
         attempts::commit(self, commit, deadline).await
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        attempts::journal(self, after, limit, deadline).await
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        attempts::journal(self, query, deadline).await
+    }
+
+    async fn newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>> {
+        attempts::newest_revision(self, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

@@ -3,7 +3,8 @@
 use std::ops::{Deref, DerefMut};
 
 use feast_registry_core::{
-    Commit, CommitId, Environment as _, Error, ErrorKind, Key, Outcome, Query, Record, Retention, Revision, System,
+    Commit, CommitId, Environment as _, Error, ErrorKind, JournalQuery, Key, Outcome, Query, Record, Retention,
+    Revision, System,
 };
 use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{self as sql, Dialect, Found, JOURNAL, Read, Row, Statement, Value};
@@ -25,13 +26,9 @@ pub(crate) fn read(connection: &Connection, queries: &[Query]) -> Result<Vec<Vec
     }
 }
 
-/// Reads entries of the journal; `None` if it does not have the revision `after`.
-pub(crate) fn read_journal(
-    connection: &Connection,
-    after: Option<Revision>,
-    limit: usize,
-) -> Result<Option<Vec<JournalRow>>> {
-    let (known, read) = journal::read(Dialect::Sqlite, after, limit, None);
+/// Reads entries of the journal; `None` if it does not have the revision that they are to come after.
+pub(crate) fn read_journal(connection: &Connection, query: &JournalQuery) -> Result<Option<Vec<JournalRow>>> {
+    let (known, read) = journal::read(Dialect::Sqlite, query, None);
     at_once(connection, || {
         if let Some(known) = known
             && !prepared(connection, &known)?.exists(params(&known))?
@@ -42,6 +39,13 @@ pub(crate) fn read_journal(
         let rows = statement.query_map(params(&read), journal_row)?;
         rows.collect::<Result<_>>().map(Some)
     })
+}
+
+/// The highest revision of the journal.
+pub(crate) fn newest_revision(connection: &Connection) -> Result<Option<Revision>> {
+    let Statement { text, .. } = journal::newest_revision();
+    let newest: Option<i64> = connection.prepare_cached(&text)?.query_row((), |row| row.get(0))?;
+    Ok(newest.map(|newest| Revision::new(newest as u64)))
 }
 
 /// Runs statements that only read, all on one state of the database.

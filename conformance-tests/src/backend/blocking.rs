@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use feast_registry_core::{Commit, Kind, Query, Write};
+use feast_registry_core::{Commit, JournalQuery, Kind, Query, Write};
 use tokio::sync::oneshot;
 
 use crate::handle::{or_fail, patience};
@@ -225,7 +225,7 @@ pub(crate) async fn no_other_call_blocks(setup: Setup) {
         for number in 0..CALLS / 2 {
             handle.put([object(Kind::Entity, "p", &format!("entity {number}"), "")]).await;
             // Where there is no journal, that is soon said.
-            drop(journals.watch(handle.0.journal(None, 10, &deadline)).await);
+            drop(journals.watch(handle.0.journal(&JournalQuery::after(None, 10), &deadline)).await);
             or_fail("preparing again", preparations.watch(handle.0.prepare(&deadline)).await);
             let removed = or_fail("a removal", refused.watch(handle.0.remove_if_empty(&deadline)).await);
             assert!(!removed, "a storage with a project is not removed");

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use feast_registry_core::{Commit, Key, Kind, Query, Record, Write};
+use feast_registry_core::{Commit, JournalQuery, Key, Kind, Query, Record, Write};
 
 use crate::handle::{Handle, or_fail, patience};
 use crate::race::joined_all;
@@ -133,7 +133,7 @@ pub(crate) async fn dropped_looks_at_the_journal_leave_nothing_behind(setup: Set
     let deadline = patience();
     let mut moments = Moments::new();
     while let Some(moment) = moments.next() {
-        let answer = moment.drop(handle.0.journal(None, 10, &deadline)).await;
+        let answer = moment.drop(handle.0.journal(&JournalQuery::after(None, 10), &deadline)).await;
         moments.saw(answer.is_none());
         if let Some(answer) = answer {
             assert_eq!(or_fail("a look at the journal that nobody dropped", answer).len(), 5, "the journal");
@@ -319,7 +319,7 @@ pub(crate) async fn crowds_that_leave_take_nothing_along(setup: Setup) {
     }
     let left = crowds_leave(|_| {
         let handle = handle.clone();
-        async move { handle.0.journal(None, 10, &patience()).await }
+        async move { handle.0.journal(&JournalQuery::after(None, 10), &patience()).await }
     });
     is_well(&format!("after {} looks at the journal were left", left.await), &handle).await;
     let left = crowds_leave(|_| {

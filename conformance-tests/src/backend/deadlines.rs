@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use feast_registry_core::{Commit, Deadline, ErrorKind, Kind, Outcome, Query, Result, Write};
+use feast_registry_core::{Commit, Deadline, ErrorKind, JournalQuery, Kind, Outcome, Query, Result, Write};
 
 use crate::handle::{Handle, chain, patience};
 use crate::race::joined_all;
@@ -34,7 +34,7 @@ pub(crate) async fn nothing_is_done_whose_deadline_is_over(setup: Setup) {
     let mut ids = Vec::new();
     for deadline in over() {
         assert_exceeded("a read", handle.0.read(&[Query::objects(Kind::Entity, None)], &deadline).await);
-        assert_exceeded("a look at the journal", handle.0.journal(None, 10, &deadline).await);
+        assert_exceeded("a look at the journal", handle.0.journal(&JournalQuery::after(None, 10), &deadline).await);
         let commit = Commit::new(Vec::new(), whole_project("never", "").into_iter().map(Write::Put).collect());
         ids.push(commit.id);
         assert_exceeded("a commit", handle.0.commit(commit, &deadline).await);
@@ -98,7 +98,7 @@ pub(crate) async fn what_is_given_up_in_a_queue_is_never_done(setup: Setup) {
     other.put((0..fates.len()).map(newer)).await;
     handle.put([object(Kind::Entity, "p", "behind all of them", "")]).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let journal = other.0.journal(None, usize::MAX, &patience()).await;
+    let journal = other.0.journal(&JournalQuery::after(None, usize::MAX), &patience()).await;
     let journal = journal.map(|entries| entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>()).ok();
     for (number, (id, fate)) in fates.iter().enumerate() {
         let found = other.objects(Kind::FeatureView, Some(&project(number))).await.len();

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use feast_registry_core::{
-    Change, Commit, CommitId, Environment as _, ErrorKind, Expected, Image, JournalEntry, Kind, Outcome, Record,
-    Revision, System, Target, Write,
+    Change, Commit, CommitId, Environment as _, ErrorKind, Expected, Image, JournalEntry, JournalQuery, Kind, Outcome,
+    Record, Revision, System, Target, Write,
 };
 use prost_types::Timestamp;
 
@@ -315,7 +315,7 @@ pub(crate) async fn an_unknown_place_is_said_to_be_compacted(setup: Setup) {
     let store = setup.store().await;
     let handle = store.handle().await;
     let check = async |property: &str, after: u64| {
-        let answer = handle.0.journal(Some(Revision::new(after)), 10, &patience()).await;
+        let answer = handle.0.journal(&JournalQuery::after(Some(Revision::new(after)), 10), &patience()).await;
         let error = answer.map(|entries| ids(&entries)).expect_err(property);
         assert_eq!(error.kind(), ErrorKind::Compacted, "{property} ({after}): {}", chain(&error));
     };

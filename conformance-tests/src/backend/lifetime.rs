@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use feast_registry_core::config::SchemaMode;
-use feast_registry_core::{Commit, ErrorKind, Expected, Key, Kind, Outcome, Query, Record, Result, Write};
+use feast_registry_core::{
+    Commit, ErrorKind, Expected, JournalQuery, Key, Kind, Outcome, Query, Record, Result, Write,
+};
 
 use crate::handle::{Handle, Verdict, assert_records, chain, or_fail, patience};
 use crate::race::{RACERS, Rounds, race};
@@ -58,7 +60,7 @@ pub(crate) async fn calls_before_a_preparation(setup: Setup) {
         let read = is_either(&call("a read"), backend.read(&queries, &patience()).await, kinds);
         assert!(read.is_none_or(|answers| answers == vec![Vec::new(); 3]), "{} finds nothing", call("a read"));
         let kinds_of_journal = [kinds, &[ErrorKind::Unsupported]].concat();
-        let journal = backend.journal(None, 10, &patience()).await;
+        let journal = backend.journal(&JournalQuery::after(None, 10), &patience()).await;
         let journal = is_either(&call("a look at the journal"), journal, &kinds_of_journal);
         assert!(journal.is_none_or(|entries| entries.is_empty()), "{} finds nothing", call("a look at the journal"));
         is_either(&call("a removal"), backend.remove_if_empty(&patience()).await, kinds);
@@ -105,7 +107,11 @@ pub(crate) async fn calls_after_closing(setup: Setup) {
         assert_records(&call("what is read, if anything,"), &records, &found.concat());
         let commit = is_either(&call("a commit"), backend.commit(writing(time), &patience()).await, closed);
         let kinds_of_journal = [closed, &[ErrorKind::Unsupported]].concat();
-        is_either(&call("a look at the journal"), backend.journal(None, 10, &patience()).await, &kinds_of_journal);
+        is_either(
+            &call("a look at the journal"),
+            backend.journal(&JournalQuery::after(None, 10), &patience()).await,
+            &kinds_of_journal,
+        );
         is_either(&call("a preparation"), backend.prepare(&patience()).await, closed);
         is_either(&call("a removal"), backend.remove_if_empty(&patience()).await, closed);
         assert!(!backend.location().is_empty(), "a handle that was {time} says where its data is");

@@ -1,7 +1,7 @@
 //! Limits: what a backend says that it can hold, it holds; and it says so once.
 
 use bytes::Bytes;
-use feast_registry_core::{Expected, Kind, Limits, Query, Record, Write};
+use feast_registry_core::{Expected, JournalQuery, Kind, Limits, Query, Record, Write};
 
 use crate::handle::{Handle, Verdict, assert_value, or_fail, patience};
 use crate::run::Setup;
@@ -74,7 +74,7 @@ pub(crate) async fn they_are_final_once_prepared(setup: Setup) {
         handle.read(&[Query::objects(Kind::Entity, None), Query::Metadata { project: None }]).await;
         assert_same("a read", &limits, &handle);
         // Where there is no journal, that is known from the start.
-        drop(handle.0.journal(None, 10, &patience()).await);
+        drop(handle.0.journal(&JournalQuery::after(None, 10), &patience()).await);
         assert_same("a look at the journal", &limits, &handle);
         other.write(vec![Write::DeleteProject { project: "p".to_owned() }]).await;
         assert_same("a commit of another handle", &limits, &handle);

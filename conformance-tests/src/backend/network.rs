@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
-    Commit, Deadline, Error, ErrorKind, Expected, Kind, Outcome, Query, Record, Result, Revision, Write,
+    Commit, Deadline, Error, ErrorKind, Expected, JournalQuery, Kind, Outcome, Query, Record, Result, Revision, Write,
 };
 use tokio::task::JoinHandle;
 
@@ -205,7 +205,9 @@ pub(crate) async fn calls_end_with_their_deadline_though_nothing_answers(setup: 
             others.push(tokio::spawn(async move {
                 let queries = [Query::objects(Kind::Entity, None)];
                 let read = in_time(&property, deadline.clone(), handle.0.read(&queries, &deadline)).await;
-                let journal = in_time(&property, deadline.clone(), handle.0.journal(None, 10, &deadline)).await;
+                let journal =
+                    in_time(&property, deadline.clone(), handle.0.journal(&JournalQuery::after(None, 10), &deadline))
+                        .await;
                 for error in [read.expect_err(&property), journal.expect_err(&property)] {
                     assert_given_up(&property, &error);
                     assert!(!error.is_outcome_unknown(), "{property}: a read has no effect");

@@ -1,6 +1,6 @@
 //! Clients that do what they plan, and write down what they did and when.
 
-use feast_registry_core::{Deadline, ErrorKind, JournalEntry, Outcome, Query, Record};
+use feast_registry_core::{Deadline, ErrorKind, JournalEntry, JournalQuery, Outcome, Query, Record};
 
 use super::operation::{Answer, Call, NEVER, Operation, Seen, Sent, identity_of};
 use super::plan::{Patience, Plan, Step};
@@ -104,7 +104,7 @@ async fn commit(handle: &Handle, sent: &Sent, waits: Patience) -> Answer {
 
 /// The commits in the order of the journal, by their numbers and revisions; `None` where there is no journal.
 pub(crate) async fn journal(handle: &Handle, operations: &[Operation]) -> Option<Vec<(u32, u64)>> {
-    if let Err(error) = handle.0.journal(None, 1, &patience()).await
+    if let Err(error) = handle.0.journal(&JournalQuery::after(None, 1), &patience()).await
         && error.kind() == ErrorKind::Unsupported
     {
         return None;

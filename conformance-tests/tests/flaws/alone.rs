@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use feast_registry_conformance::{Exception, Factory, Storage};
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
-    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, Key, Kind, Limits, MemoryBackend, Outcome, Query,
-    Result, Revision, Write,
+    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Key, Kind, Limits, MemoryBackend, Outcome,
+    Query, Result, Revision, Write,
 };
 use feast_registry_sqlite::SqliteBackend;
 use tempfile::TempDir;
@@ -117,8 +117,8 @@ impl Backend for Alone {
         self.inner.commit(commit, deadline).await
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.inner.journal(after, limit, deadline).await
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.inner.journal(query, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
@@ -195,8 +195,8 @@ impl Backend for WriteBehind {
         Ok(outcome)
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.memory.journal(after, limit, deadline).await
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.memory.journal(query, deadline).await
     }
 
     async fn remove_if_empty(&self, _: &Deadline) -> Result<bool> {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::{Entity, FeatureView, FeatureViewVersionRecord};
 use feast_registry_core::{
-    Backend, Commit, Deadline, Error, ErrorKind, Expected, JournalEntry, Key, Kind, Limits, Outcome, Query, Record,
-    Result, Revision, Write,
+    Backend, Commit, Deadline, Error, ErrorKind, Expected, JournalEntry, JournalQuery, Key, Kind, Limits, Outcome,
+    Query, Record, Result, Revision, Write,
 };
 use prost::Message;
 
@@ -494,8 +494,8 @@ impl Backend for Handle {
         }
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.inner.journal(after, limit, deadline).await
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.inner.journal(query, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

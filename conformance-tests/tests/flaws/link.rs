@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use feast_registry_conformance::Link;
 use feast_registry_core::{
-    Backend, Commit, CommitId, Deadline, Error, ErrorKind, JournalEntry, Limits, Outcome, Query, Record, Result,
-    Revision,
+    Backend, Commit, CommitId, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Limits, Outcome, Query, Record,
+    Result, Revision,
 };
 use tokio::sync::watch;
 
@@ -150,11 +150,11 @@ impl Backend for Linked {
         }
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         let (deadline, patience) = (self.deadline(deadline), patience());
         let answer = async {
             loop {
-                match self.sent(self.inner.journal(after, limit, &patience)).await {
+                match self.sent(self.inner.journal(query, &patience)).await {
                     Ok(answer) => return answer,
                     Err(lost) => self.goes_on(lost)?,
                 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use feast_registry_core::{
-    Backend, Commit, CommitId, Deadline, Error, ErrorKind, Image, JournalEntry, Key, Limits, Outcome, Page, Query,
-    Record, Result, Revision,
+    Backend, Commit, CommitId, Deadline, Error, ErrorKind, Image, JournalEntry, JournalQuery, JournalRange, Key,
+    Limits, Outcome, Page, Query, Record, Result, Revision,
 };
 use tokio::sync::Semaphore;
 
@@ -282,14 +282,24 @@ impl Backend for Promises {
         self.committed(commit, deadline).await
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         self.wait(Flaw::LeaksPermits).await?;
-        let entries = self.inner.journal(None, usize::MAX, &self.deadline(deadline)).await?;
+        let entries = self.inner.journal(&JournalQuery::after(None, usize::MAX), &self.deadline(deadline)).await?;
         let mut entries: Vec<JournalEntry> = entries.into_iter().map(|entry| self.as_journaled(entry)).collect();
         entries.sort_by_key(|entry| entry.revision);
         let late = locked(&self.storage.not_yet_journaled).clone();
         let removed_at = *locked(&self.storage.removed_at);
         entries.retain(|entry| !late.contains(&entry.id) && removed_at < Some(entry.revision));
+        if !query.images {
+            entries = entries.into_iter().map(JournalEntry::without_images).collect();
+        }
+        let after = match query.range {
+            JournalRange::After(after) => after,
+            JournalRange::Before(before) => {
+                entries.retain(|entry| before.is_none_or(|before| entry.revision < before));
+                return Ok(entries.into_iter().rev().take(query.limit).collect());
+            }
+        };
         let is_known = after.is_none_or(|after| entries.iter().any(|entry| entry.revision == after));
         if !is_known && self.flaw != Flaw::NeverCompacts && self.flaw != Flaw::ForgetsTheJournalWhenRemoved {
             return Err(Error::new(ErrorKind::Compacted, "the journal does not have that place"));
@@ -298,7 +308,7 @@ impl Backend for Promises {
             Flaw::JournalRepeatsTheLast => Some(entry.revision) < after,
             _ => Some(entry.revision) <= after,
         });
-        Ok(entries.drain(first..).take(limit).collect())
+        Ok(entries.drain(first..).take(query.limit).collect())
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
@@ -306,7 +316,12 @@ impl Backend for Promises {
         if is_removed {
             self.storage.forgotten.store(locked(&self.storage.done).len() as u64, Ordering::SeqCst);
             if self.flaw == Flaw::ForgetsTheJournalWhenRemoved {
-                let last = self.inner.journal(None, usize::MAX, deadline).await?.last().map(|entry| entry.revision);
+                let last = self
+                    .inner
+                    .journal(&JournalQuery::after(None, usize::MAX), deadline)
+                    .await?
+                    .last()
+                    .map(|entry| entry.revision);
                 *locked(&self.storage.removed_at) = last;
             }
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use feast_registry_core::{
-    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, Key, Limits, Outcome, Query, Record, Result, Revision,
-    Write,
+    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Key, Limits, Outcome, Query, Record,
+    Result, Revision, Write,
 };
 use tokio::sync::Mutex;
 
@@ -128,10 +128,10 @@ impl Backend for Words {
         outcome
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         self.check()?;
         self.blocks_with(Flaw::BlocksOtherwise);
-        self.inner.journal(after, limit, deadline).await
+        self.inner.journal(query, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

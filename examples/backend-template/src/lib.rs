@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
-    Backend, Commit, Deadline, JournalEntry, Limits, MemoryBackend, Outcome, Query, Record, Result, Retention,
-    Revision, async_trait,
+    Backend, Commit, Deadline, JournalEntry, JournalQuery, Limits, MemoryBackend, Outcome, Query, Record, Result,
+    Retention, Revision, async_trait,
 };
 
 pub use crate::scheme::MyScheme;
@@ -85,9 +85,14 @@ impl Backend for MyBackend {
         self.inner.commit(commit, deadline).await
     }
 
-    /// What came after a revision, in the order of commits.
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.inner.journal(after, limit, deadline).await
+    /// What came after a revision in the order of commits, or what came before one in the order from the newest back.
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        self.inner.journal(query, deadline).await
+    }
+
+    /// Returns when the journal may have more, sooner than the default if the storage can tell. Leave it out otherwise.
+    async fn wait_for_commit(&self, after: Option<Revision>, deadline: &Deadline) {
+        self.inner.wait_for_commit(after, deadline).await;
     }
 
     /// Only where no project is left, and the mode is `Auto`; the journal stays.

@@ -41,8 +41,8 @@ use std::sync::{Arc, PoisonError};
 
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
-    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, Limits, Outcome, Query, Record, Result, Retention,
-    Revision, async_trait,
+    Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Limits, Outcome, Query, Record, Result,
+    Retention, async_trait,
 };
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock};
 use tokio::task::JoinError;
@@ -235,8 +235,9 @@ impl Backend for RedbBackend {
         }
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        self.reading(deadline, move |store| store.journal(after, limit)).await
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        let query = query.clone();
+        self.reading(deadline, move |store| store.journal(&query)).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

@@ -7,12 +7,12 @@ use std::ops::Bound;
 use std::path::Path;
 
 use feast_registry_core::{
-    Bytes, Change, Commit, Error, ErrorKind, Expected, Image, JournalEntry, Key, Kind, Outcome, Page, Query, Record,
-    Result, Retention, Revision, Target, Write,
+    Bytes, Change, Commit, Error, ErrorKind, Expected, Image, JournalEntry, JournalQuery, JournalRange, Key, Kind,
+    Outcome, Page, Query, Record, Result, Retention, Revision, Target, Write,
 };
 use redb::{
-    Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    Table, TableDefinition, TableError, WriteTransaction,
+    AccessGuard, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, StorageError, Table, TableDefinition, TableError, WriteTransaction,
 };
 
 use crate::journal;
@@ -131,6 +131,7 @@ impl Store {
             for write in commit.writes {
                 tables.write(write, &mut entry.changes)?;
             }
+            entry.changes.extend(commit.observed);
             journal.insert(revision.number(), &*journal::encoded(&entry))?;
             let mut revisions = transaction.open_table(REVISIONS)?;
             revisions.insert(entry.id.as_bytes(), revision.number())?;
@@ -141,21 +142,32 @@ impl Store {
         Ok(outcome)
     }
 
-    /// The entries that come after a revision.
-    pub(crate) fn journal(&self, after: Option<Revision>, limit: usize) -> Result<Vec<JournalEntry>> {
+    /// The entries that a query asks for.
+    pub(crate) fn journal(&self, query: &JournalQuery) -> Result<Vec<JournalEntry>> {
         self.reading(|transaction| {
             let table = is_made(transaction.open_table(JOURNAL))?;
-            let first = match (after, &table) {
-                (None, _) => 0,
-                (Some(after), Some(table)) if table.get(after.number())?.is_some() => after.number() + 1,
-                (Some(after), _) => return Err(Failure::Told(Error::compacted(&self.location, after))),
-            };
+            if let Some(after) = query.cursor() {
+                let is_there = table.as_ref().map(|table| table.get(after.number())).transpose()?.flatten().is_some();
+                if !is_there {
+                    return Err(Failure::Told(Error::compacted(&self.location, after)));
+                }
+            }
             let Some(table) = table else { return Ok(Vec::new()) };
-            let entries = table.range(first..)?.take(limit).map(|entry| {
+            let decoded = |entry: Result<(AccessGuard<'_, u64>, AccessGuard<'_, &[u8]>), StorageError>| {
                 let (revision, stored) = entry?;
-                journal::decoded(Revision::new(revision.value()), stored.value()).map_err(Failure::Told)
-            });
-            entries.collect()
+                let entry = journal::decoded(Revision::new(revision.value()), stored.value()).map_err(Failure::Told)?;
+                Ok(if query.images { entry } else { entry.without_images() })
+            };
+            match query.range {
+                JournalRange::After(after) => {
+                    let first = after.map_or(0, |after| after.number() + 1);
+                    table.range(first..)?.take(query.limit).map(decoded).collect()
+                }
+                JournalRange::Before(before) => {
+                    let end = before.map_or(u64::MAX, Revision::number);
+                    table.range(..end)?.rev().take(query.limit).map(decoded).collect()
+                }
+            }
         })
     }
 

@@ -24,7 +24,7 @@ use crate::config::{CacheConfig, CacheMode};
 use crate::deadline::Deadline;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::journal::{JournalEntry, Revision};
+use crate::journal::{JournalEntry, JournalQuery};
 use crate::locks::Locks;
 use crate::observed::Observed;
 
@@ -168,16 +168,15 @@ impl Registry {
         self.inner.cache.unsound().keys()
     }
 
-    /// The entries of the journal that come after a revision, or from the oldest that is kept, in commit order; at most
-    /// `limit`. After an empty answer there is nothing yet.
+    /// Entries of the journal ([`Backend::journal`]).
     ///
     /// # Errors
-    /// [`Compacted`](crate::ErrorKind::Compacted) when the journal no longer has the revision;
+    /// [`Compacted`](crate::ErrorKind::Compacted) when the journal no longer has the revision that it is to go on after;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where the storage has no journal.
-    pub async fn journal(&self, after: Option<Revision>, limit: usize) -> Result<Vec<JournalEntry>> {
+    pub async fn journal(&self, query: &JournalQuery) -> Result<Vec<JournalEntry>> {
         let _permit = self.inner.admit_read()?;
         let deadline = self.deadline();
-        let journal = self.inner.backend.journal(after, limit, &deadline);
+        let journal = self.inner.reads().journal(query, &deadline);
         deadline.wait_for("the journal to be read", journal).await?
     }
 

@@ -203,6 +203,7 @@ impl Inner {
             reason: call.reason.clone(),
             expectations,
             writes,
+            observed: Vec::new(),
         };
         Ok((value, Some(commit)))
     }

@@ -302,7 +302,7 @@ fn a_new_owner_or_group_widens_nothing() {
 
 #[test]
 fn the_journal_outlives_the_file() {
-    use feast_registry_core::{Backend as _, Commit, ErrorKind};
+    use feast_registry_core::{Backend as _, Commit, ErrorKind, JournalQuery};
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("registry.db");
     let left = folder.path().join(".registry.db.removed");
@@ -314,7 +314,7 @@ fn the_journal_outlives_the_file() {
         assert!(backend.remove_if_empty(&patience()).await.expect("a removal"));
         assert!(!path.exists() && left.exists());
         for backend in [backend, open()] {
-            let journal = backend.journal(None, 10, &patience()).await.expect("a journal");
+            let journal = backend.journal(&JournalQuery::after(None, 10), &patience()).await.expect("a journal");
             assert_eq!(journal.iter().map(|entry| entry.id).collect::<Vec<_>>(), [first.id]);
             assert_eq!(backend.commit(first.clone(), &patience()).await.expect("the same commit"), outcome);
             assert!(!path.exists(), "it was done, and makes no registry");
@@ -322,16 +322,19 @@ fn the_journal_outlives_the_file() {
         // A new registry goes on from it, and has it from then on.
         open().commit(second.clone(), &patience()).await.expect("a commit");
         assert!(path.exists() && !left.exists());
-        let journal = open().journal(None, 10, &patience()).await.expect("a journal");
+        let journal = open().journal(&JournalQuery::after(None, 10), &patience()).await.expect("a journal");
         assert_eq!(journal.iter().map(|entry| entry.id).collect::<Vec<_>>(), [first.id, second.id]);
         // `feast teardown` removes the file alone, and whoever reads the journal is told that it is gone.
         fs::remove_file(&path).expect("the file");
-        let gone = open().journal(Some(journal[1].revision), 10, &patience()).await.expect_err("it is gone");
+        let gone = open()
+            .journal(&JournalQuery::after(Some(journal[1].revision), 10), &patience())
+            .await
+            .expect_err("it is gone");
         assert_eq!(gone.kind(), ErrorKind::Compacted);
         // What is torn, or somebody else's, counts for nothing.
         for bytes in [&b""[..], b"\x22\xff", b"text", &ours(1)] {
             fs::write(&left, bytes).expect("a file");
-            assert_eq!(open().journal(None, 10, &patience()).await.expect("a journal"), []);
+            assert_eq!(open().journal(&JournalQuery::after(None, 10), &patience()).await.expect("a journal"), []);
         }
         let anew = open().commit(first.clone(), &patience()).await.expect("a commit");
         assert!(anew.is_committed() && anew != outcome && !left.exists());

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::{Project, ProjectSpec};
-use feast_registry_core::{Backend as _, CommitId, Expected, Key, Record, Revision, Write};
+use feast_registry_core::{Backend as _, CommitId, Expected, JournalQuery, Key, Record, Revision, Write};
 use prost::Message as _;
 use tokio::sync::Notify;
 
@@ -163,7 +163,7 @@ fn revision(outcome: &Outcome) -> Revision {
 }
 
 async fn times_in_journal(backend: &FileBackend, id: CommitId) -> usize {
-    let journal = backend.journal(None, usize::MAX, &seconds(30)).await.expect("the journal");
+    let journal = backend.journal(&JournalQuery::after(None, usize::MAX), &seconds(30)).await.expect("the journal");
     journal.iter().filter(|entry| entry.id == id).count()
 }
 
@@ -204,7 +204,7 @@ async fn a_write_is_known_to_be_done_however_many_others_wrote_since() {
     store.backend().commit(deletion, &seconds(30)).await.expect("a commit");
     go_on.notify_one();
     let outcome = task.await.expect("a task").expect("it was done");
-    let journal = backend.journal(None, usize::MAX, &seconds(30)).await.expect("the journal");
+    let journal = backend.journal(&JournalQuery::after(None, usize::MAX), &seconds(30)).await.expect("the journal");
     let place = journal.iter().find(|entry| entry.id == commit.id).map(|entry| entry.revision);
     assert_eq!(Some(revision(&outcome)), place, "it is answered where it is");
     assert_eq!(times_in_journal(&backend, commit.id).await, 1);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::Dialect;
-use feast_registry_core::{Expected, Limits, Write};
+use feast_registry_core::{Expected, JournalQuery, Limits, Write};
 
 #[derive(Debug)]
 /// A registry in memory behind attempts that fail as scripted.
@@ -93,8 +93,8 @@ impl Backend for Scripted {
         super::commit(self, commit, deadline).await
     }
 
-    async fn journal(&self, after: Option<Revision>, limit: usize, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
-        journal(self, after, limit, deadline).await
+    async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        journal(self, query, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
@@ -156,7 +156,8 @@ impl Database for Scripted {
     }
 
     async fn try_find(&self, id: CommitId, deadline: &Deadline) -> Result<Option<Found>, Failure> {
-        let entries = self.memory.journal(None, usize::MAX, deadline).await.map_err(Failure::Final)?;
+        let entries =
+            self.memory.journal(&JournalQuery::after(None, usize::MAX), deadline).await.map_err(Failure::Final)?;
         let entry = entries.iter().find(|entry| entry.id == id);
         let is_fenced = self.fenced.lock().expect("a test").contains(&id);
         Ok(entry.map(|entry| Found::Committed(entry.revision)).or(is_fenced.then_some(Found::Fenced)))
@@ -183,7 +184,7 @@ impl Database for Scripted {
         limit: usize,
         deadline: &Deadline,
     ) -> Result<Vec<JournalEntry>, Failure> {
-        self.memory.journal(after, limit, deadline).await.map_err(Failure::Final)
+        self.memory.journal(query, deadline).await.map_err(Failure::Final)
     }
 
     fn prune_in_background(&self) {}
@@ -362,7 +363,7 @@ async fn without_a_journal_a_lost_answer_is_an_unknown_outcome_and_never_a_guess
         );
         let error = database.commit(creation(), &soon()).await.expect_err("nobody knows");
         assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{error}");
-        let error = database.journal(None, 1, &soon()).await.expect_err("there is none");
+        let error = database.journal(&JournalQuery::after(None, 1), &soon()).await.expect_err("there is none");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 }

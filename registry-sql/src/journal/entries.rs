@@ -1,25 +1,22 @@
 //! Reading the journal.
 
-use feast_registry_core::{Change, Error, ErrorKind, Image, JournalEntry, Key, Kind, Result, Revision, Target};
+use feast_registry_core::{
+    Change, Error, ErrorKind, Image, JournalEntry, JournalQuery, JournalRange, Key, Kind, Result, Revision, Target,
+};
 use prost_types::Timestamp;
 
 use super::{ALL_VERSIONS, BEFORE_LENGTH, FACT, FENCE, IMAGES, NOTHING, OF_USER, VERSION, WHOLE_PROJECT, images};
 use crate::dialect::Builder;
 use crate::read::VersionColumns;
-use crate::tables::{JOURNAL, PROJECT};
+use crate::tables::{ColumnType, JOURNAL, PROJECT};
 use crate::{Dialect, Statement, Value};
 
-/// The statements that read the journal: the first has a row if the revision `after` is in it (it is left out where there
-/// is none), the second the rows of at most `limit` commits, in order. `seen_by_all` is a condition on the column
-/// `revision`, for databases in which a lower one may still be committed.
-pub fn read(
-    dialect: Dialect,
-    after: Option<Revision>,
-    limit: usize,
-    seen_by_all: Option<&str>,
-) -> (Option<Statement>, Statement) {
+/// The statements that read the journal: the first has a row if the revision that the query goes on after is in it (it is left
+/// out where there is none), the second the rows of at most as many commits as the query's limit, in its order. `seen_by_all`
+/// is a condition on the column `revision`, for databases in which a lower one may still be committed.
+pub fn read(dialect: Dialect, query: &JournalQuery, seen_by_all: Option<&str>) -> (Option<Statement>, Statement) {
     let number = |revision: Revision| Value::BigInteger(i64::try_from(revision.number()).unwrap_or(i64::MAX));
-    let known = after.map(|after| {
+    let known = query.cursor().map(|after| {
         let mut builder = Builder::new(dialect);
         builder.push(&format!("SELECT revision FROM {JOURNAL} WHERE target <> '{FENCE}' AND revision = "));
         builder.bind(number(after));
@@ -29,11 +26,28 @@ pub fn read(
     let seen = seen_by_all.map(|condition| format!(" AND {condition}")).unwrap_or_default();
     let mut builder = Builder::new(dialect);
     let text = |column: &str| dialect.text(column);
+    let images = if query.images {
+        format!(
+            "{IMAGES}, {version_type}, version_created, {description}, {version_id}{BEFORE_LENGTH}",
+            version_type = text("version_type"),
+            description = text("version_description"),
+            version_id = text("version_id"),
+        )
+    } else {
+        let [bytes, long_text, big_integer, integer] =
+            [ColumnType::Bytes, ColumnType::LongText, ColumnType::BigInteger, ColumnType::Integer]
+                .map(|column_type| dialect.null(column_type));
+        let is_there = |column| format!("CASE WHEN {column} IS NULL THEN {bytes} ELSE {} END", dialect.no_bytes());
+        format!(
+            "{before}, {after}, {long_text}, {big_integer}, {long_text}, {long_text}, {integer}",
+            before = is_there("value_before"),
+            after = is_there("value_after"),
+        )
+    };
     builder.push(&format!(
         "SELECT revision, {id}, change_number, committed_at, {author}, {reason}, {target}, {project}, {name}, number, \
-         {IMAGES}, {version_type}, version_created, {description}, {version_id}{BEFORE_LENGTH} FROM {JOURNAL} \
-         WHERE target <> '{FENCE}' AND revision IN (SELECT revision FROM (SELECT DISTINCT revision FROM {JOURNAL} \
-         WHERE target <> '{FENCE}'{seen} AND revision > ",
+         {images} FROM {JOURNAL} WHERE target <> '{FENCE}' AND revision IN (SELECT revision FROM \
+         (SELECT DISTINCT revision FROM {JOURNAL} WHERE target <> '{FENCE}'{seen} AND revision ",
         id = match dialect {
             Dialect::Sqlite => "lower(hex(commit_id))".to_owned(),
             Dialect::PostgreSql | Dialect::MySql => text("commit_id"),
@@ -43,15 +57,17 @@ pub fn read(
         target = text("target"),
         project = text(PROJECT),
         name = text("name"),
-        version_type = text("version_type"),
-        description = text("version_description"),
-        version_id = text("version_id"),
     ));
     // Revisions are not negative.
-    builder.bind(after.map_or(Value::BigInteger(-1), number));
-    builder.push(" ORDER BY revision LIMIT ");
-    builder.bind(Value::BigInteger(i64::try_from(limit).unwrap_or(i64::MAX)));
-    builder.push(") AS page) ORDER BY revision, change_number");
+    let (beyond, bound, order) = match query.range {
+        JournalRange::After(after) => ('>', after.map_or(Value::BigInteger(-1), number), ""),
+        JournalRange::Before(before) => ('<', before.map_or(Value::BigInteger(i64::MAX), number), " DESC"),
+    };
+    builder.push(&format!("{beyond} "));
+    builder.bind(bound);
+    builder.push(&format!(" ORDER BY revision{order} LIMIT "));
+    builder.bind(Value::BigInteger(i64::try_from(query.limit).unwrap_or(i64::MAX)));
+    builder.push(&format!(") AS page) ORDER BY revision{order}, change_number"));
     (known, builder.build())
 }
 
@@ -82,7 +98,7 @@ pub struct JournalRow {
 ///
 /// # Errors
 /// `Corrupt` when a row is none of a journal.
-pub fn entries(rows: Vec<JournalRow>) -> Result<Vec<JournalEntry>> {
+pub fn entries(query: &JournalQuery, rows: Vec<JournalRow>) -> Result<Vec<JournalEntry>> {
     let mut entries: Vec<JournalEntry> = Vec::new();
     for row in rows {
         let revision = Revision::new(row.revision as u64);
@@ -96,6 +112,9 @@ pub fn entries(rows: Vec<JournalRow>) -> Result<Vec<JournalEntry>> {
         if let (Some(entry), Some(change)) = (entries.last_mut(), change(row, revision)?) {
             entry.changes.push(change);
         }
+    }
+    if !query.images {
+        return Ok(entries.into_iter().map(JournalEntry::without_images).collect());
     }
     Ok(entries)
 }

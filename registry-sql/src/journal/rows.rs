@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use feast_registry_core::proto::core::FeatureViewVersionRecord;
-use feast_registry_core::{Commit, Key, Kind, Result};
+use feast_registry_core::{Change, Commit, Image, Key, Kind, Result, Target};
 
-use super::{FACT, OF_USER, Revisions, VERSION, id_bytes, images, micros};
+use super::{ALL_VERSIONS, FACT, OF_USER, Revisions, VERSION, WHOLE_PROJECT, id_bytes, images, micros};
 use crate::dialect::Builder;
 use crate::read::{FACT_VALUE, NUMBER, Place, VIEW};
 use crate::tables::{ColumnType, JOURNAL, METADATA, PROJECT, USER_METADATA, VERSIONS};
@@ -235,13 +235,11 @@ impl Rows<'_> {
         has_versions: bool,
     ) {
         match version {
-            Some(version) => builder.bind_all([
-                Value::Bytes(version.feature_view_proto.clone()),
-                Value::Text(version.feature_view_type.clone()),
-                Value::BigInteger(version.created_timestamp.unwrap_or_default().seconds),
-                Value::Text(version.description.clone()),
-                Value::Text(version.version_id.clone()),
-            ]),
+            Some(version) => {
+                builder.bind(Value::Bytes(version.feature_view_proto.clone()));
+                builder.push(", ");
+                builder.bind_all(version_columns(version));
+            }
             None => {
                 builder.bind(Value::Bytes(value.clone()));
                 let text = self.dialect.null(ColumnType::LongText);
@@ -287,6 +285,47 @@ impl Rows<'_> {
         } else {
             builder.push(")");
         }
+        Ok(builder.build())
+    }
+
+    /// The row of a change that others have made.
+    ///
+    /// # Errors
+    /// `Corrupt` when the value of a version is no record of a version.
+    pub(super) fn observed(&self, number: i64, change: &Change) -> Result<Statement> {
+        let key = match &change.target {
+            Target::Key(key) => key,
+            Target::Versions { project, view } => {
+                return Ok(self.scope(number, ALL_VERSIONS, Some(project), Some(view)));
+            }
+            Target::Project { project } => return Ok(self.scope(number, WHOLE_PROJECT, Some(project), None)),
+        };
+        let bytes_of = |image: &Image| match (image, key) {
+            (Image::Value(value), Key::Version { .. }) => sql::decode_version(key, value).map(Some),
+            _ => Ok(None),
+        };
+        let (before, after) = (bytes_of(&change.before)?, bytes_of(&change.after)?);
+        let version = after.as_ref().or(before.as_ref());
+        let mut builder = self.insert(if version.is_some() { VERSION_COLUMNS } else { "" });
+        builder.push("VALUES (");
+        self.head(&mut builder, |builder| builder.bind(Value::BigInteger(number)));
+        builder.push(", ");
+        builder.bind(Value::Text(Stored::of(key).target()));
+        builder.push(", ");
+        self.name(&mut builder, key);
+        for (image, of_version) in [(&change.before, &before), (&change.after, &after)] {
+            builder.push(", ");
+            match (image, of_version) {
+                (_, Some(version)) => builder.bind(Value::Bytes(version.feature_view_proto.clone())),
+                (Image::Value(value), None) => builder.bind(Value::Bytes(value.clone())),
+                (Image::Absent | Image::NotKept, None) => builder.push(&self.dialect.null(ColumnType::Bytes)),
+            }
+        }
+        if let Some(version) = version {
+            builder.push(", ");
+            builder.bind_all(version_columns(version));
+        }
+        builder.push(")");
         Ok(builder.build())
     }
 
@@ -352,6 +391,16 @@ impl Rows<'_> {
         builder.push(lock);
         builder.build()
     }
+}
+
+/// The values of [`VERSION_COLUMNS`].
+fn version_columns(version: &FeatureViewVersionRecord) -> [Value; 4] {
+    [
+        Value::Text(version.feature_view_type.clone()),
+        Value::BigInteger(version.created_timestamp.unwrap_or_default().seconds),
+        Value::Text(version.description.clone()),
+        Value::Text(version.version_id.clone()),
+    ]
 }
 
 fn text(text: Option<&str>) -> Value {

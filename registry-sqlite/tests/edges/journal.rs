@@ -1,6 +1,6 @@
 //! The journal in the file.
 
-use feast_registry_core::{Environment, ErrorKind, Retention, System};
+use feast_registry_core::{Environment, ErrorKind, JournalQuery, Retention, System};
 use prost_types::Timestamp;
 
 use super::*;
@@ -21,7 +21,7 @@ async fn a_commit_that_is_sent_again_is_answered_as_it_was() {
     let removal = Commit::new(vec![], vec![Write::Delete(entity("e"))]);
     added(theirs.commit(removal, &patient()).await);
     assert_eq!(ours.commit(deletion, &patient()).await.expect("an answer"), first);
-    assert_eq!(ours.journal(None, 100, &patient()).await.expect("the journal").len(), 4);
+    assert_eq!(ours.journal(&JournalQuery::after(None, 100), &patient()).await.expect("the journal").len(), 4);
 }
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn a_file_without_a_journal_is_written_without_one() {
         assert!(matches!(outcome, Outcome::Committed { revision: None, .. }), "{outcome:?}");
         let [unkept] = backend.limits().unkept.try_into().expect("one promise that is not kept");
         assert!(unkept.contains("CREATE TABLE IF NOT EXISTS feast_registry_journal"), "{unkept}");
-        let error = backend.journal(None, 1, &patient()).await.expect_err("there is none");
+        let error = backend.journal(&JournalQuery::after(None, 1), &patient()).await.expect_err("there is none");
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     }
     let backend = folder.open().await;
@@ -58,7 +58,7 @@ async fn what_need_not_be_kept_is_removed_while_nobody_writes() {
         added(backend.commit(commit.clone(), &patient()).await);
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(backend.journal(None, 1000, &patient()).await.expect("the journal").len(), 300);
+    assert_eq!(backend.journal(&JournalQuery::after(None, 1000), &patient()).await.expect("the journal").len(), 300);
     added(backend.commit(commits[0].clone(), &patient()).await);
 
     folder.stranger().execute_batch("UPDATE feast_registry_journal SET stored_at = stored_at - 172800").expect("days");
@@ -75,7 +75,7 @@ async fn what_need_not_be_kept_is_removed_while_nobody_writes() {
 async fn is_pruned(backend: &SqliteBackend) {
     let deadline = patient();
     loop {
-        let kept = backend.journal(None, 2000, &patient()).await.expect("the journal").len();
+        let kept = backend.journal(&JournalQuery::after(None, 2000), &patient()).await.expect("the journal").len();
         assert!(kept >= 256, "{kept} are kept");
         if kept < 512 {
             return;

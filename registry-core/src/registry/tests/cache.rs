@@ -260,7 +260,7 @@ impl Backend for OneBuffer {
         Ok(Outcome::Committed { revision: None })
     }
 
-    async fn journal(&self, _: Option<Revision>, _: usize, _: &Deadline) -> Result<Vec<JournalEntry>> {
+    async fn journal(&self, _: &JournalQuery, _: &Deadline) -> Result<Vec<JournalEntry>> {
         Ok(Vec::new())
     }
 

@@ -142,11 +142,11 @@ async fn the_journal_says_who_wrote_and_why() {
     let call = CallOptions::new().with_author("ci").with_reason("release 7");
     let edited = registry.with_call(call).apply("p", entity("driver", "")).await.expect("an apply");
     registry.apply("p", entity("rider", "")).await.expect("an apply");
-    let entries = registry.journal(None, 10).await.expect("the journal");
+    let entries = registry.journal(&JournalQuery::after(None, 10)).await.expect("the journal");
     let said: Vec<_> = entries.iter().map(|entry| (entry.author.as_deref(), entry.reason.as_deref())).collect();
     assert_eq!(said, [(Some("ci"), Some("release 7")), (None, None)]);
     assert_eq!(edited.revision, Some(entries[0].revision));
-    assert_eq!(registry.journal(edited.revision, 10).await.expect("the journal").len(), 1);
+    assert_eq!(registry.journal(&JournalQuery::after(edited.revision, 10)).await.expect("the journal").len(), 1);
 }
 
 /// Who is told that something is stored as it was sent sees it, though another try has stored it.

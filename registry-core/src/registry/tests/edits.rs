@@ -18,7 +18,8 @@ async fn one_commit_applies_and_deletes() {
     assert_eq!(storage.commits().len() - commits, 1);
     let changed: Vec<_> = edited.iter().map(|edited| (edited.has_changed, edited.version)).collect();
     assert_eq!(changed, [(true, None), (true, None), (true, Some(0)), (false, None)]);
-    let revision = registry.journal(None, 10).await.expect("the journal").last().map(|entry| entry.revision);
+    let revision =
+        registry.journal(&JournalQuery::after(None, 10)).await.expect("the journal").last().map(|entry| entry.revision);
     assert_eq!(edited[0].revision, revision);
     assert_eq!(edited[3].revision, None, "it changed nothing");
     assert_eq!(storage.stored(Kind::Entity, "old").await, None);
