@@ -50,7 +50,6 @@ use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
     Backend, Commit, Deadline, Error, JournalEntry, JournalQuery, Limits, Outcome, Query, Record, Result, Retention,
-    Revision,
 };
 
 use crate::file::File;

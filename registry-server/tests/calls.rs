@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use feast_registry::{
-    Backend, Commit, Deadline, JournalEntry, Limits, MemoryBackend, Outcome, Query, Record, Registry, RegistryOptions,
-    Result, Revision, async_trait,
+    Backend, Commit, Deadline, JournalEntry, JournalQuery, Limits, MemoryBackend, Outcome, Query, Record, Registry,
+    RegistryOptions, Result, async_trait,
 };
 use feast_registry_core::Encoded;
 use feast_registry_core::proto::core::{Entity, EntitySpecV2};

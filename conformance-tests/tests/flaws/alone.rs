@@ -11,7 +11,7 @@ use feast_registry_conformance::{Exception, Factory, Storage};
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
     Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Key, Kind, Limits, MemoryBackend, Outcome,
-    Query, Result, Revision, Write,
+    Query, Result, Write,
 };
 use feast_registry_sqlite::SqliteBackend;
 use tempfile::TempDir;

@@ -11,7 +11,7 @@ use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::{Entity, FeatureView, FeatureViewVersionRecord};
 use feast_registry_core::{
     Backend, Commit, Deadline, Error, ErrorKind, Expected, JournalEntry, JournalQuery, Key, Kind, Limits, Outcome,
-    Query, Record, Result, Revision, Write,
+    Query, Record, Result, Write,
 };
 use prost::Message;
 

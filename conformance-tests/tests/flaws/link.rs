@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use feast_registry_conformance::Link;
 use feast_registry_core::{
     Backend, Commit, CommitId, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Limits, Outcome, Query, Record,
-    Result, Revision,
+    Result,
 };
 use tokio::sync::watch;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use feast_registry_core::{
     Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Key, Limits, Outcome, Query, Record,
-    Result, Revision, Write,
+    Result, Write,
 };
 use tokio::sync::Mutex;
 

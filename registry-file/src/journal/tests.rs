@@ -58,7 +58,7 @@ fn an_entry_is_read_as_it_was_added() {
     let commit = Commit::new(Vec::new(), Vec::new()).with_time(moment).with_origin(Some("alice".into()), None);
     let mut journal = Journal::default();
     let revision = journal.add(&commit, changes.clone(), &at(NOW));
-    let read = read_back(&journal).read(None, 10, "registry.db").expect("a journal");
+    let read = read_back(&journal).read(&JournalQuery::after(None, 10), "registry.db").expect("a journal");
     let mut expected = JournalEntry::new(revision, commit.id, moment);
     (expected.author, expected.changes) = (Some("alice".into()), changes);
     assert_eq!(read, [expected]);
@@ -72,7 +72,7 @@ fn revisions_grow_whatever_the_clock_says() {
     // Of a registry that begins anew, or of an older one in its place, none is a revision that anybody has seen.
     let mut anew = Journal::default();
     assert!(add(&mut anew, 1, NOW + 2) > revisions[3]);
-    let gone = anew.read(Some(revisions[0]), 10, "registry.db").expect_err("it does not have it");
+    let gone = anew.read(&JournalQuery::after(Some(revisions[0]), 10), "registry.db").expect_err("it does not have it");
     assert_eq!(gone.kind(), ErrorKind::Compacted);
 }
 
@@ -85,14 +85,14 @@ fn a_commit_is_known_by_its_identity_when_its_entry_is_gone() {
     let revisions: Vec<Revision> = (0..first).map(|number| add(&mut journal, number, NOW)).collect();
     journal.prune(&Retention::default(), 0, &at(NOW));
     let mut journal = read_back(&journal);
-    let kept = journal.read(None, usize::MAX, "registry.db").expect("a journal");
+    let kept = journal.read(&JournalQuery::after(None, usize::MAX), "registry.db").expect("a journal");
     let room = ENTRY_BYTES - 100..=ENTRY_BYTES;
     assert!(room.contains(&journal.entry_bytes), "{} entries in {} bytes", kept.len(), journal.entry_bytes);
     assert_eq!(kept.last().map(|entry| entry.revision), revisions.last().copied());
     for (number, revision) in revisions.iter().enumerate() {
         assert_eq!(journal.revision_of(&id(number as u128)), Some(*revision), "commit {number}");
     }
-    assert!(journal.read(Some(revisions[0]), 10, "registry.db").is_err(), "its entry is gone");
+    assert!(journal.read(&JournalQuery::after(Some(revisions[0]), 10), "registry.db").is_err(), "its entry is gone");
     // However much is written, that is how many are known; and the file has no more for them than it should.
     let last = first + 2 * IDENTITIES as u128;
     for number in first..=last {
@@ -179,7 +179,11 @@ fn what_cannot_be_read_of_a_journal_is_left_out() {
     let whole = journal.entries[0].bytes.clone();
     let torn = [Bytes::new(), Bytes::from_static(b"\xff\xff"), whole.slice(..12), whole.clone(), whole.clone()];
     let read = Journal::parse(Some(Bytes::from_static(b"\x0a\xff")), torn.into());
-    let revisions: Vec<_> =
-        read.read(None, 10, "registry.db").expect("a journal").iter().map(|entry| entry.revision).collect();
+    let revisions: Vec<_> = read
+        .read(&JournalQuery::after(None, 10), "registry.db")
+        .expect("a journal")
+        .iter()
+        .map(|entry| entry.revision)
+        .collect();
     assert_eq!(revisions, [revision]);
 }

@@ -178,13 +178,12 @@ impl Database for Scripted {
         Ok(())
     }
 
-    async fn try_journal(
-        &self,
-        after: Option<Revision>,
-        limit: usize,
-        deadline: &Deadline,
-    ) -> Result<Vec<JournalEntry>, Failure> {
+    async fn try_journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>, Failure> {
         self.memory.journal(query, deadline).await.map_err(Failure::Final)
+    }
+
+    async fn try_newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>, Failure> {
+        self.memory.newest_revision(deadline).await.map_err(Failure::Final)
     }
 
     fn prune_in_background(&self) {}
