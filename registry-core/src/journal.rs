@@ -3,6 +3,8 @@
 //! A backend writes a commit and its journal entry in one transaction. The entry's identity is what makes a commit happen
 //! once: a backend that does not know what became of a commit looks for it there.
 
+mod filter;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use prost_types::Timestamp;
 use crate::backend::Key;
 use crate::environment::{Environment as _, System};
 use crate::error::{Error, Result};
+
+pub use self::filter::JournalFilter;
 
 /// How long the identity of a commit is kept at the least, however much is committed in the meantime.
 pub const IDENTITY_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);

@@ -65,8 +65,8 @@ pub use environment::{Environment, System};
 pub use error::{Error, ErrorKind, Result};
 pub use features::Feature;
 pub use journal::{
-    Change, CommitId, IDENTITY_KEPT_FOR, Image, JOURNAL_POLL, JournalEntry, JournalQuery, JournalRange, Retention,
-    Revision, Target,
+    Change, CommitId, IDENTITY_KEPT_FOR, Image, JOURNAL_POLL, JournalEntry, JournalFilter, JournalQuery, JournalRange,
+    Retention, Revision, Target,
 };
 pub use kind::{FeastObject, Kind, Layout};
 pub use lineage::{Lineage, ObjectType, Reference, Relation};
@@ -78,6 +78,7 @@ pub use observed::STORAGE_SPANS;
 pub use prost_types::Timestamp;
 pub use registry::{
     CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions, StorageRemoval,
+    Watch, WatchEvent,
 };
 pub use rules::ApplyOptions;
 pub use scheme::{MemoryScheme, Scheme};

@@ -8,6 +8,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 mod transact;
+mod watch;
 mod write;
 
 use std::fmt;
@@ -31,6 +32,7 @@ use crate::observed::Observed;
 pub use edit::{Edit, Edited};
 pub use options::{CallOptions, Freshness, RegistryOptions};
 pub use read::{FeatureViewVersion, ListFilter};
+pub use watch::{Watch, WatchEvent};
 pub use write::StorageRemoval;
 
 /// A feature registry.

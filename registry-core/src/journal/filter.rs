@@ -1,0 +1,105 @@
+//! Which commits somebody wants to see.
+
+use std::sync::Arc;
+
+use super::{Change, JournalEntry, Target};
+use crate::backend::Key;
+use crate::kind::Kind;
+
+/// Which commits, and which of their changes, somebody wants to see. What is left empty lets everything through.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JournalFilter {
+    /// Only changes of this project.
+    pub project: Option<String>,
+    /// Only changes of objects of these kinds. The history and the user metadata of a view count as the view, and the removal of
+    /// a whole project as one of every kind and name in it.
+    pub kinds: Vec<Kind>,
+    /// Only changes of objects of these names.
+    pub names: Vec<String>,
+    /// Only commits whose author's name has this in it, in whatever case.
+    pub author: Option<String>,
+}
+
+impl JournalFilter {
+    /// Lets everything through.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same for one project.
+    #[must_use]
+    pub fn with_project(mut self, project: impl Into<String>) -> Self {
+        self.project = Some(project.into());
+        self
+    }
+
+    /// The same for these kinds.
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
+        self.kinds = kinds.into_iter().collect();
+        self
+    }
+
+    /// The same for these names.
+    #[must_use]
+    pub fn with_names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.names = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The same for authors with this in their names.
+    #[must_use]
+    pub fn with_author(mut self, author: impl Into<String>) -> Self {
+        self.author = Some(author.into());
+        self
+    }
+
+    /// Whether a commit has a change that is let through.
+    pub fn lets_through(&self, entry: &JournalEntry) -> bool {
+        self.is_by(entry) && (!self.narrows() || entry.changes.iter().any(|change| self.is_of(change)))
+    }
+
+    /// A commit with those of its changes that are let through; nothing if there are none.
+    pub fn narrow(&self, entry: Arc<JournalEntry>) -> Option<Arc<JournalEntry>> {
+        if !self.is_by(&entry) {
+            return None;
+        }
+        if !self.narrows() || entry.changes.iter().all(|change| self.is_of(change)) {
+            return (!entry.changes.is_empty() || !self.narrows()).then_some(entry);
+        }
+        let changes: Vec<Change> = entry.changes.iter().filter(|change| self.is_of(change)).cloned().collect();
+        if changes.is_empty() {
+            return None;
+        }
+        let mut narrowed = JournalEntry::new(entry.revision, entry.id, entry.at);
+        (narrowed.author, narrowed.reason) = (entry.author.clone(), entry.reason.clone());
+        narrowed.changes = changes;
+        Some(Arc::new(narrowed))
+    }
+
+    fn narrows(&self) -> bool {
+        self.project.is_some() || !self.kinds.is_empty() || !self.names.is_empty()
+    }
+
+    fn is_by(&self, entry: &JournalEntry) -> bool {
+        let Some(wanted) = &self.author else { return true };
+        entry.author.as_ref().is_some_and(|author| author.to_lowercase().contains(&wanted.to_lowercase()))
+    }
+
+    fn is_of(&self, change: &Change) -> bool {
+        if self.project.as_deref().is_some_and(|project| project != change.target.project()) {
+            return false;
+        }
+        let is_wanted = |name: &String| self.names.is_empty() || self.names.contains(name);
+        let of_view = || self.kinds.is_empty() || self.kinds.iter().any(|kind| kind.is_view());
+        let of_kind = |kind: &Kind| self.kinds.is_empty() || self.kinds.contains(kind);
+        match &change.target {
+            Target::Project { .. } => true,
+            Target::Versions { view, .. } | Target::Key(Key::Version { view, .. }) => of_view() && is_wanted(view),
+            Target::Key(Key::UserMetadata { kind, view, .. }) => of_kind(kind) && is_wanted(view),
+            Target::Key(Key::Object { kind, name, .. }) => of_kind(kind) && is_wanted(name),
+            Target::Key(Key::Metadata { .. }) => self.kinds.is_empty() && self.names.is_empty(),
+        }
+    }
+}
