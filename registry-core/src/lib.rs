@@ -59,6 +59,7 @@ pub use async_trait::async_trait;
 pub use backend::{Backend, Commit, Expected, INFRA_NAME, Key, Limits, Outcome, Page, Query, Record, Write};
 /// The type of stored values.
 pub use bytes::Bytes;
+pub use cache::OUTSIDE;
 pub use deadline::{Caller, Deadline};
 pub use encoded::{Encoded, Object};
 pub use environment::{Environment, System};

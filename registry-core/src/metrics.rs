@@ -108,6 +108,16 @@ pub const POOL_WAIT_SECONDS: Metric = Metric::seconds(
 /// Refreshes of the cache, by `outcome` (`ok`, `error`).
 pub const CACHE_REFRESHES: Metric =
     Metric::counter("feast_registry_cache_refreshes_total", "Refreshes of the cache, by outcome (ok, error)");
+/// Entries of the journal that were taken into the cache.
+pub const JOURNAL_FOLLOWED: Metric = Metric::counter(
+    "feast_registry_journal_followed_entries_total",
+    "Entries of the journal that were taken into the cache, of this process and of others",
+);
+/// Changes that were made by writers who keep no journal, and found.
+pub const OUTSIDE_CHANGES: Metric = Metric::counter(
+    "feast_registry_outside_changes_total",
+    "Changes that were found in the storage and are in no journal: made by Feast's own registries, or by hand",
+);
 /// How long refreshes took.
 pub const CACHE_REFRESH_SECONDS: Metric =
     Metric::seconds("feast_registry_cache_refresh_seconds", "How long refreshes of the cache took that succeeded");
@@ -145,6 +155,8 @@ pub const ALL: &[Metric] = &[
     POOL_LIMIT,
     POOL_WAIT_SECONDS,
     CACHE_REFRESHES,
+    JOURNAL_FOLLOWED,
+    OUTSIDE_CHANGES,
     CACHE_REFRESH_SECONDS,
     CACHE_REFRESHED,
     CACHE_OBJECTS,

@@ -126,6 +126,18 @@ impl UndecodableObjects {
         measure(&found);
     }
 
+    /// Forgets what others have written anew, or removed.
+    pub(crate) fn forget_keys<'a>(&self, keys: impl Iterator<Item = &'a Key>) {
+        if !self.is_any.load(Ordering::Acquire) {
+            return;
+        }
+        let mut found = self.found();
+        keys.for_each(|key| {
+            found.remove(key);
+        });
+        measure(&found);
+    }
+
     /// Forgets those that are not there any more, or are sound now.
     pub(crate) fn keep(&self, is_still: impl Fn(&Key) -> bool) {
         if self.is_any.load(Ordering::Acquire) {

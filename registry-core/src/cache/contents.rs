@@ -1,6 +1,6 @@
 //! One state of the registry in memory: serialized objects, indexed by name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -30,6 +30,8 @@ pub(crate) struct Contents {
     objects: HashMap<Kind, IndexMap<String, Objects>>,
     metadata: HashMap<String, IndexMap<String, Bytes>>,
     stored_so_far: u64,
+    /// The last place that was given to something that another process has stored.
+    last_of_others: u64,
     /// See [`crate::Limits::keeps_order`].
     keeps_order: bool,
 }
@@ -134,6 +136,57 @@ impl Contents {
                 self.put(kind, project, name, record.value, record.updated, is_sound);
             }
             key => self.apply([Write::Put(Record { key, ..record })]),
+        }
+    }
+
+    /// What is held under a key, sound or not; nothing of history and user metadata.
+    pub(super) fn stored(&self, key: &Key) -> Option<&Bytes> {
+        match key {
+            Key::Object { kind, project, name } => self.entry(*kind, project, name).map(|entry| &entry.bytes),
+            Key::Metadata { project, name } => self.metadata.get(project)?.get(name),
+            Key::Version { .. } | Key::UserMetadata { .. } => None,
+        }
+    }
+
+    /// The keys of all that is held of a project.
+    pub(super) fn keys_of(&self, project: &str) -> Vec<Key> {
+        let objects = self.objects.iter().flat_map(|(kind, by_project)| {
+            let names = by_project.get(project).into_iter().flat_map(IndexMap::keys);
+            names.map(|name| Key::object(*kind, project, name))
+        });
+        let facts = self.metadata.get(project).into_iter().flat_map(IndexMap::keys);
+        objects.chain(facts.map(|name| Key::metadata(project, name))).collect()
+    }
+
+    /// The projects of which something is held.
+    pub(super) fn projects(&self) -> BTreeSet<String> {
+        self.objects.values().flat_map(IndexMap::keys).chain(self.metadata.keys()).cloned().collect()
+    }
+
+    /// Puts what is stored under a key, or removes it.
+    pub(super) fn set(&mut self, key: Key, record: Option<Record>, is_sound: bool) {
+        match (key, record) {
+            (_, Some(record)) => self.take_in(record, is_sound),
+            (key, None) => self.apply([Write::Delete(key)]),
+        }
+    }
+
+    /// Notes that what was put last was stored by another process.
+    pub(super) fn note_place_of_others(&mut self) {
+        self.last_of_others = self.stored_so_far;
+    }
+
+    /// Gives an object that this process has stored first the last place, if it has been shown before what others stored earlier.
+    pub(super) fn put_in_order(&mut self, key: &Key) {
+        let Key::Object { kind, project, name } = key else { return };
+        let Some(objects) = self.objects.get_mut(kind).and_then(|kinds| kinds.get_mut(project)) else { return };
+        if !self.keeps_order || objects.get(name).is_none_or(|entry| entry.place > self.last_of_others) {
+            return;
+        }
+        if let Some((name, mut entry)) = objects.shift_remove_entry(name) {
+            self.stored_so_far += 1;
+            entry.place = self.stored_so_far;
+            objects.insert(name, entry);
         }
     }
 

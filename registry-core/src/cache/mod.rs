@@ -1,13 +1,17 @@
 //! The registry in memory, for reads that may be a little old (Feast: `allow_cache`, `cache_ttl_seconds`, `cache_mode`).
 //!
 //! A read from it decodes nothing and, once it is filled, waits for no storage. What this process writes shows in it at
-//! once, one object at a time: nothing is rebuilt. What other processes write shows when it is next refreshed, which
-//! happens in a task of its own ([`refresh`]) while readers get what is there.
+//! once, one object at a time: nothing is rebuilt. What other processes write shows a moment later, since a task of its own
+//! follows the journal ([`follow`]); and what those write who keep no journal is looked for now and then ([`outside`]). Where
+//! there is no journal, everything is read anew once per time to live ([`refresh`]).
 
 mod contents;
+mod follow;
+mod outside;
+mod recent;
 mod refresh;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -18,10 +22,16 @@ use crate::backend::{Backend, Key, Query, Record, Write};
 use crate::config::CacheConfig;
 use crate::encoded::Object;
 use crate::error::{Error, Result};
+use crate::journal::Revision;
 use crate::metrics::{CACHE_REFRESHES, UNDECODABLE};
 use crate::soundness::UndecodableObjects;
 
-pub(crate) use contents::Contents;
+use self::follow::{Ahead, Followed, Position, Written};
+use self::outside::Outside;
+
+pub(crate) use self::contents::Contents;
+pub use self::outside::OUTSIDE;
+pub(crate) use self::recent::{Following, Recent, size as recent_size};
 
 /// How many writes may be committed during one refresh; with more, what it has read is of no use any more.
 const MOST_MEANWHILE: usize = 65_536;
@@ -37,8 +47,21 @@ struct State {
     /// When the refresh began that the contents are of.
     refreshed: Option<Instant>,
     meanwhile: Meanwhile,
-    /// What others write too: a commit that relied on the contents found it stored otherwise.
-    doubted: HashSet<Key>,
+    /// What others write too: a commit that relied on the contents found it stored otherwise, at this moment.
+    doubted: HashMap<Key, Instant>,
+    /// How often everything was read anew.
+    generation: u64,
+    /// Up to where the journal's entries are in the contents.
+    position: Position,
+    /// The same, but for the keys that are still to be read.
+    taken_in: Position,
+    ahead: Ahead,
+    /// Keys that are not as the journal says that they were, until they have been read from the storage.
+    unexplained: HashSet<Key>,
+    /// While such keys are read: those that this process has written meanwhile.
+    touched: Option<HashSet<Key>>,
+    /// While a project is checked for changes that are in no journal: what has come to it meanwhile.
+    written: Option<Written>,
 }
 
 /// What has been committed since a refresh began, which it may or may not have read.
@@ -47,12 +70,30 @@ enum Meanwhile {
     /// No refresh is under way.
     #[default]
     Unneeded,
-    Writes(Vec<Write>),
+    Steps(Vec<Step>),
     /// More than is worth keeping.
     TooMany,
 }
 
+/// Something that came to the contents.
+#[derive(Debug)]
+enum Step {
+    /// This process has committed it.
+    Own(Write),
+    /// It came by in the journal.
+    Followed(Arc<Followed>),
+}
+
 impl State {
+    /// Notes what comes to the contents for a refresh that is under way.
+    fn note_meanwhile(&mut self, step: Step) {
+        match &mut self.meanwhile {
+            Meanwhile::Steps(steps) if steps.len() >= MOST_MEANWHILE => self.meanwhile = Meanwhile::TooMany,
+            Meanwhile::Steps(steps) => steps.push(step),
+            Meanwhile::Unneeded | Meanwhile::TooMany => {}
+        }
+    }
+
     fn is_due(&self) -> bool {
         self.due.is_some_and(|due| Instant::now() >= due)
     }
@@ -70,11 +111,21 @@ pub(crate) struct Cache {
     /// The number of the last refresh that has ended.
     ended: watch::Sender<u64>,
     unsound: UndecodableObjects,
+    /// Whoever follows the journal or looks for outside changes has it locked: one at a time.
+    following: tokio::sync::Mutex<Outside>,
+    recent: Recent,
+    /// Where outside changes are journaled; nowhere in a registry that only reads.
+    notes: Option<Arc<dyn Backend>>,
 }
 
 impl Cache {
-    /// An empty cache of what `source` stores.
-    pub(crate) fn new(config: CacheConfig, keeps_order: bool, source: Arc<dyn Backend>) -> Arc<Self> {
+    /// An empty cache of what `source` stores. Changes that are found to be in no journal are noted in that of `notes`.
+    pub(crate) fn new(
+        config: CacheConfig,
+        keeps_order: bool,
+        source: Arc<dyn Backend>,
+        notes: Option<Arc<dyn Backend>>,
+    ) -> Arc<Self> {
         // Whoever is to be alarmed by the first needs a series that begins before it.
         metrics::gauge!(UNDECODABLE.name).set(0.0);
         metrics::counter!(CACHE_REFRESHES.name, "outcome" => "error").increment(0);
@@ -86,6 +137,9 @@ impl Cache {
             refreshes: Mutex::default(),
             ended: watch::Sender::new(0),
             unsound: UndecodableObjects::default(),
+            following: tokio::sync::Mutex::default(),
+            recent: Recent::default(),
+            notes,
         })
     }
 
@@ -130,20 +184,15 @@ impl Cache {
         self.state().refreshed.map(|refreshed| refreshed.elapsed())
     }
 
-    /// Shows what this process has committed.
-    pub(crate) fn apply(&self, writes: Vec<Write>) {
+    /// Shows what this process has committed, and where the journal has it if there is one.
+    pub(crate) fn apply(&self, writes: Vec<Write>, revision: Option<Revision>) {
         self.unsound.forget(&writes);
-        let mut state = self.state_mut();
-        match &mut state.meanwhile {
-            Meanwhile::Writes(meanwhile) if meanwhile.len() + writes.len() > MOST_MEANWHILE => {
-                state.meanwhile = Meanwhile::TooMany;
-            }
-            Meanwhile::Writes(meanwhile) => meanwhile.extend(writes.iter().cloned()),
-            Meanwhile::Unneeded | Meanwhile::TooMany => {}
-        }
-        if let Some(contents) = &mut state.contents {
-            contents.apply(writes);
-        }
+        self.state_mut().apply_own(writes, revision);
+    }
+
+    /// The newest entries of the journal, for those who watch.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// The answers to queries for keys, as far as they are held, however old: for a write to decide from, whose commit then
@@ -154,7 +203,7 @@ impl Cache {
         if state.doubted.len() >= MOST_DOUBTED {
             return None;
         }
-        let held = |key: &Key| if state.doubted.contains(key) { None } else { contents.held(key) };
+        let held = |key: &Key| if state.doubted.contains_key(key) { None } else { contents.held(key) };
         let answer = |query: &Query| match query {
             Query::Keys(keys) => {
                 let found = keys.iter().map(held).collect::<Option<Vec<Option<Record>>>>()?;
@@ -171,7 +220,7 @@ impl Cache {
         let mut state = self.state_mut();
         let held = state.contents.as_ref().and_then(|contents| contents.held(&key)).flatten();
         if held.as_ref().map(|record| &record.value) == recalled.map(|record| &record.value) {
-            state.doubted.insert(key);
+            state.doubted.insert(key, Instant::now());
         }
     }
 
@@ -213,7 +262,7 @@ impl Cache {
     #[cfg(test)]
     pub(crate) fn noted_meanwhile(&self) -> usize {
         match &self.state().meanwhile {
-            Meanwhile::Writes(writes) => writes.len(),
+            Meanwhile::Steps(steps) => steps.len(),
             Meanwhile::Unneeded | Meanwhile::TooMany => 0,
         }
     }

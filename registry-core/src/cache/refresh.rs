@@ -1,16 +1,20 @@
-//! Reading the whole registry anew: one refresh at a time, in a task of its own, which no caller ends by leaving.
+//! Making the contents fresh: one refresh at a time, in a task of its own, which no caller ends by leaving. Where the journal is
+//! followed, a look at what has come to it is enough; otherwise, and when somebody asks for it, everything is read anew.
 
+use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{Cache, Contents, Meanwhile};
-use crate::backend::{Key, Query, Record, Write};
+use super::follow::Position;
+use super::{Cache, Contents, Meanwhile, State, follow, outside};
+use crate::backend::{Key, Query, Record};
 use crate::config::CacheMode;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::JOURNAL_POLL;
 use crate::kind::Kind;
 use crate::metrics::{CACHE_BYTES, CACHE_OBJECTS, CACHE_REFRESH_SECONDS, CACHE_REFRESHED, CACHE_REFRESHES};
 
@@ -24,6 +28,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// [`Cache::freshen`].
 const GRACE: Duration = Duration::from_millis(250);
 
+/// For so long what comes to the journal is gathered before it is taken in.
+const TOGETHER: Duration = Duration::from_millis(5);
+
 /// How many records are taken in before others have their turn.
 const BATCH: usize = 256;
 
@@ -33,6 +40,9 @@ pub(super) struct Refreshes {
     begun: u64,
     /// The highest number that somebody waits for.
     wanted: u64,
+    /// Whether the one that is under way reads everything anew, and whether the one after it is to.
+    is_whole: bool,
+    is_next_whole: bool,
     began_at: Option<Instant>,
     is_running: bool,
     /// The number of the last one that succeeded.
@@ -43,6 +53,8 @@ pub(super) struct Refreshes {
     took: Option<Duration>,
     is_closed: bool,
     task: Option<JoinHandle<()>>,
+    /// The task that follows the journal, once there is something to follow it for.
+    follower: Option<JoinHandle<()>>,
 }
 
 /// Which refresh a caller wants.
@@ -110,9 +122,11 @@ impl Cache {
             if wanted == Wanted::IfDue && self.read_if_fresh(|_| ()).is_ok() {
                 return Ok((refreshes.begun, Duration::ZERO));
             }
+            refreshes.is_next_whole |= wanted == Wanted::New;
             refreshes.begin();
             refreshes.task = Some(tokio::spawn(Arc::clone(self).run()));
         } else if wanted == Wanted::New {
+            refreshes.is_next_whole = true;
             refreshes.wanted = refreshes.begun + 1;
             return Ok((refreshes.wanted, Duration::ZERO));
         }
@@ -138,20 +152,38 @@ impl Cache {
     async fn run(self: Arc<Self>) {
         let mut running = Running { cache: &self, is_over: false };
         loop {
-            let outcome = self.read_anew().await;
+            let is_whole = self.refreshes().is_whole;
+            let outcome = if is_whole { self.read_anew().await } else { self.bring_up_to_date().await };
+            if outcome.is_ok() {
+                self.start_following();
+            }
             if !running.ended(outcome) {
                 return;
             }
         }
     }
 
+    /// Takes in what has come to the journal, and if that cannot be, reads everything anew.
+    async fn bring_up_to_date(self: &Arc<Self>) -> Result<()> {
+        if self.is_warm() {
+            match self.catch_up().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) if follow::is_lost(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.read_anew().await
+    }
+
     /// Reads the storage, builds new contents without holding up readers, and puts them in the place of the old.
     async fn read_anew(&self) -> Result<()> {
-        self.state_mut().meanwhile = Meanwhile::Writes(Vec::new());
+        let deadline = Deadline::after(READ_FOR);
+        self.find_position(&deadline).await?;
+        self.state_mut().meanwhile = Meanwhile::Steps(Vec::new());
         let mut queries: Vec<Query> = Kind::ALL.iter().copied().map(|kind| Query::objects(kind, None)).collect();
         queries.push(Query::Metadata { project: None });
         let began = Instant::now();
-        let deadline = Deadline::after(READ_FOR);
         // Also where a backend overlooks its deadline: there is only one refresh, and it must not hang for ever.
         let read = self.source.read(&queries, &deadline);
         let answers = deadline.wait_for("the registry to be read into memory", read).await??;
@@ -163,29 +195,14 @@ impl Cache {
                 tokio::task::yield_now().await;
             }
         }
-        // All but the last few writes are caught up with before readers have to wait.
-        while let Some(writes) = self.many_written_meanwhile() {
-            contents.apply(writes);
+        let mut unexplained = HashSet::new();
+        // What came meanwhile is caught up with in parts, so that readers do not wait for long.
+        while !self.replay_a_part(&mut contents, &mut unexplained)? {
             tokio::task::yield_now().await;
         }
         // Readers do not wait for this.
         let size = contents.size();
-        let mut state = self.state_mut();
-        let Meanwhile::Writes(writes) = std::mem::take(&mut state.meanwhile) else {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "more was written while the registry was read into memory than could be noted",
-            ));
-        };
-        contents.apply(writes);
-        let old = state.contents.replace(contents);
-        state.doubted.clear();
-        state.refreshed = Some(began);
-        state.due = match self.config.mode {
-            CacheMode::Sync if !self.config.ttl.is_zero() => began.checked_add(self.config.ttl),
-            _ => None,
-        };
-        drop(state);
+        let old = self.put_in_place(contents, unexplained, began)?;
         measure(size, began);
         drop(old);
         self.forget_what_is_sound();
@@ -211,11 +228,44 @@ impl Cache {
         contents.take_in(record, is_sound);
     }
 
-    fn many_written_meanwhile(&self) -> Option<Vec<Write>> {
-        match &mut self.state_mut().meanwhile {
-            Meanwhile::Writes(writes) if writes.len() > BATCH => Some(std::mem::take(writes)),
-            _ => None,
+    /// Takes in some of what came since the refresh began; returns whether little is left.
+    fn replay_a_part(&self, contents: &mut Contents, unexplained: &mut HashSet<Key>) -> Result<bool> {
+        let mut state = self.state_mut();
+        let State { meanwhile: Meanwhile::Steps(steps), ahead, .. } = &mut *state else { return Err(too_much()) };
+        let rest = steps.split_off(steps.len().min(BATCH));
+        for step in std::mem::replace(steps, rest) {
+            contents.take_in_step(step, ahead, unexplained);
         }
+        Ok(steps.len() <= BATCH)
+    }
+
+    /// Puts new contents in the place of the old, which are returned.
+    fn put_in_place(
+        &self,
+        mut contents: Contents,
+        mut unexplained: HashSet<Key>,
+        began: Instant,
+    ) -> Result<Option<Contents>> {
+        let mut state = self.state_mut();
+        let Meanwhile::Steps(steps) = std::mem::take(&mut state.meanwhile) else { return Err(too_much()) };
+        for step in steps {
+            contents.take_in_step(step, &state.ahead, &mut unexplained);
+        }
+        let old = state.contents.replace(contents);
+        state.doubted.clear();
+        state.generation += 1;
+        state.unexplained.extend(unexplained);
+        self.note_fresh(&mut state, began);
+        Ok(old)
+    }
+
+    /// Notes that the contents are as the storage was at a moment.
+    pub(super) fn note_fresh(&self, state: &mut State, at: Instant) {
+        state.refreshed = Some(at);
+        state.due = match self.config.mode {
+            CacheMode::Sync if !self.config.ttl.is_zero() => at.checked_add(self.config.ttl),
+            _ => None,
+        };
     }
 
     fn forget_what_is_sound(&self) {
@@ -269,6 +319,58 @@ impl Cache {
         refreshes.is_running
     }
 
+    /// Follows the journal from now on, unless that is done already or there is none.
+    pub(crate) fn start_following(self: &Arc<Self>) {
+        let mut refreshes = self.refreshes();
+        if refreshes.is_closed
+            || self.position() == Position::Unknown
+            || refreshes.follower.as_ref().is_some_and(|task| !task.is_finished())
+        {
+            return;
+        }
+        refreshes.follower = Some(tokio::spawn(Self::follow_forever(Arc::downgrade(self))));
+    }
+
+    /// Takes in what comes to the journal, for as long as somebody else has the cache. When the journal is lost, everything is
+    /// read anew.
+    async fn follow_forever(cache: Weak<Self>) {
+        let mut is_failing = false;
+        // What has just been read need not be followed at once: a process that reads once follows nothing.
+        tokio::time::sleep(JOURNAL_POLL).await;
+        loop {
+            let Some(this) = cache.upgrade() else { return };
+            let pause = match this.catch_up().await {
+                Ok(true) => {
+                    if std::mem::take(&mut is_failing) {
+                        tracing::info!("the journal of the registry is followed again");
+                    }
+                    TOGETHER
+                }
+                Ok(false) => return,
+                Err(error) => {
+                    if follow::is_lost(&error) {
+                        tracing::info!(%error, "reading the registry into memory anew");
+                        this.refresh_soon();
+                        // Which starts another task.
+                        return;
+                    }
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, "the journal of the registry cannot be followed; trying again");
+                    }
+                    RETRY_AFTER
+                }
+            };
+            let (source, position) = (Arc::clone(&this.source), this.position());
+            drop(this);
+            tokio::time::sleep(pause).await;
+            if let Position::At(position) = position
+                && !is_failing
+            {
+                source.wait_for_commit(position, &Deadline::after(outside::LOOK_EVERY)).await;
+            }
+        }
+    }
+
     /// Refreshes once per time to live, for as long as somebody else has the cache (Feast: `cache_mode: thread`).
     pub(crate) async fn refresh_forever(cache: Weak<Self>) {
         loop {
@@ -281,13 +383,19 @@ impl Cache {
         }
     }
 
-    /// Starts no refresh any more, and ends the one that is under way: when this returns, it reads nothing from the storage.
+    /// Starts no refresh any more, and ends the one that is under way and the following of the journal: when this returns,
+    /// nothing is read from the storage.
     pub(crate) async fn close(&self) {
-        let task = {
+        let (task, follower) = {
             let mut refreshes = self.refreshes();
             refreshes.is_closed = true;
-            refreshes.task.take()
+            (refreshes.task.take(), refreshes.follower.take())
         };
+        if let Some(follower) = follower {
+            follower.abort();
+            drop(follower.await);
+        }
+        self.recent.end();
         if let Some(task) = task {
             task.abort();
             // It ends at its next await. That it was broken off is no news.
@@ -303,6 +411,7 @@ impl Cache {
 impl Refreshes {
     fn begin(&mut self) {
         self.begun += 1;
+        self.is_whole = std::mem::take(&mut self.is_next_whole);
         self.began_at = Some(Instant::now());
         self.is_running = true;
     }
@@ -315,6 +424,10 @@ impl Refreshes {
             _ => Duration::ZERO,
         }
     }
+}
+
+fn too_much() -> Error {
+    Error::new(ErrorKind::Unavailable, "more was written while the registry was read into memory than could be noted")
 }
 
 /// Tells how large the contents are, and that they are of a refresh that began at a moment.

@@ -112,7 +112,12 @@ impl Registry {
         let permits = |number: usize| Arc::new(Semaphore::new(number.min(Semaphore::MAX_PERMITS)));
         let source = Arc::clone(replica.as_ref().unwrap_or(&backend));
         let inner = Inner {
-            cache: Cache::new(options.cache, limits.keeps_order, source),
+            cache: Cache::new(
+                options.cache,
+                limits.keeps_order,
+                source,
+                (!options.read_only).then(|| Arc::clone(&backend)),
+            ),
             limits,
             backend,
             replica,

@@ -237,14 +237,15 @@ impl Inner {
                 Err(error) => Err(error),
             };
             match &outcome {
-                Ok(Outcome::Committed { .. }) => {
-                    inner.cache.apply(writes);
-                    if began.elapsed() > LATE {
+                Ok(Outcome::Committed { revision }) => {
+                    inner.cache.apply(writes, *revision);
+                    if began.elapsed() > LATE && !inner.cache.follows() {
                         // It may have been done long ago, with others on top of it.
                         inner.cache.refresh_soon();
                     }
                 }
-                Err(error) if error.is_outcome_unknown() => {
+                // The journal tells as soon as it is known.
+                Err(error) if error.is_outcome_unknown() && !inner.cache.follows() => {
                     inner.cache.refresh_soon();
                     // It may show up any time.
                     let cache = Arc::downgrade(&inner.cache);
@@ -278,7 +279,7 @@ impl Inner {
         let changes = of_own.filter(|(key, record)| !self.cache.shows(key, record.as_ref()));
         let writes: Vec<Write> = changes.map(|(key, record)| record.map_or(Write::Delete(key), Write::Put)).collect();
         if !writes.is_empty() {
-            self.cache.apply(writes);
+            self.cache.apply(writes, None);
         }
     }
 

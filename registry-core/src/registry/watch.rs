@@ -9,17 +9,20 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::cache::{Following, recent_size};
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::journal::{JournalEntry, JournalFilter, JournalQuery, Revision};
-use crate::registry::Registry;
+use crate::registry::{CallOptions, Registry};
 
 /// After how long without a commit a watcher is told how far it is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(10);
-/// How many entries are read at once.
-const PAGE: usize = 256;
+/// How many entries are read at once, at the most, and how many bytes of them are aimed at.
+const MOST_PER_PAGE: usize = 64;
+const PAGE_BYTES: usize = 1 << 20;
 
 /// What a watcher is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,24 +57,33 @@ impl fmt::Debug for Watch {
 struct Watcher {
     registry: Registry,
     filter: JournalFilter,
+    /// How far the registry has followed the journal. That somebody looks has it keep the newest entries.
+    followed: watch::Receiver<Option<Revision>>,
     after: Option<Revision>,
     told_at: Instant,
     /// Read, and not yet told.
     ready: VecDeque<Arc<JournalEntry>>,
+    /// How many entries are read from the storage at once.
+    page: usize,
 }
 
 impl Registry {
     /// Watches what is committed to the registry, whichever process commits it: each commit once, in the order of the journal,
     /// from the one that comes after a revision, or for `None` from now on. When nothing happens there is a
-    /// [`Bookmark`](WatchEvent::Bookmark) now and then.
+    /// [`Bookmark`](WatchEvent::Bookmark) now and then. Changes of those who keep no journal are seen when they are noted in it,
+    /// as made by [`OUTSIDE`](crate::OUTSIDE).
     ///
-    /// A watcher that is slow holds up nobody: it reads the journal when it gets around to it.
+    /// A watcher that is slow holds up nobody and keeps little in memory: it reads the journal when it gets around to it. As long
+    /// as it is dropped or polled at some time, it may be left at any await.
     ///
     /// # Errors
     /// What [`journal`](Self::journal) says. The stream then has the same errors, and ends after one:
     /// [`Compacted`](crate::ErrorKind::Compacted) when the journal no longer has the revision, so that everything has to be
     /// listed before it is watched anew.
     pub async fn watch(&self, after: Option<Revision>, filter: JournalFilter) -> Result<Watch> {
+        let cache = &self.inner.cache;
+        let followed = cache.recent().watch();
+        cache.find_position(&self.deadline()).await?;
         let after = match after {
             Some(after) => {
                 self.journal(&JournalQuery::after(after, 1).without_images()).await?;
@@ -82,8 +94,10 @@ impl Registry {
                 newest.first().map(|entry| entry.revision)
             }
         };
-        let registry = self.clone();
-        let watcher = Watcher { registry, filter, after, told_at: Instant::now(), ready: VecDeque::new() };
+        cache.start_following();
+        let registry = self.with_call(CallOptions::new());
+        let (told_at, ready) = (Instant::now(), VecDeque::new());
+        let watcher = Watcher { registry, filter, followed, after, told_at, ready, page: MOST_PER_PAGE };
         let events = unfold(Some(watcher), |watcher| async {
             let mut watcher = watcher?;
             match watcher.next().await {
@@ -112,11 +126,34 @@ impl Watcher {
                 self.told_at = Instant::now();
                 return Ok(WatchEvent::Bookmark(after));
             }
-            let read = self.registry.journal(&JournalQuery::after(self.after, PAGE)).await?;
-            if read.is_empty() {
-                self.registry.inner.reads().wait_for_commit(self.after, &Deadline::at(next_bookmark)).await;
+            self.followed.mark_unchanged();
+            match self.registry.inner.cache.recent().after(self.after, MOST_PER_PAGE) {
+                Following::Entries(entries) if entries.is_empty() => {
+                    // The sender is the registry's own, so it is there.
+                    drop(tokio::time::timeout_at(next_bookmark, self.followed.changed()).await);
+                }
+                Following::Entries(entries) => self.ready.extend(entries),
+                Following::Behind => self.read(next_bookmark).await?,
             }
-            self.ready.extend(read.into_iter().map(Arc::new));
         }
+    }
+
+    /// Reads from the storage what comes next, or waits for it.
+    async fn read(&mut self, next_bookmark: Instant) -> Result<()> {
+        let registry = &self.registry;
+        let read = registry.journal(&JournalQuery::after(self.after, self.page)).await?;
+        if read.is_empty() {
+            registry.inner.cache.start_following();
+            registry.inner.reads().wait_for_commit(self.after, &Deadline::at(next_bookmark)).await;
+        }
+        // Entries may be large, and only so much of them is to be in memory for a watcher.
+        let bytes: usize = read.iter().map(recent_size).sum();
+        self.page = match bytes {
+            _ if bytes > PAGE_BYTES => (self.page / 2).max(1),
+            _ if bytes < PAGE_BYTES / 4 => (self.page * 2).min(MOST_PER_PAGE),
+            _ => self.page,
+        };
+        self.ready.extend(read.into_iter().map(Arc::new));
+        Ok(())
     }
 }

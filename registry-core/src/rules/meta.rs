@@ -38,6 +38,12 @@ impl Meta {
         Ok(meta)
     }
 
+    /// The number of the version that a view is of, as far as it can be read: 0 also where there is none.
+    pub(crate) fn current_version(view: &Object) -> i32 {
+        let number = Self::of(view).unwrap_or_else(|_| Self::salvaged(view)).current_version_number;
+        i32::try_from(number).unwrap_or(i32::MAX)
+    }
+
     /// What can be read of the meta of an object that cannot be decoded: the fields before the damage, and of those the
     /// ones that are what they should be.
     pub(crate) fn salvaged(object: &Object) -> Self {

@@ -26,6 +26,7 @@ pub(crate) use delete::{delete, delete_project, delete_view, fetch_for_delete};
 pub(crate) use materialization::{
     apply_materialization, fetch_for_materialization, interval, is_backwards, remove_materialization,
 };
+pub(crate) use meta::Meta;
 pub(crate) use names::check_names;
 pub(crate) use project::{adopt, fetch_for_adoption};
 pub(crate) use structure::check_structure;

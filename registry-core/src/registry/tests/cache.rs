@@ -195,10 +195,10 @@ async fn a_list_of_several_kinds_is_of_one_state() {
         kinds.map(|key| Write::Put(Record::new(key, Bytes::from(round.to_string()), 1))).to_vec()
     };
     registry.refresh().await.expect("a refresh");
-    registry.inner.cache.apply(both(0));
+    registry.inner.cache.apply(both(0), None);
     let writer = std::thread::spawn({
         let registry = registry.clone();
-        move || (1..30_000).for_each(|round| registry.inner.cache.apply(both(round)))
+        move || (1..30_000).for_each(|round| registry.inner.cache.apply(both(round), None))
     });
     while !writer.is_finished() {
         let views = registry.list_views("p", &ListFilter::default(), Freshness::Cached).await.expect("a list");

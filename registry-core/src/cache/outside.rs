@@ -1,0 +1,423 @@
+//! Changes of those who keep no journal: Feast's own registries, and people with a database client.
+//!
+//! Feast notes with each write when a project was last changed, in whole seconds. A note that the journal does not explain
+//! gives such a writer away at once. One that falls into a second in which a journaled write was made as well does not, so
+//! what was changed in a project since its last check, by whomever, is checked once per time to live.
+//!
+//! Only that project is then read anew. What differs from the contents, once they have all that the journal has, was made
+//! outside. It is journaled, so that everybody sees it in the same place, whichever process finds it; each change once, since the
+//! commit that notes it has an identity that is made of the change.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::follow::Written;
+use super::{Cache, State};
+use crate::backend::{Commit, Expected, Key, Outcome, Query, Record};
+use crate::deadline::Deadline;
+use crate::encoded::Object;
+use crate::environment::{Environment as _, System};
+use crate::error::{ErrorKind, Result};
+use crate::journal::{Change, CommitId, Image, Revision, Target};
+use crate::kind::Kind;
+use crate::metrics::OUTSIDE_CHANGES;
+use crate::rules::Meta;
+
+/// How often the notes of when projects were changed are looked at.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Everything is read anew so often, whatever the journal and the notes say, or once per time to live if that is longer.
+const WHOLE_EVERY: Duration = Duration::from_secs(600);
+/// For so long after a note was first seen, more may be written in the second that it names.
+const SECOND_IS_OVER: Duration = Duration::from_millis(1200);
+/// A project is not read anew before so many times as long has gone by as that took.
+const REST: u32 = 10;
+/// How long a look may take.
+const LOOK_FOR: Duration = Duration::from_secs(60);
+/// How long what others have committed before is waited for, which the journal may hold back while others write.
+const CATCH_UP_FOR: Duration = Duration::from_secs(5);
+/// How often a change is tried to be noted that has been made before, in the same way.
+const MOST_REPEATS: u32 = 64;
+/// Doubts about keys are settled by following the journal for so long.
+const DOUBT_FOR: Duration = Duration::from_secs(5);
+
+/// Who is said to have made changes that are in no journal.
+pub const OUTSIDE: &str = "outside";
+
+/// What is known of writers who keep no journal.
+#[derive(Debug, Default)]
+pub(super) struct Outside {
+    /// The [`State::generation`] that this is of.
+    generation: u64,
+    projects: HashMap<String, Checked>,
+    looked: Option<Instant>,
+    /// When every project was last checked that had been changed.
+    swept: Option<Instant>,
+    read_whole: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+/// How a project was last checked.
+#[derive(Debug)]
+struct Checked {
+    /// The note of when it was last changed, as last seen, and since when it says so.
+    note: Option<Bytes>,
+    since: Instant,
+    /// The same as it was when the project was last read, and when that was.
+    read_note: Option<Bytes>,
+    read: Instant,
+    /// It is to be checked again when the second is over that its note names.
+    is_open: bool,
+}
+
+/// What a check of a project found.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    is_any: bool,
+    /// Something was written meanwhile, so that it has to be checked again.
+    is_unclear: bool,
+}
+
+/// A difference between what is stored and what the journal and the contents say.
+#[derive(Debug)]
+struct Difference {
+    key: Key,
+    before: Option<Bytes>,
+    after: Option<Record>,
+}
+
+impl Cache {
+    /// Brings the contents up to date: takes in what has come to the journal, and looks for what is in none. Returns whether the
+    /// journal is followed at all; otherwise nothing is done.
+    ///
+    /// # Errors
+    /// What the storage says; `Compacted` when everything has to be read anew.
+    pub(super) async fn catch_up(self: &Arc<Self>) -> Result<bool> {
+        let mut outside = self.following.lock().await;
+        let began = Instant::now();
+        if !self.follow().await? {
+            return Ok(false);
+        }
+        let is_warm = self.is_warm();
+        if is_warm && outside.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+            outside.looked = Some(began);
+            self.look_outside(&mut outside).await?;
+        }
+        let mut state = self.state_mut();
+        if is_warm && let Some(before) = began.checked_sub(DOUBT_FOR) {
+            state.settle_doubts(before);
+        }
+        // With what was looked for less than a second ago it is as fresh as anybody can expect.
+        if is_warm {
+            self.note_fresh(&mut state, began);
+        }
+        Ok(true)
+    }
+
+    async fn look_outside(self: &Arc<Self>, outside: &mut Outside) -> Result<()> {
+        let deadline = Deadline::after(LOOK_FOR);
+        let now = Instant::now();
+        self.begin_anew_if_all_was_read(outside, now);
+        let whole_every = WHOLE_EVERY.max(self.config.ttl);
+        if !self.config.ttl.is_zero() && outside.read_whole.is_some_and(|read| now.duration_since(read) >= whole_every)
+        {
+            // Another task does it, and what is known is then made anew.
+            outside.read_whole = Some(now);
+            self.refresh_soon();
+            return Ok(());
+        }
+        let held_before = self.notes_held();
+        let read = self.source.read(&[Query::Metadata { project: None }], &deadline);
+        let facts = deadline.wait_for("the storage to be read", read).await??;
+        // What the journal has by now explains what was read.
+        self.follow().await?;
+        let held = self.notes_held();
+        let mut notes: HashMap<String, Option<Bytes>> = held.keys().map(|project| (project.clone(), None)).collect();
+        for record in facts.into_iter().flatten() {
+            if let Key::Metadata { project, name } = record.key
+                && name == Key::LAST_UPDATED
+            {
+                notes.insert(project, Some(record.value));
+            }
+        }
+        let sweeps = !self.config.ttl.is_zero()
+            && outside.swept.is_some_and(|swept| now.duration_since(swept) >= self.config.ttl);
+        if sweeps {
+            outside.swept = Some(now);
+        }
+        outside.projects.retain(|project, _| notes.contains_key(project));
+        let mut to_check = Vec::new();
+        for (project, note) in notes {
+            let explained = [held_before.get(&project), held.get(&project)];
+            let is_explained = explained.into_iter().any(|held| held.cloned().flatten() == note)
+                || self.state().ahead.has(&Key::metadata(&project, Key::LAST_UPDATED));
+            let checked = outside.projects.entry(project.clone()).or_insert_with(|| Checked {
+                note: None,
+                since: now,
+                read_note: None,
+                read: now,
+                is_open: false,
+            });
+            if checked.note != note {
+                (checked.note, checked.since) = (note.clone(), now);
+            }
+            let was_read_in_time = checked.read >= checked.since + SECOND_IS_OVER;
+            let is_unchecked = note.is_none() || checked.read_note != note || !was_read_in_time;
+            let is_over = now >= checked.since + SECOND_IS_OVER;
+            if !is_explained || (checked.is_open && is_over) || (sweeps && is_unchecked) {
+                to_check.push((project, note));
+            }
+        }
+        let is_resting = outside.not_before.is_some_and(|not_before| now < not_before && !sweeps);
+        if to_check.is_empty() || is_resting || !self.has_all_that_is_journaled(&deadline).await? {
+            return Ok(());
+        }
+        for (project, note) in to_check {
+            let began = Instant::now();
+            let Some(found) = self.check_project(&project, &deadline).await? else { continue };
+            outside.not_before = Some(Instant::now() + began.elapsed() * REST);
+            if let Some(checked) = outside.projects.get_mut(&project) {
+                let may_be_more = found.is_any && began < checked.since + SECOND_IS_OVER;
+                (checked.read_note, checked.read, checked.is_open) = (note, began, may_be_more || found.is_unclear);
+            }
+        }
+        Ok(())
+    }
+
+    /// When everything was read anew, each project was checked then.
+    fn begin_anew_if_all_was_read(&self, outside: &mut Outside, now: Instant) {
+        let (generation, refreshed) = {
+            let state = self.state();
+            (state.generation, state.refreshed.unwrap_or(now))
+        };
+        if outside.generation == generation && outside.read_whole.is_some() {
+            return;
+        }
+        let checked = |note: Option<Bytes>| Checked {
+            read_note: note.clone(),
+            note,
+            since: now,
+            read: refreshed,
+            is_open: false,
+        };
+        let projects = self.notes_held().into_iter().map(|(project, note)| (project, checked(note))).collect();
+        *outside = Outside {
+            generation,
+            projects,
+            looked: outside.looked,
+            swept: Some(now),
+            read_whole: Some(now),
+            not_before: None,
+        };
+    }
+
+    /// When the projects that are held were last changed, as far as the contents say.
+    fn notes_held(&self) -> HashMap<String, Option<Bytes>> {
+        let state = self.state();
+        let Some(contents) = &state.contents else { return HashMap::new() };
+        let note = |project: String| {
+            let note = contents.stored(&Key::metadata(&project, Key::LAST_UPDATED)).cloned();
+            (project, note)
+        };
+        contents.projects().into_iter().map(note).collect()
+    }
+
+    /// Whether all commits that are visible by now are in the contents. If not, the journal holds some back while others write, and
+    /// what they did cannot be told from what is in no journal.
+    async fn has_all_that_is_journaled(&self, deadline: &Deadline) -> Result<bool> {
+        let newest = self.source.newest_revision(deadline);
+        let newest = deadline.wait_for("the journal to be read", newest).await??;
+        let until = Instant::now() + CATCH_UP_FOR;
+        loop {
+            self.follow().await?;
+            if newest.is_none_or(|newest| self.has_followed(newest)) {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Reads a project anew and takes in what nobody has journaled. Says nothing if that cannot be told now.
+    async fn check_project(&self, project: &str, deadline: &Deadline) -> Result<Option<Found>> {
+        let mut queries: Vec<Query> = Kind::ALL.iter().map(|kind| Query::objects(*kind, Some(project))).collect();
+        queries.push(Query::Metadata { project: Some(project.to_owned()) });
+        let generation = {
+            let mut state = self.state_mut();
+            state.written = Some(Written::of(project));
+            state.generation
+        };
+        let compared = self.read_and_compare(project, &queries, generation, deadline).await;
+        self.state_mut().written = None;
+        let Some((differences, is_unclear)) = compared? else { return Ok(None) };
+        let found = Found { is_any: !differences.is_empty(), is_unclear };
+        if differences.is_empty() {
+            return Ok(Some(found));
+        }
+        metrics::counter!(OUTSIDE_CHANGES.name).increment(differences.len() as u64);
+        tracing::info!(project, changes = differences.len(), "changes were made outside of this registry's journal");
+        self.note(project, differences, deadline).await;
+        Ok(Some(found))
+    }
+
+    async fn read_and_compare(
+        &self,
+        project: &str,
+        queries: &[Query],
+        generation: u64,
+        deadline: &Deadline,
+    ) -> Result<Option<(Vec<Difference>, bool)>> {
+        let read = self.source.read(queries, deadline);
+        let answers = deadline.wait_for("the storage to be read", read).await??;
+        // All that was journaled before that read is to be in the contents.
+        if !self.has_all_that_is_journaled(deadline).await? {
+            return Ok(None);
+        }
+        let mut stored: HashMap<Key, Record> = HashMap::new();
+        for record in answers.into_iter().flatten() {
+            stored.insert(record.key.clone(), record);
+        }
+        let is_sound: HashSet<Key> =
+            stored.values().filter(|record| self.check(record).is_ok()).map(|record| record.key.clone()).collect();
+        let mut state = self.state_mut();
+        let State { contents, written, generation: now, ahead, unexplained, .. } = &mut *state;
+        let (Some(contents), Some(written)) = (contents, written) else { return Ok(None) };
+        if generation != *now || written.is_whole {
+            return Ok(None);
+        }
+        let keys: HashSet<Key> = contents.keys_of(project).into_iter().chain(stored.keys().cloned()).collect();
+        let (mut differences, mut is_unclear) = (Vec::new(), false);
+        for key in keys {
+            let before = contents.stored(&key).cloned();
+            let after = stored.remove(&key);
+            if before.as_ref() == after.as_ref().map(|record| &record.value) {
+                continue;
+            }
+            if written.keys.contains(&key) || ahead.has(&key) || unexplained.contains(&key) {
+                is_unclear = true;
+                continue;
+            }
+            contents.set(key.clone(), after.clone(), is_sound.contains(&key));
+            differences.push(Difference { key, before, after });
+        }
+        differences.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        Ok(Some((differences, is_unclear)))
+    }
+
+    /// Journals changes that others have made, each in a commit of its own that expects it to be still so. A registry that only
+    /// reads notes nothing. What cannot be noted now is lost for the journal, and shown in cached reads all the same.
+    async fn note(&self, project: &str, differences: Vec<Difference>, deadline: &Deadline) {
+        let Some(notes) = &self.notes else { return };
+        let is_gone =
+            |difference: &Difference| difference.key == Key::project_object(project) && difference.after.is_none();
+        let is_whole = differences.iter().any(is_gone)
+            && differences.iter().all(|difference| difference.after.is_none())
+            && !self.state().contents.as_ref().is_some_and(|contents| !contents.keys_of(project).is_empty());
+        let changes: Vec<(Key, Expected, Vec<Change>)> = if is_whole {
+            let removal = Change::removal(Target::Project { project: project.to_owned() });
+            let removed = differences
+                .into_iter()
+                .map(|Difference { key, before, .. }| Change::of_key(key, before.into(), Image::Absent));
+            let changes = [removal].into_iter().chain(removed).collect();
+            vec![(Key::project_object(project), Expected::Absent, changes)]
+        } else {
+            let mut changes = Vec::new();
+            for difference in differences {
+                changes.push(self.change_of(difference, deadline).await);
+            }
+            changes
+        };
+        for (key, expected, observed) in changes {
+            for repeat in 0..MOST_REPEATS {
+                let commit = Commit::new(vec![(key.clone(), expected.clone())], Vec::new())
+                    .with_id(identity(&observed, repeat))
+                    .with_time(System.now())
+                    .with_origin(Some(OUTSIDE.to_owned()), None)
+                    .with_observed(observed.clone());
+                match notes.commit(commit, deadline).await {
+                    // The same change was made before, and noted then.
+                    Ok(Outcome::Committed { revision: Some(revision) }) if self.has_followed(revision) => {}
+                    Ok(Outcome::Committed { .. }) => break,
+                    Ok(Outcome::Conflict(_)) => {
+                        tracing::debug!(%key, "it was changed again before its change could be journaled");
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, %key, "a change that was made outside of the journal cannot be noted there");
+                        if error.kind() == ErrorKind::ReadOnly {
+                            return;
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn has_followed(&self, revision: Revision) -> bool {
+        self.position().is_past(revision)
+    }
+
+    /// What is to be journaled of a difference, and what must still be so. With a view come the versions that were made with
+    /// it, as far as its number of the current version tells them.
+    async fn change_of(&self, difference: Difference, deadline: &Deadline) -> (Key, Expected, Vec<Change>) {
+        let Difference { key, before, after } = difference;
+        let expected = match &after {
+            Some(record) => Expected::Value(record.value.clone()),
+            None => Expected::Absent,
+        };
+        let mut changes = Vec::new();
+        if let Key::Object { kind, project, name } = &key
+            && kind.is_view()
+        {
+            if after.is_none() {
+                changes.push(Change::removal(Target::Versions { project: project.clone(), view: name.clone() }));
+            } else {
+                let known =
+                    before.as_ref().map_or(-1, |bytes| Meta::current_version(&Object::new(*kind, bytes.clone())));
+                let query = Query::Versions { project: project.clone(), view: name.clone(), latest_only: false };
+                let versions = self.source.read(&[query], deadline).await.unwrap_or_default();
+                for record in versions.into_iter().flatten() {
+                    if let Key::Version { number, .. } = &record.key
+                        && *number > known
+                    {
+                        changes.push(Change::of_key(record.key, Image::Absent, Image::Value(record.value)));
+                    }
+                }
+            }
+        }
+        let after = after.map(|record| record.value);
+        changes.insert(0, Change::of_key(key.clone(), before.into(), after.into()));
+        (key, expected, changes)
+    }
+}
+
+/// The identity of the commit that notes a change: the same for whoever finds the change. A change that is made again, after it
+/// was taken back, is another one by `repeat`.
+fn identity(changes: &[Change], repeat: u32) -> CommitId {
+    let mut described = repeat.to_be_bytes().to_vec();
+    if let Some(Change { target, before, after }) = changes.first() {
+        described.extend(format!("{target:?}").into_bytes());
+        for image in [before, after] {
+            let bytes: &[u8] = if let Image::Value(bytes) = image { bytes } else { &[] };
+            described.push(u8::from(*image == Image::Absent));
+            described.extend((bytes.len() as u64).to_be_bytes());
+            described.extend(bytes);
+        }
+    }
+    if let Some(Change { target: Target::Project { .. }, .. }) = changes.first() {
+        // Of a project that was removed it is what it had that tells which removal this is.
+        for change in &changes[1..] {
+            described.extend(format!("{change:?}").into_bytes());
+        }
+    }
+    CommitId::from_bytes(uuid::Uuid::new_v5(&NAMESPACE, &described).into_bytes())
+}
+
+/// Random, of these identities.
+const NAMESPACE: uuid::Uuid = uuid::Uuid::from_u128(0x6b0f_5c1e_93d2_4a57_8e44_d1f7_02c9_b3aa);
