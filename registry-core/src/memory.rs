@@ -64,6 +64,32 @@ impl MemoryBackend {
         Self::default()
     }
 
+    /// Writes as those do who keep no journal.
+    #[cfg(test)]
+    pub(crate) fn write_outside(&self, writes: Vec<Write>) {
+        let _only_writer = locked(&self.journal);
+        let mut next = Contents::clone(&self.state());
+        writes.into_iter().for_each(|write| drop(next.write(write)));
+        self.publish(next);
+    }
+
+    /// All that is stored.
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> Vec<Record> {
+        self.state().records().into_iter().cloned().collect()
+    }
+
+    /// Loses the journal, as a storage does that is restored; revisions go on.
+    #[cfg(test)]
+    pub(crate) fn forget_journal(&self) {
+        let mut journal = locked(&self.journal);
+        if let Some(mut last) = journal.entries.pop_back() {
+            *journal = Journal::default();
+            last.revision = Revision::new(last.revision.number() + 1000);
+            journal.entries.push_back(last);
+        }
+    }
+
     /// The state at this moment.
     fn state(&self) -> Arc<Contents> {
         Arc::clone(&locked(&self.state))

@@ -206,6 +206,13 @@ impl Cache {
         }
     }
 
+    /// Follows the journal as far as it is now.
+    #[cfg(test)]
+    pub(crate) async fn follow_once(&self) -> Result<bool> {
+        let _alone = self.following.lock().await;
+        self.follow().await
+    }
+
     /// Follows the journal no more, until everything is read anew.
     fn lose_position(&self) {
         let mut state = self.state_mut();

@@ -1,4 +1,4 @@
-//! Cached reads: what is warm never waits for the storage, and one refresh at a time is nobody's in particular.
+//! Cached reads of a storage without a journal: what is warm never waits for the storage, and one refresh at a time is nobody's in particular.
 
 use tokio::time::Instant;
 
@@ -6,6 +6,7 @@ use super::*;
 
 async fn open_cached(mode: CacheMode, ttl: Duration) -> (Registry, Arc<Moody>) {
     let (registry, storage) = open_with(RegistryOptions::default().with_cache(CacheConfig { mode, ttl })).await;
+    storage.has_no_journal.store(true, Ordering::SeqCst);
     registry.apply("p", entity("driver", "before")).await.expect("an apply");
     registry.refresh().await.expect("a refresh");
     (registry, storage)

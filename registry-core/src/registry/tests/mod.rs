@@ -4,13 +4,14 @@ mod backwards;
 mod cache;
 mod calls;
 mod edits;
+mod follow;
 mod later;
 mod recall;
 mod unsound;
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +21,7 @@ use super::*;
 use crate::backend::{Commit, Outcome, Query, Record, Write};
 use crate::encoded::Object;
 use crate::error::ErrorKind;
-use crate::journal::CommitId;
+use crate::journal::{CommitId, JournalEntry, JournalQuery, Revision};
 use crate::kind::Kind;
 use crate::memory::MemoryBackend;
 use crate::proto::core::{Entity, EntitySpecV2, FeatureSpecV2, FeatureView, FeatureViewSpec};
@@ -53,6 +54,8 @@ struct Moody {
     commits: Mutex<Vec<CommitId>>,
     removals: AtomicUsize,
     closed: AtomicUsize,
+    has_no_journal: AtomicBool,
+    queried: Mutex<Vec<Query>>,
 }
 
 impl Moody {
@@ -124,6 +127,7 @@ impl Backend for Moody {
 
     async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
         self.reads.fetch_add(1, Ordering::SeqCst);
+        self.queried.lock().expect("not poisoned").extend(queries.iter().cloned());
         let mood = self.reading.lock().expect("not poisoned").clone();
         self.around(mood, deadline, self.inner.read(queries, deadline)).await
     }
@@ -138,7 +142,14 @@ impl Backend for Moody {
     }
 
     async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+        if self.has_no_journal.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unsupported, "it has no journal"));
+        }
         self.inner.journal(query, deadline).await
+    }
+
+    async fn wait_for_commit(&self, after: Option<Revision>, deadline: &Deadline) {
+        self.inner.wait_for_commit(after, deadline).await;
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
