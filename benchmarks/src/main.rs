@@ -10,6 +10,7 @@
 mod databases;
 mod direct;
 mod files;
+mod following;
 mod growth;
 mod load;
 mod machine;
@@ -82,6 +83,8 @@ enum Part {
     Files,
     /// The Rust API on SQLite, and the same statements given to SQLite's driver.
     Direct,
+    /// What it costs a server that another one has written, and when it shows there.
+    Following,
     /// Calls per second on database servers, and what an apply costs beside 10 and 10,000 feature views.
     Databases,
 }
@@ -142,6 +145,9 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     if wanted(Part::Files) {
         files::measure(&setup, &mut report).await?;
+    }
+    if wanted(Part::Following) {
+        following::measure(&setup, &mut report).await?;
     }
     if wanted(Part::Direct) {
         direct::measure(&setup, &mut report).await?;

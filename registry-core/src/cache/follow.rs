@@ -19,8 +19,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Change, Image, JournalEntry, JournalQuery, Revision, Target};
 use crate::metrics::JOURNAL_FOLLOWED;
 
-/// How many entries are read at once.
-const PAGE: usize = 256;
 /// How many keys are read at once that the journal does not explain.
 const KEYS: usize = 256;
 /// How long one look at the storage may take.
@@ -173,7 +171,8 @@ impl Cache {
         let deadline = Deadline::after(LOOK_FOR);
         loop {
             let Position::At(position) = self.position() else { return Ok(false) };
-            let query = JournalQuery::after(position, PAGE);
+            let page = self.state().page.entries();
+            let query = JournalQuery::after(position, page);
             let read = self.source.journal(&query, &deadline);
             let entries = match deadline.wait_for("the journal to be read", read).await? {
                 Ok(entries) => entries,
@@ -188,7 +187,8 @@ impl Cache {
                 self.read_unexplained(&deadline).await?;
                 return Ok(true);
             };
-            let is_all = entries.len() < PAGE;
+            let is_all = entries.len() < page;
+            self.state_mut().page.learn(entries.iter());
             metrics::counter!(JOURNAL_FOLLOWED.name).increment(entries.len() as u64);
             self.take_in_entries(entries, last);
             self.read_unexplained(&deadline).await?;

@@ -31,7 +31,7 @@ use self::outside::Outside;
 
 pub(crate) use self::contents::Contents;
 pub use self::outside::OUTSIDE;
-pub(crate) use self::recent::{Following, Recent, size as recent_size};
+pub(crate) use self::recent::{Following, PageSize, Recent};
 
 /// How many writes may be committed during one refresh; with more, what it has read is of no use any more.
 const MOST_MEANWHILE: usize = 65_536;
@@ -55,6 +55,7 @@ struct State {
     position: Position,
     /// The same, but for the keys that are still to be read.
     taken_in: Position,
+    page: PageSize,
     ahead: Ahead,
     /// Keys that are not as the journal says that they were, until they have been read from the storage.
     unexplained: HashSet<Key>,

@@ -106,8 +106,38 @@ impl Recent {
     }
 }
 
+/// How many entries are worth reading at once: as many as have about a mebibyte, as far as earlier ones tell.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageSize(usize);
+
+impl Default for PageSize {
+    fn default() -> Self {
+        Self(8)
+    }
+}
+
+impl PageSize {
+    const BYTES: usize = 1 << 20;
+    const MOST: usize = 256;
+
+    /// So many.
+    pub(crate) fn entries(self) -> usize {
+        self.0
+    }
+
+    /// What is learned from entries that were read.
+    pub(crate) fn learn<'a>(&mut self, read: impl Iterator<Item = &'a JournalEntry>) {
+        let bytes: usize = read.map(size).sum();
+        self.0 = match bytes {
+            _ if bytes > Self::BYTES => (self.0 / 2).max(1),
+            _ if bytes < Self::BYTES / 4 => (self.0 * 2).min(Self::MOST),
+            _ => self.0,
+        };
+    }
+}
+
 /// What an entry takes in memory, about.
-pub(crate) fn size(entry: &JournalEntry) -> usize {
+fn size(entry: &JournalEntry) -> usize {
     let bytes_of = |image: &Image| if let Image::Value(bytes) = image { bytes.len() } else { 0 };
     let changes = entry.changes.iter().map(|change| bytes_of(&change.before) + bytes_of(&change.after) + OVERHEAD);
     OVERHEAD + changes.sum::<usize>()

@@ -12,7 +12,7 @@ use futures_util::stream::unfold;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cache::{Following, recent_size};
+use crate::cache::{Following, PageSize};
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::journal::{JournalEntry, JournalFilter, JournalQuery, Revision};
@@ -20,9 +20,8 @@ use crate::registry::{CallOptions, Registry};
 
 /// After how long without a commit a watcher is told how far it is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(10);
-/// How many entries are read at once, at the most, and how many bytes of them are aimed at.
-const MOST_PER_PAGE: usize = 64;
-const PAGE_BYTES: usize = 1 << 20;
+/// How many entries are taken at once of those that are in memory anyway.
+const MOST_AT_ONCE: usize = 64;
 
 /// What a watcher is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +63,7 @@ struct Watcher {
     /// Read, and not yet told.
     ready: VecDeque<Arc<JournalEntry>>,
     /// How many entries are read from the storage at once.
-    page: usize,
+    page: PageSize,
 }
 
 impl Registry {
@@ -97,7 +96,7 @@ impl Registry {
         cache.start_following();
         let registry = self.with_call(CallOptions::new());
         let (told_at, ready) = (Instant::now(), VecDeque::new());
-        let watcher = Watcher { registry, filter, followed, after, told_at, ready, page: MOST_PER_PAGE };
+        let watcher = Watcher { registry, filter, followed, after, told_at, ready, page: PageSize::default() };
         let events = unfold(Some(watcher), |watcher| async {
             let mut watcher = watcher?;
             match watcher.next().await {
@@ -127,7 +126,7 @@ impl Watcher {
                 return Ok(WatchEvent::Bookmark(after));
             }
             self.followed.mark_unchanged();
-            match self.registry.inner.cache.recent().after(self.after, MOST_PER_PAGE) {
+            match self.registry.inner.cache.recent().after(self.after, MOST_AT_ONCE) {
                 Following::Entries(entries) if entries.is_empty() => {
                     // The sender is the registry's own, so it is there.
                     drop(tokio::time::timeout_at(next_bookmark, self.followed.changed()).await);
@@ -141,18 +140,12 @@ impl Watcher {
     /// Reads from the storage what comes next, or waits for it.
     async fn read(&mut self, next_bookmark: Instant) -> Result<()> {
         let registry = &self.registry;
-        let read = registry.journal(&JournalQuery::after(self.after, self.page)).await?;
+        let read = registry.journal(&JournalQuery::after(self.after, self.page.entries())).await?;
         if read.is_empty() {
             registry.inner.cache.start_following();
             registry.inner.reads().wait_for_commit(self.after, &Deadline::at(next_bookmark)).await;
         }
-        // Entries may be large, and only so much of them is to be in memory for a watcher.
-        let bytes: usize = read.iter().map(recent_size).sum();
-        self.page = match bytes {
-            _ if bytes > PAGE_BYTES => (self.page / 2).max(1),
-            _ if bytes < PAGE_BYTES / 4 => (self.page * 2).min(MOST_PER_PAGE),
-            _ => self.page,
-        };
+        self.page.learn(read.iter());
         self.ready.extend(read.into_iter().map(Arc::new));
         Ok(())
     }
