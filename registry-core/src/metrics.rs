@@ -121,10 +121,10 @@ pub const OUTSIDE_CHANGES: Metric = Metric::counter(
 /// How long refreshes took.
 pub const CACHE_REFRESH_SECONDS: Metric =
     Metric::seconds("feast_registry_cache_refresh_seconds", "How long refreshes of the cache took that succeeded");
-/// When the refresh began that the cache is of.
+/// When the cache was last as the storage was.
 pub const CACHE_REFRESHED: Metric = Metric::gauge(
     "feast_registry_cache_refreshed_timestamp_seconds",
-    "When the refresh began that the cache is of, in seconds since 1970 (UTC)",
+    "When the cache was last as the storage was, in seconds since 1970 (UTC)",
 )
 .counted_in(Unit::Seconds);
 /// How many objects the cache holds.

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::follow::Written;
+use super::refresh::measure_age;
 use super::{Cache, State};
 use crate::backend::{Commit, Expected, Key, Outcome, Query, Record};
 use crate::deadline::Deadline;
@@ -113,6 +114,7 @@ impl Cache {
         // With what was looked for less than a second ago it is as fresh as anybody can expect.
         if is_warm {
             self.note_fresh(&mut state, began);
+            measure_age(began);
         }
         Ok(true)
     }

@@ -434,8 +434,13 @@ fn too_much() -> Error {
 fn measure((objects, bytes): (usize, usize), began: Instant) {
     metrics::gauge!(CACHE_OBJECTS.name).set(objects as f64);
     metrics::gauge!(CACHE_BYTES.name).set(bytes as f64);
+    measure_age(began);
+}
+
+/// Tells that the contents are as the storage was at a moment.
+pub(super) fn measure_age(at: Instant) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    metrics::gauge!(CACHE_REFRESHED.name).set(now.saturating_sub(began.elapsed()).as_secs_f64());
+    metrics::gauge!(CACHE_REFRESHED.name).set(now.saturating_sub(at.elapsed()).as_secs_f64());
 }
 
 /// A task that refreshes. However it ends, by a panic or by being aborted, nobody waits for it in vain and nothing goes on
