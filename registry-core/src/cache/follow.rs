@@ -75,24 +75,29 @@ impl Ahead {
     }
 }
 
-/// What has come to the contents of a project since it is being read, by this process or in the journal.
+/// What has come to the contents of a project, or of all, since they are being compared with the storage: by this process or in
+/// the journal.
 #[derive(Debug)]
 pub(super) struct Written {
-    project: String,
-    pub(super) keys: HashSet<Key>,
-    /// All of it.
-    pub(super) is_whole: bool,
+    project: Option<String>,
+    keys: HashSet<Key>,
+    /// Projects of which everything was removed.
+    projects: HashSet<String>,
 }
 
 impl Written {
-    pub(super) fn of(project: &str) -> Self {
-        Self { project: project.to_owned(), keys: HashSet::new(), is_whole: false }
+    pub(super) fn of(project: Option<&str>) -> Self {
+        Self { project: project.map(str::to_owned), keys: HashSet::new(), projects: HashSet::new() }
+    }
+
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.keys.contains(key) || self.projects.contains(key.project())
     }
 
     fn note_own(&mut self, write: &Write) {
         match write {
             Write::Put(Record { key, .. }) | Write::Delete(key) => self.note(key),
-            Write::DeleteProject { project } => self.is_whole |= *project == self.project,
+            Write::DeleteProject { project } => drop(self.projects.insert(project.clone())),
             Write::DeleteVersions { .. } => {}
         }
     }
@@ -101,14 +106,14 @@ impl Written {
         for FollowedChange { change, .. } in &followed.changes {
             match &change.target {
                 Target::Key(key) => self.note(key),
-                Target::Project { project } => self.is_whole |= *project == self.project,
+                Target::Project { project } => drop(self.projects.insert(project.clone())),
                 Target::Versions { .. } => {}
             }
         }
     }
 
     fn note(&mut self, key: &Key) {
-        if key.project() == self.project {
+        if self.project.as_deref().is_none_or(|project| project == key.project()) {
             self.keys.insert(key.clone());
         }
     }

@@ -61,7 +61,7 @@ struct State {
     unexplained: HashSet<Key>,
     /// While such keys are read: those that this process has written meanwhile.
     touched: Option<HashSet<Key>>,
-    /// While a project is checked for changes that are in no journal: what has come to it meanwhile.
+    /// While what is held is compared with what is stored: what has come meanwhile.
     written: Option<Written>,
 }
 

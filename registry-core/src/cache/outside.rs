@@ -8,28 +8,30 @@
 //! outside. It is journaled, so that everybody sees it in the same place, whichever process finds it; each change once, since the
 //! commit that notes it has an identity that is made of the change.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{self, TryStreamExt as _};
 use tokio::time::Instant;
 
-use super::follow::Written;
+use super::follow::{Position, Written};
 use super::refresh::measure_age;
-use super::{Cache, State};
-use crate::backend::{Commit, Expected, Key, Outcome, Query, Record};
+use super::{Cache, Contents, State};
+use crate::backend::{Backend, Commit, Expected, Key, Outcome, Query, Record};
 use crate::deadline::Deadline;
 use crate::encoded::Object;
-use crate::environment::{Environment as _, System};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::journal::{Change, CommitId, Image, Revision, Target};
 use crate::kind::Kind;
 use crate::metrics::OUTSIDE_CHANGES;
 use crate::rules::Meta;
 
-/// How often the notes of when projects were changed are looked at.
+/// How often the notes of when projects were changed are looked at; less often where that takes long, so that it takes no more
+/// than a part of the time.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOKS_PART: u32 = 50;
 /// Everything is read anew so often, whatever the journal and the notes say, or once per time to live if that is longer.
 const WHOLE_EVERY: Duration = Duration::from_secs(600);
 /// For so long after a note was first seen, more may be written in the second that it names.
@@ -40,6 +42,9 @@ const REST: u32 = 10;
 const LOOK_FOR: Duration = Duration::from_secs(60);
 /// How long what others have committed before is waited for, which the journal may hold back while others write.
 const CATCH_UP_FOR: Duration = Duration::from_secs(5);
+/// How long it may take to note a change, and how many are noted at once.
+const NOTE_FOR: Duration = Duration::from_secs(10);
+const NOTES_AT_ONCE: usize = 8;
 /// How often a change is tried to be noted that has been made before, in the same way.
 const MOST_REPEATS: u32 = 64;
 /// Doubts about keys are settled by following the journal for so long.
@@ -55,6 +60,8 @@ pub(super) struct Outside {
     generation: u64,
     projects: HashMap<String, Checked>,
     looked: Option<Instant>,
+    /// How long it took.
+    look_took: Duration,
     /// When every project was last checked that had been changed.
     swept: Option<Instant>,
     read_whole: Option<Instant>,
@@ -84,7 +91,7 @@ struct Found {
 
 /// A difference between what is stored and what the journal and the contents say.
 #[derive(Debug)]
-struct Difference {
+pub(super) struct Difference {
     key: Key,
     before: Option<Bytes>,
     after: Option<Record>,
@@ -103,7 +110,8 @@ impl Cache {
             return Ok(false);
         }
         let is_warm = self.is_warm();
-        if is_warm && outside.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+        let look_every = LOOK_EVERY.max(outside.look_took * LOOKS_PART);
+        if is_warm && outside.looked.is_none_or(|looked| looked.elapsed() >= look_every) {
             outside.looked = Some(began);
             self.look_outside(&mut outside).await?;
         }
@@ -134,6 +142,7 @@ impl Cache {
         let held_before = self.notes_held();
         let read = self.source.read(&[Query::Metadata { project: None }], &deadline);
         let facts = deadline.wait_for("the storage to be read", read).await??;
+        outside.look_took = now.elapsed();
         // What the journal has by now explains what was read.
         self.follow().await?;
         let held = self.notes_held();
@@ -206,14 +215,9 @@ impl Cache {
             is_open: false,
         };
         let projects = self.notes_held().into_iter().map(|(project, note)| (project, checked(note))).collect();
-        *outside = Outside {
-            generation,
-            projects,
-            looked: outside.looked,
-            swept: Some(now),
-            read_whole: Some(now),
-            not_before: None,
-        };
+        let Outside { looked, look_took, .. } = *outside;
+        let (swept, read_whole) = (Some(now), Some(now));
+        *outside = Outside { generation, projects, looked, look_took, swept, read_whole, not_before: None };
     }
 
     /// When the projects that are held were last changed, as far as the contents say.
@@ -229,7 +233,7 @@ impl Cache {
 
     /// Whether all commits that are visible by now are in the contents. If not, the journal holds some back while others write, and
     /// what they did cannot be told from what is in no journal.
-    async fn has_all_that_is_journaled(&self, deadline: &Deadline) -> Result<bool> {
+    pub(super) async fn has_all_that_is_journaled(&self, deadline: &Deadline) -> Result<bool> {
         let newest = self.source.newest_revision(deadline);
         let newest = deadline.wait_for("the journal to be read", newest).await??;
         let until = Instant::now() + CATCH_UP_FOR;
@@ -251,19 +255,14 @@ impl Cache {
         queries.push(Query::Metadata { project: Some(project.to_owned()) });
         let generation = {
             let mut state = self.state_mut();
-            state.written = Some(Written::of(project));
+            state.written = Some(Written::of(Some(project)));
             state.generation
         };
         let compared = self.read_and_compare(project, &queries, generation, deadline).await;
         self.state_mut().written = None;
         let Some((differences, is_unclear)) = compared? else { return Ok(None) };
         let found = Found { is_any: !differences.is_empty(), is_unclear };
-        if differences.is_empty() {
-            return Ok(Some(found));
-        }
-        metrics::counter!(OUTSIDE_CHANGES.name).increment(differences.len() as u64);
-        tracing::info!(project, changes = differences.len(), "changes were made outside of this registry's journal");
-        self.note(project, differences, deadline).await;
+        self.note_all(differences).await;
         Ok(Some(found))
     }
 
@@ -289,7 +288,7 @@ impl Cache {
         let mut state = self.state_mut();
         let State { contents, written, generation: now, ahead, unexplained, .. } = &mut *state;
         let (Some(contents), Some(written)) = (contents, written) else { return Ok(None) };
-        if generation != *now || written.is_whole {
+        if generation != *now {
             return Ok(None);
         }
         let keys: HashSet<Key> = contents.keys_of(project).into_iter().chain(stored.keys().cloned()).collect();
@@ -300,7 +299,7 @@ impl Cache {
             if before.as_ref() == after.as_ref().map(|record| &record.value) {
                 continue;
             }
-            if written.keys.contains(&key) || ahead.has(&key) || unexplained.contains(&key) {
+            if written.has(&key) || ahead.has(&key) || unexplained.contains(&key) {
                 is_unclear = true;
                 continue;
             }
@@ -311,53 +310,79 @@ impl Cache {
         Ok(Some((differences, is_unclear)))
     }
 
-    /// Journals changes that others have made, each in a commit of its own that expects it to be still so. A registry that only
-    /// reads notes nothing. What cannot be noted now is lost for the journal, and shown in cached reads all the same.
-    async fn note(&self, project: &str, differences: Vec<Difference>, deadline: &Deadline) {
+    /// How what was read anew differs from what was held before: as far as the journal has all that was read, what was made
+    /// outside. Both have all that came meanwhile.
+    pub(super) fn compare_with(&self, before: Option<&Contents>) -> Vec<Difference> {
+        let mut state = self.state_mut();
+        let written = state.written.take();
+        let State { contents: Some(contents), ahead, unexplained, .. } = &*state else { return Vec::new() };
+        let Some(before) = before else { return Vec::new() };
+        let projects: BTreeSet<String> = before.projects().union(&contents.projects()).cloned().collect();
+        let mut differences = Vec::new();
+        for project in projects {
+            let keys: BTreeSet<Key> = before.keys_of(&project).into_iter().chain(contents.keys_of(&project)).collect();
+            for key in keys {
+                let (was, is) = (before.stored(&key), contents.stored(&key));
+                let is_open = ahead.has(&key) || unexplained.contains(&key);
+                if was == is || is_open || written.as_ref().is_some_and(|written| written.has(&key)) {
+                    continue;
+                }
+                let after = is.map(|value| Record::new(key.clone(), value.clone(), 0));
+                differences.push(Difference { before: was.cloned(), after, key });
+            }
+        }
+        differences
+    }
+
+    /// Journals changes that others have made, project after project.
+    pub(super) async fn note_all(&self, differences: Vec<Difference>) {
+        if differences.is_empty() {
+            return;
+        }
+        metrics::counter!(OUTSIDE_CHANGES.name).increment(differences.len() as u64);
+        let mut by_project: BTreeMap<String, Vec<Difference>> = BTreeMap::new();
+        for difference in differences {
+            by_project.entry(difference.key.project().to_owned()).or_default().push(difference);
+        }
+        for (project, differences) in by_project {
+            tracing::info!(
+                project,
+                changes = differences.len(),
+                "changes were made outside of this registry's journal"
+            );
+            self.note(&project, differences).await;
+        }
+    }
+
+    /// Journals changes that others have made to a project, each in a commit of its own that expects it to be still so. A
+    /// registry that only reads notes nothing. What cannot be noted now is lost for the journal, and shown in cached reads all
+    /// the same.
+    async fn note(&self, project: &str, differences: Vec<Difference>) {
         let Some(notes) = &self.notes else { return };
         let is_gone =
             |difference: &Difference| difference.key == Key::project_object(project) && difference.after.is_none();
         let is_whole = differences.iter().any(is_gone)
             && differences.iter().all(|difference| difference.after.is_none())
             && !self.state().contents.as_ref().is_some_and(|contents| !contents.keys_of(project).is_empty());
-        let changes: Vec<(Key, Expected, Vec<Change>)> = if is_whole {
+        let mut changes: Vec<(Key, Expected, Vec<Change>)> = Vec::new();
+        if is_whole {
             let removal = Change::removal(Target::Project { project: project.to_owned() });
-            let removed = differences
-                .into_iter()
-                .map(|Difference { key, before, .. }| Change::of_key(key, before.into(), Image::Absent));
-            let changes = [removal].into_iter().chain(removed).collect();
-            vec![(Key::project_object(project), Expected::Absent, changes)]
+            let removed = differences.into_iter();
+            let removed =
+                removed.map(|Difference { key, before, .. }| Change::of_key(key, before.into(), Image::Absent));
+            let observed = [removal].into_iter().chain(removed).collect();
+            changes.push((Key::project_object(project), Expected::Absent, observed));
         } else {
-            let mut changes = Vec::new();
+            let deadline = Deadline::after(LOOK_FOR);
             for difference in differences {
-                changes.push(self.change_of(difference, deadline).await);
+                changes.push(self.change_of(difference, &deadline).await);
             }
-            changes
-        };
-        for (key, expected, observed) in changes {
-            for repeat in 0..MOST_REPEATS {
-                let commit = Commit::new(vec![(key.clone(), expected.clone())], Vec::new())
-                    .with_id(identity(&observed, repeat))
-                    .with_time(System.now())
-                    .with_origin(Some(OUTSIDE.to_owned()), None)
-                    .with_observed(observed.clone());
-                match notes.commit(commit, deadline).await {
-                    // The same change was made before, and noted then.
-                    Ok(Outcome::Committed { revision: Some(revision) }) if self.has_followed(revision) => {}
-                    Ok(Outcome::Committed { .. }) => break,
-                    Ok(Outcome::Conflict(_)) => {
-                        tracing::debug!(%key, "it was changed again before its change could be journaled");
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, %key, "a change that was made outside of the journal cannot be noted there");
-                        if error.kind() == ErrorKind::ReadOnly {
-                            return;
-                        }
-                        break;
-                    }
-                }
-            }
+        }
+        let position = self.position();
+        let noted = stream::iter(changes.into_iter().map(Ok));
+        let noted = noted.try_for_each_concurrent(NOTES_AT_ONCE, |change| note_change(&**notes, position, change));
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, project, "changes that were made outside of the journal cannot all be noted there");
         }
     }
 
@@ -397,6 +422,30 @@ impl Cache {
         changes.insert(0, Change::of_key(key.clone(), before.into(), after.into()));
         (key, expected, changes)
     }
+}
+
+/// Journals a change, if it is still so. `position` is how far the journal had been followed when it was found: what it has of the
+/// same change up to there was another one, which was taken back.
+async fn note_change(
+    notes: &dyn Backend,
+    position: Position,
+    (key, expected, observed): (Key, Expected, Vec<Change>),
+) -> Result<()> {
+    for repeat in 0..MOST_REPEATS {
+        let commit = Commit::new(vec![(key.clone(), expected.clone())], Vec::new())
+            .with_id(identity(&observed, repeat))
+            .with_origin(Some(OUTSIDE.to_owned()), None)
+            .with_observed(observed.clone());
+        match notes.commit(commit, &Deadline::after(NOTE_FOR)).await? {
+            Outcome::Committed { revision: Some(revision) } if position.is_past(revision) => {}
+            Outcome::Committed { .. } => break,
+            Outcome::Conflict(_) => {
+                tracing::debug!(%key, "it was changed again before its change could be journaled");
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The identity of the commit that notes a change: the same for whoever finds the change. A change that is made again, after it

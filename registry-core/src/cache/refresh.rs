@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::follow::Position;
+use super::follow::{Position, Written};
 use super::{Cache, Contents, Meanwhile, State, follow, outside};
 use crate::backend::{Key, Query, Record};
 use crate::config::CacheMode;
@@ -153,7 +153,11 @@ impl Cache {
         let mut running = Running { cache: &self, is_over: false };
         loop {
             let is_whole = self.refreshes().is_whole;
-            let outcome = if is_whole { self.read_anew().await } else { self.bring_up_to_date().await };
+            let mut outcome = if is_whole { self.read_anew().await } else { self.bring_up_to_date().await };
+            if outcome.as_ref().is_err_and(follow::is_lost) {
+                // From a new place in the journal.
+                outcome = self.read_anew().await;
+            }
             if outcome.is_ok() {
                 self.start_following();
             }
@@ -180,7 +184,13 @@ impl Cache {
     async fn read_anew(&self) -> Result<()> {
         let deadline = Deadline::after(READ_FOR);
         self.find_position(&deadline).await?;
-        self.state_mut().meanwhile = Meanwhile::Steps(Vec::new());
+        {
+            // What the journal has by now will be read, and must not come on top of what is read: a value that came back since,
+            // without a journal, would be taken for the one before.
+            let _alone = self.following.lock().await;
+            self.follow().await?;
+            self.state_mut().meanwhile = Meanwhile::Steps(Vec::new());
+        }
         let mut queries: Vec<Query> = Kind::ALL.iter().copied().map(|kind| Query::objects(kind, None)).collect();
         queries.push(Query::Metadata { project: None });
         let began = Instant::now();
@@ -195,6 +205,10 @@ impl Cache {
                 tokio::task::yield_now().await;
             }
         }
+        // Nobody else follows the journal until what was read has taken the place of what was there, so that the two can be
+        // compared.
+        let alone = self.following.lock().await;
+        let is_complete = self.position() != Position::Unknown && self.has_all_that_is_journaled(&deadline).await?;
         let mut unexplained = HashSet::new();
         // What came meanwhile is caught up with in parts, so that readers do not wait for long.
         while !self.replay_a_part(&mut contents, &mut unexplained)? {
@@ -204,7 +218,10 @@ impl Cache {
         let size = contents.size();
         let old = self.put_in_place(contents, unexplained, began)?;
         measure(size, began);
+        let differences = self.compare_with(old.as_ref().filter(|_| is_complete));
         drop(old);
+        self.note_all(differences).await;
+        drop(alone);
         self.forget_what_is_sound();
         Ok(())
     }
@@ -252,6 +269,7 @@ impl Cache {
             contents.take_in_step(step, &state.ahead, &mut unexplained);
         }
         let old = state.contents.replace(contents);
+        state.written = Some(Written::of(None));
         state.doubted.clear();
         state.generation += 1;
         state.unexplained.extend(unexplained);

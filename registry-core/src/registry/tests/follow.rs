@@ -108,6 +108,28 @@ async fn what_is_in_no_journal_is_found_and_journaled_once_whoever_finds_it() {
     assert_replays(&journal, &storage).await;
 }
 
+/// Clients ask for a refresh when they please, and it must not hide what it finds.
+#[tokio::test(start_paused = true)]
+async fn what_a_refresh_finds_is_journaled_too() {
+    let (here, there, storage) = two().await;
+    here.apply("p", entity("driver", "before")).await.expect("an apply");
+    for registry in [&here, &there] {
+        assert_eq!(read(registry, "driver", Freshness::Cached).await.as_deref(), Some("before"));
+    }
+    for (round, description) in ["first", "second", "first"].into_iter().enumerate() {
+        let value = entity("driver", description).bytes;
+        storage.inner.write_outside(vec![Write::Put(Record::new(Key::object(Kind::Entity, "p", "driver"), value, 1))]);
+        // What this process writes meanwhile was not made outside.
+        here.apply("p", entity("rider", description)).await.expect("an apply");
+        here.refresh().await.expect("a refresh");
+        there.refresh().await.expect("a refresh");
+        let journal = here.journal(&JournalQuery::after(None, 100)).await.expect("the journal");
+        let outside: Vec<_> = journal.iter().filter(|entry| entry.author.as_deref() == Some(OUTSIDE)).collect();
+        assert_eq!(outside.len(), round + 1, "{outside:?}");
+        assert_replays(&journal, &storage).await;
+    }
+}
+
 /// The journal from its beginning is what is stored, byte for byte.
 async fn assert_replays(journal: &[JournalEntry], storage: &Moody) {
     let mut replayed = std::collections::BTreeMap::new();
