@@ -34,6 +34,7 @@ mod cache;
 mod compute;
 pub mod config;
 mod deadline;
+mod difference;
 mod draft;
 mod encoded;
 mod environment;
@@ -53,6 +54,7 @@ mod scheme;
 mod soundness;
 mod waits;
 pub mod wire;
+pub mod words;
 
 /// For implementing [`Backend`], whose methods are asynchronous.
 pub use async_trait::async_trait;
@@ -60,6 +62,7 @@ pub use backend::{Backend, Commit, Expected, INFRA_NAME, Key, Limits, Outcome, P
 /// The type of stored values.
 pub use bytes::Bytes;
 pub use deadline::{Caller, Deadline};
+pub use difference::{Difference, FieldChange};
 pub use encoded::{Encoded, Object};
 pub use environment::{Environment, System};
 pub use error::{Error, ErrorKind, Result};
