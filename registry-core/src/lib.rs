@@ -69,7 +69,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use features::Feature;
 pub use journal::{
     Change, CommitId, IDENTITY_KEPT_FOR, Image, JOURNAL_POLL, JournalEntry, JournalFilter, JournalQuery, JournalRange,
-    Retention, Revision, Target,
+    OUTSIDE, Retention, Revision, Target,
 };
 pub use kind::{FeastObject, Kind, Layout};
 pub use lineage::{Lineage, ObjectType, Reference, Relation};
@@ -80,8 +80,8 @@ pub use observed::STORAGE_SPANS;
 /// The type of moments, as [`Commit::at`](Commit): seconds and nanoseconds since 1970 (UTC).
 pub use prost_types::Timestamp;
 pub use registry::{
-    CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions, StorageRemoval,
-    Watch, WatchEvent,
+    CallOptions, Contrast, Edit, Edited, FeatureViewVersion, Freshness, JournalSpan, ListFilter, LogQuery, Registry,
+    RegistryOptions, StorageRemoval, StoredDifference, Watch, WatchEvent,
 };
 pub use rules::ApplyOptions;
 pub use scheme::{MemoryScheme, Scheme};
