@@ -5,13 +5,16 @@ use std::collections::HashSet;
 use anyhow::Result;
 use clap::Args;
 use feast_registry::{
-    Change, Difference, Image, JournalEntry, JournalFilter, JournalSpan, Key, Kind, Registry, Target,
+    Change, Difference, ErrorKind, Image, JournalEntry, JournalFilter, JournalSpan, Key, Kind, Registry, Target,
 };
 use serde_json::{Value as Json, json};
 
 use super::location::Opened;
 use super::selection::{self, Selection};
 use super::{changes, output, text};
+
+/// The room before the fields of something.
+pub(super) const INDENT: &str = "  ";
 
 /// How many of the things that a commit changed are named in its line.
 const NAMED: usize = 3;
@@ -140,6 +143,18 @@ pub(super) fn thing_of_project(target: &Target) -> String {
     thing(target) + &of
 }
 
+/// What became of one thing, with its fields if that is wanted: those of the definition, and with `all` those beside it too.
+pub(super) fn section(change: &Change, with_fields: bool, all: bool) -> String {
+    let action = Action::of(change);
+    let heading = format!("{} {}\n", thing_of_project(&change.target), action.word());
+    // A version repeats its view, which was changed with it.
+    let is_version = matches!(change.target, Target::Key(Key::Version { .. })) && action != Action::Changed;
+    match difference(change) {
+        Some(difference) if with_fields && !is_version => heading + &changes::lines(&difference, all, INDENT),
+        _ => heading,
+    }
+}
+
 /// What a commit did, in one line.
 pub(super) fn sentence(entry: &JournalEntry) -> String {
     let told = worth_telling(entry);
@@ -258,7 +273,12 @@ pub(super) async fn with_images(
     entry: &JournalEntry,
     filter: &JournalFilter,
 ) -> Result<JournalEntry> {
-    let whole = registry.journal_entry(entry.revision).await?;
+    let whole = match registry.journal_entry(entry.revision).await {
+        Ok(whole) => whole,
+        // It was removed since it was listed.
+        Err(error) if error.kind() == ErrorKind::Compacted => return Ok(entry.clone()),
+        Err(error) => return Err(error.into()),
+    };
     Ok(filter.narrow(whole.into()).map_or_else(|| entry.clone(), |narrowed| (*narrowed).clone()))
 }
 
