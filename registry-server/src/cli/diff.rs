@@ -119,7 +119,10 @@ impl Diff {
             None => Vec::new(),
         };
         if let Some(format) = self.output.of_program() {
-            output::print_json(&Json::Array(changes.iter().map(journal::change_to_json).collect()), format)?;
+            output::print_json(
+                &Json::Array(changes.iter().map(|change| journal::change_to_json(change, true)).collect()),
+                format,
+            )?;
         } else {
             let sections: String = changes.iter().filter_map(|change| self.section(change)).collect();
             if sections.is_empty() {

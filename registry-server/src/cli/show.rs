@@ -38,7 +38,7 @@ impl Show {
         let opened = self.location.open(cli).await?;
         let entry = opened.registry.journal_entry(self.revision).await?;
         match self.output.of_program() {
-            Some(format) => output::print_json(&journal::to_json(&entry), format)?,
+            Some(format) => output::print_json(&journal::to_json(&entry, true), format)?,
             None => output::print(page(&entry).as_bytes())?,
         }
         journal::note_not_kept(&opened.registry, &entry.changes);
