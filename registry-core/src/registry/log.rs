@@ -182,7 +182,8 @@ impl Registry {
 
     /// What the commits after one revision, or from the oldest on, up to another, or to the newest, came to: for each key that is
     /// not as it was, what it was and what it is, in the order of keys. Before them, the removals of whole histories and projects
-    /// of which the storage does not keep what went with them. The journal is read page by page; what is held is bounded by the keys that were changed.
+    /// of which the storage does not keep what went with them. The journal is read page by page; what is held is bounded by the keys
+    /// that were changed.
     ///
     /// # Errors
     /// As [`journal_entry`](Self::journal_entry), for either revision. `InvalidArgument` when `until` comes before `after`.

@@ -7,7 +7,10 @@ use feast_registry::Timestamp;
 /// Reads a moment: RFC 3339, a day, or how long ago it was, as `2d`.
 pub(super) fn parse(text: &str) -> Result<Timestamp, String> {
     read(text, &Timestamp::from(SystemTime::now())).ok_or_else(|| {
-        format!("`{text}` is no moment; it is one as 2026-11-30T08:00:00Z, 2026-11-30 (its beginning in UTC), or 90m, 3h, 2d, 1w ago")
+        format!(
+            "`{text}` is no moment; it is one as 2026-11-30T08:00:00Z, 2026-11-30 (its beginning in UTC), or how long ago, as 90m, \
+             3h, 2d or 1w"
+        )
     })
 }
 
