@@ -1,8 +1,10 @@
 //! The registry: typed verbs over a backend, with Feast's rules, retries and a cache.
 
 mod adopt;
+mod contrast;
 mod edit;
 mod later;
+mod log;
 mod options;
 mod read;
 #[cfg(test)]
@@ -29,7 +31,9 @@ use crate::journal::{JournalEntry, JournalQuery};
 use crate::locks::Locks;
 use crate::observed::Observed;
 
+pub use contrast::{Contrast, StoredDifference};
 pub use edit::{Edit, Edited};
+pub use log::{JournalSpan, LogQuery};
 pub use options::{CallOptions, Freshness, RegistryOptions};
 pub use read::{FeatureViewVersion, ListFilter};
 pub use watch::{Watch, WatchEvent};

@@ -16,24 +16,32 @@
 //!
 //! Help and completions then have the program's name, and the examples of its schemes.
 
+mod changes;
 mod completions;
 mod config;
 mod describe;
+mod diff;
 mod files;
 mod get;
+mod history;
+mod journal;
 mod list;
 mod listen;
 mod location;
+mod log;
 mod log_filter;
 mod memory;
 mod message;
 mod migrate;
 mod missing;
+mod moment;
+mod origin;
 mod output;
 mod program;
 mod project;
 mod selection;
 mod serve;
+mod show;
 mod teardown;
 mod telemetry;
 mod text;
@@ -110,6 +118,10 @@ impl Cli {
                 Command::List(list) => list.run(self).await,
                 Command::Get(get) => get.run(self).await,
                 Command::Describe(describe) => describe.run(self).await,
+                Command::Log(log) => log.run(self).await,
+                Command::Show(show) => show.run(self).await,
+                Command::Diff(diff) => diff.run(self).await,
+                Command::History(history) => history.run(self).await,
                 Command::Teardown(teardown) => teardown.run(self).await,
                 Command::Migrate(migrate) => migrate.run(self).await,
                 Command::Completions(completions) => completions.run(self),
@@ -140,6 +152,9 @@ Examples:
   feast-registry list all -o json | jq '.featureViews[].spec.name'
   feast-registry get entity driver --project rides           one object, as YAML
   feast-registry describe view driver_stats                  the same for people, with its history and its users
+  feast-registry log --since 2d                              who changed what and when
+  feast-registry history view driver_stats                   what became of one object
+  feast-registry diff --since 2d                             what it came to, field by field
   feast-registry teardown --project rides                    delete a project, after asking
   feast-registry config check -c feature_store.yaml          what is wrong with a configuration
 
@@ -159,6 +174,10 @@ enum Command {
     List(list::List),
     Get(get::Get),
     Describe(describe::Describe),
+    Log(log::Log),
+    Show(show::Show),
+    Diff(diff::Diff),
+    History(history::History),
     Teardown(teardown::Teardown),
     Migrate(migrate::Migrate),
     Config(config::Config),

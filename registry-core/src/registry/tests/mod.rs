@@ -6,6 +6,7 @@ mod calls;
 mod edits;
 mod follow;
 mod later;
+mod log;
 mod recall;
 mod unsound;
 
