@@ -61,7 +61,6 @@ pub use async_trait::async_trait;
 pub use backend::{Backend, Commit, Expected, INFRA_NAME, Key, Limits, Outcome, Page, Query, Record, Write};
 /// The type of stored values.
 pub use bytes::Bytes;
-pub use cache::OUTSIDE;
 pub use deadline::{Caller, Deadline};
 pub use difference::{Difference, FieldChange};
 pub use encoded::{Encoded, Object};

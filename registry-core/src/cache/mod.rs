@@ -30,7 +30,6 @@ use self::follow::{Ahead, Followed, Position, Written};
 use self::outside::Outside;
 
 pub(crate) use self::contents::Contents;
-pub use self::outside::OUTSIDE;
 pub(crate) use self::recent::{Following, PageSize, Recent};
 
 /// How many writes may be committed during one refresh; with more, what it has read is of no use any more.

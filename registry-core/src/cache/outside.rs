@@ -23,7 +23,7 @@ use crate::backend::{Backend, Commit, Expected, Key, Outcome, Query, Record};
 use crate::deadline::Deadline;
 use crate::encoded::Object;
 use crate::error::Result;
-use crate::journal::{Change, CommitId, Image, Revision, Target};
+use crate::journal::{Change, CommitId, Image, OUTSIDE, Revision, Target};
 use crate::kind::Kind;
 use crate::metrics::OUTSIDE_CHANGES;
 use crate::rules::Meta;
@@ -49,9 +49,6 @@ const NOTES_AT_ONCE: usize = 8;
 const MOST_REPEATS: u32 = 64;
 /// Doubts about keys are settled by following the journal for so long.
 const DOUBT_FOR: Duration = Duration::from_secs(5);
-
-/// Who is said to have made changes that are in no journal.
-pub const OUTSIDE: &str = "outside";
 
 /// What is known of writers who keep no journal.
 #[derive(Debug, Default)]
