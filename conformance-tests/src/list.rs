@@ -138,6 +138,8 @@ pub fn tests() -> Vec<Test> {
             it_outlives_its_handle: "When this returns Outcome::Committed, the writes are durable.",
             it_outlives_the_removal_of_the_storage:
                 "The journal outlives remove_if_empty where the storage has a place for it.",
+            pruning_keeps_what_is_young_and_takes_the_oldest:
+                "the newest entry stays, and so does what is younger than IDENTITY_KEPT_FOR",
             its_order_is_one_of_the_commits:
                 "Their order is one in which the commits take place: what each expects holds after those before it.",
         }

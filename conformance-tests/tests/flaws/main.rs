@@ -312,6 +312,7 @@ flaws! {
         "journal::revisions_grow_in_the_order_of_commits",
         "journal::its_order_is_one_of_the_commits",
     ],
+    prunes_what_is_young: PrunesWhatIsYoung => ["journal::pruning_keeps_what_is_young_and_takes_the_oldest"],
     ignores_deadlines: IgnoresDeadlines => ["deadlines::nothing_is_done_whose_deadline_is_over"],
     does_it_later: DoesItLater => ["deadlines::what_is_given_up_in_a_queue_is_never_done"],
     says_exceeded_when_done: SaysExceededWhenDone => ["deadlines::what_is_given_up_in_a_queue_is_never_done"],

@@ -4,6 +4,7 @@ mod adopt;
 mod edit;
 mod later;
 mod options;
+mod prune;
 mod read;
 #[cfg(test)]
 mod tests;
