@@ -29,6 +29,7 @@ mod memory;
 mod message;
 mod migrate;
 mod missing;
+mod origin;
 mod output;
 mod program;
 mod project;

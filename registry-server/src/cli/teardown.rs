@@ -4,9 +4,10 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use feast_registry::{ErrorKind, Freshness, Kind, Object, StorageRemoval};
+use feast_registry::{ErrorKind, Freshness, Kind, Object, Registry, StorageRemoval};
 
 use super::location::{Location, Opened};
+use super::origin::Origin;
 use super::{Cli, output, project, text};
 
 /// The tag that keeps a project from being torn down (Feast: `PROTECTED_PROJECT_TAG`).
@@ -38,6 +39,9 @@ pub(crate) struct Teardown {
     yes: bool,
 
     #[command(flatten)]
+    origin: Origin,
+
+    #[command(flatten)]
     location: Location,
 }
 
@@ -59,7 +63,7 @@ impl Teardown {
         let shown = contents(&opened, &doomed).await?;
         output::note(&plan(&opened, &shown, leaves_none));
         if self.yes {
-            return delete(opened, &seen).await;
+            return self.delete(opened, &seen).await;
         }
         ask(&doomed)?;
         // That may have taken long.
@@ -76,7 +80,7 @@ impl Teardown {
                 bail!("what is in project `{name}` has changed meanwhile: now {now}. Nothing was deleted; start again");
             }
         }
-        delete(opened, &seen).await
+        self.delete(opened, &seen).await
     }
 
     async fn choose(&self, opened: &Opened, present: &[String]) -> Result<Vec<String>> {
@@ -88,6 +92,11 @@ impl Teardown {
         }
         self.projects.iter().try_for_each(|project| project::check(opened, present, project))?;
         Ok(present.iter().filter(|project| self.projects.contains(project)).cloned().collect())
+    }
+
+    /// Deletes them in the name of who runs this.
+    async fn delete(&self, opened: Opened, seen: &[Seen]) -> Result<()> {
+        delete(&opened.into_writable().await?.with_call(self.origin.call()), seen).await
     }
 }
 
@@ -170,8 +179,7 @@ fn confirm(phrase: &str, answers: &mut impl BufRead, questions: &mut impl Write)
 }
 
 /// Deletes the projects that are still as they were seen, one after the other.
-async fn delete(opened: Opened, seen: &[Seen]) -> Result<()> {
-    let registry = opened.into_writable().await?;
+async fn delete(registry: &Registry, seen: &[Seen]) -> Result<()> {
     for (index, Seen { name, object }) in seen.iter().enumerate() {
         let storage = match registry.delete_project_as_seen(object).await {
             Ok(storage) => storage,
