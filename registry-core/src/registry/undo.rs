@@ -11,7 +11,7 @@ use crate::deadline::Deadline;
 use crate::draft::{Draft, Fetched};
 use crate::environment::new_uuid;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{JournalEntry, JournalQuery, Revision};
+use crate::journal::{Image, JournalEntry, JournalQuery, Revision};
 use crate::kind::Kind;
 use crate::locks::LockScope;
 use crate::registry::Registry;
@@ -222,6 +222,7 @@ impl Registry {
                 Ok((*revision, goals))
             }
             Undo::RestoreProject { project, at } => {
+                goals = Goals::of_projects();
                 let revision = self.take_back_since(*at, &mut goals, |key| key.project() == project, deadline).await?;
                 self.check_was_there(&goals, &Key::project_object(project), revision, deadline).await?;
                 Ok((revision, goals))
@@ -251,13 +252,19 @@ impl Registry {
     /// Refuses to restore what was not there.
     async fn check_was_there(&self, goals: &Goals, key: &Key, revision: Revision, deadline: &Deadline) -> Result<()> {
         let was_there = match goals.get(key) {
-            Some(goal) => goal.to != crate::journal::Image::Absent,
+            Some(goal) => goal.to != Image::Absent,
             None => self.is_stored(key, deadline).await?,
         };
+        let Key::Object { kind, project, name } = key else { return Ok(()) };
         if was_there {
             return Ok(());
         }
-        let Key::Object { kind, project, name } = key else { return Ok(()) };
+        if goals.get(key).is_none()
+            && goals.get(&Key::project_object(project)).is_some_and(|goal| goal.to == Image::NotKept)
+        {
+            let text = format!("the journal does not keep what was in project `{project}`, so not what {key} was");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
         Err(Error::not_found(*kind, project, name).with_context(format_args!("at revision {revision}")))
     }
 

@@ -84,6 +84,17 @@ enum Step {
     Redefine(Bytes),
 }
 
+/// Which version of its history a definition asks for.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    /// None, or one that is not there and will be made.
+    Nothing,
+    /// One that is of this very schema.
+    Recorded(i32),
+    /// One that is of another schema; with the field that asks for it.
+    Other(i32, u32),
+}
+
 /// What [`undo`] needs to have read.
 pub(crate) fn fetch_for_undo(goals: &Goals) -> Vec<Query> {
     let mut keys: BTreeSet<Key> = goals.iter().map(|(key, _)| key.clone()).collect();
@@ -427,19 +438,29 @@ impl Undoing<'_, '_> {
         let Key::Object { kind, project, name } = key else { return Ok(()) };
         let to = Object::new(*kind, bytes.clone());
         let definition = applied(&to)?;
+        if *kind != Kind::Project {
+            project::ensure(self.draft, ctx, project)?;
+        }
         if kind.is_view() {
             self.put_back_history(ctx, project, name)?;
         }
-        match self.recorded(project, name, &definition)? {
-            Some(number) => {
-                project::ensure(self.draft, ctx, project)?;
+        match self.asked_for(&definition, project, name)? {
+            Asked::Recorded(number) => {
                 let mark = self.draft.mark();
                 replace(self.draft, ctx, project, &definition, Some(number))?;
                 if !self.draft.writes_since(mark).is_empty() {
                     project::touch(self.draft, ctx, project)?;
                 }
             }
-            None => super::apply(self.draft, ctx, project, &definition, ApplyOptions::default())?,
+            Asked::Other(number, field) => {
+                let remark = format!(
+                    "it asked for v{number}, which is of another definition by now, and gets a version of its own"
+                );
+                self.remark(key, remark);
+                let latest = definition.with_spec_text(field, "")?;
+                super::apply(self.draft, ctx, project, &latest, ApplyOptions::default())?;
+            }
+            Asked::Nothing => super::apply(self.draft, ctx, project, &definition, ApplyOptions::default())?,
         }
         if self.options.with_materializations && kind.layout().materialization_intervals.is_some() {
             self.rematerialize(ctx, key, &to)?;
@@ -447,19 +468,18 @@ impl Undoing<'_, '_> {
         Ok(())
     }
 
-    /// The version that a definition asks for, if the history has it with this very definition. An apply would not go there
-    /// from another definition.
-    fn recorded(&mut self, project: &str, name: &str, definition: &Object) -> Result<Option<i32>> {
-        if !definition.kind.is_view() {
-            return Ok(None);
-        }
-        let Some(number) = pin::pinned(definition)? else { return Ok(None) };
-        let Some(version) = self.draft.get(&pin::key(project, name, number))? else { return Ok(None) };
-        let Ok(record) = decode_record(&version) else { return Ok(None) };
-        let recorded = Object::new(definition.kind, record.feature_view_proto);
-        let is_of_kind = Kind::from_version_type(&record.feature_view_type) == Some(definition.kind);
-        let is_same = is_of_kind && !super::definition::schema_changed(&recorded, definition).unwrap_or(true);
-        Ok(is_same.then_some(number))
+    /// Which version a definition asks for. An apply would not go there from another definition.
+    fn asked_for(&mut self, definition: &Object, project: &str, name: &str) -> Result<Asked> {
+        let (Some(number), Some(field)) = (pin::pinned(definition)?, pin::version_field(definition.kind)) else {
+            return Ok(Asked::Nothing);
+        };
+        let Some(version) = self.draft.get(&pin::key(project, name, number))? else { return Ok(Asked::Nothing) };
+        let is_recorded = decode_record(&version).is_ok_and(|record| {
+            let recorded = Object::new(definition.kind, record.feature_view_proto);
+            Kind::from_version_type(&record.feature_view_type) == Some(definition.kind)
+                && super::definition::schema_changed(&recorded, definition).is_ok_and(|has_changed| !has_changed)
+        });
+        Ok(if is_recorded { Asked::Recorded(number) } else { Asked::Other(number, field) })
     }
 
     /// Takes back what has been recorded of the materialization of a view.
@@ -495,13 +515,16 @@ impl Undoing<'_, '_> {
         Ok(())
     }
 
-    /// Refuses feature services whose views are gone. In a project that comes back, they are as they were.
+    /// Refuses feature services whose views are gone, but not where all of a project is as it was then.
     fn look_for_missing_views(&mut self, steps: &BTreeMap<&Key, Step>) -> Result<()> {
+        if self.goals.is_whole() || self.options.force {
+            return Ok(());
+        }
         for (key, step) in steps {
             let Key::Object { kind: Kind::FeatureService, project, .. } = key else { continue };
             let (Step::PutBack(bytes) | Step::Redefine(bytes)) = step else { continue };
             let comes_back = matches!(steps.get(&Key::project_object(project)), Some(Step::PutBack(_)));
-            if comes_back || self.options.force {
+            if comes_back {
                 continue;
             }
             let Ok(views) = feature_service::views_of(&Object::new(Kind::FeatureService, bytes.clone())) else {
