@@ -77,10 +77,10 @@ pub use observed::STORAGE_SPANS;
 /// The type of moments, as [`Commit::at`](Commit): seconds and nanoseconds since 1970 (UTC).
 pub use prost_types::Timestamp;
 pub use registry::{
-    CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, Registry, RegistryOptions, StorageRemoval,
-    Watch, WatchEvent,
+    AsOf, CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, PlannedChange, Registry,
+    RegistryOptions, StorageRemoval, Undo, UndoPlan, Watch, WatchEvent,
 };
-pub use rules::ApplyOptions;
+pub use rules::{ApplyOptions, Refusal, UndoOptions};
 pub use scheme::{MemoryScheme, Scheme};
 pub use waits::Waits;
 

@@ -9,6 +9,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 mod transact;
+mod undo;
 mod watch;
 mod write;
 
@@ -33,6 +34,7 @@ use crate::observed::Observed;
 pub use edit::{Edit, Edited};
 pub use options::{CallOptions, Freshness, RegistryOptions};
 pub use read::{FeatureViewVersion, ListFilter};
+pub use undo::{AsOf, PlannedChange, Undo, UndoPlan};
 pub use watch::{Watch, WatchEvent};
 pub use write::StorageRemoval;
 

@@ -16,6 +16,7 @@
 //!
 //! Help and completions then have the program's name, and the examples of its schemes.
 
+mod ask;
 mod completions;
 mod config;
 mod describe;
@@ -29,14 +30,19 @@ mod memory;
 mod message;
 mod migrate;
 mod missing;
+mod moment;
+mod origin;
 mod output;
 mod program;
 mod project;
+mod restore;
+mod revert;
 mod selection;
 mod serve;
 mod teardown;
 mod telemetry;
 mod text;
+mod undo;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -110,6 +116,8 @@ impl Cli {
                 Command::List(list) => list.run(self).await,
                 Command::Get(get) => get.run(self).await,
                 Command::Describe(describe) => describe.run(self).await,
+                Command::Revert(revert) => revert.run(self).await,
+                Command::Restore(restore) => restore.run(self).await,
                 Command::Teardown(teardown) => teardown.run(self).await,
                 Command::Migrate(migrate) => migrate.run(self).await,
                 Command::Completions(completions) => completions.run(self),
@@ -140,6 +148,8 @@ Examples:
   feast-registry list all -o json | jq '.featureViews[].spec.name'
   feast-registry get entity driver --project rides           one object, as YAML
   feast-registry describe view driver_stats                  the same for people, with its history and its users
+  feast-registry revert 412                                  take back what one commit did, after asking
+  feast-registry restore --project rides --at 2h             have all of a project be as it was
   feast-registry teardown --project rides                    delete a project, after asking
   feast-registry config check -c feature_store.yaml          what is wrong with a configuration
 
@@ -159,6 +169,8 @@ enum Command {
     List(list::List),
     Get(get::Get),
     Describe(describe::Describe),
+    Revert(revert::Revert),
+    Restore(restore::Restore),
     Teardown(teardown::Teardown),
     Migrate(migrate::Migrate),
     Config(config::Config),

@@ -7,6 +7,7 @@ mod list;
 mod refused;
 mod serve;
 mod teardown;
+mod undo;
 mod whole;
 
 use std::io::{BufRead, BufReader, Read};

@@ -6,6 +6,7 @@ mod calls;
 mod edits;
 mod later;
 mod recall;
+mod undo;
 mod unsound;
 
 use std::sync::Arc;
