@@ -24,6 +24,9 @@ pub const IDENTITY_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// How long it takes at the most, by default, until a reader who waits for the journal to grow looks again.
 pub const JOURNAL_POLL: Duration = Duration::from_millis(500);
 
+/// The author of changes that were made without this journal, by Feast's own registries, and that were seen afterwards.
+pub const OUTSIDE: &str = "outside";
+
 /// A place in the journal. Revisions grow in commit order, but need not be consecutive: a reader who has seen a revision
 /// never later finds a new one below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -34,6 +34,7 @@ mod cache;
 mod compute;
 pub mod config;
 mod deadline;
+mod difference;
 mod draft;
 mod encoded;
 mod environment;
@@ -53,6 +54,7 @@ mod scheme;
 mod soundness;
 mod waits;
 pub mod wire;
+pub mod words;
 
 /// For implementing [`Backend`], whose methods are asynchronous.
 pub use async_trait::async_trait;
@@ -60,13 +62,14 @@ pub use backend::{Backend, Commit, Expected, INFRA_NAME, Key, Limits, Outcome, P
 /// The type of stored values.
 pub use bytes::Bytes;
 pub use deadline::{Caller, Deadline};
+pub use difference::{Difference, FieldChange};
 pub use encoded::{Encoded, Object};
 pub use environment::{Environment, System};
 pub use error::{Error, ErrorKind, Result};
 pub use features::Feature;
 pub use journal::{
     Change, CommitId, IDENTITY_KEPT_FOR, Image, JOURNAL_POLL, JournalEntry, JournalFilter, JournalQuery, JournalRange,
-    Retention, Revision, Target,
+    OUTSIDE, Retention, Revision, Target,
 };
 pub use kind::{FeastObject, Kind, Layout};
 pub use lineage::{Lineage, ObjectType, Reference, Relation};
@@ -77,8 +80,8 @@ pub use observed::STORAGE_SPANS;
 /// The type of moments, as [`Commit::at`](Commit): seconds and nanoseconds since 1970 (UTC).
 pub use prost_types::Timestamp;
 pub use registry::{
-    AsOf, CallOptions, Edit, Edited, FeatureViewVersion, Freshness, ListFilter, PlannedChange, Registry,
-    RegistryOptions, StorageRemoval, Undo, UndoPlan, Watch, WatchEvent,
+    AsOf, CallOptions, Contrast, Edit, Edited, FeatureViewVersion, Freshness, JournalSpan, ListFilter, LogQuery,
+    PlannedChange, Registry, RegistryOptions, StorageRemoval, StoredDifference, Undo, UndoPlan, Watch, WatchEvent,
 };
 pub use rules::{ApplyOptions, Refusal, UndoOptions};
 pub use scheme::{MemoryScheme, Scheme};

@@ -1,8 +1,10 @@
 //! The registry: typed verbs over a backend, with Feast's rules, retries and a cache.
 
 mod adopt;
+mod contrast;
 mod edit;
 mod later;
+mod log;
 mod options;
 mod prune;
 mod read;
@@ -31,7 +33,9 @@ use crate::journal::{JournalEntry, JournalQuery};
 use crate::locks::Locks;
 use crate::observed::Observed;
 
+pub use contrast::{Contrast, StoredDifference};
 pub use edit::{Edit, Edited};
+pub use log::{JournalSpan, LogQuery};
 pub use options::{CallOptions, Freshness, RegistryOptions};
 pub use read::{FeatureViewVersion, ListFilter};
 pub use undo::{AsOf, PlannedChange, Undo, UndoPlan};

@@ -403,7 +403,7 @@ impl Registry {
     }
 
     /// Reads from the storage, with what waits to be written laid over it.
-    async fn read_all(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
+    pub(super) async fn read_all(&self, queries: &[Query]) -> Result<Vec<Vec<Record>>> {
         let _permit = self.inner.admit_read()?;
         let deadline = self.deadline();
         // What waits is looked at first: what is written meanwhile is then in one of the two, at the least.

@@ -7,7 +7,7 @@
 //! feature view, a disabled view), and then silently ignores an apply that changes only those; this does not.
 
 use bytes::Bytes;
-use prost_reflect::{DynamicMessage, ReflectMessage, Value};
+use prost_reflect::{DynamicMessage, FieldDescriptor, ReflectMessage, Value};
 
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
@@ -35,6 +35,12 @@ pub(crate) fn is_same(one: &Object, other: &Object, closeness: Closeness) -> Res
         return Ok(true);
     }
     Ok(comparable(one, closeness)? == comparable(other, closeness)?)
+}
+
+/// Whether two objects of one kind are the same to an apply.
+#[cfg(test)]
+pub(crate) fn is_same_definition(one: &Object, other: &Object) -> Result<bool> {
+    is_same(one, other, Closeness::Exact)
 }
 
 /// The definition in a form in which the same definition is equal.
@@ -65,17 +71,22 @@ const UNORDERED: [(&str, &[&str]); 7] = [
     ("feast.core.PermissionSpec", &["types"]),
 ];
 
+/// Whether a field says nothing of what its message defines: the project is where an object is, not what it is; and a source
+/// inside a view carries the timestamps that the source had when the client last saw it.
+pub(crate) fn is_beside(field: &FieldDescriptor) -> bool {
+    field.name() == "project" || field.name() == "meta" && field.parent_message().full_name() == "feast.core.DataSource"
+}
+
+/// Whether the order of what a repeated field has means nothing.
+pub(crate) fn is_unordered(field: &FieldDescriptor) -> bool {
+    let message = field.parent_message();
+    UNORDERED.iter().any(|(of, fields)| *of == message.full_name() && fields.contains(&field.name()))
+}
+
 fn normalize(message: &mut DynamicMessage, closeness: Closeness) {
     let descriptor = message.descriptor();
     let name = descriptor.full_name();
-    // The project is where an object is, not what it is; and a source inside a view carries the timestamps that the
-    // source had when the client last saw it.
-    if descriptor.get_field_by_name("project").is_some() {
-        message.clear_field_by_name("project");
-    }
-    if name == "feast.core.DataSource" {
-        message.clear_field_by_name("meta");
-    }
+    descriptor.fields().filter(is_beside).for_each(|field| message.clear_field(&field));
     if let Some(Value::Message(ttl)) = message.get_field_by_name("ttl").as_deref()
         && ttl.fields().next().is_none()
     {

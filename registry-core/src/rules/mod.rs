@@ -17,12 +17,15 @@ mod replace;
 mod stored;
 mod structure;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod undo;
 mod user_metadata;
 mod versions;
 
 pub(crate) use apply::{apply, fetch_for_apply};
+#[cfg(test)]
+pub(crate) use definition::is_same_definition;
+pub(crate) use definition::{is_beside, is_unordered};
 pub(crate) use delete::{delete, delete_project, delete_view, fetch_for_delete};
 pub(crate) use materialization::{
     apply_materialization, fetch_for_materialization, interval, is_backwards, remove_materialization,

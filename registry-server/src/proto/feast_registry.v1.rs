@@ -23,7 +23,7 @@ pub struct LogRequest {
     /// Only commits that were made at this time or later.
     #[prost(message, optional, tag = "2")]
     pub since: ::core::option::Option<::prost_types::Timestamp>,
-    /// Only commits that were made before this time.
+    /// Only commits that were made at this time or earlier.
     #[prost(message, optional, tag = "3")]
     pub until: ::core::option::Option<::prost_types::Timestamp>,
     /// Only commits that come before this revision: LogResponse.next_before, for the next page.
@@ -55,6 +55,105 @@ pub struct GetRequest {
 pub struct GetResponse {
     #[prost(message, optional, tag = "1")]
     pub commit: ::core::option::Option<Commit>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiffRequest {
+    /// The changes of the commits that come after this revision. Not set: from the oldest that is kept.
+    #[prost(uint64, optional, tag = "1")]
+    pub after: ::core::option::Option<u64>,
+    /// Up to the commit of this revision. Not set: up to the newest.
+    #[prost(uint64, optional, tag = "2")]
+    pub until: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "3")]
+    pub filter: ::core::option::Option<Filter>,
+    /// Leaves out so many changes, which earlier answers had: see DiffResponse.has_more. With `until` set, they are the same each
+    /// time.
+    #[prost(uint64, tag = "4")]
+    pub skip_changes: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DiffResponse {
+    /// First the removals of whole histories and projects of which the storage does not keep what went with them; then a change of
+    /// each key, in a fixed order.
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<Change>,
+    /// More changes follow, in an answer with skip_changes.
+    #[prost(bool, tag = "2")]
+    pub has_more: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevertRequest {
+    /// The commit to take back.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    #[prost(message, optional, tag = "2")]
+    pub options: ::core::option::Option<UndoOptions>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreRequest {
+    #[prost(message, optional, tag = "5")]
+    pub options: ::core::option::Option<UndoOptions>,
+    #[prost(oneof = "restore_request::Target", tags = "1, 2")]
+    pub target: ::core::option::Option<restore_request::Target>,
+    #[prost(oneof = "restore_request::AsOf", tags = "3, 4")]
+    pub as_of: ::core::option::Option<restore_request::AsOf>,
+}
+/// Nested message and enum types in `RestoreRequest`.
+pub mod restore_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Target {
+        /// One object. With a view come its history and its user metadata.
+        #[prost(message, tag = "1")]
+        Object(super::ObjectTarget),
+        /// All of a project.
+        #[prost(message, tag = "2")]
+        WholeProject(super::ProjectTarget),
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum AsOf {
+        /// As it was after this revision.
+        #[prost(uint64, tag = "3")]
+        Revision(u64),
+        /// As it was after the last commit that was made at this time or earlier.
+        #[prost(message, tag = "4")]
+        Time(::prost_types::Timestamp),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UndoOptions {
+    /// Also what others have changed since.
+    #[prost(bool, tag = "1")]
+    pub force: bool,
+    /// Also the intervals that views were materialized for. Otherwise those stay as they are.
+    #[prost(bool, tag = "2")]
+    pub with_materializations: bool,
+    /// Only answers what would be done.
+    #[prost(bool, tag = "3")]
+    pub dry_run: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UndoResponse {
+    /// The commit that did it. Not set: nothing was done, since there was nothing to change or that was all that was asked for.
+    #[prost(uint64, optional, tag = "1")]
+    pub committed: ::core::option::Option<u64>,
+    /// The revision that was taken back, or after which everything is to be as it was.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+    /// What was changed, or would be. The bytes are there as far as they fit into a message.
+    #[prost(message, repeated, tag = "3")]
+    pub changes: ::prost::alloc::vec::Vec<Change>,
+    /// What is not changed, or not as one may expect.
+    #[prost(message, repeated, tag = "4")]
+    pub remarks: ::prost::alloc::vec::Vec<Remark>,
+    /// Why it cannot be done, with dry_run; otherwise that is an error.
+    #[prost(message, repeated, tag = "5")]
+    pub refusals: ::prost::alloc::vec::Vec<Remark>,
+}
+/// Something about one key, in words for people, which name it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Remark {
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
@@ -461,7 +560,8 @@ pub mod history_client {
                 .insert(GrpcMethod::new("feast_registry.v1.History", "Log"));
             self.inner.unary(req, path, codec).await
         }
-        /// One commit, with the bytes of each object before and after it. NOT_FOUND when the journal does not have it.
+        /// One commit, with the bytes of each object before and after it. OUT_OF_RANGE when the journal no longer has it, and
+        /// INVALID_ARGUMENT when it never had it.
         pub async fn get(
             &mut self,
             request: impl tonic::IntoRequest<super::GetRequest>,
@@ -481,6 +581,77 @@ pub mod history_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("feast_registry.v1.History", "Get"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What the commits between two revisions came to: a change of each key that is not as it was. Errors as of Get.
+        pub async fn diff(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DiffRequest>,
+        ) -> std::result::Result<tonic::Response<super::DiffResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::SizedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/feast_registry.v1.History/Diff",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("feast_registry.v1.History", "Diff"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes back what one commit did, by a commit of its own.
+        ///
+        /// What is gone comes back byte for byte, with the history and the user metadata of a view; what is there gets the definition
+        /// that it had, as if that were applied; what was not there goes. All of it or nothing: FAILED_PRECONDITION, with the names,
+        /// when others have changed something of it since. OUT_OF_RANGE when the journal no longer has the revision, and
+        /// UNIMPLEMENTED when it does not keep what was stored.
+        pub async fn revert(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevertRequest>,
+        ) -> std::result::Result<tonic::Response<super::UndoResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::SizedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/feast_registry.v1.History/Revert",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("feast_registry.v1.History", "Revert"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has an object, or all of a project, be again as it was, by one commit. As Revert; NOT_FOUND for what was not there then.
+        pub async fn restore(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestoreRequest>,
+        ) -> std::result::Result<tonic::Response<super::UndoResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::SizedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/feast_registry.v1.History/Restore",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("feast_registry.v1.History", "Restore"));
             self.inner.unary(req, path, codec).await
         }
         /// Follows what is committed, by whichever process: each commit once, in order, with the bytes of each object before and
@@ -558,11 +729,32 @@ pub mod history_server {
             &self,
             request: tonic::Request<super::LogRequest>,
         ) -> std::result::Result<tonic::Response<super::LogResponse>, tonic::Status>;
-        /// One commit, with the bytes of each object before and after it. NOT_FOUND when the journal does not have it.
+        /// One commit, with the bytes of each object before and after it. OUT_OF_RANGE when the journal no longer has it, and
+        /// INVALID_ARGUMENT when it never had it.
         async fn get(
             &self,
             request: tonic::Request<super::GetRequest>,
         ) -> std::result::Result<tonic::Response<super::GetResponse>, tonic::Status>;
+        /// What the commits between two revisions came to: a change of each key that is not as it was. Errors as of Get.
+        async fn diff(
+            &self,
+            request: tonic::Request<super::DiffRequest>,
+        ) -> std::result::Result<tonic::Response<super::DiffResponse>, tonic::Status>;
+        /// Takes back what one commit did, by a commit of its own.
+        ///
+        /// What is gone comes back byte for byte, with the history and the user metadata of a view; what is there gets the definition
+        /// that it had, as if that were applied; what was not there goes. All of it or nothing: FAILED_PRECONDITION, with the names,
+        /// when others have changed something of it since. OUT_OF_RANGE when the journal no longer has the revision, and
+        /// UNIMPLEMENTED when it does not keep what was stored.
+        async fn revert(
+            &self,
+            request: tonic::Request<super::RevertRequest>,
+        ) -> std::result::Result<tonic::Response<super::UndoResponse>, tonic::Status>;
+        /// Has an object, or all of a project, be again as it was, by one commit. As Revert; NOT_FOUND for what was not there then.
+        async fn restore(
+            &self,
+            request: tonic::Request<super::RestoreRequest>,
+        ) -> std::result::Result<tonic::Response<super::UndoResponse>, tonic::Status>;
         /// Server streaming response type for the Watch method.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::WatchResponse, tonic::Status>,
@@ -740,6 +932,135 @@ pub mod history_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetSvc(inner);
+                        let codec = crate::codec::SizedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/feast_registry.v1.History/Diff" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiffSvc<T: History>(pub Arc<T>);
+                    impl<T: History> tonic::server::UnaryService<super::DiffRequest>
+                    for DiffSvc<T> {
+                        type Response = super::DiffResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DiffRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as History>::diff(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiffSvc(inner);
+                        let codec = crate::codec::SizedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/feast_registry.v1.History/Revert" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevertSvc<T: History>(pub Arc<T>);
+                    impl<T: History> tonic::server::UnaryService<super::RevertRequest>
+                    for RevertSvc<T> {
+                        type Response = super::UndoResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevertRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as History>::revert(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevertSvc(inner);
+                        let codec = crate::codec::SizedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/feast_registry.v1.History/Restore" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreSvc<T: History>(pub Arc<T>);
+                    impl<T: History> tonic::server::UnaryService<super::RestoreRequest>
+                    for RestoreSvc<T> {
+                        type Response = super::UndoResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RestoreRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as History>::restore(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreSvc(inner);
                         let codec = crate::codec::SizedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -5,6 +5,7 @@ mod cache;
 mod calls;
 mod edits;
 mod later;
+mod log;
 mod recall;
 mod undo;
 mod unsound;

@@ -186,12 +186,12 @@ pub(super) fn kinds() -> impl Strategy<Value = Kind> {
 }
 
 /// Any object.
-pub(super) fn objects() -> impl Strategy<Value = Object> {
+pub(crate) fn objects() -> impl Strategy<Value = Object> {
     kinds().prop_flat_map(objects_of)
 }
 
 /// Two objects of one kind and name.
-pub(super) fn pairs() -> impl Strategy<Value = (Object, Object)> {
+pub(crate) fn pairs() -> impl Strategy<Value = (Object, Object)> {
     kinds().prop_flat_map(|kind| (objects_of(kind), objects_of(kind)))
 }
 

@@ -19,6 +19,7 @@ mod undo;
 mod versions;
 mod views;
 
+pub(crate) use self::arbitrary::{objects, pairs};
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::task::{Context as TaskContext, Poll, Waker};
