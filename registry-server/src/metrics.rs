@@ -242,7 +242,8 @@ impl CallMetrics {
 
 impl Method {
     fn new(service: String, name: String) -> Self {
-        let is_read = ["Get", "List", "Log", "Check", "Watch", "Proto"].iter().any(|verb| name.starts_with(verb));
+        let is_read =
+            ["Get", "List", "Log", "Diff", "Check", "Watch", "Proto"].iter().any(|verb| name.starts_with(verb));
         Self { service: service.into(), name: name.into(), is_read, slow: Complaint::new(), measured: OnceLock::new() }
     }
 

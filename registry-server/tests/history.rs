@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use feast_registry::proto::core::{Entity, EntitySpecV2, FeatureSpecV2, FeatureView, FeatureViewSpec};
-use feast_registry::{CallOptions, Encoded, Kind as CoreKind, Object, Registry, RegistryConfig};
+use feast_registry::{CallOptions, Encoded, Freshness, Kind as CoreKind, Object, Registry, RegistryConfig};
 use feast_registry_server::proto::history::change::Target;
 use feast_registry_server::proto::history::history_client::HistoryClient;
 use feast_registry_server::proto::history::image::State;
+use feast_registry_server::proto::history::restore_request::{AsOf, Target as Restored};
 use feast_registry_server::proto::history::watch_response::Event;
 use feast_registry_server::proto::history::{
-    Commit, Filter, GetRequest, Kind, ListVersionsRequest, LogRequest, WatchRequest, WatchResponse,
+    Commit, DiffRequest, Filter, GetRequest, Kind, ListVersionsRequest, LogRequest, ProjectTarget, RestoreRequest,
+    RevertRequest, UndoOptions, WatchRequest, WatchResponse,
 };
 use feast_registry_server::proto::registry_server_client::RegistryServerClient;
 use feast_registry_server::proto::{ApplyEntityRequest, GetEntityRequest};
@@ -216,9 +218,9 @@ async fn a_revision_that_the_journal_does_not_have_is_out_of_range_with_what_to_
     assert_eq!(status.code(), Code::OutOfRange);
     assert!(status.message().contains("watch from now on"), "{status:?}");
     let status = client.get(GetRequest { revision: 1, skip_changes: 0 }).await.expect_err("there is none");
-    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(status.code(), Code::OutOfRange);
     let status = client.get(GetRequest { revision: u64::MAX, skip_changes: 0 }).await.expect_err("there is none");
-    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(status.code(), Code::InvalidArgument);
 }
 
 /// The revision after which a status says that one may go on.
@@ -374,7 +376,7 @@ async fn the_log_is_read_newest_first_page_by_page_and_an_entry_with_its_bytes()
         let request = LogRequest { filter: filter.clone(), since, until, ..LogRequest::default() };
         fixture.client().await.log(request).await.expect("a log").into_inner().commits.len()
     };
-    assert_eq!((count(time, None).await, count(None, time).await), (1, 24));
+    assert_eq!((count(time, None).await, count(None, time).await), (1, 25));
 }
 
 #[tokio::test]
@@ -459,4 +461,59 @@ async fn the_journal_has_who_called_and_why_and_no_secret() {
     assert_eq!(log.commits[0].reason.as_ref().map(|reason| reason.chars().count()), Some(1024));
     let everything = format!("{log:?}");
     assert!(!everything.contains("s3cr3t") && !everything.contains("203.0.113.7"), "{everything}");
+}
+
+#[tokio::test]
+async fn two_revisions_are_compared_and_what_one_did_is_taken_back() {
+    let fixture = Fixture::start().await;
+    fixture.apply("rides", "driver", "first").await;
+    let mut client = fixture.client().await;
+    let newest = async || {
+        let log = fixture.client().await.log(LogRequest { page_size: 1, ..LogRequest::default() }).await;
+        log.expect("a log").into_inner().commits[0].revision
+    };
+    let first = newest().await;
+    fixture.apply("rides", "driver", "second").await;
+    let second = newest().await;
+    fixture.apply("rides", "rider", "").await;
+    fixture.other.delete(CoreKind::Entity, "rides", "rider").await.expect("a deletion");
+    let filter = Filter { kinds: vec![Kind::Entity.into()], ..Filter::default() };
+    let request = DiffRequest { after: Some(first), filter: Some(filter), ..DiffRequest::default() };
+    let diff = client.diff(request.clone()).await.expect("a diff").into_inner();
+    assert_eq!((diff.changes.len(), diff.has_more), (1, false), "what came and went is not told: {diff:?}");
+    let rest = client.diff(DiffRequest { skip_changes: 1, ..request }).await.expect("a diff").into_inner();
+    assert!(rest.changes.is_empty());
+
+    let options = |dry_run| Some(UndoOptions { dry_run, ..UndoOptions::default() });
+    let description = async || {
+        let entity =
+            fixture.other.get(CoreKind::Entity, "rides", "driver", Freshness::Stored).await.expect("an entity");
+        Entity::decode(entity.bytes).expect("an entity").spec.expect("a spec").description
+    };
+    let shown = client.revert(RevertRequest { revision: second, options: options(true) }).await.expect("a plan");
+    assert!(shown.get_ref().committed.is_none() && !shown.get_ref().changes.is_empty(), "{shown:?}");
+    assert_eq!(description().await, "second", "it was only shown");
+    let mut request = Request::new(RevertRequest { revision: second, options: options(false) });
+    request.metadata_mut().insert("x-registry-reason", "it was better".parse().expect("a value"));
+    let done = client.revert(request).await.expect("it is done").into_inner();
+    assert_eq!(description().await, "first");
+    let log = client.log(LogRequest { page_size: 1, ..LogRequest::default() }).await.expect("a log").into_inner();
+    assert_eq!(Some(log.commits[0].revision), done.committed);
+    assert_eq!(log.commits[0].reason.as_deref(), Some("it was better"));
+    assert!(log.commits[0].author.as_deref().is_some_and(|author| author.starts_with("127.0.0.1 ")), "{log:?}");
+
+    // What others have changed since is named, and nothing is done.
+    let status = client.revert(RevertRequest { revision: first, options: None }).await.expect_err("it has changed");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("driver"), "{status:?}");
+
+    fixture.other.delete(CoreKind::Project, "rides", "rides").await.expect("a deletion");
+    let target = Restored::WholeProject(ProjectTarget { project: "rides".to_owned() });
+    let request = RestoreRequest { target: Some(target), as_of: Some(AsOf::Revision(second)), options: None };
+    client.restore(request.clone()).await.expect("it comes back");
+    assert_eq!(description().await, "second");
+    for request in [RestoreRequest { target: None, ..request.clone() }, RestoreRequest { as_of: None, ..request }] {
+        let status = client.restore(request).await.expect_err("it does not say what");
+        assert_eq!(status.code(), Code::InvalidArgument);
+    }
 }

@@ -69,6 +69,16 @@ impl Which {
         }
     }
 
+    /// The kinds that it may be of.
+    pub(super) fn kinds(&self) -> Vec<Kind> {
+        self.selection.kinds()
+    }
+
+    /// The name and the project that were asked for, of an object that need not be there any more.
+    pub(super) fn asked(&self) -> (Option<&str>, Option<&str>) {
+        (self.name.as_deref(), self.project.as_deref())
+    }
+
     /// Finds it.
     pub(super) async fn find(&self, opened: &Opened) -> Result<Found> {
         match (self.selection, self.name.as_deref()) {

@@ -61,6 +61,11 @@ pub(crate) struct Opened {
 }
 
 impl Location {
+    /// The registry of a URL.
+    pub(crate) fn of_url(url: String) -> Self {
+        Self { config: None, registry: Some(url) }
+    }
+
     /// What to open, and the project that the feature_store.yaml is for. What its author may not know is told with `warn`.
     pub(crate) fn read(&self, cli: &Cli, warn: impl Fn(&str)) -> Result<FeatureStoreConfig> {
         let config = self.inspect(cli).into_config()?;

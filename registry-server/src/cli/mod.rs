@@ -17,14 +17,19 @@
 //! Help and completions then have the program's name, and the examples of its schemes.
 
 mod ask;
+mod changes;
 mod completions;
 mod config;
 mod describe;
+mod diff;
 mod files;
 mod get;
+mod history;
+mod journal;
 mod list;
 mod listen;
 mod location;
+mod log;
 mod log_filter;
 mod memory;
 mod message;
@@ -39,6 +44,7 @@ mod restore;
 mod revert;
 mod selection;
 mod serve;
+mod show;
 mod teardown;
 mod telemetry;
 mod text;
@@ -118,6 +124,10 @@ impl Cli {
                 Command::Describe(describe) => describe.run(self).await,
                 Command::Revert(revert) => revert.run(self).await,
                 Command::Restore(restore) => restore.run(self).await,
+                Command::Log(log) => log.run(self).await,
+                Command::Show(show) => show.run(self).await,
+                Command::Diff(diff) => diff.run(self).await,
+                Command::History(history) => history.run(self).await,
                 Command::Teardown(teardown) => teardown.run(self).await,
                 Command::Migrate(migrate) => migrate.run(self).await,
                 Command::Completions(completions) => completions.run(self),
@@ -150,6 +160,9 @@ Examples:
   feast-registry describe view driver_stats                  the same for people, with its history and its users
   feast-registry revert 412                                  take back what one commit did, after asking
   feast-registry restore --project rides --at 2h             have all of a project be as it was
+  feast-registry log --since 2d                              who changed what and when
+  feast-registry history view driver_stats                   what became of one object
+  feast-registry diff --since 2d                             what it came to, field by field
   feast-registry teardown --project rides                    delete a project, after asking
   feast-registry config check -c feature_store.yaml          what is wrong with a configuration
 
@@ -171,6 +184,10 @@ enum Command {
     Describe(describe::Describe),
     Revert(revert::Revert),
     Restore(restore::Restore),
+    Log(log::Log),
+    Show(show::Show),
+    Diff(diff::Diff),
+    History(history::History),
     Teardown(teardown::Teardown),
     Migrate(migrate::Migrate),
     Config(config::Config),

@@ -24,6 +24,28 @@ pub(super) enum Format {
     Proto,
 }
 
+/// A form for people, and those for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum TextFormat {
+    /// Text for people.
+    Text,
+    /// JSON.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+impl TextFormat {
+    /// The form for programs, if it is one.
+    pub(super) fn of_program(self) -> Option<Format> {
+        match self {
+            TextFormat::Text => None,
+            TextFormat::Json => Some(Format::Json),
+            TextFormat::Yaml => Some(Format::Yaml),
+        }
+    }
+}
+
 /// Writes to stdout. That a reader has seen enough, as `head` has, is no error.
 pub(super) fn print(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
@@ -50,7 +72,7 @@ pub(super) fn print_object(object: &Object, format: Format) -> Result<()> {
         Format::Proto => print_binary(&object.bytes),
         Format::Json | Format::Yaml => {
             let fields = Fields::of(object)?;
-            print_text(&message::to_json(fields.message())?, format)?;
+            print_json(&message::to_json(fields.message())?, format)?;
             note_unknown([fields.message()]);
             Ok(())
         }
@@ -64,7 +86,7 @@ pub(super) fn print_array(objects: &[Object], format: Format) -> Result<()> {
     }
     let all = objects.iter().map(Fields::of).collect::<Result<Vec<_>>>()?;
     let json = all.iter().map(|fields| message::to_json(fields.message())).collect::<Result<Vec<_>>>()?;
-    print_text(&Json::Array(json), format)?;
+    print_json(&Json::Array(json), format)?;
     note_unknown(all.iter().map(Fields::message));
     Ok(())
 }
@@ -76,7 +98,7 @@ pub(super) fn print_registry(objects: &[Object], format: Format) -> Result<()> {
         return print_binary(&bytes);
     }
     let registry = message::decode("Registry", &bytes)?;
-    print_text(&message::to_json(&registry)?, format)?;
+    print_json(&message::to_json(&registry)?, format)?;
     note_unknown([&registry]);
     Ok(())
 }
@@ -101,7 +123,8 @@ fn print_binary(bytes: &[u8]) -> Result<()> {
     print(bytes)
 }
 
-fn print_text(json: &Json, format: Format) -> Result<()> {
+/// Prints what programs read.
+pub(super) fn print_json(json: &Json, format: Format) -> Result<()> {
     let mut text = match format {
         Format::Yaml => serde_saphyr::to_string(json).context("this has no YAML form; try `-o json`")?,
         _ => serde_json::to_string_pretty(json)?,

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use feast_registry_core::{self as core, Error, JournalEntry, JournalFilter, Key, Result, Target};
+use feast_registry_core::{
+    self as core, Error, JournalEntry, JournalFilter, Key, PlannedChange, Result, Revision, Target, Undo,
+};
 use prost::Message;
 
 use crate::proto::history::change::Target as ToldTarget;
 use crate::proto::history::image::State;
 use crate::proto::history::omitted::Why;
+use crate::proto::history::restore_request::{AsOf, Target as Restored};
 use crate::proto::history::{
-    Absent, Change, Commit, FactTarget, Filter, Image, Kind, ObjectTarget, Omitted, ProjectTarget, UserMetadataTarget,
-    VersionTarget, VersionsTarget,
+    Absent, Change, Commit, FactTarget, Filter, Image, Kind, ObjectTarget, Omitted, ProjectTarget, RestoreRequest,
+    UserMetadataTarget, VersionTarget, VersionsTarget,
 };
 
 /// About what a message takes besides the two images of a change.
@@ -43,7 +46,7 @@ fn kind_of(number: i32) -> Result<core::Kind> {
         Ok(Kind::Permission) => core::Kind::Permission,
         Ok(Kind::Infra) => core::Kind::Infra,
         Ok(Kind::Unspecified) | Err(_) => {
-            return Err(Error::invalid(format!("the filter has a kind that this server does not know ({number})")));
+            return Err(Error::invalid(format!("the request has a kind that this server does not know ({number})")));
         }
     })
 }
@@ -71,26 +74,64 @@ pub(super) fn kind(kind: core::Kind) -> Kind {
 pub(super) fn in_pieces(
     entry: Arc<JournalEntry>,
     skipped: usize,
-    piece: usize,
+    bytes: usize,
     most: usize,
 ) -> impl Iterator<Item = Commit> + Send {
     let mut next = Some(skipped.min(entry.changes.len()));
     std::iter::from_fn(move || {
         let begin = next?;
-        let (mut commit, mut bytes) = (head(&entry), 0);
-        for change in &entry.changes[begin..] {
-            let change = told(change, most);
-            bytes += size_of(&change);
-            if bytes > piece && !commit.changes.is_empty() {
-                break;
-            }
-            commit.changes.push(change);
-        }
-        let end = begin + commit.changes.len();
-        commit.has_more = end < entry.changes.len();
-        next = commit.has_more.then_some(end);
-        Some(commit)
+        let (changes, has_more) = piece(&entry.changes[begin..], bytes, most);
+        next = has_more.then_some(begin + changes.len());
+        Some(Commit { changes, has_more, ..head(&entry) })
     })
+}
+
+/// The first of some changes, of about so many bytes together, and whether there are more. What a single one has more than `most`
+/// for is left out.
+pub(super) fn piece(of: &[core::Change], bytes: usize, most: usize) -> (Vec<Change>, bool) {
+    let (mut changes, mut size) = (Vec::new(), 0);
+    for change in of {
+        let change = told(change, most);
+        size += size_of(&change);
+        if size > bytes && !changes.is_empty() {
+            return (changes, true);
+        }
+        changes.push(change);
+    }
+    (changes, false)
+}
+
+/// What an undo changes. When it has more than so many bytes, the rest is told without.
+pub(super) fn planned(changes: &[PlannedChange], bytes: usize) -> Vec<Change> {
+    let mut left = bytes;
+    let planned = changes.iter().map(|PlannedChange { key, before, after, .. }| {
+        let change = core::Change::of_key(key.clone(), before.clone().into(), after.clone().into());
+        let change = told(&change, left.saturating_add(FRAME));
+        left = left.saturating_sub(size_of(&change));
+        change
+    });
+    planned.collect()
+}
+
+/// What is to be restored.
+///
+/// # Errors
+/// `InvalidArgument` when the request does not say what, or as of when.
+pub(super) fn restoration(request: RestoreRequest) -> Result<Undo> {
+    let at = match request.as_of {
+        Some(AsOf::Revision(revision)) => core::AsOf::Revision(Revision::new(revision)),
+        Some(AsOf::Time(time)) => core::AsOf::Time(time),
+        None => {
+            return Err(Error::invalid("the request does not say as of when to restore: neither `revision` nor `time`"));
+        }
+    };
+    match request.target {
+        Some(Restored::Object(ObjectTarget { project, kind, name })) => {
+            Ok(Undo::RestoreObject { kind: kind_of(kind)?, project, name, at })
+        }
+        Some(Restored::WholeProject(ProjectTarget { project })) => Ok(Undo::RestoreProject { project, at }),
+        None => Err(Error::invalid("the request does not say what to restore: neither `object` nor `whole_project`")),
+    }
 }
 
 /// A commit without the bytes of objects, and with no more changes than have about so many bytes.

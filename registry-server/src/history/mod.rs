@@ -8,19 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use feast_registry_core::{
-    CallOptions, JournalEntry, JournalFilter, JournalQuery, JournalRange, Registry, Result, Revision, Timestamp,
+    CallOptions, JournalEntry, JournalFilter, JournalQuery, JournalRange, Registry, Result, Revision, Timestamp, Undo,
+    UndoOptions,
 };
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
-use self::convert::{filter, in_pieces, kind, size_of, without_bytes};
+use self::convert::{filter, in_pieces, kind, piece, planned, restoration, size_of, without_bytes};
 use self::watching::Watching;
 use crate::call;
 use crate::connections::Going;
 use crate::proto::history::history_server::History as HistoryServer;
 use crate::proto::history::{
-    GetRequest, GetResponse, ListVersionsRequest, ListVersionsResponse, LogRequest, LogResponse, Version, WatchRequest,
-    WatchResponse,
+    self, DiffRequest, DiffResponse, GetRequest, GetResponse, ListVersionsRequest, ListVersionsResponse, LogRequest,
+    LogResponse, Remark, RestoreRequest, RevertRequest, UndoResponse, Version, WatchRequest, WatchResponse,
 };
 use crate::status::status;
 
@@ -70,16 +71,40 @@ impl HistoryServer for History {
 
     async fn get(&self, request: Request<GetRequest>) -> Reply<GetResponse> {
         let (registry, request) = self.of_call(request);
-        let GetRequest { revision, skip_changes } = request;
-        let found = entry(&registry, Revision::new(revision)).await.map_err(|error| status("get", error))?;
-        let entry = found.ok_or_else(|| {
-            Status::not_found(format!(
-                "the journal has no revision {revision}: there was none, or it is no longer kept"
-            ))
-        })?;
-        let skipped = usize::try_from(skip_changes).unwrap_or(usize::MAX);
-        let commit = in_pieces(Arc::new(entry), skipped, PIECE, self.max_message_size).next();
-        Ok(Response::new(GetResponse { commit }))
+        let get = async {
+            let entry = registry.journal_entry(Revision::new(request.revision)).await?;
+            let skipped = usize::try_from(request.skip_changes).unwrap_or(usize::MAX);
+            let commit = in_pieces(Arc::new(entry), skipped, PIECE, self.max_message_size).next();
+            Ok(GetResponse { commit })
+        };
+        reply("get", get.await)
+    }
+
+    async fn diff(&self, request: Request<DiffRequest>) -> Reply<DiffResponse> {
+        let (registry, DiffRequest { after, until, filter: wanted, skip_changes }) = self.of_call(request);
+        let diff = async {
+            let (after, until) = (after.map(Revision::new), until.map(Revision::new));
+            let changes = registry.changes_between(after, until, &filter(wanted)?).await?;
+            let skipped = usize::try_from(skip_changes).unwrap_or(usize::MAX).min(changes.len());
+            let (changes, has_more) = piece(&changes[skipped..], PIECE, self.max_message_size);
+            Ok(DiffResponse { changes, has_more })
+        };
+        reply("diff", diff.await)
+    }
+
+    async fn revert(&self, request: Request<RevertRequest>) -> Reply<UndoResponse> {
+        let (registry, RevertRequest { revision, options }) = self.of_call(request);
+        let undo = Undo::Revert(Revision::new(revision));
+        reply("revert", undone(&registry, &undo, options.unwrap_or_default()).await)
+    }
+
+    async fn restore(&self, request: Request<RestoreRequest>) -> Reply<UndoResponse> {
+        let (registry, request) = self.of_call(request);
+        let restore = async {
+            let options = request.options.unwrap_or_default();
+            undone(&registry, &restoration(request)?, options).await
+        };
+        reply("restore", restore.await)
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
@@ -126,11 +151,20 @@ async fn newest(registry: &Registry) -> Result<Option<Revision>> {
     Ok(newest.first().map(|entry| entry.revision))
 }
 
-/// One entry of the journal, if that has it.
-async fn entry(registry: &Registry, revision: Revision) -> Result<Option<JournalEntry>> {
-    let Some(next) = revision.number().checked_add(1) else { return Ok(None) };
-    let found = registry.journal(&JournalQuery::before(Revision::new(next), 1)).await?;
-    Ok(found.into_iter().find(|entry| entry.revision == revision))
+/// Does what is asked for, or says what that would be.
+async fn undone(registry: &Registry, undo: &Undo, asked: history::UndoOptions) -> Result<UndoResponse> {
+    let history::UndoOptions { force, with_materializations, dry_run } = asked;
+    let options = UndoOptions::default().with_force(force).with_materializations(with_materializations);
+    let plan = registry.plan_undo(undo, options).await?;
+    let committed = if dry_run { None } else { registry.undo(&plan).await? };
+    let remark = |text: &String| Remark { text: text.clone() };
+    Ok(UndoResponse {
+        committed: committed.map(Revision::number),
+        revision: plan.revision.number(),
+        changes: planned(&plan.changes, PIECE),
+        remarks: plan.remarks.iter().map(|(_, text)| remark(text)).collect(),
+        refusals: plan.refusals.iter().map(|refusal| remark(&refusal.reason)).collect(),
+    })
 }
 
 async fn log(registry: &Registry, request: LogRequest) -> Result<LogResponse> {
@@ -175,6 +209,6 @@ fn wanted(
 ) -> Option<Arc<JournalEntry>> {
     let at = (entry.at.seconds, entry.at.nanos);
     let is_since = since.is_none_or(|since| at >= (since.seconds, since.nanos));
-    let is_until = until.is_none_or(|until| at < (until.seconds, until.nanos));
+    let is_until = until.is_none_or(|until| at <= (until.seconds, until.nanos));
     if is_since && is_until { filter.narrow(Arc::new(entry)) } else { None }
 }

@@ -2,8 +2,11 @@
 
 mod config;
 mod describe;
+mod diff;
 mod get;
+mod history;
 mod list;
+mod log;
 mod refused;
 mod serve;
 mod teardown;
