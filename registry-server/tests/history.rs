@@ -503,6 +503,7 @@ async fn two_revisions_are_compared_and_what_one_did_is_taken_back() {
     assert!(log.commits[0].author.as_deref().is_some_and(|author| author.starts_with("127.0.0.1 ")), "{log:?}");
 
     // What others have changed since is named, and nothing is done.
+    fixture.apply("rides", "driver", "third").await;
     let status = client.revert(RevertRequest { revision: first, options: None }).await.expect_err("it has changed");
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().contains("driver"), "{status:?}");

@@ -10,7 +10,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use clap::Args;
 use feast_registry::config::{FeatureStoreConfig, Finding, Inspection};
-use feast_registry::{CacheConfig, ErrorKind, Registry, RegistryConfig, RegistryUrl, SchemaMode, Schemes};
+use feast_registry::{CacheConfig, ErrorKind, Registry, RegistryConfig, RegistryUrl, Retention, SchemaMode, Schemes};
 
 use super::{Cli, output, text};
 
@@ -211,6 +211,11 @@ impl Opened {
     /// Whether it is only to be read, as its configuration says.
     pub(crate) fn is_read_only(&self) -> Result<bool> {
         Ok(self.schemes.is_read_only(&self.config)?)
+    }
+
+    /// How much of a journal is to be kept, as its configuration says.
+    pub(crate) fn retention(&self) -> Retention {
+        self.config.journal
     }
 
     /// Whether deleting the last project removes the storage too.

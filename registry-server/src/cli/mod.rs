@@ -40,15 +40,18 @@ mod origin;
 mod output;
 mod program;
 mod project;
+mod prune;
 mod restore;
 mod revert;
 mod selection;
 mod serve;
 mod show;
+mod status;
 mod teardown;
 mod telemetry;
 mod text;
 mod undo;
+mod watch;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -119,6 +122,7 @@ impl Cli {
             let done = match command {
                 Command::Config(config) => return config.run(self).await,
                 Command::Serve(serve) => return serve.run(self).await,
+                Command::Status(status) => return status.run(self).await,
                 Command::List(list) => list.run(self).await,
                 Command::Get(get) => get.run(self).await,
                 Command::Describe(describe) => describe.run(self).await,
@@ -128,6 +132,8 @@ impl Cli {
                 Command::Show(show) => show.run(self).await,
                 Command::Diff(diff) => diff.run(self).await,
                 Command::History(history) => history.run(self).await,
+                Command::Watch(watch) => watch.run(self).await,
+                Command::Journal(journal) => journal.run(self).await,
                 Command::Teardown(teardown) => teardown.run(self).await,
                 Command::Migrate(migrate) => migrate.run(self).await,
                 Command::Completions(completions) => completions.run(self),
@@ -154,6 +160,7 @@ const AFTER_HELP: &str = "\
 Examples:
   feast-registry serve                                       serve ./registry.db on port 6570
   feast-registry serve -c feature_store.yaml                 serve the registry that Feast is configured with
+  feast-registry status                                      where the registry is, what is in it, and how far its journal goes
   feast-registry list feature-views --tag team=ml            a table of what has this tag
   feast-registry list all -o json | jq '.featureViews[].spec.name'
   feast-registry get entity driver --project rides           one object, as YAML
@@ -163,6 +170,7 @@ Examples:
   feast-registry log --since 2d                              who changed what and when
   feast-registry history view driver_stats                   what became of one object
   feast-registry diff --since 2d                             what it came to, field by field
+  feast-registry watch                                       the same as it happens
   feast-registry teardown --project rides                    delete a project, after asking
   feast-registry config check -c feature_store.yaml          what is wrong with a configuration
 
@@ -179,6 +187,7 @@ Exit codes: 0 done, 1 an error, which is on stderr, 2 a command line that cannot
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Status(status::Status),
     List(list::List),
     Get(get::Get),
     Describe(describe::Describe),
@@ -188,6 +197,8 @@ enum Command {
     Show(show::Show),
     Diff(diff::Diff),
     History(history::History),
+    Watch(watch::Watch),
+    Journal(prune::Journal),
     Teardown(teardown::Teardown),
     Migrate(migrate::Migrate),
     Config(config::Config),

@@ -122,7 +122,9 @@ pub(super) fn restoration(request: RestoreRequest) -> Result<Undo> {
         Some(AsOf::Revision(revision)) => core::AsOf::Revision(Revision::new(revision)),
         Some(AsOf::Time(time)) => core::AsOf::Time(time),
         None => {
-            return Err(Error::invalid("the request does not say as of when to restore: neither `revision` nor `time`"));
+            return Err(Error::invalid(
+                "the request does not say as of when to restore: neither `revision` nor `time`",
+            ));
         }
     };
     match request.target {
