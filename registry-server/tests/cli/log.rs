@@ -22,7 +22,7 @@ pub(super) async fn written() -> Fixture {
     apply(&because, "rides", &wider).await;
     let at = |hour: i64| Some(prost_types::Timestamp { seconds: START + hour * 3600, nanos: 0 });
     bob.apply_materialization("rides", "driver_stats", at(0), at(1)).await.expect("it is recorded");
-    bob.apply_user_metadata(Kind::FeatureView, "rides", "driver_stats", b"mine".to_vec()).await.expect("it is set");
+    bob.apply_user_metadata(Kind::FeatureView, "rides", "driver_stats", Some(b"mine".to_vec().into())).await.expect("it is set");
     fixture
 }
 
