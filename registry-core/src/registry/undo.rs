@@ -281,7 +281,8 @@ impl Registry {
         let found = self.journal_before(Some(next), 1, deadline).await?.pop();
         match found {
             Some(entry) if entry.revision == revision => Ok(entry),
-            Some(_) => Err(Error::invalid(format!("the journal of {} has no revision {revision}", self.location()))),
+            Some(_) => Err(self.no_such(revision)),
+            None if self.journal_before(None, 1, deadline).await?.is_empty() => Err(self.no_such(revision)),
             None => Err(self.too_old(&format!("revision {revision}"))),
         }
     }
@@ -335,6 +336,10 @@ impl Registry {
         // Not of a replica: what is missing there would not be taken back.
         let journal = self.inner.backend.journal(&query, deadline);
         deadline.wait_for("the journal to be read", journal).await?
+    }
+
+    fn no_such(&self, revision: Revision) -> Error {
+        Error::invalid(format!("the journal of {} has no revision {revision}", self.location()))
     }
 
     fn too_old(&self, what: &str) -> Error {

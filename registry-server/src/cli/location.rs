@@ -108,7 +108,8 @@ impl Location {
     }
 
     /// Opens the registry to look at it, and if its tables are not there, makes them: they may have gone with the last project,
-    /// and the journal stays. Not if it is only to be read, as its configuration says.
+    /// and the journal stays. Not if it is only to be read, as its configuration says, and not in a file that is not there: with
+    /// that went the journal too.
     pub(crate) async fn open_or_make(&self, cli: &Cli) -> Result<Opened> {
         let unopened = self.unopened(cli)?;
         let error = match cli.schemes.open_read_only(&unopened.config).await {

@@ -67,7 +67,8 @@ async fn a_revert_of_what_was_changed_since_names_it_and_wants_force() {
     assert!(ran.code == 0 && ran.stderr.contains("changed: 1 entity of project `shop`: `customer`"), "{}", ran.stderr);
     let customer = stored(&fixture.open().await, Kind::Entity, "shop", "customer").await;
     assert_eq!(decoded::<Entity>(&customer).spec.expect("a spec").description, "Who buys");
-    assert!(fixture.error(&["revert", "4711", "--yes"]).contains("no revision 4711"));
+    let error = fixture.error(&["revert", "4711", "--yes"]);
+    assert!(error.contains("has no revision 4711"), "{error}");
     assert!(fixture.usage_error(&["revert", "latest"]).contains("REV"));
 }
 
@@ -131,7 +132,7 @@ async fn an_object_is_restored_to_a_revision_or_a_time() {
 #[tokio::test]
 async fn projects_come_back_after_a_teardown_that_took_the_tables_along() {
     let fixture = Fixture::filled().await;
-    let list = |fixture: &Fixture| fixture.ok(&["list", "all", "-p", "rides", "-o", "json"]);
+    let list = |fixture: &Fixture| fixture.run(&["list", "all", "-p", "rides", "-o", "json"]).stdout;
     let (before, then) = (list(&fixture), newest(&fixture).await);
     assert_eq!(fixture.run(&["teardown", "--all", "--yes"]).code, 0);
     let at = then.at.to_string();
@@ -152,4 +153,8 @@ async fn projects_come_back_after_a_teardown_that_took_the_tables_along() {
     };
     assert_eq!(sorted(&list(&fixture)), sorted(&before));
     assert_eq!(fixture.json(&["list", "projects", "-o", "json"]).as_array().map(Vec::len), Some(1), "and no other");
+    // A file that is not there is not made.
+    let fixture = Fixture::empty();
+    assert!(fixture.error(&["restore", "-p", "rides", "--at", "1", "-y"]).contains("there is no registry in"));
+    assert!(!fixture.path("registry.db").exists());
 }
