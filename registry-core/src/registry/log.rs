@@ -132,12 +132,16 @@ impl Registry {
     /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) when it never had it; both say what the journal has.
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where the storage has no journal.
     pub async fn journal_entry(&self, revision: Revision) -> Result<JournalEntry> {
-        let deadline = self.deadline();
+        self.entry(revision, true, &self.deadline()).await
+    }
+
+    async fn entry(&self, revision: Revision, images: bool, deadline: &Deadline) -> Result<JournalEntry> {
         let before = revision.number().checked_add(1).map(Revision::new);
-        let found = self.journal_page(&JournalQuery::before(before, 1), &deadline).await?.into_iter().next();
+        let query = JournalQuery { images, ..JournalQuery::before(before, 1) };
+        let found = self.journal_page(&query, deadline).await?.into_iter().next();
         match found.filter(|entry| entry.revision == revision) {
             Some(entry) => Ok(entry),
-            None => Err(self.no_such_revision(revision, &deadline).await?),
+            None => Err(self.no_such_revision(revision, deadline).await?),
         }
     }
 
@@ -193,10 +197,10 @@ impl Registry {
         {
             return Err(Error::invalid(format!("revision {until} comes before revision {after}")));
         }
-        for revision in [after, until].into_iter().flatten() {
-            self.journal_entry(revision).await?;
-        }
         let deadline = self.deadline();
+        for revision in [after, until].into_iter().flatten() {
+            self.entry(revision, false, &deadline).await?;
+        }
         let mut net = Net::default();
         let mut cursor = after;
         loop {

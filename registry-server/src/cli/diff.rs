@@ -6,13 +6,10 @@ use clap::error::ErrorKind;
 use feast_registry::{Change, Difference, Key, Revision, StoredDifference, Target, Timestamp};
 use serde_json::Value as Json;
 
-use super::journal::{self, Action, Narrowing};
+use super::journal::{self, Narrowing};
 use super::location::{Location, Opened};
 use super::output::{self, Format, TextFormat};
 use super::{Cli, changes, log, moment};
-
-/// The room before the fields of something.
-const INDENT: &str = "  ";
 
 /// Say what differs between two revisions, between a moment and now, or between two registries, field by field.
 ///
@@ -122,7 +119,10 @@ impl Diff {
             None => Vec::new(),
         };
         if let Some(format) = self.output.of_program() {
-            output::print_json(&Json::Array(changes.iter().map(journal::change_to_json).collect()), format)?;
+            output::print_json(
+                &Json::Array(changes.iter().map(|change| journal::change_to_json(change, true)).collect()),
+                format,
+            )?;
         } else {
             let sections: String = changes.iter().filter_map(|change| self.section(change)).collect();
             if sections.is_empty() {
@@ -140,9 +140,7 @@ impl Diff {
         if is_fact && !self.all {
             return None;
         }
-        let heading = format!("{} {}\n", journal::thing_of_project(&change.target), Action::of(change).word());
-        let fields = journal::difference(change).map(|difference| changes::lines(&difference, self.all, INDENT));
-        Some(heading + &fields.unwrap_or_default())
+        Some(journal::section(change, true, self.all))
     }
 
     async fn between_registries(&self, one: &Opened, other: &Opened) -> Result<()> {
@@ -184,7 +182,7 @@ impl Diff {
             _ => "~",
         };
         let heading = format!("{mark} {}\n", journal::thing_of_project(&Target::Key(found.key)));
-        if mark == "~" { heading + &changes::lines(difference, self.all, "    ") } else { heading }
+        if mark == "~" { heading + &changes::lines(difference, self.all, journal::INDENT) } else { heading }
     }
 }
 

@@ -70,7 +70,8 @@ impl History {
                     "id": version.version_id,
                 })
             };
-            let mut json = json!({"commits": entries.iter().map(journal::to_json).collect::<Vec<_>>()});
+            let mut json =
+                json!({"commits": entries.iter().map(|entry| journal::to_json(entry, true)).collect::<Vec<_>>()});
             if is_view {
                 json["versions"] = Json::Array(versions.iter().map(version).collect());
             }

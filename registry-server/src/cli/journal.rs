@@ -5,13 +5,16 @@ use std::collections::HashSet;
 use anyhow::Result;
 use clap::Args;
 use feast_registry::{
-    Change, Difference, Image, JournalEntry, JournalFilter, JournalSpan, Key, Kind, Registry, Target,
+    Change, Difference, ErrorKind, Image, JournalEntry, JournalFilter, JournalSpan, Key, Kind, Registry, Target,
 };
 use serde_json::{Value as Json, json};
 
 use super::location::Opened;
 use super::selection::{self, Selection};
 use super::{changes, output, text};
+
+/// The room before the fields of something.
+pub(super) const INDENT: &str = "  ";
 
 /// How many of the things that a commit changed are named in its line.
 const NAMED: usize = 3;
@@ -140,6 +143,18 @@ pub(super) fn thing_of_project(target: &Target) -> String {
     thing(target) + &of
 }
 
+/// What became of one thing, with its fields if that is wanted: those of the definition, and with `all` those beside it too.
+pub(super) fn section(change: &Change, with_fields: bool, all: bool) -> String {
+    let action = Action::of(change);
+    let heading = format!("{} {}\n", thing_of_project(&change.target), action.word());
+    // A version repeats its view, which was changed with it.
+    let is_version = matches!(change.target, Target::Key(Key::Version { .. })) && action != Action::Changed;
+    match difference(change) {
+        Some(difference) if with_fields && !is_version => heading + &changes::lines(&difference, all, INDENT),
+        _ => heading,
+    }
+}
+
 /// What a commit did, in one line.
 pub(super) fn sentence(entry: &JournalEntry) -> String {
     let told = worth_telling(entry);
@@ -258,7 +273,12 @@ pub(super) async fn with_images(
     entry: &JournalEntry,
     filter: &JournalFilter,
 ) -> Result<JournalEntry> {
-    let whole = registry.journal_entry(entry.revision).await?;
+    let whole = match registry.journal_entry(entry.revision).await {
+        Ok(whole) => whole,
+        // It was removed since it was listed.
+        Err(error) if error.kind() == ErrorKind::Compacted => return Ok(entry.clone()),
+        Err(error) => return Err(error.into()),
+    };
     Ok(filter.narrow(whole.into()).map_or_else(|| entry.clone(), |narrowed| (*narrowed).clone()))
 }
 
@@ -290,23 +310,23 @@ pub(super) fn note_not_kept<'a>(registry: &Registry, changes: impl IntoIterator<
     }
 }
 
-/// An entry for programs. With images, the fields that changed are told.
-pub(super) fn to_json(entry: &JournalEntry) -> Json {
+/// An entry for programs, with the fields that changed if that is wanted and there are images.
+pub(super) fn to_json(entry: &JournalEntry, with_fields: bool) -> Json {
     json!({
         "revision": entry.revision.to_string(),
         "id": entry.id.to_string(),
         "at": text::moment(&entry.at),
         "author": entry.author,
         "reason": entry.reason,
-        "changes": entry.changes.iter().map(change_to_json).collect::<Vec<_>>(),
+        "changes": entry.changes.iter().map(|change| change_to_json(change, with_fields)).collect::<Vec<_>>(),
     })
 }
 
 /// A change for programs.
-pub(super) fn change_to_json(change: &Change) -> Json {
+pub(super) fn change_to_json(change: &Change, with_fields: bool) -> Json {
     let mut json = target_to_json(&change.target);
     json["action"] = Action::of(change).word().into();
-    if let Some(difference) = difference(change) {
+    if with_fields && let Some(difference) = difference(change) {
         changes::add_to_json(&mut json, &difference);
     }
     json
@@ -328,5 +348,63 @@ pub(super) fn target_to_json(target: &Target) -> Json {
         Target::Key(Key::Metadata { name, .. }) => json!({"what": "fact", "project": project, "name": name}),
         Target::Versions { view, .. } => json!({"what": "history", "project": project, "name": view}),
         Target::Project { .. } => json!({"what": "project", "project": project, "name": project}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use feast_registry::{CommitId, Revision, Timestamp};
+
+    use super::*;
+
+    fn entry(changes: Vec<Change>) -> JournalEntry {
+        let mut entry = JournalEntry::new(Revision::new(7), CommitId::from_bytes([0; 16]), Timestamp::default());
+        entry.changes = changes;
+        entry
+    }
+
+    fn created(kind: Kind, project: &str, name: &str) -> Change {
+        Change::of_key(Key::object(kind, project, name), Image::Absent, Image::NotKept)
+    }
+
+    fn fact(project: &str) -> Change {
+        Change::of_key(Key::metadata(project, Key::LAST_UPDATED), Image::NotKept, Image::NotKept)
+    }
+
+    #[test]
+    fn of_many_things_the_first_are_named_and_the_rest_counted() {
+        let names = ["a", "b", "c", "d", "e"];
+        let mut changes: Vec<Change> = names.iter().map(|name| created(Kind::Entity, "rides", name)).collect();
+        changes.push(fact("rides"));
+        let told = sentence(&entry(changes.clone()));
+        assert_eq!(told, "entity a created, entity b created, entity c created +2 more (project rides)");
+        changes.truncate(1);
+        changes.push(created(Kind::Entity, "shop", "a\u{1b}"));
+        let told = sentence(&entry(changes));
+        assert_eq!(told, "entity a of project rides created, entity a\\u{1b} of project shop created");
+    }
+
+    #[test]
+    fn facts_are_told_when_there_is_nothing_else() {
+        assert_eq!(sentence(&entry(vec![fact("rides")])), "fact last_updated_timestamp changed (project rides)");
+        assert_eq!(sentence(&entry(vec![])), "nothing changed");
+    }
+
+    #[test]
+    fn what_goes_with_a_view_or_a_project_is_not_told_again() {
+        let deleted = |key| Change::of_key(key, Image::NotKept, Image::Absent);
+        let (project, view) = ("rides".to_owned(), "stats".to_owned());
+        let version = Key::Version { project: project.clone(), view: view.clone(), number: 0 };
+        let of_view = vec![
+            deleted(Key::object(Kind::FeatureView, "rides", "stats")),
+            deleted(Key::UserMetadata { kind: Kind::FeatureView, project: project.clone(), view: view.clone() }),
+            Change::removal(Target::Versions { project: project.clone(), view }),
+            deleted(version),
+            fact("rides"),
+        ];
+        assert_eq!(sentence(&entry(of_view.clone())), "feature view stats deleted (project rides)");
+        let mut of_project = vec![Change::removal(Target::Project { project })];
+        of_project.extend(of_view.into_iter().take(4));
+        assert_eq!(sentence(&entry(of_project)), "project rides deleted with 1 object");
     }
 }

@@ -80,17 +80,20 @@ impl Log {
             .before(self.before)
             .with_outside_facts(self.all);
         let mut entries = opened.registry.log(&query).await.context("there is no log")?;
-        if let Some(format) = self.output.of_program() {
-            return output::print_json(&Json::Array(entries.iter().map(journal::to_json).collect()), format);
-        }
-        if entries.is_empty() {
-            note_empty(&opened, query != LogQuery::new(Default::default(), self.number)).await?;
-            return Ok(());
-        }
         for entry in &mut entries {
             if journal::may_be_materialization(entry) {
                 *entry = journal::with_images(&opened.registry, entry, &filter).await?;
             }
+        }
+        if let Some(format) = self.output.of_program() {
+            return output::print_json(
+                &Json::Array(entries.iter().map(|entry| journal::to_json(entry, false)).collect()),
+                format,
+            );
+        }
+        if entries.is_empty() {
+            note_empty(&opened, query != LogQuery::new(Default::default(), self.number)).await?;
+            return Ok(());
         }
         output::print(lines(&entries).as_bytes())
     }

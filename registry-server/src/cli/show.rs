@@ -2,15 +2,12 @@
 
 use anyhow::Result;
 use clap::Args;
-use feast_registry::{Change, Image, JournalEntry, Key, Revision, Target};
+use feast_registry::{Image, JournalEntry, Revision, Target};
 
-use super::journal::{self, Action};
+use super::journal;
 use super::location::Location;
 use super::output::{self, TextFormat};
-use super::{Cli, changes, log, text};
-
-/// The room before the fields of something.
-const INDENT: &str = "  ";
+use super::{Cli, log, text};
 
 /// Show one commit: who made it, when and why, and what it changed, field by field.
 ///
@@ -41,7 +38,7 @@ impl Show {
         let opened = self.location.open(cli).await?;
         let entry = opened.registry.journal_entry(self.revision).await?;
         match self.output.of_program() {
-            Some(format) => output::print_json(&journal::to_json(&entry), format)?,
+            Some(format) => output::print_json(&journal::to_json(&entry, true), format)?,
             None => output::print(page(&entry).as_bytes())?,
         }
         journal::note_not_kept(&opened.registry, &entry.changes);
@@ -59,26 +56,15 @@ fn page(entry: &JournalEntry) -> String {
     ];
     for (label, value) in facts {
         if let Some(value) = value {
-            page += &format!("{INDENT}{label:<6}  {value}\n");
+            page += &format!("  {label:<6}  {value}\n");
         }
     }
     let is_whole = entry.changes.iter().any(|change| matches!(change.target, Target::Project { .. }));
     for change in &entry.changes {
         page.push('\n');
-        page += &section(change, is_whole);
+        // What went with a whole project is only named.
+        let is_told = !(is_whole && change.after == Image::Absent);
+        page += &journal::section(change, is_told, true);
     }
     page
-}
-
-/// What became of one thing. What went with a whole project is only named.
-fn section(change: &Change, is_whole: bool) -> String {
-    let action = Action::of(change);
-    let heading = format!("{} {}\n", journal::thing_of_project(&change.target), action.word());
-    // A version repeats its view, which was changed with it.
-    let is_version = matches!(change.target, Target::Key(Key::Version { .. }));
-    let is_told_by_name = is_version && action != Action::Changed || is_whole && change.after == Image::Absent;
-    match journal::difference(change) {
-        Some(difference) if !is_told_by_name => heading + &changes::lines(&difference, true, INDENT),
-        _ => heading,
-    }
 }

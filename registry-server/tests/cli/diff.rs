@@ -79,8 +79,8 @@ async fn two_registries_are_compared() {
             "--- {}\n+++ {}\n\
              - entity rider of project rides\n\
              + entity seller of project shop\n\
-             ~ feature view driver_stats of project rides\n    \
-                 - spec.features[rating]: value_type=INT64\n\
+             ~ feature view driver_stats of project rides\n  \
+               - spec.features[rating]: value_type=INT64\n\
              + version v2 of view driver_stats of project rides\n",
             one.url(),
             other.url()

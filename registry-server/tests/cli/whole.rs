@@ -6,14 +6,30 @@ use super::*;
 fn help_teaches_the_commands() {
     let fixture = Fixture::empty();
     let help = fixture.ok(&["--help"]);
-    for word in ["serve", "list", "get", "describe", "teardown", "config", "completions", "Examples:", "Exit codes:"] {
+    for word in [
+        "serve",
+        "list",
+        "get",
+        "describe",
+        "log",
+        "show",
+        "diff",
+        "history",
+        "teardown",
+        "config",
+        "completions",
+        "Examples:",
+        "Exit codes:",
+    ] {
         assert!(help.contains(word), "{word}: {help}");
     }
     // In the order in which they count.
     let sources = ["--registry URL", "FEAST_REGISTRY_URL", "FEATURE_STORE_YAML_BASE64", "FEAST_FS_YAML_FILE_PATH"];
     assert!(sources.map(|source| help.find(source).expect(source)).is_sorted(), "{help}");
     assert!(fixture.ok(&["serve", "--help"]).contains("in the list of processes"));
-    for command in ["serve", "list", "get", "describe", "teardown", "config", "completions"] {
+    for command in
+        ["serve", "list", "get", "describe", "log", "show", "diff", "history", "teardown", "config", "completions"]
+    {
         let help = fixture.ok(&[command, "--help"]);
         assert!(help.contains("Usage: feast-registry"), "{help}");
         assert!(!help.contains('\u{1b}'), "{help}");
@@ -42,6 +58,10 @@ fn nothing_is_made_by_looking() {
         &["list", "entities"][..],
         &["get", "entity", "driver"],
         &["describe", "entity", "driver"],
+        &["log"],
+        &["show", "1"],
+        &["diff", "1..2"],
+        &["history", "entity", "driver"],
         &["teardown", "--all", "--yes"],
     ] {
         let error = fixture.error(arguments);
