@@ -108,7 +108,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// [`ServeOptions`] say, and returns. What waits for a commit (`commit: false`) is written before and after that.
 ///
 /// Besides Feast's service it answers our own, `feast_registry.v1.History`, server reflection (v1 and v1alpha) and `grpc.health.v1.Health`: the server as a whole (the
-/// service without a name) and Feast's service are healthy while the storage answers, which is asked every five seconds; the
+/// service without a name) and both services are healthy while the storage answers, which is asked every five seconds; the
 /// service `liveness` always is.
 ///
 /// # Errors

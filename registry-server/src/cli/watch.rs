@@ -95,10 +95,10 @@ impl Watch {
         Ok(match self.output.of_program() {
             None => log::lines(std::slice::from_ref(entry)),
             Some(Format::Yaml) => {
-                let yaml = serde_saphyr::to_string(&journal::to_json(entry)).context("this has no YAML form")?;
+                let yaml = serde_saphyr::to_string(&journal::to_json(entry, true)).context("this has no YAML form")?;
                 format!("---\n{}\n", yaml.trim_end())
             }
-            Some(_) => serde_json::to_string(&journal::to_json(entry))? + "\n",
+            Some(_) => serde_json::to_string(&journal::to_json(entry, true))? + "\n",
         })
     }
 }
