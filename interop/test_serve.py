@@ -129,7 +129,7 @@ def test_reflection(ours: harness.Server) -> None:
     ]
     listed, service_file, view_file = stub.ServerReflectionInfo(iter(requests), timeout=10)
     names = {service.name for service in listed.list_services_response.service}
-    assert {SERVICE.full_name, "grpc.health.v1.Health"} <= names
+    assert {SERVICE.full_name, "feast_registry.v1.History", "grpc.health.v1.Health"} <= names
     for answer, expected in ((service_file, "RegistryServer"), (view_file, "FeatureView")):
         files = [
             descriptor_pb2.FileDescriptorProto.FromString(body)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use feast_registry_core::{
     Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Key, Limits, Outcome, Query, Record,
-    Result, Write,
+    Result, Retention, Write,
 };
 use tokio::sync::Semaphore;
 
@@ -272,6 +272,10 @@ impl Backend for FaultyBackend {
 
     async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         self.around(Operation::Journal, deadline, self.inner.journal(query, deadline)).await
+    }
+
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        self.around(Operation::Journal, deadline, self.inner.prune_journal(retention, deadline)).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

@@ -138,6 +138,8 @@ pub fn tests() -> Vec<Test> {
             it_outlives_its_handle: "When this returns Outcome::Committed, the writes are durable.",
             it_outlives_the_removal_of_the_storage:
                 "The journal outlives remove_if_empty where the storage has a place for it.",
+            pruning_keeps_what_is_young_and_takes_the_oldest:
+                "the newest entry stays, and so does what is younger than IDENTITY_KEPT_FOR",
             its_order_is_one_of_the_commits:
                 "Their order is one in which the commits take place: what each expects holds after those before it.",
         }
@@ -205,6 +207,14 @@ pub fn tests() -> Vec<Test> {
             an_apply_and_a_deletion_leave_all_or_nothing:
                 "Deletes a project with everything in it and nothing of another, in one commit",
         }
+        undo (registry::undo) {
+            a_deleted_project_comes_back_byte_for_byte:
+                "What is gone comes back byte for byte; with a view come its history and user metadata, with a project everything in it.",
+            a_project_goes_back_and_what_was_materialized_stays:
+                "What is there gets the definition that it had, as if that were applied … What has been materialized stays",
+            the_last_project_comes_back_though_the_storage_was_removed:
+                "The journal outlives remove_if_empty where the storage has a place for it.",
+        }
         cache (registry::cache) {
             own_writes_show_at_once: "It may come from memory: this process's own writes show at once",
             writes_of_others_show_after_a_refresh:
@@ -257,8 +267,15 @@ mod tests {
     use super::*;
 
     /// Where the promises are made. Outside of the workspace the core's sources are not beside this crate's.
-    const SOURCES: [&str; 6] =
-        ["backend.rs", "journal.rs", "registry/mod.rs", "registry/options.rs", "registry/read.rs", "registry/write.rs"];
+    const SOURCES: [&str; 7] = [
+        "backend.rs",
+        "journal.rs",
+        "registry/mod.rs",
+        "registry/options.rs",
+        "registry/read.rs",
+        "registry/undo.rs",
+        "registry/write.rs",
+    ];
 
     /// The words of documentation: without the marks of comments and links, and with single spaces.
     fn words(text: &str) -> String {

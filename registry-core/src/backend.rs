@@ -17,10 +17,10 @@ use prost_types::Timestamp;
 
 use crate::deadline::Deadline;
 use crate::environment::{Environment as _, System};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 #[cfg(doc)]
 use crate::journal::JournalRange;
-use crate::journal::{Change, CommitId, JOURNAL_POLL, JournalEntry, JournalQuery, Revision};
+use crate::journal::{Change, CommitId, JOURNAL_POLL, JournalEntry, JournalQuery, Retention, Revision};
 use crate::kind::Kind;
 
 /// The name under which a project's infrastructure is stored (Feast: `SqlRegistry.update_infra`).
@@ -446,6 +446,18 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// default it waits for [`JOURNAL_POLL`](crate::JOURNAL_POLL); a storage that tells its readers of a commit does better.
     async fn wait_for_commit(&self, _after: Option<Revision>, deadline: &Deadline) {
         tokio::time::sleep(JOURNAL_POLL.min(deadline.remaining())).await;
+    }
+
+    /// Removes a part of what a journal of this size need not keep, the oldest entries first; returns how many it removed, and 0
+    /// when nothing is left that may go. It is called again until then. Whatever the retention says, the newest entry stays, and
+    /// so does what is younger than [`IDENTITY_KEPT_FOR`](crate::IDENTITY_KEPT_FOR); a storage may keep more. Writers do not wait
+    /// for it longer than for another writer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), which is the default, where the storage cannot be told to.
+    async fn prune_journal(&self, _retention: &Retention, _deadline: &Deadline) -> Result<u64> {
+        let text = format!("the journal of {} cannot be pruned when somebody wants it", self.location());
+        Err(Error::new(ErrorKind::Unsupported, text))
     }
 
     /// Removes the storage itself (tables, a file) if no project is left in it and the backend was made with

@@ -133,6 +133,12 @@ impl<'a> Draft<'a> {
         Ok(self.get(&Key::object(kind, project, name))?.map(|bytes| Object::new(kind, bytes)))
     }
 
+    /// The keys of a project's objects that were found when its objects were fetched, by name or as lists.
+    pub(crate) fn objects_of(&self, project: &str) -> Vec<Key> {
+        let stored = self.fetched.records.iter().filter_map(|(key, record)| record.as_ref().map(|_| key));
+        stored.filter(|key| matches!(key, Key::Object { .. }) && key.project() == project).cloned().collect()
+    }
+
     /// The highest version in the history of a view. Whoever creates the next one expects that it is not there.
     pub(crate) fn latest_version(&self, project: &str, view: &str) -> Result<Option<i32>> {
         let written = self.overlay.iter().filter_map(|(key, value)| match key {

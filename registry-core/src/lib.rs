@@ -80,10 +80,10 @@ pub use observed::STORAGE_SPANS;
 /// The type of moments, as [`Commit::at`](Commit): seconds and nanoseconds since 1970 (UTC).
 pub use prost_types::Timestamp;
 pub use registry::{
-    CallOptions, Contrast, Edit, Edited, FeatureViewVersion, Freshness, JournalSpan, ListFilter, LogQuery, Registry,
-    RegistryOptions, StorageRemoval, StoredDifference, Watch, WatchEvent,
+    AsOf, CallOptions, Contrast, Edit, Edited, FeatureViewVersion, Freshness, JournalSpan, ListFilter, LogQuery,
+    PlannedChange, Registry, RegistryOptions, StorageRemoval, StoredDifference, Undo, UndoPlan, Watch, WatchEvent,
 };
-pub use rules::ApplyOptions;
+pub use rules::{ApplyOptions, Refusal, UndoOptions};
 pub use scheme::{MemoryScheme, Scheme};
 pub use waits::Waits;
 

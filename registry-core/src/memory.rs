@@ -5,10 +5,12 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use prost_types::Timestamp;
 use tokio::sync::watch;
 
 use crate::backend::{Backend, Commit, Expected, Key, Limits, Outcome, Page, Query, Record, Write};
 use crate::deadline::Deadline;
+use crate::environment::{Environment as _, System};
 use crate::error::{Error, Result};
 use crate::journal::{Change, CommitId, Image, JournalEntry, JournalQuery, JournalRange, Retention, Revision, Target};
 use crate::kind::Kind;
@@ -180,6 +182,11 @@ impl Backend for MemoryBackend {
         drop(tokio::time::timeout(deadline.remaining(), grown).await);
     }
 
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        deadline.check(WAITS_FOR)?;
+        Ok(locked(&self.journal).prune(retention, &System.now()))
+    }
+
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         deadline.check(WAITS_FOR)?;
         let _only_writer = locked(&self.journal);
@@ -197,12 +204,18 @@ impl Journal {
         Revision::new(self.entries.back().map_or(0, |last| last.revision.number()) + 1)
     }
 
-    /// Adds an entry, and removes those that need not be kept. The newest always is.
+    /// Adds an entry, and removes those that need not be kept.
     fn note(&mut self, entry: JournalEntry) {
-        let retention = Retention::default();
-        let (too_old, old_enough) = retention.bounds(&entry.at);
+        let at = entry.at;
         self.revisions.insert(entry.id, entry.revision);
         self.entries.push_back(entry);
+        self.prune(&Retention::default(), &at);
+    }
+
+    /// Removes the entries that need not be kept at a moment; returns how many. The newest always is.
+    fn prune(&mut self, retention: &Retention, now: &Timestamp) -> u64 {
+        let (too_old, old_enough) = retention.bounds(now);
+        let before = self.entries.len();
         while self.entries.len() > 1
             && let Some(oldest) = self.entries.front()
             && (oldest.at.seconds < too_old
@@ -211,6 +224,7 @@ impl Journal {
             self.revisions.remove(&oldest.id);
             self.entries.pop_front();
         }
+        (before - self.entries.len()) as u64
     }
 }
 

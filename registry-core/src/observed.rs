@@ -12,7 +12,7 @@ use tracing::Instrument;
 use crate::backend::{Backend, Commit, Limits, Outcome, Query, Record};
 use crate::deadline::Deadline;
 use crate::error::{ErrorKind, Result};
-use crate::journal::{JournalEntry, JournalQuery, Revision};
+use crate::journal::{JournalEntry, JournalQuery, Retention, Revision};
 use crate::metrics::{JOURNAL_REVISION, STORAGE_OPERATIONS, STORAGE_SECONDS};
 
 /// The target of the spans of calls to a storage. They are meant for traces, not for the log, and cost next to nothing where
@@ -143,6 +143,10 @@ impl Backend for Observed {
     async fn wait_for_commit(&self, after: Option<Revision>, deadline: &Deadline) {
         // It is no answer of the storage, so there is nothing to measure.
         self.inner.wait_for_commit(after, deadline).await;
+    }
+
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        self.observe("prune", self.inner.prune_journal(retention, deadline), |_| "ok").await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

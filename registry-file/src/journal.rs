@@ -158,19 +158,8 @@ impl Journal {
 
     /// Forgets what need not or cannot be kept in a file of so many bytes.
     pub(crate) fn prune(&mut self, retention: &Retention, file_bytes: usize, now: &Timestamp) {
-        let micros = |seconds: i64| u64::try_from(seconds).unwrap_or_default().saturating_mul(1_000_000);
-        let (too_old, old_enough) = retention.bounds(now);
-        let room = ENTRY_BYTES.max(file_bytes / ENTRY_PART);
-        while self.entries.len() > 1
-            && let Some(oldest) = self.entries.front()
-            && (self.entry_bytes > room
-                || oldest.revision < micros(too_old)
-                || (oldest.revision < micros(old_enough) && self.entries.len() as u64 > retention.commits))
-            && let Some(oldest) = self.entries.pop_front()
-        {
-            self.entry_bytes -= oldest.size();
-            self.identities.push_back((oldest.id, oldest.revision));
-        }
+        let (_, old_enough) = retention.bounds(now);
+        self.prune_entries(retention, ENTRY_BYTES.max(file_bytes / ENTRY_PART), now);
         let room = IDENTITIES.max(file_bytes / IDENTITY_PART / IDENTITY_BYTES);
         while let Some((id, revision)) = self.identities.front()
             && (self.identities.len() > room || *revision < micros(old_enough - MARGIN_SECONDS))
@@ -182,6 +171,28 @@ impl Journal {
         let is_old = |last: &&LastWrite| last.second < old_enough - MARGIN_SECONDS;
         let old = self.writers.iter().take(beyond).take_while(is_old).count();
         self.writers.drain(..old.max(self.writers.len().saturating_sub(MAX_WRITERS)));
+    }
+
+    /// Forgets the entries that need not be kept, or for which so many bytes are no room; returns how many. Their identities are
+    /// kept on, and the newest entry is in any case.
+    pub(crate) fn prune_entries(&mut self, retention: &Retention, room: usize, now: &Timestamp) -> u64 {
+        let mut removed = 0;
+        while (self.has_more_than(retention, now) || (self.entry_bytes > room && self.entries.len() > 1))
+            && let Some(oldest) = self.entries.pop_front()
+        {
+            self.entry_bytes -= oldest.size();
+            self.identities.push_back((oldest.id, oldest.revision));
+            removed += 1;
+        }
+        removed
+    }
+
+    /// Whether there is an entry that need not be kept.
+    pub(crate) fn has_more_than(&self, retention: &Retention, now: &Timestamp) -> bool {
+        let (too_old, old_enough) = retention.bounds(now);
+        let Some(oldest) = self.entries.front().filter(|_| self.entries.len() > 1) else { return false };
+        oldest.revision < micros(too_old)
+            || (oldest.revision < micros(old_enough) && self.entries.len() as u64 > retention.commits)
     }
 
     /// The entries that a query asks for, of the registry at `location`.
@@ -247,6 +258,11 @@ impl Journal {
         stored.into_iter().for_each(|entry| journal.push(entry));
         journal
     }
+}
+
+/// Seconds since 1970 as what revisions begin from.
+fn micros(seconds: i64) -> u64 {
+    u64::try_from(seconds).unwrap_or_default().saturating_mul(1_000_000)
 }
 
 const UNREADABLE: &str = "a part of the journal of a registry file cannot be read, and is left out";

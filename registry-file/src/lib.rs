@@ -180,6 +180,10 @@ impl Backend for FileBackend {
         self.file.fresh(deadline).await?.journal().read(query, &self.file.location())
     }
 
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        self.writer.prune_journal(*retention, deadline).await
+    }
+
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         self.writer.remove_if_empty(deadline).await
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use feast_registry_core::{Commit, Deadline, Error, Outcome, Result};
+use feast_registry_core::{Commit, Deadline, Error, Outcome, Result, Retention};
 use tokio::sync::oneshot;
 
 /// The most commits that share a write, so that the first of them does not wait long for the last.
@@ -16,6 +16,8 @@ pub(crate) enum Request {
     /// Makes a registry if there is none.
     Create,
     RemoveIfEmpty,
+    /// Removes what a journal of this size need not keep.
+    PruneJournal(Retention),
 }
 
 /// What it comes to.
@@ -24,6 +26,8 @@ pub(crate) enum Answer {
     Commit(Outcome),
     Create,
     RemoveIfEmpty(bool),
+    /// How many entries were removed.
+    PruneJournal(u64),
 }
 
 /// A request, and who waits for its answer.

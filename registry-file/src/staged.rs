@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use feast_registry_core::{Commit, Error, Outcome, Result};
+use feast_registry_core::{Commit, Error, Outcome, Result, Retention};
 use prost_types::Timestamp;
 
 use crate::document::Document;
@@ -50,6 +50,7 @@ impl Staged {
             Request::Commit(commit) => self.commit(commit).ok_or_else(&missing)?.map(Answer::Commit),
             Request::Create => self.create().map(|()| Answer::Create).ok_or_else(&missing),
             Request::RemoveIfEmpty => Ok(Answer::RemoveIfEmpty(self.remove_if_empty())),
+            Request::PruneJournal(retention) => Ok(Answer::PruneJournal(self.prune_journal(retention))),
         };
         batch.iter().map(decide).collect()
     }
@@ -94,6 +95,15 @@ impl Staged {
             }
             Err(key) => Outcome::Conflict(key),
         }))
+    }
+
+    /// How many entries went. Where there is no registry, its journal stays as it is.
+    fn prune_journal(&mut self, retention: &Retention) -> u64 {
+        if self.document.is_none() || !self.journal.has_more_than(retention, &self.now) {
+            return 0;
+        }
+        self.has_changed = true;
+        Arc::make_mut(&mut self.journal).prune_entries(retention, usize::MAX, &self.now)
     }
 
     fn remove_if_empty(&mut self) -> bool {

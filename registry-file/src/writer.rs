@@ -125,6 +125,13 @@ impl Writer {
         }
     }
 
+    pub(crate) async fn prune_journal(&self, retention: Retention, deadline: &Deadline) -> Result<u64> {
+        match self.ask(Request::PruneJournal(retention), deadline).await? {
+            Answer::PruneJournal(removed) => Ok(removed),
+            other => Err(strange(&other)),
+        }
+    }
+
     /// Takes nothing more, and waits until what was taken is done.
     pub(crate) async fn close(&self) {
         self.shared.queue().is_closed = true;
@@ -528,6 +535,7 @@ fn is_refusal(answer: &Result<Answer>) -> bool {
     match answer {
         Ok(Answer::Commit(outcome)) => !outcome.is_committed(),
         Ok(Answer::RemoveIfEmpty(is_removed)) => !is_removed,
+        Ok(Answer::PruneJournal(removed)) => *removed == 0,
         Ok(Answer::Create) => false,
         Err(_) => true,
     }

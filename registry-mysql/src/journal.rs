@@ -54,18 +54,19 @@ pub(crate) async fn newest_revision(session: &mut Session<'_>) -> Result<Option<
     Ok(newest.map(|newest| Revision::new(newest as u64)))
 }
 
-/// Removes what need not be kept, a part at a time; `true` when there may be more.
+/// Removes a part of what need not be kept; returns how many commits that were.
 ///
 /// What is removed is looked for without a lock, and is older than what anybody writes: no writer waits.
-pub(crate) async fn prune(session: &mut Session<'_>, retention: Retention) -> Result<bool, Failure> {
+pub(crate) async fn prune(session: &mut Session<'_>, retention: Retention) -> Result<u64, Failure> {
     let prunable = journal::prunable(Dialect::MySql, retention);
     let rows = session.run_all(&[prunable]).await?.pop().unwrap_or_default();
     let revisions = rows.into_iter().map(|mut row| column::<i64>(&mut row, 0)).collect::<Result<Vec<_>, _>>();
     let revisions = revisions.map_err(|error| Failure::Final(unreadable(session.location, error)))?;
     if revisions.is_empty() {
-        return Ok(false);
+        return Ok(0);
     }
-    session.run_all(&[journal::remove(Dialect::MySql, revisions)]).await.map(|_| true)
+    let commits = revisions.len() as u64;
+    session.run_all(&[journal::remove(Dialect::MySql, revisions)]).await.map(|_| commits)
 }
 
 /// A row of [`journal::read`].

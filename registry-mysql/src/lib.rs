@@ -213,6 +213,10 @@ impl Backend for MySqlBackend {
         attempts::newest_revision(self, deadline).await
     }
 
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        attempts::prune_journal(self, *retention, deadline).await
+    }
+
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         attempts::remove_if_empty(self, deadline).await
     }
@@ -297,6 +301,13 @@ impl Database for MySqlBackend {
         self.call(Purpose::Read, deadline, read).await
     }
 
+    async fn try_prune(&self, retention: Retention, deadline: &Deadline) -> Result<u64, Failure> {
+        let prune = async |connection: &mut Connection| {
+            journal::prune(&mut self.pool.connector().session(connection), retention).await
+        };
+        self.call(Purpose::Write, deadline, prune).await
+    }
+
     fn prune_in_background(&self) {
         let Some(pruning) = self.journal.begin_pruning() else { return };
         let (pool, retention) = (Arc::clone(&self.pool), self.journal.retention());
@@ -351,7 +362,7 @@ async fn prune(pool: &Pool<MySql>, retention: Retention) -> Result<(), Failure> 
     let mut connection = pool.connect_beside().await?;
     let mut session = pool.connector().session(&mut connection);
     let prune = async {
-        while journal::prune(&mut session, retention).await? {}
+        while journal::prune(&mut session, retention).await? > 0 {}
         Ok::<(), Failure>(())
     };
     let pruned = tokio::time::timeout(PRUNE_FOR, prune).await;

@@ -56,18 +56,15 @@ pub(crate) async fn newest_revision(session: &Session<'_>) -> Result<Option<Revi
     Ok(newest.map_err(|error| session.failure(error))?.flatten().map(|revision| Revision::new(revision as u64)))
 }
 
-/// Removes what need not be kept, a part after the other, until nothing is left to remove.
-pub(crate) async fn prune(session: &Session<'_>, retention: Retention, timeout: i64) -> Result<(), Failure> {
-    loop {
-        let Statement { text, values } = journal::prune(DIALECT, retention);
-        let text = format!("WITH removed AS ({text} RETURNING 1) SELECT count(*) FROM removed");
-        let mut answers = session.transaction(vec![locks::only_timeout(timeout), Statement { text, values }]).await?;
-        let row = answers.get_mut(1).and_then(Vec::pop);
-        let removed = row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(|error| session.failure(error))?;
-        if removed.unwrap_or_default() == 0 {
-            return Ok(());
-        }
-    }
+/// Removes a part of what need not be kept; returns how many commits that were.
+pub(crate) async fn prune(session: &Session<'_>, retention: Retention, timeout: i64) -> Result<u64, Failure> {
+    let Statement { text, values } = journal::prune(DIALECT, retention);
+    let text =
+        format!("WITH removed AS ({text} RETURNING revision) SELECT count(DISTINCT revision) AS commits FROM removed");
+    let mut answers = session.transaction(vec![locks::only_timeout(timeout), Statement { text, values }]).await?;
+    let row = answers.get_mut(1).and_then(Vec::pop);
+    let removed = row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(|error| session.failure(error))?;
+    Ok(removed.and_then(|removed| u64::try_from(removed).ok()).unwrap_or_default())
 }
 
 /// Begins a transaction of these statements where transaction ids are not to be had; returns the revision that it has.

@@ -187,6 +187,10 @@ impl Backend for PostgresBackend {
         attempts::newest_revision(self, deadline).await
     }
 
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        attempts::prune_journal(self, *retention, deadline).await
+    }
+
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         attempts::remove_if_empty(self, deadline).await
     }
@@ -290,6 +294,14 @@ impl Database for PostgresBackend {
         self.call(Purpose::Read, deadline, async |session| journal::newest_revision(&session).await).await
     }
 
+    async fn try_prune(&self, retention: Retention, deadline: &Deadline) -> Result<u64, Failure> {
+        let prune = async |session: Session<'_>| {
+            let timeout = self.lock_timeout(&session, deadline);
+            journal::prune(&session, retention, timeout).await
+        };
+        self.call(Purpose::Write, deadline, prune).await
+    }
+
     fn prune_in_background(&self) {
         let Some(pruning) = self.journal.begin_pruning() else { return };
         let (pool, retention, echo) = (Arc::clone(&self.pool), self.journal.retention(), self.echo);
@@ -298,7 +310,8 @@ impl Database for PostgresBackend {
             let pruned = async {
                 let link = pool.connect_beside().await?;
                 let session = Session { link: &link, location: pool.location(), echo };
-                journal::prune(&session, retention, link.lock_timeout(PRUNES_WITHIN)).await
+                while journal::prune(&session, retention, link.lock_timeout(PRUNES_WITHIN)).await? > 0 {}
+                Ok::<(), Failure>(())
             };
             if let Ok(Err(failure)) = tokio::time::timeout(PRUNES_WITHIN, pruned).await {
                 let error = failure.into_error();

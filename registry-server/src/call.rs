@@ -1,5 +1,6 @@
 //! What a request says of how it is to be done.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use feast_registry_core::{CallOptions, Waits};
@@ -8,6 +9,7 @@ use tonic::Request;
 use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
+use crate::origin::{self, MAX_REASON};
 use crate::parts::GZIP;
 
 /// How long the caller waits, as every gRPC client with a deadline says.
@@ -16,6 +18,9 @@ const TIMEOUT: &str = "grpc-timeout";
 /// Why something is changed, in words, for the journal.
 const REASON: &str = "x-registry-reason";
 
+/// What the client says that it is.
+const USER_AGENT: &str = "user-agent";
+
 /// How much earlier than its caller a call gives up, so that the caller is told what is certain instead of nothing.
 const MARGIN: Duration = Duration::from_millis(50);
 
@@ -23,25 +28,48 @@ const MARGIN: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Began(pub(crate) Instant);
 
-/// How a request is to be done: until its deadline, or else for `usual`.
+/// The address that a call comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// How a request is to be done: until its deadline, or else for `usual`; by whom and why, for the journal.
 pub(crate) fn options<T>(request: &Request<T>, usual: Duration) -> CallOptions {
-    let began = request.extensions().get::<Began>().map_or_else(Instant::now, |began| began.0);
-    let options = options_of(request.metadata(), usual, began);
-    match request.extensions().get::<Waits>() {
+    let options = options_of(request.metadata(), usual, began(request));
+    let options = match request.extensions().get::<Waits>() {
         Some(waits) => options.with_waits(waits.clone()),
+        None => options,
+    };
+    match author(request) {
+        Some(author) => options.with_author(author),
         None => options,
     }
 }
 
+/// When the client of a call that may go on for as long as it likes gives up, if it says so.
+pub(crate) fn deadline<T>(request: &Request<T>) -> Option<Instant> {
+    let timeout = request.metadata().as_ref().get(TIMEOUT).and_then(|value| value.to_str().ok()).and_then(timeout)?;
+    began(request).checked_add(timeout)
+}
+
+fn began<T>(request: &Request<T>) -> Instant {
+    request.extensions().get::<Began>().map_or_else(Instant::now, |began| began.0)
+}
+
+fn author<T>(request: &Request<T>) -> Option<String> {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let agent = request.metadata().get(USER_AGENT).map(|agent| agent.as_encoded_bytes());
+    origin::of_call(peer, agent)
+}
+
 fn options_of(metadata: &MetadataMap, usual: Duration, began: Instant) -> CallOptions {
-    let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
     let timeout = timeout_of(metadata.as_ref(), usual);
     let timeout = timeout - MARGIN.min(timeout / 20);
     let options = match began.checked_add(timeout) {
         Some(deadline) => CallOptions::new().with_deadline(deadline),
         None => CallOptions::new().with_timeout(timeout),
     };
-    match text(REASON) {
+    let reason = metadata.get(REASON).and_then(|reason| origin::cleaned(reason.as_encoded_bytes(), MAX_REASON));
+    match reason {
         Some(reason) => options.with_reason(reason),
         None => options,
     }

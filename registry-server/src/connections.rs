@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,6 +39,8 @@ const GOES_WITHIN: Duration = Duration::from_secs(300);
 const LINGERS_FOR: Duration = Duration::from_millis(500);
 /// How many streams of one connection may be open. It is what gRPC's other servers allow.
 const MAX_STREAMS: u32 = 128;
+/// How many of them may follow what is committed: the others are left for calls.
+const WATCHERS: usize = 64;
 /// How many streams may be reset by a client before they were looked at. A client that was stopped for a while may reset many
 /// at once and mean no harm.
 const MAX_RESETS: usize = 1024;
@@ -73,6 +76,34 @@ pub(crate) struct Activity {
     conversations: AtomicUsize,
     /// How many parts of answers have gone, or were let go.
     progress: AtomicUsize,
+    peer: IpAddr,
+    /// Why its streams that go on for as long as their clients like are to end, if they are.
+    goes: watch::Sender<Option<Goes>>,
+    watchers: Arc<Semaphore>,
+}
+
+/// Why a connection takes no more calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goes {
+    /// It was open for as long as any may be.
+    Old,
+    /// The server stops.
+    Stopping,
+}
+
+/// Tells when a connection goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Going(watch::Receiver<Option<Goes>>);
+
+impl Going {
+    /// Completes when the connection goes, with why. Cancel-safe.
+    pub(crate) async fn goes(&mut self) -> Goes {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(goes) => (*goes).unwrap_or(Goes::Stopping),
+            // The connection is gone.
+            Err(_) => Goes::Stopping,
+        }
+    }
 }
 
 /// An answer on its way, until this is dropped.
@@ -87,14 +118,32 @@ pub(crate) struct AnswerUnderWay {
 pub(crate) struct CallUnderWay(Arc<Activity>);
 
 impl Activity {
-    fn new() -> Arc<Self> {
+    fn new(peer: IpAddr) -> Arc<Self> {
         Arc::new(Self {
             bytes_received: AtomicUsize::new(0),
             calls: watch::Sender::new(0),
             answers: AtomicUsize::new(0),
             conversations: AtomicUsize::new(0),
             progress: AtomicUsize::new(0),
+            peer,
+            goes: watch::Sender::new(None),
+            watchers: Arc::new(Semaphore::new(WATCHERS)),
         })
+    }
+
+    /// The address that it comes from.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// Tells when it goes.
+    pub(crate) fn going(&self) -> Going {
+        Going(self.goes.subscribe())
+    }
+
+    /// A place for a stream that goes on for as long as its client likes; none if the connection has as many as it may.
+    pub(crate) fn watcher(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.watchers).try_acquire_owned().ok()
     }
 
     /// Counts a call.
@@ -190,8 +239,8 @@ where
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let connection = match accepted {
-            Ok((connection, _)) => connection,
+        let (connection, peer) = match accepted {
+            Ok((connection, peer)) => (connection, peer.ip()),
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 metrics.had_no_file();
@@ -216,7 +265,7 @@ where
             });
             continue;
         };
-        let activity = Activity::new();
+        let activity = Activity::new(peer);
         let service = service(Arc::clone(&activity));
         let held = (permit, metrics.opened());
         connections.spawn(serve_one(connection, limits, service, activity, stopping.subscribe(), held));
@@ -294,11 +343,13 @@ async fn serve_one<S>(
                     return;
                 }
                 is_old = true;
+                activity.goes.send_replace(Some(Goes::Old));
                 connection.as_mut().graceful_shutdown();
                 age.as_mut().reset(Instant::now() + GOES_WITHIN);
             }
             _ = stopping.wait_for(|is_stopping| *is_stopping), if !is_stopping => {
                 is_stopping = true;
+                activity.goes.send_replace(Some(Goes::Stopping));
                 connection.as_mut().graceful_shutdown();
             }
             () = &mut is_unread => {

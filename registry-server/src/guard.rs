@@ -19,9 +19,10 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Bytes, Service, http};
 use tracing::Instrument;
 
-use crate::call::{self, Began};
+use crate::call::{self, Began, Peer};
 use crate::complaints::Complaint;
 use crate::connections::{Activity, AnswerUnderWay, CallUnderWay};
+use crate::metrics::OpenWatch;
 use crate::parts::READ_WITHIN;
 use crate::record::{CallRecord, Identity, Recorder};
 use crate::request::{Allowance, Arrivals, Conversation, RequestLimits, Room};
@@ -35,6 +36,8 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 const HEALTH_REQUEST: usize = 1024;
 /// How many streams of server reflection may be open.
 const CONVERSATIONS: usize = 64;
+/// The call that follows what is committed.
+const WATCH: &str = "/feast_registry.v1.History/Watch";
 /// Within which time a request that makes way for another has done so.
 const MAKES_WAY_WITHIN: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,8 @@ const MAKES_WAY_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct CallLimits {
     calls: Arc<Semaphore>,
     conversations: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
+    max_watchers: usize,
     requests: RequestLimits,
     arrivals: Arrivals,
     /// How long a call may take whose client sets no deadline, and how long any request may take to come.
@@ -50,29 +55,41 @@ pub(crate) struct CallLimits {
 }
 
 /// A place among the calls that are under way; none is needed for health.
-type Place = Option<OwnedSemaphorePermit>;
+#[derive(Default)]
+struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+    /// Of a watcher, its place on its connection too.
+    _watch: Option<(OwnedSemaphorePermit, OpenWatch)>,
+}
 
 impl CallLimits {
-    pub(crate) fn new(requests: RequestLimits, timeout: Duration, recorder: Arc<Recorder>) -> Arc<Self> {
-        let calls = Arc::new(Semaphore::new(CALLS));
-        let conversations = Arc::new(Semaphore::new(CONVERSATIONS));
-        Arc::new(Self { calls, conversations, requests, arrivals: Arrivals::default(), timeout, recorder })
+    pub(crate) fn new(
+        requests: RequestLimits,
+        timeout: Duration,
+        max_watchers: usize,
+        recorder: Arc<Recorder>,
+    ) -> Arc<Self> {
+        let places = |number: usize| Arc::new(Semaphore::new(number.min(Semaphore::MAX_PERMITS)));
+        let (calls, conversations, watchers) = (places(CALLS), places(CONVERSATIONS), places(max_watchers));
+        let arrivals = Arrivals::default();
+        Arc::new(Self { calls, conversations, watchers, max_watchers, requests, arrivals, timeout, recorder })
     }
 
-    async fn place(&self, service: Called) -> Result<Place, Status> {
+    async fn place(&self, service: Called, connection: &Activity) -> Result<Place, Status> {
         let (places, number) = match service {
-            Called::Health => return Ok(None),
+            Called::Health => return Ok(Place::default()),
+            Called::Watch => return self.watcher(connection),
             Called::Reflection => (&self.conversations, CONVERSATIONS),
             Called::Registry => (&self.calls, CALLS),
         };
         if let Ok(place) = Arc::clone(places).try_acquire_owned() {
-            return Ok(Some(place));
+            return Ok(Place { _permit: Some(place), _watch: None });
         }
         if service == Called::Registry
             && self.arrivals.end_oldest()
             && let Ok(Ok(place)) = timeout(MAKES_WAY_WITHIN, Arc::clone(places).acquire_owned()).await
         {
-            return Ok(Some(place));
+            return Ok(Place { _permit: Some(place), _watch: None });
         }
         static REFUSED: Complaint = Complaint::new();
         REFUSED.say(|more| {
@@ -81,6 +98,25 @@ impl CallLimits {
         Err(Status::resource_exhausted(format!(
             "this server has {number} calls under way, which is all that it takes; nothing was done: try again later"
         )))
+    }
+
+    fn watcher(&self, connection: &Activity) -> Result<Place, Status> {
+        let Some(of_connection) = connection.watcher() else {
+            return Err(Status::resource_exhausted(
+                "this connection has as many watchers as it takes: watch on another connection",
+            ));
+        };
+        let Ok(permit) = Arc::clone(&self.watchers).try_acquire_owned() else {
+            static REFUSED: Complaint = Complaint::new();
+            let number = self.max_watchers;
+            REFUSED.say(|more| {
+                tracing::warn!("a watcher was refused, since there are as many as there may be ({number}){more}");
+            });
+            return Err(Status::resource_exhausted(format!(
+                "this server has {number} watchers, which is all that it takes (--max-watchers): try again later"
+            )));
+        };
+        Ok(Place { _permit: Some(permit), _watch: Some((of_connection, OpenWatch::begin())) })
     }
 }
 
@@ -92,6 +128,8 @@ enum Called {
     Health,
     /// Its calls are conversations.
     Reflection,
+    /// A stream that goes on for as long as its client likes, and has nothing to say for most of it.
+    Watch,
     Registry,
 }
 
@@ -101,6 +139,8 @@ impl Called {
             Self::Health
         } else if path.starts_with("/grpc.reflection.") {
             Self::Reflection
+        } else if path == WATCH {
+            Self::Watch
         } else {
             Self::Registry
         }
@@ -146,8 +186,7 @@ where
             began,
             identity: Arc::clone(&identity),
             waits: record.waits().clone(),
-            // Nothing waits for the end of what goes on for as long as its client likes.
-            activity: (called == Called::Registry).then(|| Arc::clone(&activity)),
+            activity: Arc::clone(&activity),
             limits,
         };
         let span = record.span();
@@ -166,14 +205,15 @@ where
             record.answers(answer.headers_mut());
             let (of_call, place) = match called {
                 // What its client does not read may be all that there is.
-                Called::Health => (None, None),
-                Called::Reflection => (None, under_way.place),
+                Called::Health => (None, Place::default()),
+                Called::Reflection | Called::Watch => (None, under_way.place),
                 // The place is for calls that are being done; what a large answer takes is counted elsewhere. The answer of a call that
                 // was not begun is one too.
-                Called::Registry => (under_way.call.or_else(|| Some(activity.begin_call())), None),
+                Called::Registry => (under_way.call.or_else(|| Some(activity.begin_call())), Place::default()),
             };
             let goes = match called {
-                Called::Health => None,
+                // A watcher that takes its time holds up nobody, and takes no more than a few messages.
+                Called::Health | Called::Watch => None,
                 Called::Reflection => Some(activity.begin_conversation()),
                 Called::Registry => Some(activity.begin_answer()),
             };
@@ -191,8 +231,8 @@ struct Call {
     comes_until: Instant,
     identity: Arc<Identity>,
     waits: Waits,
-    /// Of the connection, which does not end before the call has.
-    activity: Option<Arc<Activity>>,
+    /// Of its connection.
+    activity: Arc<Activity>,
     limits: Arc<CallLimits>,
 }
 
@@ -228,10 +268,11 @@ impl Call {
     ) -> Result<(http::Request<Body>, Room), Status> {
         let Self { called, began, comes_until, .. } = self;
         let CallLimits { requests, arrivals, .. } = &*self.limits;
-        under_way.place = self.limits.place(*called).await?;
+        under_way.place = self.limits.place(*called, &self.activity).await?;
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(Began(*began));
         parts.extensions.insert(self.waits.clone());
+        parts.extensions.insert(Peer(self.activity.peer()));
         if *called == Called::Reflection {
             // One that says nothing for longer would be taken for one that reads nothing.
             let until = (*comes_until).min(*began + READ_WITHIN);
@@ -244,8 +285,8 @@ impl Call {
             _ => requests.allowance(&path),
         };
         let deadline = Deadline::at(*comes_until).with_waits(self.waits.clone());
-        // Only who has a place can make way.
-        let arriving = under_way.place.as_ref().map(|_| arrivals.begin());
+        // Only who has a place that a call needs can make way.
+        let arriving = (*called == Called::Registry).then(|| arrivals.begin());
         let makes_way = async {
             match &arriving {
                 Some(arriving) => arriving.makes_way().await,
@@ -263,7 +304,13 @@ impl Call {
         let arrived = deadline.wait_for("the request to come whole", arrival).await;
         let (received, room) = arrived.map_err(|error| status(&path, error))??;
         drop(arriving);
-        under_way.call = self.activity.as_ref().map(Activity::begin_call);
+        match called {
+            // The connection does not end before the call has.
+            Called::Registry => under_way.call = Some(self.activity.begin_call()),
+            // Nothing waits for the end of what goes on for as long as its client likes.
+            Called::Watch => drop(parts.extensions.insert(self.activity.going())),
+            Called::Health | Called::Reflection => {}
+        }
         let options = CallOptions::new().with_deadline(*comes_until).with_waits(self.waits.clone());
         let (received, room) =
             requests.unpacked(received, room, &mut parts.headers, allowance, (&path, options)).await?;

@@ -18,8 +18,8 @@ use crate::panics::caught;
 /// The service whose health is whether the process lives: it always serves while there is a process to ask.
 pub(crate) const LIVENESS: &str = "liveness";
 
-/// Whose health is whether calls can be answered: the server's as a whole, and the registry's service.
-const READINESS: [&str; 2] = ["", "feast.registry.RegistryServer"];
+/// Whose health is whether calls can be answered: the server's as a whole, and the registry's services.
+const READINESS: [&str; 3] = ["", "feast.registry.RegistryServer", "feast_registry.v1.History"];
 
 /// How often the storage is asked whether it answers, and how long it may take to.
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -18,6 +18,7 @@ use tonic::Code;
 
 use crate::complaints::Complaint;
 use crate::process;
+use crate::proto::history;
 
 const STARTED: Metric = Metric::counter("grpc_server_started_total", "Calls that have begun, by service and method");
 const HANDLED: Metric =
@@ -40,8 +41,10 @@ const REFUSED: Metric = Metric::counter(
 const READY: Metric = Metric::gauge("feast_registry_ready", "Whether the server says that it is ready (1) or not (0)");
 const BUILD: Metric = Metric::gauge("feast_registry_build_info", "1, with the version of the server");
 
+const WATCHERS: Metric = Metric::gauge("feast_registry_watchers", "Streams that follow what is committed");
+
 const ALL: &[Metric] =
-    &[STARTED, HANDLED, HANDLING, IN_FLIGHT, RECEIVED, SENT, CONNECTIONS, CONNECTED, REFUSED, READY, BUILD];
+    &[STARTED, HANDLED, HANDLING, IN_FLIGHT, RECEIVED, SENT, CONNECTIONS, CONNECTED, REFUSED, READY, BUILD, WATCHERS];
 
 /// The upper bounds that times are sorted by, in seconds: from what a cached read takes to what nobody waits for.
 const BUCKETS: [f64; 14] =
@@ -133,6 +136,24 @@ impl ConnectionMetrics {
     }
 }
 
+/// A stream that follows what is committed, until this is dropped.
+pub(crate) struct OpenWatch(Gauge);
+
+impl OpenWatch {
+    /// Counts it.
+    pub(crate) fn begin() -> Self {
+        let gauge = metrics::gauge!(WATCHERS.name);
+        gauge.increment(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.decrement(1);
@@ -171,6 +192,7 @@ impl CallMetrics {
     pub(crate) fn new() -> Self {
         let sets = [
             FILE_DESCRIPTOR_SET,
+            history::FILE_DESCRIPTOR_SET,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
@@ -220,7 +242,8 @@ impl CallMetrics {
 
 impl Method {
     fn new(service: String, name: String) -> Self {
-        let is_read = ["Get", "List", "Check", "Watch", "Proto"].iter().any(|verb| name.starts_with(verb));
+        let is_read =
+            ["Get", "List", "Log", "Diff", "Check", "Watch", "Proto"].iter().any(|verb| name.starts_with(verb));
         Self { service: service.into(), name: name.into(), is_read, slow: Complaint::new(), measured: OnceLock::new() }
     }
 
@@ -277,6 +300,7 @@ mod tests {
             format!("{}/{}", method.service, method.name)
         };
         assert_eq!(method("/feast.registry.RegistryServer/GetEntity"), "feast.registry.RegistryServer/GetEntity");
+        assert_eq!(method("/feast_registry.v1.History/Watch"), "feast_registry.v1.History/Watch");
         assert_eq!(method("/grpc.health.v1.Health/Check"), "grpc.health.v1.Health/Check");
         assert_eq!(
             method("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),

@@ -8,4 +8,14 @@ mod generated {
     include!("proto/feast.registry.rs");
 }
 
+/// Package `feast_registry.v1`: the history of a registry, which Feast's wire contract has nothing of. Its comments are those of
+/// `registry-server/proto/feast_registry/v1/history.proto`.
+#[rustfmt::skip]
+pub mod history {
+    include!("proto/feast_registry.v1.rs");
+
+    /// The serialized `FileDescriptorSet` of this package, as server reflection wants it.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("proto/history.bin");
+}
+
 pub use generated::*;

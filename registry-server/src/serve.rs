@@ -15,8 +15,11 @@ use tonic::service::Routes;
 use crate::connections::{self, Activity, ConnectionLimits};
 use crate::guard::{CallLimits, Guarded};
 use crate::health::ServerHealth;
+use crate::history::History;
 use crate::monitoring::Monitoring;
 use crate::panics::Isolated;
+use crate::proto::history;
+use crate::proto::history::history_server::HistoryServer;
 use crate::proto::registry_server_server::RegistryServerServer;
 use crate::record::Recorder;
 use crate::request::RequestLimits;
@@ -42,6 +45,9 @@ pub struct ServeOptions {
     pub request_timeout: Duration,
     /// How many connections may be open; more are closed at once. Default: 10,000.
     pub max_connections: usize,
+    /// How many streams may follow what is committed (`feast_registry.v1.History/Watch`); more are refused. Default: 1000. One
+    /// connection may have 64 of them.
+    pub max_watchers: usize,
     /// After which time a client is told to make a new connection. Calls that are under way are finished on the old one.
     /// Default: half an hour. `None`: never.
     pub max_connection_age: Option<Duration>,
@@ -72,6 +78,7 @@ impl Default for ServeOptions {
             max_message_size: 128 << 20,
             request_timeout: Duration::from_secs(30),
             max_connections: 10_000,
+            max_watchers: 1000,
             max_connection_age: Some(Duration::from_secs(1800)),
             keep_alive: Some(Duration::from_secs(60)),
             drain: Duration::ZERO,
@@ -100,8 +107,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves a registry on a listening socket until `stop` completes; then finishes the calls that are under way, for as long as
 /// [`ServeOptions`] say, and returns. What waits for a commit (`commit: false`) is written before and after that.
 ///
-/// Besides Feast's service it answers server reflection (v1 and v1alpha) and `grpc.health.v1.Health`: the server as a whole (the
-/// service without a name) and Feast's service are healthy while the storage answers, which is asked every five seconds; the
+/// Besides Feast's service it answers our own, `feast_registry.v1.History`, server reflection (v1 and v1alpha) and `grpc.health.v1.Health`: the server as a whole (the
+/// service without a name) and both services are healthy while the storage answers, which is asked every five seconds; the
 /// service `liveness` always is.
 ///
 /// # Errors
@@ -121,17 +128,23 @@ pub async fn serve(
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(history::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let service = Service::new(registry.clone())
         .with_request_timeout(options.request_timeout)
         .with_divided_answers(options.max_message_size, options.compress_above);
-    let service = [CompressionEncoding::Gzip, CompressionEncoding::Deflate, CompressionEncoding::Zstd]
+    let history = History::new(registry.clone(), options.request_timeout, options.max_message_size);
+    let history = HistoryServer::new(history).max_encoding_message_size(options.max_message_size);
+    let encodings = [CompressionEncoding::Gzip, CompressionEncoding::Deflate, CompressionEncoding::Zstd];
+    let history = encodings.into_iter().fold(history, HistoryServer::accept_compressed);
+    let service = encodings
         .into_iter()
         .fold(RegistryServerServer::new(service), RegistryServerServer::accept_compressed)
         .max_decoding_message_size(options.max_message_size)
         .max_encoding_message_size(options.max_message_size);
     let services = Routes::new(service)
+        .add_service(history)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(failed)?)
         .add_service(reflection().build_v1alpha().map_err(failed)?)
@@ -139,7 +152,7 @@ pub async fn serve(
 
     let recorder = Recorder::new(options.slow_call, options.is_traced);
     let requests = RequestLimits::new(options.max_message_size, registry.clone());
-    let calls = CallLimits::new(requests, options.request_timeout, recorder);
+    let calls = CallLimits::new(requests, options.request_timeout, options.max_watchers, recorder);
     let on_connection =
         |activity: Arc<Activity>| Guarded { service: Isolated(services.clone()), limits: Arc::clone(&calls), activity };
     let stop = async {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use feast_registry::{
     Backend, Commit, Deadline, JournalEntry, JournalQuery, Limits, MemoryBackend, Outcome, Query, Record, Registry,
-    RegistryOptions, Result, async_trait,
+    RegistryOptions, Result, Retention, async_trait,
 };
 use feast_registry_core::Encoded;
 use feast_registry_core::proto::core::{Entity, EntitySpecV2};
@@ -51,6 +51,10 @@ impl Backend for Silenced {
 
     async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         self.inner.journal(query, deadline).await
+    }
+
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        self.inner.prune_journal(retention, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

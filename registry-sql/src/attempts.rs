@@ -13,7 +13,7 @@ use feast_registry_core::config::SchemaMode;
 use feast_registry_core::metrics::{LOST_ANSWERS, STORAGE_RETRIES};
 use feast_registry_core::{
     Backend, Commit, CommitId, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Key, Outcome, Query, Record,
-    Result, Revision,
+    Result, Retention, Revision,
 };
 
 use crate::state::JournalState;
@@ -135,6 +135,9 @@ pub trait Database: Backend {
 
     /// The highest revision that is visible ([`sql::journal::newest_revision`]).
     async fn try_newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>, Failure>;
+
+    /// Removes a part of what a journal of this size need not keep ([`sql::journal::prune`]); returns how many commits that were.
+    async fn try_prune(&self, retention: Retention, deadline: &Deadline) -> Result<u64, Failure>;
 
     /// Removes what the journal need not keep ([`sql::journal::prune`]), in a task of its own. What fails is tried again with
     /// the next.
@@ -479,6 +482,26 @@ pub async fn newest_revision(database: &impl Database, deadline: &Deadline) -> R
         }
     }
     Ok(None)
+}
+
+/// [`Backend::prune_journal`].
+///
+/// # Errors
+/// See [`Backend::prune_journal`].
+pub async fn prune_journal(database: &impl Database, retention: Retention, deadline: &Deadline) -> Result<u64> {
+    for attempt in 0.. {
+        check_that_journal_is_kept(database)?;
+        match database.try_prune(retention, deadline).await {
+            Ok(removed) => return Ok(removed),
+            Err(failure) => {
+                // To do it again does no harm.
+                if !may_look_again(database, attempt, failure, deadline).await? {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(0)
 }
 
 fn check_that_journal_is_kept(database: &impl Database) -> Result<()> {

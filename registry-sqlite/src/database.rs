@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
-    Backend as _, Commit, CommitId, Deadline, Error, JournalEntry, JournalQuery, Outcome, Query, Record, Revision,
+    Backend as _, Commit, CommitId, Deadline, Error, JournalEntry, JournalQuery, Outcome, Query, Record, Retention,
+    Revision,
 };
 use feast_registry_sql::journal::entries;
 use feast_registry_sql::{Database, Failure, Found, JournalState};
@@ -80,6 +81,10 @@ impl Database for SqliteBackend {
 
     async fn try_newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>, Failure> {
         self.look(deadline, rows::newest_revision).await
+    }
+
+    async fn try_prune(&self, retention: Retention, deadline: &Deadline) -> Result<u64, Failure> {
+        self.write(deadline, move |connection| rows::prune(connection, retention)).await
     }
 
     fn prune_in_background(&self) {

@@ -218,6 +218,10 @@ impl Backend for SqliteBackend {
         attempts::newest_revision(self, deadline).await
     }
 
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        attempts::prune_journal(self, *retention, deadline).await
+    }
+
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         attempts::remove_if_empty(self, deadline).await
     }

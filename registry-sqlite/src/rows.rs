@@ -2,6 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 
+use std::collections::BTreeSet;
+
 use feast_registry_core::{
     Commit, CommitId, Environment as _, Error, ErrorKind, JournalQuery, Key, Outcome, Query, Record, Retention,
     Revision, System,
@@ -120,10 +122,13 @@ pub(crate) fn next_revision(connection: &Connection) -> Result<i64> {
     Ok(newest.map_or(moment, |newest| newest.saturating_add(1).max(moment)))
 }
 
-/// Removes some of what the journal need not keep; returns how many rows.
-pub(crate) fn prune(connection: &Connection, retention: Retention) -> Result<usize> {
-    let prune = journal::prune(Dialect::Sqlite, retention);
-    prepared(connection, &prune)?.execute(params(&prune))
+/// Removes some of what the journal need not keep; returns how many commits that were.
+pub(crate) fn prune(connection: &Connection, retention: Retention) -> Result<u64> {
+    let mut prune = journal::prune(Dialect::Sqlite, retention);
+    prune.text.push_str(" RETURNING revision");
+    let mut prepared = prepared(connection, &prune)?;
+    let revisions = prepared.query_map(params(&prune), |row| row.get::<_, i64>(0))?;
+    Ok(revisions.collect::<Result<BTreeSet<_>>>()?.len() as u64)
 }
 
 fn answers(connection: &Connection, read: &Read, queries: &[Query]) -> Result<Vec<Vec<Record>>> {

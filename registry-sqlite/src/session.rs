@@ -200,11 +200,11 @@ impl Session {
         }
     }
 
-    /// Removes some of what the journal need not keep, unless another process is writing; returns how many rows.
+    /// Removes some of what the journal need not keep, unless another process is writing; returns how many commits.
     ///
     /// It waits a little for those who read, with a rollback journal: if there always are some, it would never be done.
     /// (`what_readers_keep_out_for_a_moment_is_pruned`)
-    pub(crate) fn prune(&mut self, retention: Retention) -> Result<usize, Problem> {
+    pub(crate) fn prune(&mut self, retention: Retention) -> Result<u64, Problem> {
         self.begin(|| false)?;
         let pruned = rows::prune(&self.connection, retention).map_err(|error| self.problem(error));
         let begun = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! What it writes is committed, so that nobody who builds the workspace needs a protobuf compiler of any kind.
 //! Messages of `feast.core` become plain prost structs; in `feast.registry`, the wire contract, the twelve kinds of
-//! object stand as `Encoded<T>`: bytes that pass through undecoded.
+//! object stand as `Encoded<T>`: bytes that pass through undecoded. `feast_registry.v1`, our own service, is of neither.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,15 +56,29 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
         .out_dir(&out)
         .compile_fds_with_config(descriptors.clone(), service)?;
 
+    // Its own descriptors are kept apart from Feast's, which are those of registry-core.
+    let own_protos = root.join("registry-server/proto");
+    let own = protox::compile([own_protos.join("feast_registry/v1/history.proto")], [&own_protos])?;
+    let mut history = tonic_prost_build::Config::new();
+    history.btree_map(["."]).bytes(["."]);
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_transport(false)
+        .codec_path("crate::codec::SizedCodec")
+        .out_dir(&out)
+        .compile_fds_with_config(own.clone(), history)?;
+
     let generated = [
         ("feast.core.rs", "registry-core/src/proto/feast.core.rs"),
         ("feast.types.rs", "registry-core/src/proto/feast.types.rs"),
         ("feast.registry.rs", "registry-server/src/proto/feast.registry.rs"),
+        ("feast_registry.v1.rs", "registry-server/src/proto/feast_registry.v1.rs"),
     ];
     for (from, to) in generated {
         let source = fs::read_to_string(out.join(from)).with_context(|| format!("{from} was not generated"))?;
         put(root.join(to), source.as_bytes(), check)?;
     }
+    put(root.join("registry-server/src/proto/history.bin"), &own.encode_to_vec(), check)?;
     put(root.join("registry-core/src/proto/descriptors.bin"), &descriptors.encode_to_vec(), check)
 }
 

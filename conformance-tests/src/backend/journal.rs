@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use feast_registry_core::{
-    Change, Commit, CommitId, Environment as _, ErrorKind, Expected, Image, JournalEntry, JournalQuery, Kind, Outcome,
-    Record, Revision, System, Target, Write,
+    Change, Commit, CommitId, Environment as _, ErrorKind, Expected, IDENTITY_KEPT_FOR, Image, JournalEntry,
+    JournalQuery, Kind, Outcome, Record, Retention, Revision, System, Target, Write,
 };
 use prost_types::Timestamp;
 
@@ -486,4 +486,58 @@ pub(crate) async fn it_outlives_the_removal_of_the_storage(setup: Setup) {
         }
         journal = before;
     }
+}
+
+pub(crate) async fn pruning_keeps_what_is_young_and_takes_the_oldest(setup: Setup) {
+    let store = setup.store().await;
+    let handles = store.handles(2).await;
+    // A clock that is slow makes some old, where a storage goes by the times of commits.
+    let now = System.now().seconds;
+    let day = i64::try_from(IDENTITY_KEPT_FOR.as_secs()).expect("it is a day");
+    let ages = [3 * day, 3 * day, 2 * day, 60, 0];
+    let mut commits = Vec::new();
+    for (index, age) in ages.iter().enumerate() {
+        let entity = object(Kind::Entity, "p", &format!("e{index}"), "");
+        let commit = Commit::new(vec![(entity.key.clone(), Expected::Absent)], put(&entity));
+        let commit = commit.with_time(Timestamp { seconds: now - age, nanos: 0 });
+        commits.push((placed(&handles[0].send(commit.clone()).await), commit));
+    }
+    let before = handles[1].journal(None, 1000).await;
+    let state = handles[1].objects(Kind::Entity, None).await;
+    let retention = Retention::new(Duration::ZERO, 0);
+    let mut removed = 0;
+    loop {
+        match handles[0].0.prune_journal(&retention, &patience()).await {
+            Ok(0) => break,
+            Ok(more) => removed += more,
+            // It need not be able to.
+            Err(error) if error.kind() == ErrorKind::Unsupported => return,
+            Err(error) => panic!("a pruning failed: {}", chain(&error)),
+        }
+        assert!(removed < before.len() as u64, "the newest entry stays, and no entry is removed twice");
+    }
+    let after = handles[1].journal(None, 1000).await;
+    assert_eq!(
+        after.len() as u64 + removed,
+        before.len() as u64,
+        "entries that are there, and those that were removed"
+    );
+    assert_eq!(after, before[before.len() - after.len()..], "what was removed is the oldest");
+    let young = commits.iter().zip(ages).filter(|(_, age)| *age < day).map(|(commit, _)| commit);
+    for (revision, commit) in young {
+        assert!(after.iter().any(|entry| entry.revision == *revision), "an entry that is younger than a day is gone");
+        let again = handles[1].send(commit.clone()).await;
+        assert_eq!(placed(&again), *revision, "where a commit is that is sent again, after a pruning");
+    }
+    if let Some(gone) = before.iter().take(before.len() - after.len()).next_back() {
+        let read = handles[1].0.journal(&JournalQuery::after(gone.revision, 1), &patience()).await;
+        let error = read.expect_err("a place that was removed is not there");
+        assert_eq!(error.kind(), ErrorKind::Compacted, "{}", chain(&error));
+    }
+    assert_eq!(handles[1].objects(Kind::Entity, None).await, state, "what is stored, after a pruning");
+    let entity = object(Kind::Entity, "p", "later", "");
+    let later = placed(&handles[1].send(Commit::new(Vec::new(), put(&entity))).await);
+    assert!(later > commits.last().expect("there are some").0, "revisions grow on after a pruning");
+    // A handle that is new finds the same.
+    assert_eq!(store.handle().await.journal(None, 1000).await.len(), after.len() + 1);
 }

@@ -10,7 +10,7 @@ use crate::sample::{applied, interval, view, view_name};
 use crate::shown::shown;
 
 /// A project with objects of all kinds, histories, intervals and user metadata.
-async fn make(registry: &Registry, project: &str) {
+pub(crate) async fn make(registry: &Registry, project: &str) {
     let name = |kind: Kind| if kind == Kind::Project { project.to_owned() } else { view_name(kind) };
     let objects: Vec<Object> = Kind::ALL.iter().copied().map(|kind| applied(kind, &name(kind), project)).collect();
     or_fail("an apply", registry.apply_all(project, objects, ApplyOptions::default()).await);

@@ -11,7 +11,7 @@ use feast_registry_conformance::{Exception, Factory, Storage};
 use feast_registry_core::config::SchemaMode;
 use feast_registry_core::{
     Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Key, Kind, Limits, MemoryBackend, Outcome,
-    Query, Result, Write,
+    Query, Result, Retention, Write,
 };
 use feast_registry_sqlite::SqliteBackend;
 use tempfile::TempDir;
@@ -119,6 +119,10 @@ impl Backend for Alone {
 
     async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         self.inner.journal(query, deadline).await
+    }
+
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        self.inner.prune_journal(retention, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

@@ -11,7 +11,7 @@ use feast_registry_core::config::SchemaMode;
 use feast_registry_core::proto::core::{Entity, FeatureView, FeatureViewVersionRecord};
 use feast_registry_core::{
     Backend, Commit, Deadline, Error, ErrorKind, Expected, JournalEntry, JournalQuery, Key, Kind, Limits, Outcome,
-    Query, Record, Result, Write,
+    Query, Record, Result, Retention, Write,
 };
 use prost::Message;
 
@@ -94,6 +94,7 @@ pub(crate) enum Flaw {
     NeverCompacts,
     NumbersEarly,
     NumbersByHandle,
+    PrunesWhatIsYoung,
     // Deadlines and callers who leave.
     IgnoresDeadlines,
     DoesItLater,
@@ -496,6 +497,10 @@ impl Backend for Handle {
 
     async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         self.inner.journal(query, deadline).await
+    }
+
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        self.inner.prune_journal(retention, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

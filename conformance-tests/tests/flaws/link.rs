@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use feast_registry_conformance::Link;
 use feast_registry_core::{
     Backend, Commit, CommitId, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Limits, Outcome, Query, Record,
-    Result,
+    Result, Retention,
 };
 use tokio::sync::watch;
 
@@ -161,6 +161,10 @@ impl Backend for Linked {
             }
         };
         deadline.wait_for("an answer", answer).await?
+    }
+
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        self.inner.prune_journal(retention, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

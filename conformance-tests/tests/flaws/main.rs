@@ -298,12 +298,15 @@ flaws! {
     forgets_origins: ForgetsOrigins => ["journal::every_commit_has_one_entry"],
     rounds_times: RoundsTimes => ["journal::every_commit_has_one_entry"],
     forgets_what_was_before: ForgetsWhatWasBefore => [
+        "undo::a_deleted_project_comes_back_byte_for_byte",
+        "undo::a_project_goes_back_and_what_was_materialized_stays",
         "journal::an_entry_says_what_was_there_before_and_after",
         "journal::an_entry_says_what_was_there_of_objects_of_any_size",
         "journal::its_replay_is_the_state",
     ],
     forgets_the_journal_when_removed: ForgetsTheJournalWhenRemoved => [
         "journal::it_outlives_the_removal_of_the_storage",
+        "undo::the_last_project_comes_back_though_the_storage_was_removed",
     ],
     journal_repeats_the_last: JournalRepeatsTheLast => ["journal::a_reader_goes_on_where_it_was"],
     never_compacts: NeverCompacts => ["journal::an_unknown_place_is_said_to_be_compacted"],
@@ -312,6 +315,7 @@ flaws! {
         "journal::revisions_grow_in_the_order_of_commits",
         "journal::its_order_is_one_of_the_commits",
     ],
+    prunes_what_is_young: PrunesWhatIsYoung => ["journal::pruning_keeps_what_is_young_and_takes_the_oldest"],
     ignores_deadlines: IgnoresDeadlines => ["deadlines::nothing_is_done_whose_deadline_is_over"],
     does_it_later: DoesItLater => ["deadlines::what_is_given_up_in_a_queue_is_never_done"],
     says_exceeded_when_done: SaysExceededWhenDone => ["deadlines::what_is_given_up_in_a_queue_is_never_done"],

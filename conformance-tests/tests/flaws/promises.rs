@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use feast_registry_core::{
     Backend, Commit, CommitId, Deadline, Error, ErrorKind, Image, JournalEntry, JournalQuery, JournalRange, Key,
-    Limits, Outcome, Page, Query, Record, Result, Revision,
+    Limits, Outcome, Page, Query, Record, Result, Retention, Revision,
 };
 use tokio::sync::Semaphore;
 
@@ -309,6 +309,15 @@ impl Backend for Promises {
             _ => Some(entry.revision) <= after,
         });
         Ok(entries.drain(first..).take(query.limit).collect())
+    }
+
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        if self.flaw == Flaw::PrunesWhatIsYoung && locked(&self.storage.removed_at).is_none() {
+            let entries = self.inner.journal(&JournalQuery::before(None, usize::MAX), deadline).await?;
+            *locked(&self.storage.removed_at) = entries.get(1).map(|second| second.revision);
+            return Ok(entries.len().saturating_sub(1) as u64);
+        }
+        self.inner.prune_journal(retention, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

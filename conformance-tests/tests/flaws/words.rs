@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use feast_registry_core::{
     Backend, Commit, Deadline, Error, ErrorKind, JournalEntry, JournalQuery, Key, Limits, Outcome, Query, Record,
-    Result, Write,
+    Result, Retention, Write,
 };
 use tokio::sync::Mutex;
 
@@ -132,6 +132,10 @@ impl Backend for Words {
         self.check()?;
         self.blocks_with(Flaw::BlocksOtherwise);
         self.inner.journal(query, deadline).await
+    }
+
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        self.inner.prune_journal(retention, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

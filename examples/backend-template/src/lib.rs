@@ -95,6 +95,11 @@ impl Backend for MyBackend {
         self.inner.wait_for_commit(after, deadline).await;
     }
 
+    /// The oldest entries beyond the retention, some of them at a time; neither the newest nor those of the last day.
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        self.inner.prune_journal(retention, deadline).await
+    }
+
     /// Only where no project is left, and the mode is `Auto`; the journal stays.
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         Ok(self.mode == SchemaMode::Auto && self.inner.remove_if_empty(deadline).await?)

@@ -240,6 +240,12 @@ impl Backend for RedbBackend {
         self.reading(deadline, move |store| store.journal(&query)).await
     }
 
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        let retention = *retention;
+        let pruned = self.writing(deadline, move |store| store.prune_journal(&retention)).await;
+        pruned.unwrap_or_else(|error| Err(broken(&error)))
+    }
+
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         if self.mode != SchemaMode::Auto {
             return Ok(false);

@@ -7,8 +7,9 @@ use std::ops::Bound;
 use std::path::Path;
 
 use feast_registry_core::{
-    Bytes, Change, Commit, Error, ErrorKind, Expected, Image, JournalEntry, JournalQuery, JournalRange, Key, Kind,
-    Outcome, Page, Query, Record, Result, Retention, Revision, Target, Write,
+    Bytes, Change, Commit, Environment as _, Error, ErrorKind, Expected, Image, JournalEntry, JournalQuery,
+    JournalRange, Key, Kind, Outcome, Page, Query, Record, Result, Retention, Revision, System, Target, Timestamp,
+    Write,
 };
 use redb::{
     AccessGuard, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
@@ -135,7 +136,7 @@ impl Store {
             journal.insert(revision.number(), &*journal::encoded(&entry))?;
             let mut revisions = transaction.open_table(REVISIONS)?;
             revisions.insert(entry.id.as_bytes(), revision.number())?;
-            prune(&mut journal, &mut revisions, &entry, retention)?;
+            prune(&mut journal, &mut revisions, &entry.at, retention)?;
             outcome = Some(Outcome::Committed { revision: Some(revision) });
             Ok(Some(()))
         })?;
@@ -169,6 +170,22 @@ impl Store {
                 }
             }
         })
+    }
+
+    /// Removes what a journal of this size need not keep; returns how many entries.
+    pub(crate) fn prune_journal(&self, retention: &Retention) -> Result<u64> {
+        let removed = self.writing(not_done, |transaction| {
+            // Who only prunes makes no registry.
+            if !transaction.list_tables()?.any(|table| redb::TableHandle::name(&table) == "journal") {
+                return Ok(None);
+            }
+            let (mut journal, mut revisions) = (transaction.open_table(JOURNAL)?, transaction.open_table(REVISIONS)?);
+            match prune(&mut journal, &mut revisions, &System.now(), retention)? {
+                0 => Ok(None),
+                removed => Ok(Some(removed)),
+            }
+        })?;
+        Ok(removed.unwrap_or_default())
     }
 
     /// Removes all tables but the journal's, if no project is left.
@@ -239,21 +256,23 @@ fn is_made<T>(opened: Result<T, TableError>) -> Result<Option<T>, Failure> {
     }
 }
 
-/// Removes from the journal what need not be kept. The newest entry always is.
+/// Removes from the journal what need not be kept at a moment; returns how many entries. The newest always is.
 fn prune(
     journal: &mut Table<'_, u64, &'static [u8]>,
     revisions: &mut Table<'_, &'static [u8; 16], u64>,
-    newest: &JournalEntry,
+    now: &Timestamp,
     retention: &Retention,
-) -> Result<(), Failure> {
-    let (too_old, old_enough) = retention.bounds(&newest.at);
+) -> Result<u64, Failure> {
+    let (too_old, old_enough) = retention.bounds(now);
+    let mut removed = 0;
     loop {
-        let Some(oldest) = oldest(journal)? else { return Ok(()) };
+        let Some(oldest) = oldest(journal)? else { return Ok(removed) };
         let at = oldest.at.seconds;
         let is_kept = at >= old_enough || at >= too_old && journal.len()? <= retention.commits;
-        if is_kept || oldest.revision == newest.revision {
-            return Ok(());
+        if is_kept || journal.len()? <= 1 {
+            return Ok(removed);
         }
+        removed += 1;
         journal.remove(oldest.revision.number())?;
         revisions.remove(oldest.id.as_bytes())?;
     }

@@ -6,10 +6,12 @@ mod edit;
 mod later;
 mod log;
 mod options;
+mod prune;
 mod read;
 #[cfg(test)]
 mod tests;
 mod transact;
+mod undo;
 mod watch;
 mod write;
 
@@ -36,6 +38,7 @@ pub use edit::{Edit, Edited};
 pub use log::{JournalSpan, LogQuery};
 pub use options::{CallOptions, Freshness, RegistryOptions};
 pub use read::{FeatureViewVersion, ListFilter};
+pub use undo::{AsOf, PlannedChange, Undo, UndoPlan};
 pub use watch::{Watch, WatchEvent};
 pub use write::StorageRemoval;
 

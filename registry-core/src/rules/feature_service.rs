@@ -37,6 +37,14 @@ fn projections(service: &Object) -> Result<Vec<FeatureViewProjection>> {
     Ok(service.decode::<FeatureService>()?.spec.unwrap_or_default().features)
 }
 
+/// The names of the views that a service takes features from.
+///
+/// # Errors
+/// `Corrupt` when it cannot be decoded.
+pub(crate) fn views_of(service: &Object) -> Result<BTreeSet<String>> {
+    Ok(projections(service)?.into_iter().map(|projection| projection.feature_view_name).collect())
+}
+
 /// The views that must be looked at to resolve a service; none when it is resolved.
 pub(crate) fn unresolved_views(project: &str, service: &Object) -> Result<Vec<Key>> {
     let projections = projections(service)?;

@@ -116,6 +116,11 @@ impl Meta {
         Ok(merged)
     }
 
+    /// The same without what the registry notes by itself: moments, intervals, the version and the state.
+    pub(crate) fn into_applied(self) -> Self {
+        Self { others: self.others, ..Self::default() }
+    }
+
     /// Notes that the object is updated now. Clocks are set back, and differ between servers: what was noted before stays if
     /// it is later, and nothing is updated before it was made. What is no moment that protobuf allows does not count.
     pub(crate) fn touch(&mut self, now: &Timestamp) {

@@ -18,6 +18,7 @@ mod stored;
 mod structure;
 #[cfg(test)]
 pub(crate) mod tests;
+mod undo;
 mod user_metadata;
 mod versions;
 
@@ -33,6 +34,8 @@ pub(crate) use meta::Meta;
 pub(crate) use names::check_names;
 pub(crate) use project::{adopt, fetch_for_adoption};
 pub(crate) use structure::check_structure;
+pub(crate) use undo::{Goals, Undone, fetch_for_undo, is_as_seen, undo};
+pub use undo::{Refusal, UndoOptions};
 pub(crate) use user_metadata::{apply_user_metadata, fetch_for_user_metadata, key as user_metadata_key};
 pub use versions::ApplyOptions;
 pub(crate) use versions::decode_record;

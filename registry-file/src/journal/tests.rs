@@ -113,6 +113,28 @@ fn a_commit_is_known_by_its_identity_when_its_entry_is_gone() {
 }
 
 #[test]
+fn who_prunes_takes_what_is_old_whatever_room_there_is_and_no_identity() {
+    let mut journal = Journal::default();
+    for (number, age) in [(0, 72), (1, 48), (2, 30), (3, 1), (4, 0)] {
+        add(&mut journal, number, NOW - age * HOUR);
+    }
+    let (now, day) = (at(NOW), Duration::from_secs(24 * 3600));
+    for (retention, removed) in [
+        (Retention::new(day * 30, 100), 0),
+        (Retention::new(day * 30, 4), 1),
+        (Retention::new(Duration::ZERO, 100), 2),
+        (Retention::new(Duration::ZERO, 0), 0),
+    ] {
+        assert_eq!(journal.has_more_than(&retention, &now), removed > 0, "{retention:?}");
+        assert_eq!(journal.prune_entries(&retention, usize::MAX, &now), removed, "{retention:?}");
+    }
+    assert_eq!(journal.entries.len(), 2);
+    assert!((0..5).all(|number| journal.revision_of(&id(number)).is_some()));
+    assert_eq!(journal.prune_entries(&Retention::new(Duration::ZERO, 0), usize::MAX, &at(NOW + 90 * HOUR)), 1);
+    assert_eq!(journal.entries.len(), 1, "the newest stays");
+}
+
+#[test]
 fn a_larger_file_has_room_for_more() {
     let mut journal = Journal::default();
     for number in 0..20_000 {

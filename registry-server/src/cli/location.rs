@@ -4,13 +4,13 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use clap::Args;
 use feast_registry::config::{FeatureStoreConfig, Finding, Inspection};
-use feast_registry::{CacheConfig, ErrorKind, Registry, RegistryConfig, RegistryUrl, SchemaMode, Schemes};
+use feast_registry::{CacheConfig, ErrorKind, Registry, RegistryConfig, RegistryUrl, Retention, SchemaMode, Schemes};
 
 use super::{Cli, output, text};
 
@@ -100,19 +100,64 @@ impl Location {
 
     /// Opens the registry to look at it: no file and no table is made.
     pub(crate) async fn open(&self, cli: &Cli) -> Result<Opened> {
+        let unopened = self.unopened(cli)?;
+        match cli.schemes.open_read_only(&unopened.config).await {
+            Ok(registry) => Ok(unopened.with(registry)),
+            Err(error) => Err(unopened.explain(error)),
+        }
+    }
+
+    /// Opens the registry to look at it, and if its tables are not there, makes them: they may have gone with the last project,
+    /// and the journal stays. Not if it is only to be read, as its configuration says, and not in a file that is not there: with
+    /// that went the journal too.
+    pub(crate) async fn open_or_make(&self, cli: &Cli) -> Result<Opened> {
+        let unopened = self.unopened(cli)?;
+        let error = match cli.schemes.open_read_only(&unopened.config).await {
+            Ok(registry) => return Ok(unopened.with(registry)),
+            Err(error) => error,
+        };
+        let may_make =
+            unopened.config.schema_mode == SchemaMode::Auto && !cli.schemes.is_read_only(&unopened.config)?;
+        if error.kind() != ErrorKind::SchemaMissing || !may_make {
+            return Err(unopened.explain(error));
+        }
+        output::note(&format!("There are no tables in {}; they are made.", unopened.config.url));
+        let registry = cli.schemes.open(&unopened.config).await?;
+        Ok(unopened.with(registry))
+    }
+
+    fn unopened(&self, cli: &Cli) -> Result<Unopened> {
         let FeatureStoreConfig { project, registry: mut config, .. } = self.read(cli, output::warn)?;
         // A command looks once, at what is stored: nothing is to be read for it in the background.
         config.cache = CacheConfig::default();
-        let registry = cli.schemes.open_read_only(&config).await.map_err(|error| match error.kind() {
+        Ok(Unopened { project, config, schemes: cli.schemes.clone() })
+    }
+}
+
+/// What is to be opened.
+struct Unopened {
+    project: Option<String>,
+    config: RegistryConfig,
+    schemes: Schemes,
+}
+
+impl Unopened {
+    fn with(self, registry: Registry) -> Opened {
+        let Self { project, config, schemes } = self;
+        Opened { registry, project, config, schemes }
+    }
+
+    /// Why a registry cannot be opened, with a remedy.
+    fn explain(&self, error: feast_registry::Error) -> Error {
+        match error.kind() {
             // Only of this kind is it that there is no registry; any other error has its own remedy.
-            ErrorKind::SchemaMissing => anyhow::Error::new(error).context(format!(
+            ErrorKind::SchemaMissing => Error::new(error).context(format!(
                 "there is no registry in {}, or not all of it: it was never made, or its tables went with its last project. A \
                  server makes what is missing, when it starts or at the next write; `--registry` names another",
-                config.url
+                self.config.url
             )),
             _ => error.into(),
-        })?;
-        Ok(Opened { registry, project, config, schemes: cli.schemes.clone() })
+        }
     }
 }
 
@@ -167,6 +212,11 @@ impl Opened {
     /// Whether it is only to be read, as its configuration says.
     pub(crate) fn is_read_only(&self) -> Result<bool> {
         Ok(self.schemes.is_read_only(&self.config)?)
+    }
+
+    /// How much of a journal is to be kept, as its configuration says.
+    pub(crate) fn retention(&self) -> Retention {
+        self.config.journal
     }
 
     /// Whether deleting the last project removes the storage too.

@@ -116,7 +116,7 @@ pub(super) async fn note_empty(opened: &Opened, is_narrowed: bool) -> Result<()>
 }
 
 /// A line for each commit, with columns as wide as they have to be.
-fn lines(entries: &[JournalEntry]) -> String {
+pub(super) fn lines(entries: &[JournalEntry]) -> String {
     const WIDEST: usize = 40;
     let revisions: Vec<String> = entries.iter().map(|entry| entry.revision.to_string()).collect();
     let authors: Vec<String> = entries.iter().map(journal::author).collect();

@@ -16,6 +16,7 @@
 //!
 //! Help and completions then have the program's name, and the examples of its schemes.
 
+mod ask;
 mod changes;
 mod completions;
 mod config;
@@ -39,12 +40,18 @@ mod origin;
 mod output;
 mod program;
 mod project;
+mod prune;
+mod restore;
+mod revert;
 mod selection;
 mod serve;
 mod show;
+mod status;
 mod teardown;
 mod telemetry;
 mod text;
+mod undo;
+mod watch;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -115,13 +122,18 @@ impl Cli {
             let done = match command {
                 Command::Config(config) => return config.run(self).await,
                 Command::Serve(serve) => return serve.run(self).await,
+                Command::Status(status) => return status.run(self).await,
                 Command::List(list) => list.run(self).await,
                 Command::Get(get) => get.run(self).await,
                 Command::Describe(describe) => describe.run(self).await,
+                Command::Revert(revert) => revert.run(self).await,
+                Command::Restore(restore) => restore.run(self).await,
                 Command::Log(log) => log.run(self).await,
                 Command::Show(show) => show.run(self).await,
                 Command::Diff(diff) => diff.run(self).await,
                 Command::History(history) => history.run(self).await,
+                Command::Watch(watch) => watch.run(self).await,
+                Command::Journal(journal) => journal.run(self).await,
                 Command::Teardown(teardown) => teardown.run(self).await,
                 Command::Migrate(migrate) => migrate.run(self).await,
                 Command::Completions(completions) => completions.run(self),
@@ -148,13 +160,17 @@ const AFTER_HELP: &str = "\
 Examples:
   feast-registry serve                                       serve ./registry.db on port 6570
   feast-registry serve -c feature_store.yaml                 serve the registry that Feast is configured with
+  feast-registry status                                      where the registry is, what is in it, and how far its journal goes
   feast-registry list feature-views --tag team=ml            a table of what has this tag
   feast-registry list all -o json | jq '.featureViews[].spec.name'
   feast-registry get entity driver --project rides           one object, as YAML
   feast-registry describe view driver_stats                  the same for people, with its history and its users
+  feast-registry revert 412                                  take back what one commit did, after asking
+  feast-registry restore --project rides --at 2h             have all of a project be as it was
   feast-registry log --since 2d                              who changed what and when
   feast-registry history view driver_stats                   what became of one object
   feast-registry diff --since 2d                             what it came to, field by field
+  feast-registry watch                                       the same as it happens
   feast-registry teardown --project rides                    delete a project, after asking
   feast-registry config check -c feature_store.yaml          what is wrong with a configuration
 
@@ -171,13 +187,18 @@ Exit codes: 0 done, 1 an error, which is on stderr, 2 a command line that cannot
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Status(status::Status),
     List(list::List),
     Get(get::Get),
     Describe(describe::Describe),
+    Revert(revert::Revert),
+    Restore(restore::Restore),
     Log(log::Log),
     Show(show::Show),
     Diff(diff::Diff),
     History(history::History),
+    Watch(watch::Watch),
+    Journal(prune::Journal),
     Teardown(teardown::Teardown),
     Migrate(migrate::Migrate),
     Config(config::Config),

@@ -28,7 +28,7 @@ fn read(text: &str, now: &Timestamp) -> Option<Timestamp> {
 }
 
 /// A number of seconds, as `90m` or `2d`.
-fn ago(text: &str) -> Option<i64> {
+pub(super) fn ago(text: &str) -> Option<i64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {
         "s" => 1,

@@ -48,10 +48,15 @@ impl TextFormat {
 
 /// Writes to stdout. That a reader has seen enough, as `head` has, is no error.
 pub(super) fn print(bytes: &[u8]) -> Result<()> {
+    tell(bytes).map(drop)
+}
+
+/// The same; `false` when the reader has seen enough.
+pub(super) fn tell(bytes: &[u8]) -> Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to stdout"),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).context("cannot write to stdout"),
     }
 }
 

@@ -68,6 +68,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "NUMBER", default_value_t = ServeOptions::default().max_connections, value_parser = one_or_more)]
     max_connections: usize,
 
+    /// How many streams may follow what is committed at once (feast_registry.v1.History/Watch); more are refused.
+    #[arg(long, value_name = "NUMBER", default_value_t = ServeOptions::default().max_watchers)]
+    max_watchers: usize,
+
     /// After how many seconds a client is told to connect anew; 0 means never.
     ///
     /// Behind a balancer that deals out connections, a server that is added later gets no calls until clients connect

@@ -1,14 +1,12 @@
 //! `feast-registry teardown`.
 
-use std::io::{BufRead, IsTerminal, Write};
-
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use feast_registry::{ErrorKind, Freshness, Kind, Object, Registry, StorageRemoval};
 
 use super::location::{Location, Opened};
 use super::origin::Origin;
-use super::{Cli, output, project, text};
+use super::{Cli, ask, output, project, text};
 
 /// The tag that keeps a project from being torn down (Feast: `PROTECTED_PROJECT_TAG`).
 const PROTECTED: (&str, &str) = ("feast.dev/protected-project", "true");
@@ -65,7 +63,7 @@ impl Teardown {
         if self.yes {
             return self.delete(opened, &seen).await;
         }
-        ask(&doomed)?;
+        ask::ask(&phrase(&doomed), "Nothing was deleted")?;
         // That may have taken long.
         let opened =
             opened.look_again().await.context("what is there by now cannot be looked at. Nothing was deleted")?;
@@ -153,29 +151,12 @@ fn plan(opened: &Opened, contents: &[(String, String)], leaves_none: bool) -> St
     plan
 }
 
-/// Asks the one at the terminal.
-fn ask(doomed: &[String]) -> Result<()> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        bail!("there is no terminal to ask on; `--yes` skips the question. Nothing was deleted");
-    }
-    let phrase = match doomed {
+/// What whoever is asked has to type.
+fn phrase(doomed: &[String]) -> String {
+    match doomed {
         [one] => one.clone(),
         many => format!("delete {} projects", many.len()),
-    };
-    if confirm(&phrase, &mut stdin.lock(), &mut std::io::stderr())? {
-        return Ok(());
     }
-    bail!("that was not `{}`. Nothing was deleted", text::clean(&phrase))
-}
-
-/// Whether the answer is the phrase that was asked for.
-fn confirm(phrase: &str, answers: &mut impl BufRead, questions: &mut impl Write) -> Result<bool> {
-    write!(questions, "Type `{}` to go on: ", text::clean(phrase)).context("cannot ask")?;
-    questions.flush().context("cannot ask")?;
-    let mut answer = String::new();
-    answers.read_line(&mut answer).context("cannot read the answer")?;
-    Ok(answer.trim() == phrase.trim())
 }
 
 /// Deletes the projects that are still as they were seen, one after the other.
@@ -209,23 +190,4 @@ async fn delete(registry: &Registry, seen: &[Seen]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_very_phrase_confirms() {
-        for (answer, is_yes) in [("rides\n", true), (" rides ", true), ("Rides\n", false), ("y\n", false), ("", false)]
-        {
-            let mut question = Vec::new();
-            assert_eq!(
-                confirm("rides", &mut answer.as_bytes(), &mut question).expect("an answer"),
-                is_yes,
-                "{answer:?}"
-            );
-            assert_eq!(question, b"Type `rides` to go on: ");
-        }
-    }
 }

@@ -2,6 +2,8 @@
 
 pub(super) use feast_registry::words::{between, duration, moment, second};
 
+use crate::origin::is_unsafe;
+
 /// Text on one line that cannot command a terminal: names and descriptions are whatever somebody stored.
 pub(super) fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
@@ -13,11 +15,6 @@ pub(super) fn clean(text: &str) -> String {
         }
     }
     clean
-}
-
-/// Control characters, and those that show the characters around them in another order.
-fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Several lines, each of them [`clean`] and after this much room.

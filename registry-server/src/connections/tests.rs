@@ -209,7 +209,7 @@ async fn calls_that_take_longer_than_the_time_of_grace_are_cut() {
 /// Fault: answers of a few bytes that their client never read were kept as long as its connection lived.
 #[tokio::test(start_paused = true)]
 async fn who_reads_nothing_of_its_answers_is_noticed_and_who_reads_slowly_is_not() {
-    let activity = Activity::new();
+    let activity = Activity::new(std::net::IpAddr::from([127, 0, 0, 1]));
     let began = Instant::now();
     let slow = activity.begin_answer();
     let reading = async {

@@ -9,7 +9,10 @@ mod list;
 mod log;
 mod refused;
 mod serve;
+mod status;
 mod teardown;
+mod undo;
+mod watch;
 mod whole;
 
 use std::io::{BufRead, BufReader, Read};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::Dialect;
-use feast_registry_core::{Expected, JournalQuery, Limits, Write};
+use feast_registry_core::{Expected, JournalQuery, Limits, Retention, Write};
 
 #[derive(Debug)]
 /// A registry in memory behind attempts that fail as scripted.
@@ -184,6 +184,10 @@ impl Database for Scripted {
 
     async fn try_newest_revision(&self, deadline: &Deadline) -> Result<Option<Revision>, Failure> {
         self.memory.newest_revision(deadline).await.map_err(Failure::Final)
+    }
+
+    async fn try_prune(&self, retention: Retention, deadline: &Deadline) -> Result<u64, Failure> {
+        self.memory.prune_journal(&retention, deadline).await.map_err(Failure::Final)
     }
 
     fn prune_in_background(&self) {}

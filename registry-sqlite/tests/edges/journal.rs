@@ -71,6 +71,28 @@ async fn what_need_not_be_kept_is_removed_while_nobody_writes() {
     assert_eq!(backend.commit(young, &patient()).await.expect("an answer"), first);
 }
 
+#[tokio::test]
+async fn what_is_old_is_pruned_when_somebody_wants_it_a_part_at_a_time() {
+    let folder = Folder::new();
+    let backend = folder.open().await;
+    for _ in 0..900 {
+        added(backend.commit(Commit::new(vec![], vec![]), &patient()).await);
+    }
+    let retention = Retention::new(Duration::ZERO, 1);
+    assert_eq!(backend.prune_journal(&retention, &patient()).await.expect("it is pruned"), 0, "all of it is young");
+    folder.stranger().execute_batch("UPDATE feast_registry_journal SET stored_at = stored_at - 172800").expect("days");
+    let (mut removed, mut parts) = (0, 0);
+    loop {
+        match backend.prune_journal(&retention, &patient()).await.expect("it is pruned") {
+            0 => break,
+            more => removed += more,
+        }
+        parts += 1;
+    }
+    let kept = backend.journal(&JournalQuery::after(None, 2000), &patient()).await.expect("the journal").len() as u64;
+    assert!(parts > 1 && kept == 256 && removed == 900 - kept, "{removed} removed in {parts} parts, {kept} kept");
+}
+
 /// Waits until all is removed but what was committed since, and the newest 256 commits at that time, which always stay.
 async fn is_pruned(backend: &SqliteBackend) {
     let deadline = patient();

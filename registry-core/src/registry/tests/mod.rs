@@ -8,6 +8,7 @@ mod follow;
 mod later;
 mod log;
 mod recall;
+mod undo;
 mod unsound;
 
 use std::sync::Arc;

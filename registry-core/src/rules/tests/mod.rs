@@ -15,6 +15,7 @@ mod properties;
 mod simulation;
 mod stored;
 mod structure;
+mod undo;
 mod versions;
 mod views;
 
@@ -112,8 +113,18 @@ struct Step {
 /// Reads what an operation asks for and lets it decide.
 fn decide(backend: &MemoryBackend, step: Step, project: &str, op: &Op) -> Result<Commit> {
     let queries = op.queries(project)?;
-    let answers = ready(backend.read(&queries, &deadline()))?;
-    let fetched = Fetched::new(&queries, answers, false);
+    decide_with(backend, step, &queries, |draft, ctx| op.rule(draft, ctx, project)).map(|(commit, ())| commit)
+}
+
+/// Reads these queries and lets a rule decide.
+fn decide_with<T>(
+    backend: &MemoryBackend,
+    step: Step,
+    queries: &[Query],
+    rule: impl FnOnce(&mut Draft<'_>, &mut Context<'_>) -> Result<T>,
+) -> Result<(Commit, T)> {
+    let answers = ready(backend.read(queries, &deadline()))?;
+    let fetched = Fetched::new(queries, answers, false);
     let mut draft = Draft::new(&fetched);
     let mut asked = 0;
     let mut new_uuid = || {
@@ -121,8 +132,8 @@ fn decide(backend: &MemoryBackend, step: Step, project: &str, op: &Op) -> Result
         format!("{:08x}-0000-4000-8000-{asked:012x}", step.seed)
     };
     let mut ctx = Context { now: step.now, new_uuid: &mut new_uuid, keeps_metadata: step.keeps_metadata };
-    op.rule(&mut draft, &mut ctx, project)?;
-    Ok(draft.into_commit())
+    let said = rule(&mut draft, &mut ctx)?;
+    Ok((draft.into_commit(), said))
 }
 
 /// The memory backend never waits.

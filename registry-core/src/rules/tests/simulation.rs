@@ -8,7 +8,8 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 
-const NAMES: [&str; 2] = ["trips", "cars"];
+/// What views are called.
+pub(super) const NAMES: [&str; 2] = ["trips", "cars"];
 
 /// What a writer does, and the time on its clock.
 #[derive(Debug, Clone)]
@@ -39,7 +40,8 @@ fn views() -> impl Strategy<Value = Object> {
     )
 }
 
-fn ops() -> impl Strategy<Value = Op> {
+/// Anything that may be done, so that much of it meets.
+pub(super) fn ops() -> impl Strategy<Value = Op> {
     let service = prop::sample::select(&NAMES[..]).prop_map(|name| {
         let projections = json!([{ "feature_view_name": name }]);
         object(Kind::FeatureService, json!({ "features": projections }), json!({}))

@@ -1,0 +1,118 @@
+//! `feast-registry watch`.
+
+use anyhow::{Context, Error, Result, anyhow};
+use clap::Args;
+use feast_registry::{ErrorKind, JournalEntry, JournalFilter, JournalQuery, Revision, WatchEvent};
+use futures_util::StreamExt;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::journal::{self, Narrowing};
+use super::location::{Location, Opened};
+use super::output::{self, Format, TextFormat};
+use super::{Cli, log};
+
+/// Follow what is changed, as it happens: a line for each commit, whoever makes it.
+///
+/// The lines are those of `log`, oldest first. It goes on until it is interrupted, or an error ends it: then it says with which
+/// `--after` it can go on and miss nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  feast-registry watch                                       what is changed from now on
+  feast-registry watch --after 411 --kind feature-view       also what was changed since revision 411
+  feast-registry watch -o json | while read -r commit; do …  a line of JSON for each commit
+
+A server tells the same to programs, by gRPC: feast_registry.v1.History/Watch.")]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    narrowing: Narrowing,
+
+    /// Begin with what comes after this revision, instead of now.
+    #[arg(long, value_name = "REVISION", value_parser = log::revision)]
+    after: Option<Revision>,
+
+    /// Only what is changed by somebody with this in their name.
+    #[arg(long, value_name = "WHO")]
+    by: Option<String>,
+
+    /// The output format: JSON has a line for each commit, and YAML a document.
+    #[arg(short, long, value_enum, default_value_t = TextFormat::Text)]
+    output: TextFormat,
+
+    #[command(flatten)]
+    location: Location,
+}
+
+impl Watch {
+    pub(super) async fn run(self, cli: &Cli) -> Result<()> {
+        // Before anything is said, so that whoever has read it may interrupt.
+        let mut interrupts = signal(SignalKind::interrupt()).context("signals cannot be caught")?;
+        let mut endings = signal(SignalKind::terminate()).context("signals cannot be caught")?;
+        let opened = self.location.open(cli).await?;
+        let mut filter = self.narrowing.filter(&opened);
+        if let Some(author) = &self.by {
+            filter = filter.with_author(author);
+        }
+        let mut told = self.after;
+        let ended = tokio::select! {
+            ended = self.follow(&opened, filter, &mut told) => ended,
+            _ = interrupts.recv() => Ok(()),
+            _ = endings.recv() => Ok(()),
+        };
+        if let Some(told) = told
+            && ended.is_ok()
+        {
+            output::note(&format!("To go on from here: --after {told}"));
+        }
+        ended.map_err(|error| explained(error, told))
+    }
+
+    /// Returns when nobody reads what is told. `told` is what was told whole.
+    async fn follow(&self, opened: &Opened, filter: JournalFilter, told: &mut Option<Revision>) -> Result<()> {
+        if told.is_none() {
+            let newest = opened.registry.journal(&JournalQuery::before(None, 1).without_images()).await?;
+            *told = newest.first().map(|entry| entry.revision);
+        }
+        let mut events = opened.registry.watch(*told, filter).await?;
+        output::note(&format!("Watching {}; Ctrl-C ends it.", opened.registry.location()));
+        while let Some(event) = events.next().await {
+            match event? {
+                WatchEvent::Commit(entry) => {
+                    if !output::tell(self.rendered(&entry)?.as_bytes())? {
+                        return Ok(());
+                    }
+                    *told = Some(entry.revision);
+                }
+                WatchEvent::Bookmark(revision) => *told = Some(revision),
+                // What a later version tells besides.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn rendered(&self, entry: &JournalEntry) -> Result<String> {
+        Ok(match self.output.of_program() {
+            None => log::lines(std::slice::from_ref(entry)),
+            Some(Format::Yaml) => {
+                let yaml = serde_saphyr::to_string(&journal::to_json(entry, true)).context("this has no YAML form")?;
+                format!("---\n{}\n", yaml.trim_end())
+            }
+            Some(_) => serde_json::to_string(&journal::to_json(entry, true))? + "\n",
+        })
+    }
+}
+
+/// Why a watch ended, with how to go on.
+fn explained(error: Error, told: Option<Revision>) -> Error {
+    let is_compacted = |error: &feast_registry::Error| error.kind() == ErrorKind::Compacted;
+    if error.downcast_ref().is_some_and(is_compacted) {
+        return error.context(
+            "the journal no longer has what was to be watched; look at what there is, and watch without --after",
+        );
+    }
+    match told {
+        Some(told) => error.context(format!("the watch has ended; it goes on with --after {told}")),
+        None => error.context(anyhow!("the watch has ended")),
+    }
+}

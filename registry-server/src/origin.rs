@@ -1,0 +1,72 @@
+//! Who makes a change and why, as the journal has it: text that was said by somebody else, so it is bounded and cannot command
+//! the terminal on which it is shown.
+
+use std::net::IpAddr;
+
+/// The longest author, in characters.
+pub(crate) const MAX_AUTHOR: usize = 256;
+/// The longest reason, in characters.
+pub(crate) const MAX_REASON: usize = 1024;
+
+/// The author of a call that came to the server: the address of the client, or of the proxy before it, and what the client says
+/// that it is. A header that names another address is not looked at, since anybody can send one.
+pub(crate) fn of_call(peer: Option<IpAddr>, user_agent: Option<&[u8]>) -> Option<String> {
+    let agent = user_agent.and_then(|agent| cleaned(agent, MAX_AUTHOR));
+    match (peer, agent) {
+        // An IPv4 client of a socket that listens to both is shown as what it is.
+        (Some(peer), Some(agent)) => cleaned(format!("{} {agent}", peer.to_canonical()).as_bytes(), MAX_AUTHOR),
+        (Some(peer), None) => Some(peer.to_canonical().to_string()),
+        (None, agent) => agent,
+    }
+}
+
+/// Text of one line without characters that command a terminal or that show others in another order, of at most so many
+/// characters; `None` if nothing is left.
+pub(crate) fn cleaned(text: &[u8], most: usize) -> Option<String> {
+    let text = String::from_utf8_lossy(text);
+    let clean: String = text.chars().map(|c| if is_unsafe(c) { ' ' } else { c }).collect();
+    let clean = clean.trim();
+    let clean = match clean.char_indices().nth(most.saturating_sub(1)) {
+        // The last of so many characters says that there were more.
+        Some((end, last)) if end + last.len_utf8() < clean.len() => format!("{}…", clean[..end].trim_end()),
+        _ => clean.to_owned(),
+    };
+    (!clean.is_empty()).then_some(clean)
+}
+
+/// Control characters, and those that show the characters around them in another order.
+pub(crate) fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_author_is_an_address_and_what_the_client_says_that_it_is() {
+        let peer = |text: &str| Some(text.parse().expect("an address"));
+        for (peer, agent, author) in [
+            (peer("10.0.0.7"), Some(&b"grpc-python/1.85.0"[..]), Some("10.0.0.7 grpc-python/1.85.0")),
+            (peer("::ffff:10.0.0.7"), Some(b" \n "), Some("10.0.0.7")),
+            (peer("fe80::1"), None, Some("fe80::1")),
+            (None, Some(b"grpc-go/1.70"), Some("grpc-go/1.70")),
+            (None, None, None),
+        ] {
+            assert_eq!(of_call(peer, agent).as_deref(), author);
+        }
+    }
+
+    #[test]
+    fn text_is_one_line_and_bounded_and_commands_no_terminal() {
+        let cleaned = |text: &str, most| cleaned(text.as_bytes(), most);
+        assert_eq!(cleaned("a\nb\x1b[31mred\u{202e}", 100).as_deref(), Some("a b [31mred"));
+        assert_eq!(cleaned("fahrer ü 🚗", 100).as_deref(), Some("fahrer ü 🚗"));
+        assert_eq!(cleaned("üüüü", 4).as_deref(), Some("üüüü"));
+        assert_eq!(cleaned("üüüüü", 4).as_deref(), Some("üüü…"));
+        assert_eq!(cleaned(" \u{7}", 4), None);
+        assert_eq!(super::cleaned(b"\xff\xfe", 4).as_deref(), Some("\u{fffd}\u{fffd}"));
+        let author = of_call(Some(IpAddr::from([10, 0, 0, 7])), Some(&[b'x'; 10_000])).expect("an author");
+        assert_eq!(author.chars().count(), MAX_AUTHOR);
+    }
+}
