@@ -37,6 +37,7 @@ impl Document {
                 }
             }
         }
+        changes.extend(commit.observed.iter().cloned());
         Ok(Ok(changes))
     }
 
