@@ -147,7 +147,7 @@ pub fn tests() -> Vec<Test> {
                 "Image::NotKept stands for Image::Value (Image::Absent stays)",
             the_newest_revision_is_that_of_the_last_commit:
                 "The highest revision of the commits that were acknowledged before this call",
-            waiting_ends_when_somebody_commits: "need not notice a commit at once, but does so within a second",
+            waiting_ends_when_somebody_commits: "need not notice a commit at once, but does so within seconds",
             waiting_ends_with_its_deadline: "but for no longer than the deadline says",
             what_others_did_is_journaled_and_not_written:
                 "Changes that are journaled after those of writes though nothing is written for them",

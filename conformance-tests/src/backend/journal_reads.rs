@@ -14,7 +14,7 @@ use crate::run::Setup;
 use crate::sample::{AT, identity, last_updated, object, user_metadata, version, whole_project};
 use crate::shown::shown;
 
-/// A second and what a machine may need besides that has more to do than this.
+/// What is told late is found within half of this; the rest is for a machine that has more to do than this.
 const NOTICED_WITHIN: Duration = Duration::from_secs(4);
 
 async fn look(handle: &Handle, query: &JournalQuery) -> Vec<JournalEntry> {
