@@ -1,6 +1,7 @@
 //! What stands in the file, and what becomes of what Feast writes there.
 
 use bytes::Bytes;
+use feast_registry_core::config::History;
 use feast_registry_core::proto::core::{
     Entity, EntityMeta, EntitySpecV2, Infra, InfraObject, Project, ProjectMetadata, ProjectSpec, Registry,
     ValidationReference,
@@ -42,10 +43,11 @@ fn rewritten(file: &Bytes, change: impl Fn(&mut Registry)) -> Bytes {
 }
 
 fn put(document: &mut Document, key: Key, value: impl Into<Bytes>, updated: i64) {
-    let before = if get(document, &key).is_some() { Image::NotKept } else { Image::Absent };
-    let writes = vec![Write::Put(Record::new(key.clone(), value, updated))];
-    let done = document.commit(&Commit::new(Vec::new(), writes)).expect("a commit");
-    assert_eq!(done.expect("nothing is expected"), [Change::of_key(key, before, Image::NotKept)]);
+    let before = Image::from(get(document, &key).map(|(value, _)| value));
+    let value = value.into();
+    let writes = vec![Write::Put(Record::new(key.clone(), value.clone(), updated))];
+    let done = document.commit(&Commit::new(Vec::new(), writes), History::Keys).expect("a commit");
+    assert_eq!(done.expect("nothing is expected"), [Change::of_key(key, before, Image::Value(value))]);
 }
 
 fn get(document: &Document, key: &Key) -> Option<(Bytes, i64)> {
@@ -164,7 +166,7 @@ fn what_is_twice_counts_once_and_what_does_not_say_its_name_is_refused() {
     let mut document = parse(&twice);
     assert_eq!(get(&document, &key).expect("stored").1, 1, "Feast finds the first");
     let wrong = Record::new(key, entity("p", "other", 1).encode_to_vec(), 1);
-    assert!(document.commit(&Commit::new(Vec::new(), vec![Write::Put(wrong)])).is_err());
+    assert!(document.commit(&Commit::new(Vec::new(), vec![Write::Put(wrong)]), History::Keys).is_err());
 }
 
 #[test]
