@@ -179,3 +179,44 @@ fn a_document_that_was_changed_over_and_over_is_known_for_it() {
     // What was replaced is not counted less: at worst it is taken in anew too early.
     assert!(document.is_loose() && written(&mut document, "id").len() < 1000);
 }
+
+#[test]
+fn a_write_of_feasts_shows_in_when_projects_were_last_changed() {
+    const NOW: i64 = 1_800_000_000;
+    let fact = |project: &str| Key::metadata(project, Key::LAST_UPDATED);
+    let noted = |document: &Document, project: &str| get(document, &fact(project)).map(|(text, _)| text);
+    let seconds = |seconds: i64| Some(Bytes::from(seconds.to_string()));
+    let written_by_feast = |file: &Bytes, id: &str, seconds: i64, nanos: i32| {
+        let written = rewritten(file, |message| {
+            message.version_id = id.to_owned();
+            message.last_updated = Some(Timestamp { seconds, nanos });
+        });
+        Document::parse(&written).expect("a registry")
+    };
+    let mut document = Document::new();
+    put(&mut document, fact("p"), NOW.to_string(), NOW);
+    put(&mut document, fact("q"), (NOW + 100).to_string(), NOW);
+    put(&mut document, Key::metadata("r", Key::PROJECT_UUID), "uuid", NOW);
+    put(&mut document, Key::project_object("s"), project("s").encode_to_vec(), NOW);
+    let ours = document.encode("ours", &Timestamp { seconds: NOW, nanos: 5 });
+    let read = Document::parse(&ours).expect("a registry");
+    let all = |document: &Document| ["p", "q", "r", "s"].map(|project| noted(document, project));
+    assert_eq!(all(&read), [seconds(NOW), seconds(NOW + 100), None, None], "what we wrote is as we wrote it");
+
+    // In the same second, in a later one, and by a clock that is slow.
+    let same = written_by_feast(&ours, "feast-1", NOW, 7);
+    assert_eq!(all(&same), [seconds(NOW + 1), seconds(NOW + 101), seconds(NOW + 1), None]);
+    let later = written_by_feast(&ours, "feast-2", NOW + 500, 7);
+    assert_eq!(all(&later), [seconds(NOW + 501), seconds(NOW + 501), seconds(NOW + 501), None]);
+    let slow = written_by_feast(&ours, "feast-3", NOW - 500, 7);
+    assert_eq!(noted(&slow, "p"), seconds(NOW + 1));
+    let nothing = written_by_feast(&ours, "feast-4", i64::MAX, i32::MAX);
+    assert_eq!(noted(&nothing, "p"), seconds(i64::MAX));
+
+    // It stays when we write next, and goes no further.
+    let mut next = later;
+    put(&mut next, Key::metadata("p", "another"), "fact", NOW);
+    let ours = next.encode("ours-again", &Timestamp { seconds: NOW + 501, nanos: 0 });
+    let read = Document::parse(&ours).expect("a registry");
+    assert_eq!(all(&read), all(&next));
+}
