@@ -130,9 +130,9 @@ pub fn tests() -> Vec<Test> {
             its_replay_is_the_state: "What it changed, in the order in which it did.",
             revisions_grow_in_the_order_of_commits: "Revisions grow in commit order, but need not be consecutive",
             a_reader_goes_on_where_it_was:
-                "The entries of the journal that come after a revision, or from the oldest that is kept, in order",
+                "oldest first, those that come after a revision or from the oldest that is kept",
             an_unknown_place_is_said_to_be_compacted:
-                "ErrorKind::Compacted when the journal no longer has, or never had, the revision after",
+                "ErrorKind::Compacted when the journal no longer has, or never had, the revision of JournalRange::After",
             a_reader_misses_nothing_while_others_write:
                 "What has been answered once never changes, and nothing new comes before it.",
             it_outlives_its_handle: "When this returns Outcome::Committed, the writes are durable.",
@@ -142,6 +142,19 @@ pub fn tests() -> Vec<Test> {
                 "the newest entry stays, and so does what is younger than IDENTITY_KEPT_FOR",
             its_order_is_one_of_the_commits:
                 "Their order is one in which the commits take place: what each expects holds after those before it.",
+        }
+        journal_reads (backend::journal_reads) {
+            backwards_it_is_the_same_entries: "newest first, those that come before a revision or from the newest",
+            without_images_it_says_what_was_there_and_what_was_not:
+                "Image::NotKept stands for Image::Value (Image::Absent stays)",
+            the_newest_revision_is_that_of_the_last_commit:
+                "The highest revision of the commits that were acknowledged before this call",
+            waiting_ends_when_somebody_commits: "need not notice a commit at once, but does so within seconds",
+            waiting_ends_with_its_deadline: "but for no longer than the deadline says",
+            what_others_did_is_journaled_and_not_written:
+                "Changes that are journaled after those of writes though nothing is written for them",
+            what_others_did_is_journaled_once_and_only_if_all_is_as_expected:
+                "the expectations hold at one moment … A commit happens once.",
         }
         cancellation (backend::cancellation) {
             dropped_reads_leave_nothing_behind: "A read that is dropped has no effect.",

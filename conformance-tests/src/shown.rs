@@ -1,7 +1,7 @@
 //! Keys, records and values as failures show them: long ones with their length and their beginning.
 
 use bytes::Bytes;
-use feast_registry_core::{Expected, Image, Key, Outcome, Record, Target, Write};
+use feast_registry_core::{Change, Expected, Image, Key, Outcome, Record, Target, Write};
 
 /// So many characters of a name, bytes of a value, and items of a list are shown.
 const CHARS: usize = 48;
@@ -181,6 +181,12 @@ impl Shown for Image {
 impl Shown for (Image, Image) {
     fn shown(&self) -> String {
         format!("{} → {}", shown(&self.0), shown(&self.1))
+    }
+}
+
+impl Shown for Change {
+    fn shown(&self) -> String {
+        format!("{}: {} → {}", shown(&self.target), shown(&self.before), shown(&self.after))
     }
 }
 

@@ -142,9 +142,11 @@ async fn round_trips(registry: &Registry, proxy: &Proxy, most_of_an_apply: usize
         let _: Entity = registry.get_message(PROJECT, "warm 0", Freshness::Stored).await.expect("the entity");
         took.push((apply, proxy.turns() - before));
     }
-    // The journal may be pruned in between, on a connection of its own, which is once in 256 commits.
-    let as_few = took.iter().filter(|(apply, read)| *apply <= most_of_an_apply && *read == 1).count();
-    assert!(as_few >= TIMES - 3, "round trips of applies, and of reads of one object: {took:?}");
+    // In between the journal may be pruned, and others are told of commits, which nobody waits for. What needs one round trip
+    // more needs it each time.
+    let as_few = |is: &dyn Fn(&(usize, usize)) -> bool| took.iter().filter(|took| is(took)).count() >= TIMES / 4;
+    let is_few = as_few(&|(apply, _)| *apply <= most_of_an_apply) && as_few(&|(_, read)| *read == 1);
+    assert!(is_few, "round trips of applies, and of reads of one object: {took:?}");
 }
 
 async fn proxy_of(service: &str) -> Proxy {

@@ -386,3 +386,107 @@ async fn where_no_journal_may_be_made_commits_take_place_without_one_and_it_is_s
     assert_eq!((journal(&backend).await.len(), backend.limits().unkept.len()), (1, 0));
     database.remove().await;
 }
+
+/// The session on which a backend listens, once there is one other than this.
+async fn listener(database: &OwnDatabase, other: &Client, than: Option<i32>) -> i32 {
+    let text = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND query LIKE 'LISTEN%'";
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(20) {
+        let rows = other.query(text, &[&database.name]).await.expect("the sessions");
+        let pids = rows.iter().map(|row| row.get::<_, i32>(0));
+        if let Some(pid) = pids.into_iter().find(|pid| Some(*pid) != than) {
+            return pid;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no session listens");
+}
+
+/// How long it takes on the average until a waiter knows what another backend has committed.
+async fn noticed_after(waiter: &Arc<PostgresBackend>, committer: &PostgresBackend) -> Duration {
+    const COMMITS: u32 = 8;
+    let mut total = Duration::ZERO;
+    for number in 0..COMMITS {
+        let last = journal(&**waiter).await.last().map(|entry| entry.revision);
+        let waiting = tokio::spawn({
+            let waiter = Arc::clone(waiter);
+            async move {
+                while waiter.journal(&JournalQuery::after(last, 1), &soon()).await.expect("the journal").is_empty() {
+                    waiter.wait_for_commit(last, &soon()).await;
+                }
+                Instant::now()
+            }
+        });
+        // At another moment of what would be a poll.
+        tokio::time::sleep(Duration::from_millis(u64::from(60 + number * 70))).await;
+        committer.commit(put(entity("driver"), "new"), &soon()).await.expect("a commit");
+        let committed = Instant::now();
+        total += waiting.await.expect("the waiter").saturating_duration_since(committed);
+    }
+    total / COMMITS
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_waits_is_told_of_commits_also_after_the_session_that_listens_was_ended() {
+    let Some(database) = OwnDatabase::create().await else { return };
+    let (waiter, committer) = (Arc::new(database.prepared(2).await), database.prepared(2).await);
+    let other = database.other().await;
+    assert!(
+        other
+            .query(
+                "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND application_name = $1",
+                &[&database.name]
+            )
+            .await
+            .expect("the sessions")
+            .is_empty(),
+        "nobody waits, and a session listens"
+    );
+    waiter.wait_for_commit(None, &Deadline::after(Duration::from_millis(1))).await;
+    let first = listener(&database, &other, None).await;
+    let after = noticed_after(&waiter, &committer).await;
+    assert!(after < Duration::from_millis(200), "a commit is noticed after {after:?}");
+
+    other.execute("SELECT pg_terminate_backend($1)", &[&first]).await.expect("its end");
+    let second = listener(&database, &other, Some(first)).await;
+    assert_ne!(first, second);
+    let after = noticed_after(&waiter, &committer).await;
+    assert!(after < Duration::from_millis(200), "after another session listens, a commit is noticed after {after:?}");
+
+    // Closed or dropped, a backend leaves no session behind.
+    waiter.close().await;
+    drop(committer);
+    until("the sessions end", async || database.sessions(&other).await == 0).await;
+    // Nor does one that is closed begin to listen again.
+    waiter.wait_for_commit(None, &Deadline::after(Duration::from_millis(200))).await;
+    assert_eq!(database.sessions(&other).await, 0);
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_waits_is_told_of_a_commit_when_the_journal_shows_it() {
+    let Some(database) = OwnDatabase::create().await else { return };
+    let backend = Arc::new(database.prepared(3).await);
+    let (other, mut holder) = (database.other().await, database.other().await);
+    backend.wait_for_commit(None, &Deadline::after(Duration::from_millis(1))).await;
+    listener(&database, &other, None).await;
+    let last = journal(&*backend).await.last().map(|entry| entry.revision);
+    // A commit with a lower revision is under way.
+    let under_way = holder.transaction().await.expect("a transaction");
+    under_way.batch_execute("LOCK TABLE feast_registry_journal IN ROW EXCLUSIVE MODE").await.expect("a lock");
+    under_way.query_one("SELECT txid_current()", &[]).await.expect("its revision");
+    backend.commit(put(entity("driver"), "new"), &soon()).await.expect("a commit");
+    let waiting = tokio::spawn({
+        let backend = Arc::clone(&backend);
+        async move { backend.wait_for_commit(last, &soon()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(!waiting.is_finished(), "the wait is over though the journal has nothing to show");
+    assert_eq!(journal(&*backend).await.last().map(|entry| entry.revision), last);
+    under_way.rollback().await.expect("its end");
+    let began = Instant::now();
+    waiting.await.expect("the waiter");
+    assert!(began.elapsed() < Duration::from_secs(1), "what was held back is noticed after {:?}", began.elapsed());
+    assert!(journal(&*backend).await.last().map(|entry| entry.revision) > last);
+    database.remove().await;
+}

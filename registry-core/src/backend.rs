@@ -442,8 +442,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Waits until the journal may have something after a revision (or at all, for `None`), but for no longer than the deadline
-    /// says. It may return earlier for no reason, and need not notice a commit at once: the caller looks into the journal. By
-    /// default it waits for [`JOURNAL_POLL`](crate::JOURNAL_POLL); a storage that tells its readers of a commit does better.
+    /// says. It may return earlier for no reason, and need not notice a commit at once, but does so within seconds: the caller
+    /// looks into the journal. By default it waits for [`JOURNAL_POLL`](crate::JOURNAL_POLL); a storage that tells its readers of
+    /// a commit does better.
     async fn wait_for_commit(&self, _after: Option<Revision>, deadline: &Deadline) {
         tokio::time::sleep(JOURNAL_POLL.min(deadline.remaining())).await;
     }

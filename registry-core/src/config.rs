@@ -43,6 +43,8 @@ pub struct RegistryConfig {
     /// How much of the journal is kept.
     #[doc(alias("journal_retention_days", "journal_max_commits"))]
     pub journal: Retention,
+    /// What the journal keeps of each change. Of no effect in a database, whose journal keeps all of it.
+    pub history: History,
 }
 
 impl RegistryConfig {
@@ -59,6 +61,7 @@ impl RegistryConfig {
             purge_feast_metadata: false,
             keep_tables: false,
             journal: Retention::default(),
+            history: History::default(),
         }
     }
 
@@ -180,6 +183,32 @@ impl CacheMode {
     }
 }
 
+/// What the journal of a registry in a file keeps of each change.
+///
+/// Its text form, as in `feature_store.yaml`, is `keys` or `full`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum History {
+    /// Which keys it changed, and whether something was stored there before and since.
+    #[default]
+    Keys,
+    /// The bytes before and since too, so that a change can be shown and taken back. All of the file is written with each commit,
+    /// and this makes it larger.
+    Full,
+}
+
+impl History {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Keys, Self::Full];
+
+    /// The text form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Full => "full",
+        }
+    }
+}
+
 macro_rules! text_form {
     ($($mode:ty: $what:literal),*) => {$(
         impl fmt::Display for $mode {
@@ -205,7 +234,7 @@ macro_rules! text_form {
     )*};
 }
 
-text_form!(SchemaMode: "schema mode", CacheMode: "cache mode");
+text_form!(SchemaMode: "schema mode", CacheMode: "cache mode", History: "kind of history");
 
 /// How what was read is kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

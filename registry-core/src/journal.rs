@@ -116,8 +116,8 @@ pub struct JournalQuery {
     pub range: JournalRange,
     /// At most so many entries.
     pub limit: usize,
-    /// With the bytes before and after each change. Without them, [`Image::NotKept`] stands for [`Image::Value`], and the
-    /// storage need not read them.
+    /// With the bytes before and after each change. Without them, [`Image::NotKept`] stands for [`Image::Value`]
+    /// ([`Image::Absent`] stays), and the storage need not read them.
     pub images: bool,
 }
 

@@ -40,6 +40,7 @@ mod encoded;
 mod environment;
 mod error;
 mod features;
+pub mod images;
 mod journal;
 mod kind;
 mod lineage;

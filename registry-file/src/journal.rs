@@ -15,6 +15,7 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
+use feast_registry_core::config::History;
 use feast_registry_core::{
     Change, Commit, CommitId, Error, ErrorKind, JournalEntry, JournalQuery, JournalRange, Result, Retention, Revision,
 };
@@ -27,6 +28,9 @@ use crate::extra::{Extra, Table};
 /// The room for entries in bytes, or as a part of the file if that is more.
 const ENTRY_BYTES: usize = 256 << 10;
 const ENTRY_PART: usize = 16;
+/// The same where they have the bytes before and after each change: as much as all else in the file.
+const FULL_ENTRY_BYTES: usize = 4 << 20;
+const FULL_ENTRY_PART: usize = 2;
 
 /// The room for the identities of commits whose entries had to go: so many, or as a part of the file if that is more.
 pub(crate) const IDENTITIES: usize = 4096;
@@ -45,6 +49,13 @@ const MAX_WRITERS: usize = 4096;
 
 /// A process that writes, or rather a backend in it: random.
 pub(crate) type WriterId = [u8; 16];
+
+/// How much of the journal is kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Keeps {
+    pub(crate) retention: Retention,
+    pub(crate) history: History,
+}
 
 /// What the file keeps of commits. The newest entry is always there.
 #[derive(Debug, Clone, Default)]
@@ -122,11 +133,11 @@ impl Journal {
     /// A revision is the moment in microseconds since 1970, or the one after the newest if that is later. So revisions grow
     /// even when the file is deleted, or an older one put in its place: a reader of the journal whose revision is gone is
     /// told so, and cannot come upon it again with another commit.
-    pub(crate) fn add(&mut self, commit: &Commit, changes: Vec<Change>, now: &Timestamp) -> Revision {
+    pub(crate) fn add(&mut self, commit: &Commit, changes: Vec<Change>, history: History, now: &Timestamp) -> Revision {
         let moment = now.seconds.saturating_mul(1_000_000).saturating_add(i64::from(now.nanos / 1000));
         let newest = self.entries.back().map_or(0, |entry| entry.revision);
         let revision = newest.saturating_add(1).max(u64::try_from(moment).unwrap_or_default());
-        let bytes = JournalRecord::new(revision, commit, changes).encode_to_vec().into();
+        let bytes = JournalRecord::new(revision, commit, changes, history).encode_to_vec().into();
         self.push(StoredEntry { revision, id: commit.id, bytes });
         Revision::new(revision)
     }
@@ -157,9 +168,13 @@ impl Journal {
     }
 
     /// Forgets what need not or cannot be kept in a file of so many bytes.
-    pub(crate) fn prune(&mut self, retention: &Retention, file_bytes: usize, now: &Timestamp) {
+    pub(crate) fn prune(&mut self, Keeps { retention, history }: &Keeps, file_bytes: usize, now: &Timestamp) {
         let (_, old_enough) = retention.bounds(now);
-        self.prune_entries(retention, ENTRY_BYTES.max(file_bytes / ENTRY_PART), now);
+        let room = match history {
+            History::Keys => ENTRY_BYTES.max(file_bytes / ENTRY_PART),
+            History::Full => FULL_ENTRY_BYTES.max(file_bytes / FULL_ENTRY_PART),
+        };
+        self.prune_entries(retention, room, now);
         let room = IDENTITIES.max(file_bytes / IDENTITY_PART / IDENTITY_BYTES);
         while let Some((id, revision)) = self.identities.front()
             && (self.identities.len() > room || *revision < micros(old_enough - MARGIN_SECONDS))
@@ -201,7 +216,7 @@ impl Journal {
     /// `Compacted` when the revision that they are to come after is not there.
     pub(crate) fn read(&self, query: &JournalQuery, location: &str) -> Result<Vec<JournalEntry>> {
         let place = |revision: Revision| self.entries.partition_point(|entry| entry.revision < revision.number());
-        let entry = |entry: &StoredEntry| JournalRecord::entry(&entry.bytes);
+        let entry = |entry: &StoredEntry| JournalRecord::entry(&entry.bytes, query.images);
         match query.range {
             JournalRange::After(None) => self.entries.iter().take(query.limit).map(entry).collect(),
             JournalRange::After(Some(after)) => {

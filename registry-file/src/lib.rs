@@ -24,7 +24,8 @@
 //! last changed, the journal) is in a field that Feast does not know and that its protobuf library passes on.
 //!
 //! The journal has what this library has written. It says which keys a commit changed, not what was stored there; and it has
-//! as many of the newest commits as fit into a sixteenth of the file, or into 256 KiB if that is more.
+//! as many of the newest commits as fit into a sixteenth of the file, or into 256 KiB if that is more. With
+//! [`History::Full`] it has the bytes too, and up to half of the file, or 4 MiB.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -47,12 +48,13 @@ mod writer;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use feast_registry_core::config::SchemaMode;
+use feast_registry_core::config::{History, SchemaMode};
 use feast_registry_core::{
     Backend, Commit, Deadline, Error, JournalEntry, JournalQuery, Limits, Outcome, Query, Record, Result, Retention,
 };
 
 use crate::file::File;
+use crate::journal::Keeps;
 #[cfg(any(feature = "local", feature = "cloud"))]
 pub use crate::scheme::FileScheme;
 use crate::writer::Writer;
@@ -96,13 +98,27 @@ impl FileBackend {
 
     fn on(store: impl store::Store, mode: SchemaMode) -> Self {
         let file = Arc::new(File::new(store, mode));
-        Self { writer: Writer::new(Arc::clone(&file), Retention::default()), file }
+        Self { writer: Writer::new(Arc::clone(&file), Keeps::default()), file }
     }
 
     /// The same with another bound for the journal. What does not fit into the file is not kept in any case.
     #[must_use]
     pub fn with_retention(self, retention: Retention) -> Self {
-        Self { writer: Writer::new(Arc::clone(&self.file), retention), file: self.file }
+        let keeps = Keeps { retention, ..self.writer.keeps() };
+        Self { writer: Writer::new(Arc::clone(&self.file), keeps), file: self.file }
+    }
+
+    /// The same with a journal that keeps this of each change.
+    ///
+    /// With [`History::Full`] entries take up to half of the file, or 4 MiB if that is more, instead of a sixteenth or 256 KiB.
+    /// All of that is read when the file has changed and written with each commit: about a byte for each byte that is written
+    /// or removed, since of an object that changes little what was there before takes next to nothing. All who write the file
+    /// are to be set the same: who keeps keys leaves the bytes of earlier entries where they are, but only as long as they fit
+    /// into the room that there is for keys.
+    #[must_use]
+    pub fn with_history(self, history: History) -> Self {
+        let keeps = Keeps { history, ..self.writer.keeps() };
+        Self { writer: Writer::new(Arc::clone(&self.file), keeps), file: self.file }
     }
 
     /// How often the file was written, and how often a write found that another process had been faster. For tests and

@@ -53,6 +53,6 @@ impl Scheme for FileScheme {
             #[cfg(not(feature = "cloud"))]
             scheme => return Err(Error::config(format!("`{scheme}://` is no URL of a file"))),
         };
-        Ok(Arc::new(backend.with_retention(config.journal)))
+        Ok(Arc::new(backend.with_retention(config.journal).with_history(config.history)))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use feast_registry_core::config::History;
 use feast_registry_core::{Commit, Error, Outcome, Result, Retention};
 use prost_types::Timestamp;
 
@@ -18,6 +19,7 @@ pub(crate) struct Staged {
     blank: Option<Document>,
     /// The journal of either. Apart from it, so that a batch copies it once.
     journal: Arc<Journal>,
+    history: History,
     now: Timestamp,
     has_changed: bool,
 }
@@ -34,11 +36,12 @@ pub(crate) enum Decided {
 
 impl Staged {
     /// Where `makes`, a registry that is missing is made.
-    pub(crate) fn on(snapshot: &Snapshot, makes: bool, now: Timestamp) -> Self {
+    pub(crate) fn on(snapshot: &Snapshot, makes: bool, history: History, now: Timestamp) -> Self {
         Self {
             document: snapshot.document.clone(),
             blank: makes.then(|| snapshot.blank()),
             journal: snapshot.journal(),
+            history,
             now,
             has_changed: false,
         }
@@ -86,9 +89,9 @@ impl Staged {
         if let Some(revision) = self.journal.revision_of(&commit.id) {
             return Some(Ok(Outcome::Committed { revision: Some(revision) }));
         }
-        Some(document.commit(commit).map(|done| match done {
+        Some(document.commit(commit, self.history).map(|done| match done {
             Ok(changes) => {
-                let revision = Arc::make_mut(&mut self.journal).add(commit, changes, &self.now);
+                let revision = Arc::make_mut(&mut self.journal).add(commit, changes, self.history, &self.now);
                 self.document = Some(document);
                 self.has_changed = true;
                 Outcome::Committed { revision: Some(revision) }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::document::Document;
 use crate::file::{File, Snapshot};
-use crate::journal::{WriteStatus, WriterId};
+use crate::journal::{Keeps, WriteStatus, WriterId};
 use crate::queue::{Answer, Job, Queue, Request, latest, strange};
 use crate::staged::{Decided, Staged};
 use crate::store::{Failure, Removal, Swapped, WriteLock};
@@ -60,7 +60,7 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 struct Shared {
     file: Arc<File>,
-    retention: Retention,
+    keeps: Keeps,
     /// Who this is in the file.
     id: WriterId,
     /// How many writes have been sent.
@@ -88,11 +88,11 @@ const FOR_OTHERS: u8 = 2;
 const FOR_STORE: u8 = 3;
 
 impl Writer {
-    pub(crate) fn new(file: Arc<File>, retention: Retention) -> Self {
+    pub(crate) fn new(file: Arc<File>, keeps: Keeps) -> Self {
         Self {
             shared: Arc::new(Shared {
                 file,
-                retention,
+                keeps,
                 id: *uuid::Uuid::new_v4().as_bytes(),
                 sent: AtomicU64::new(0),
                 queue: Mutex::default(),
@@ -102,6 +102,10 @@ impl Writer {
                 has_met_others: Mutex::default(),
             }),
         }
+    }
+
+    pub(crate) fn keeps(&self) -> Keeps {
+        self.shared.keeps
     }
 
     pub(crate) async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
@@ -391,7 +395,7 @@ impl Shared {
             return Ok(Attempted::Done(Vec::new()));
         }
         let (answers, decided) = loop {
-            let mut staged = Staged::on(&snapshot, self.file.makes(), System.now());
+            let mut staged = Staged::on(&snapshot, self.file.makes(), self.keeps.history, System.now());
             let answers = staged.decide(batch, || self.file.missing());
             // What is known without a look may be old: it can be written on, since that then fails, but it decides nothing
             // else.
@@ -510,7 +514,7 @@ impl Shared {
         let size = document.size();
         let journal = Arc::make_mut(&mut document.journal);
         journal.sign(&self.id, number, &now);
-        journal.prune(&self.retention, size, &now);
+        journal.prune(&self.keeps, size, &now);
         document.encode(&uuid::Uuid::new_v4().to_string(), &now)
     }
 

@@ -1,6 +1,6 @@
 //! Making connections, and ending them.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use feast_registry_core::Result;
 use feast_registry_core::config::PoolConfig;
 use feast_registry_sql::pool::Connector;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{AsyncMessage, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::engine::Engine;
@@ -31,6 +31,9 @@ pub(crate) struct Connect {
     /// Whether there is a pooler between us and the server, as far as has been seen.
     is_pooled: AtomicBool,
 }
+
+/// What is called for each notification.
+pub(crate) type OnNotification = Arc<dyn Fn() + Send + Sync>;
 
 /// Has no `Debug` of its own.
 #[derive(Clone)]
@@ -60,16 +63,55 @@ impl Connect {
         Ok(Self { options, tls, is_serializable: config.serializable, location, is_pooled: AtomicBool::new(false) })
     }
 
-    async fn open(&self, config: &Config) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
-        let (client, connection) = config.connect(self.tls.0.clone()).await?;
+    async fn open(
+        &self,
+        config: &Config,
+        heard: Option<OnNotification>,
+    ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+        let (client, mut connection) = config.connect(self.tls.0.clone()).await?;
         let location = self.location.clone();
         // It ends with the client, when all is answered, or with the connection.
         let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let ended = loop {
+                match poll_fn(|context| connection.poll_message(context)).await {
+                    Some(Ok(AsyncMessage::Notification(_))) => heard.iter().for_each(|heard| heard()),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => break Err(error),
+                    None => break Ok(()),
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, location, "a connection ended");
             }
         });
         Ok((client, task))
+    }
+
+    /// A connection beside those of the pool on which notifications are heard.
+    pub(crate) async fn connect_listening(&self, heard: OnNotification) -> Result<Link, Failure> {
+        self.connect_hearing(Some(heard)).await
+    }
+
+    /// A pooler in transaction mode gives each transaction whatever server connection is free: what one client prepared,
+    /// another would run. It is told by what it does to the options of a session, which it refuses or keeps to itself.
+    async fn connect_hearing(&self, heard: Option<OnNotification>) -> Result<Link, Failure> {
+        if !self.is_pooled.load(Ordering::Relaxed) {
+            let name = format!("{:032x}", fastrand::u128(..));
+            let mut config = self.options.config.clone();
+            // What the user says comes last, and counts.
+            let options = format!("{SESSION}{name} {}", config.get_options().unwrap_or_default());
+            match self.open(config.options(options.trim_end()), heard.clone()).await {
+                Ok((client, task)) => return self.set_up(client, task, Some(&name)).await,
+                // Refused for what it was told, and not for who asks, nor because there is no more room.
+                Err(error) if error.as_db_error().is_some_and(|error| refuses_options(error.code().code())) => {
+                    tracing::debug!(%error, location = self.location, "no options for a session: nothing is prepared");
+                    self.is_pooled.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return Err(self.unusable(error)),
+            }
+        }
+        let (client, task) = self.open(&self.options.config, heard).await.map_err(|error| self.unusable(error))?;
+        self.set_up(client, task, None).await
     }
 
     /// Nothing has been asked for yet that could have been done.
@@ -118,26 +160,8 @@ impl Connector for Connect {
     // A read that meets a dead connection is tried again, and so is a commit.
     const TRUSTED_FOR: Option<Duration> = None;
 
-    /// A pooler in transaction mode gives each transaction whatever server connection is free: what one client prepared,
-    /// another would run. It is told by what it does to the options of a session, which it refuses or keeps to itself.
     async fn connect(&self) -> Result<Link, Failure> {
-        if !self.is_pooled.load(Ordering::Relaxed) {
-            let name = format!("{:032x}", fastrand::u128(..));
-            let mut config = self.options.config.clone();
-            // What the user says comes last, and counts.
-            let options = format!("{SESSION}{name} {}", config.get_options().unwrap_or_default());
-            match self.open(config.options(options.trim_end())).await {
-                Ok((client, task)) => return self.set_up(client, task, Some(&name)).await,
-                // Refused for what it was told, and not for who asks, nor because there is no more room.
-                Err(error) if error.as_db_error().is_some_and(|error| refuses_options(error.code().code())) => {
-                    tracing::debug!(%error, location = self.location, "no options for a session: nothing is prepared");
-                    self.is_pooled.store(true, Ordering::Relaxed);
-                }
-                Err(error) => return Err(self.unusable(error)),
-            }
-        }
-        let (client, task) = self.open(&self.options.config).await.map_err(|error| self.unusable(error))?;
-        self.set_up(client, task, None).await
+        self.connect_hearing(None).await
     }
 
     fn is_open(&self, link: &Link) -> bool {

@@ -10,6 +10,8 @@
 //!
 //! Each commit has its rows in the table `feast_registry_journal`, beside Feast's, by which it happens once. Its transaction
 //! id, which it gets when it has its locks, is its revision; readers of the journal see those below which none is under way.
+//! Whoever waits for a commit is told by a notification (`LISTEN`), on one connection beside the pool that is opened for the
+//! first who waits; behind a pooler, on a standby, and in databases that are not PostgreSQL the journal is polled instead.
 //!
 //! What is given up, since its deadline is over or its caller is gone, is cancelled on the server, and its session there
 //! ends. Locks are waited for no longer than the deadline.
@@ -39,6 +41,7 @@ mod engine;
 mod error;
 mod journal;
 mod locks;
+mod notify;
 mod options;
 mod schema;
 mod scheme;
@@ -60,6 +63,7 @@ use feast_registry_sql::{self as sql, Database, Dialect, Found, JournalState, Re
 
 use crate::connect::Connect;
 use crate::error::Failure;
+use crate::notify::Notifications;
 use crate::options::Options;
 pub use crate::scheme::PostgresScheme;
 use crate::session::{Link, Session, plain};
@@ -86,6 +90,7 @@ pub struct PostgresBackend {
     is_serializable: bool,
     mode: SchemaMode,
     journal: JournalState,
+    notifications: Notifications,
 }
 
 impl PostgresBackend {
@@ -102,11 +107,14 @@ impl PostgresBackend {
         let hosts = options.config.get_hosts().len().max(1) as u32;
         let create = options.config.get_connect_timeout().map(|each| *each * hosts);
         let connect = Connect::new(url.to_string(), options, pool)?;
+        let (echo, is_serializable) = (pool.echo, pool.serializable);
+        let pool = Arc::new(Pool::new(connect, url.to_string(), *pool, create, patience)?);
         Ok(Self {
-            pool: Arc::new(Pool::new(connect, url.to_string(), *pool, create, patience)?),
+            notifications: Notifications::new(Arc::clone(&pool)),
+            pool,
             patience,
-            echo: pool.echo,
-            is_serializable: pool.serializable,
+            echo,
+            is_serializable,
             mode,
             journal: JournalState::new(Dialect::PostgreSql),
         })
@@ -176,7 +184,11 @@ impl Backend for PostgresBackend {
     }
 
     async fn commit(&self, commit: Commit, deadline: &Deadline) -> Result<Outcome> {
-        attempts::commit(self, commit, deadline).await
+        let outcome = attempts::commit(self, commit, deadline).await;
+        if let Ok(Outcome::Committed { revision: Some(_) }) = &outcome {
+            self.notifications.send();
+        }
+        outcome
     }
 
     async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
@@ -191,11 +203,16 @@ impl Backend for PostgresBackend {
         attempts::prune_journal(self, *retention, deadline).await
     }
 
+    async fn wait_for_commit(&self, after: Option<Revision>, deadline: &Deadline) {
+        notify::wait_for_commit(self, after, deadline).await;
+    }
+
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {
         attempts::remove_if_empty(self, deadline).await
     }
 
     async fn close(&self) {
+        self.notifications.close();
         self.pool.close();
     }
 }

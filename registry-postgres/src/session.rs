@@ -73,6 +73,11 @@ impl Link {
         Self { client, task, engine, read_level, begin, lock_timeout, is_committing: Arc::default(), prepared }
     }
 
+    /// Whether its session on the server is its own, and stays so.
+    pub(crate) fn has_own_session(&self) -> bool {
+        self.prepared.is_some()
+    }
+
     /// How long a lock may be waited for, in milliseconds, where the caller waits so long.
     pub(crate) fn lock_timeout(&self, patience: Duration) -> i64 {
         // So that it is over when the caller's time is: an error of locks is then told as that.

@@ -9,7 +9,6 @@
 //! database's own, by which rows grow old.
 
 mod entries;
-mod images;
 mod prune;
 mod rows;
 

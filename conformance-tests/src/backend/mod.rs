@@ -6,6 +6,7 @@ pub(crate) mod deadlines;
 pub(crate) mod exactly_once;
 pub(crate) mod expectations;
 pub(crate) mod journal;
+pub(crate) mod journal_reads;
 pub(crate) mod lifetime;
 pub(crate) mod limits;
 pub(crate) mod names;

@@ -95,6 +95,21 @@ pub(crate) enum Flaw {
     NumbersEarly,
     NumbersByHandle,
     PrunesWhatIsYoung,
+    // Readers of the journal.
+    BackwardsItRepeats,
+    BackwardsItWantsItsPlace,
+    BackwardsPagesAreOldestFirst,
+    ForgetsAbsenceWithoutImages,
+    LeavesRemovalsOutWithoutImages,
+    NewestIsItsOwn,
+    NewestIsZeroAtFirst,
+    WaitsForItself,
+    WaitsBeyondItsDeadline,
+    ForgetsWhatOthersDid,
+    JournalsNoRemovalsByOthers,
+    WritesWhatOthersDid,
+    TakesWhatOthersDidUnchecked,
+    TakesWhatOthersDidAnew,
     // Deadlines and callers who leave.
     IgnoresDeadlines,
     DoesItLater,
@@ -528,5 +543,5 @@ impl Backend for Handle {
 pub(crate) fn flawed(inner: Arc<dyn Backend>, flaw: Flaw, mode: SchemaMode, storage: Arc<State>) -> Arc<dyn Backend> {
     let inner = Promises::around(inner, flaw, Arc::clone(&storage.promises));
     let inner = Words::around(inner, flaw, Arc::clone(&storage.words));
-    Arc::new(Handle { flaw, inner, mode, storage, seen: Mutex::default() })
+    crate::feed::around(Arc::new(Handle { flaw, inner, mode, storage, seen: Mutex::default() }), flaw)
 }

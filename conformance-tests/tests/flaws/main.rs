@@ -3,6 +3,7 @@
 
 mod alone;
 mod backend;
+mod feed;
 mod link;
 mod promises;
 mod storage;
@@ -316,6 +317,33 @@ flaws! {
         "journal::its_order_is_one_of_the_commits",
     ],
     prunes_what_is_young: PrunesWhatIsYoung => ["journal::pruning_keeps_what_is_young_and_takes_the_oldest"],
+    backwards_it_repeats: BackwardsItRepeats => ["journal_reads::backwards_it_is_the_same_entries"],
+    backwards_it_wants_its_place: BackwardsItWantsItsPlace => ["journal_reads::backwards_it_is_the_same_entries"],
+    backwards_pages_are_oldest_first: BackwardsPagesAreOldestFirst => ["journal_reads::backwards_it_is_the_same_entries"],
+    forgets_absence_without_images: ForgetsAbsenceWithoutImages => [
+        "journal_reads::without_images_it_says_what_was_there_and_what_was_not",
+    ],
+    leaves_removals_out_without_images: LeavesRemovalsOutWithoutImages => [
+        "journal_reads::without_images_it_says_what_was_there_and_what_was_not",
+    ],
+    newest_is_its_own: NewestIsItsOwn => ["journal_reads::the_newest_revision_is_that_of_the_last_commit"],
+    newest_is_zero_at_first: NewestIsZeroAtFirst => ["journal_reads::the_newest_revision_is_that_of_the_last_commit"],
+    waits_for_itself: WaitsForItself => ["journal_reads::waiting_ends_when_somebody_commits"],
+    waits_beyond_its_deadline: WaitsBeyondItsDeadline => ["journal_reads::waiting_ends_with_its_deadline"],
+    forgets_what_others_did: ForgetsWhatOthersDid => [
+        "journal_reads::what_others_did_is_journaled_and_not_written",
+        "journal_reads::what_others_did_is_journaled_once_and_only_if_all_is_as_expected",
+    ],
+    journals_no_removals_by_others: JournalsNoRemovalsByOthers => [
+        "journal_reads::what_others_did_is_journaled_and_not_written",
+    ],
+    writes_what_others_did: WritesWhatOthersDid => ["journal_reads::what_others_did_is_journaled_and_not_written"],
+    takes_what_others_did_unchecked: TakesWhatOthersDidUnchecked => [
+        "journal_reads::what_others_did_is_journaled_once_and_only_if_all_is_as_expected",
+    ],
+    takes_what_others_did_anew: TakesWhatOthersDidAnew => [
+        "journal_reads::what_others_did_is_journaled_once_and_only_if_all_is_as_expected",
+    ],
     ignores_deadlines: IgnoresDeadlines => ["deadlines::nothing_is_done_whose_deadline_is_over"],
     does_it_later: DoesItLater => ["deadlines::what_is_given_up_in_a_queue_is_never_done"],
     says_exceeded_when_done: SaysExceededWhenDone => ["deadlines::what_is_given_up_in_a_queue_is_never_done"],

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use feast_registry_core::config::History;
 use feast_registry_core::{Change, Commit, Error, Expected, Image, Key, Kind, Object, Record, Result, Target, Write};
 
 use super::parse::version_key;
@@ -10,12 +11,12 @@ use super::{Document, Entry, place};
 
 impl Document {
     /// Checks the expectations and, if all hold, does the writes. Returns what that changed, or the first key that is not
-    /// as expected.
+    /// as expected. Each key that went with a history or a project is a change too where a whole `history` is kept.
     ///
     /// # Errors
     /// `InvalidArgument` for an object or a version that does not say the name that it is to be stored under: in a file,
     /// that is the only place where the name is. The document is then partly changed, and not to be used.
-    pub(crate) fn commit(&mut self, commit: &Commit) -> Result<Result<Vec<Change>, Key>> {
+    pub(crate) fn commit(&mut self, commit: &Commit, history: History) -> Result<Result<Vec<Change>, Key>> {
         if let Some((key, _)) = commit.expectations.iter().find(|(key, expected)| !self.is_as(key, expected)) {
             return Ok(Err(key.clone()));
         }
@@ -25,18 +26,26 @@ impl Document {
                 Write::Put(record) => self.put(record, &mut changes)?,
                 Write::Delete(key) => self.delete(key, &mut changes),
                 Write::DeleteVersions { project, view } => {
-                    self.delete_versions(
-                        |key| matches!(key, Key::Version { project: p, view: v, .. } if p == project && v == view),
-                    );
                     let target = Target::Versions { project: project.clone(), view: view.clone() };
                     changes.push(Change::removal(target));
+                    let is_of = |key: &Key| matches!(key, Key::Version { project: p, view: v, .. } if p == project && v == view);
+                    if history == History::Full {
+                        changes.extend(removals(self.versions.iter(), is_of));
+                    }
+                    self.delete_versions(is_of);
                 }
                 Write::DeleteProject { project } => {
-                    self.delete_project(project);
                     changes.push(Change::removal(Target::Project { project: project.clone() }));
+                    if history == History::Full {
+                        let all = self.objects.iter().flat_map(|objects| objects.iter()).chain(self.versions.iter());
+                        let all = all.chain(self.user_metadata.iter()).chain(self.facts.iter());
+                        changes.extend(removals(all, |key| key.project() == project));
+                    }
+                    self.delete_project(project);
                 }
             }
         }
+        changes.extend(commit.observed.iter().cloned());
         Ok(Ok(changes))
     }
 
@@ -56,7 +65,7 @@ impl Document {
         {
             return Ok(());
         }
-        changes.push(Change::of_key(key.clone(), self.image(key), Image::NotKept));
+        changes.push(Change::of_key(key.clone(), self.image(key), Image::Value(value.clone())));
         let entry = Entry::new(key, value.clone(), *updated);
         self.loose += value.len();
         match key {
@@ -75,17 +84,16 @@ impl Document {
         Ok(())
     }
 
-    /// What was there before a change, as the journal has it. Bytes would make a copy of each object that changes.
+    /// What is there before a change.
     fn image(&self, key: &Key) -> Image {
-        if self.get(key).is_some() { Image::NotKept } else { Image::Absent }
+        self.get(key).map(|entry| entry.value.clone()).into()
     }
 
     fn delete(&mut self, key: &Key, changes: &mut Vec<Change>) {
         if self.get(key).is_none() {
             return;
         }
-        let removed = |key: &Key| Change::of_key(key.clone(), Image::NotKept, Image::Absent);
-        changes.push(removed(key));
+        changes.push(Change::of_key(key.clone(), self.image(key), Image::Absent));
         match key {
             Key::Object { kind, project, name } => {
                 Arc::make_mut(&mut self.objects[place(*kind)]).shift_remove(key);
@@ -94,8 +102,8 @@ impl Document {
                 }
                 let attached = Key::UserMetadata { kind: *kind, project: project.clone(), view: name.clone() };
                 if self.user_metadata.contains_key(&attached) {
+                    changes.push(Change::of_key(attached.clone(), self.image(&attached), Image::Absent));
                     Arc::make_mut(&mut self.user_metadata).remove(&attached);
-                    changes.push(removed(&attached));
                 }
             }
             Key::UserMetadata { .. } => drop(Arc::make_mut(&mut self.user_metadata).remove(key)),
@@ -146,6 +154,15 @@ impl Document {
             self.infra = of_projects.values().next_back().map(|entry| entry.value.clone());
         }
     }
+}
+
+/// The changes that a removal of the keys of which `is_of` holds is.
+fn removals<'a>(
+    all: impl Iterator<Item = (&'a Arc<Key>, &'a Entry)>,
+    is_of: impl Fn(&Key) -> bool,
+) -> impl Iterator<Item = Change> {
+    let taken = all.filter(move |(key, _)| is_of(key));
+    taken.map(|(key, entry)| Change::of_key(Key::clone(key), Image::Value(entry.value.clone()), Image::Absent))
 }
 
 /// An object keeps its place in the order.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use feast_registry_core::{Error, ErrorKind, INFRA_NAME, Key, Kind, Object, Result, wire};
 use prost::Message;
+use prost_types::Timestamp;
 
 use super::{Document, Entry, Objects, Sorted, field, own_second, place};
 use crate::extra::{self, Extra, Table};
@@ -42,6 +43,7 @@ struct Parts {
     unknown: Vec<u8>,
     schema_version: String,
     version_id: String,
+    last_updated: Timestamp,
     extras: Vec<Extra>,
 }
 
@@ -77,7 +79,8 @@ impl Parts {
             (_, Some(kind)) => self.object(kind, content)?,
             (field::SCHEMA_VERSION, _) => self.schema_version = text(&content)?,
             (field::VERSION_ID, _) => self.version_id = text(&content)?,
-            (field::LAST_UPDATED, _) => {}
+            // It matters no more than that: one that cannot be read is no reason not to open a registry.
+            (field::LAST_UPDATED, _) => self.last_updated = Timestamp::decode(content).unwrap_or_default(),
             (field::PROJECT_METADATA, _) => self.project_metadata(&content)?,
             (field::VERSION_HISTORY, _) => self.history(&content)?,
             (extra::FIELD, _) => match Extra::decode(content) {
@@ -195,6 +198,7 @@ impl Parts {
         }
         if document.lineage.last().is_none_or(|last| *last != self.version_id) && !self.version_id.is_empty() {
             document.lineage.push(self.version_id);
+            note_outside_write(&mut self.facts, &self.last_updated);
         }
         if let Some(infra) = self.infra.as_ref().filter(|infra| mark != Some(extra::hash(infra))) {
             adopt_infra(&mut self.objects, &self.facts, infra);
@@ -206,6 +210,24 @@ impl Parts {
         document.user_metadata = Arc::new(user_metadata);
         document.journal = Arc::new(Journal::parse(journal, entries));
         document
+    }
+}
+
+/// Makes the facts of when projects were last changed say that somebody has written the file who does not know them, as Feast
+/// does: such a write gives the file another `version_id` and leaves them as they are. Which of the projects it changed, nothing
+/// tells.
+///
+/// It says when it was made, by another clock. A fact is in whole seconds: the next one then tells the write from ours of the
+/// same second, and one more than is noted tells it from ours if that clock is slow.
+fn note_outside_write(facts: &mut Sorted, at: &Timestamp) {
+    let second = at.seconds.saturating_add(i64::from(at.nanos > 0));
+    let mut projects: Vec<String> = facts.keys().map(|key| key.project().to_owned()).collect();
+    projects.dedup();
+    for project in projects {
+        let key = Arc::new(Key::metadata(project, Key::LAST_UPDATED));
+        let noted = facts.get(&key).and_then(|entry| std::str::from_utf8(&entry.value).ok()?.parse::<i64>().ok());
+        let updated = noted.map_or(second, |noted| second.max(noted.saturating_add(1)));
+        facts.insert(key, Entry { value: updated.to_string().into(), updated, is_stamped: true });
     }
 }
 

@@ -1,6 +1,7 @@
 //! What stands in the file, and what becomes of what Feast writes there.
 
 use bytes::Bytes;
+use feast_registry_core::config::History;
 use feast_registry_core::proto::core::{
     Entity, EntityMeta, EntitySpecV2, Infra, InfraObject, Project, ProjectMetadata, ProjectSpec, Registry,
     ValidationReference,
@@ -42,10 +43,11 @@ fn rewritten(file: &Bytes, change: impl Fn(&mut Registry)) -> Bytes {
 }
 
 fn put(document: &mut Document, key: Key, value: impl Into<Bytes>, updated: i64) {
-    let before = if get(document, &key).is_some() { Image::NotKept } else { Image::Absent };
-    let writes = vec![Write::Put(Record::new(key.clone(), value, updated))];
-    let done = document.commit(&Commit::new(Vec::new(), writes)).expect("a commit");
-    assert_eq!(done.expect("nothing is expected"), [Change::of_key(key, before, Image::NotKept)]);
+    let before = Image::from(get(document, &key).map(|(value, _)| value));
+    let value = value.into();
+    let writes = vec![Write::Put(Record::new(key.clone(), value.clone(), updated))];
+    let done = document.commit(&Commit::new(Vec::new(), writes), History::Keys).expect("a commit");
+    assert_eq!(done.expect("nothing is expected"), [Change::of_key(key, before, Image::Value(value))]);
 }
 
 fn get(document: &Document, key: &Key) -> Option<(Bytes, i64)> {
@@ -164,7 +166,7 @@ fn what_is_twice_counts_once_and_what_does_not_say_its_name_is_refused() {
     let mut document = parse(&twice);
     assert_eq!(get(&document, &key).expect("stored").1, 1, "Feast finds the first");
     let wrong = Record::new(key, entity("p", "other", 1).encode_to_vec(), 1);
-    assert!(document.commit(&Commit::new(Vec::new(), vec![Write::Put(wrong)])).is_err());
+    assert!(document.commit(&Commit::new(Vec::new(), vec![Write::Put(wrong)]), History::Keys).is_err());
 }
 
 #[test]
@@ -176,4 +178,45 @@ fn a_document_that_was_changed_over_and_over_is_known_for_it() {
     }
     // What was replaced is not counted less: at worst it is taken in anew too early.
     assert!(document.is_loose() && written(&mut document, "id").len() < 1000);
+}
+
+#[test]
+fn a_write_of_feasts_shows_in_when_projects_were_last_changed() {
+    const NOW: i64 = 1_800_000_000;
+    let fact = |project: &str| Key::metadata(project, Key::LAST_UPDATED);
+    let noted = |document: &Document, project: &str| get(document, &fact(project)).map(|(text, _)| text);
+    let seconds = |seconds: i64| Some(Bytes::from(seconds.to_string()));
+    let written_by_feast = |file: &Bytes, id: &str, seconds: i64, nanos: i32| {
+        let written = rewritten(file, |message| {
+            message.version_id = id.to_owned();
+            message.last_updated = Some(Timestamp { seconds, nanos });
+        });
+        Document::parse(&written).expect("a registry")
+    };
+    let mut document = Document::new();
+    put(&mut document, fact("p"), NOW.to_string(), NOW);
+    put(&mut document, fact("q"), (NOW + 100).to_string(), NOW);
+    put(&mut document, Key::metadata("r", Key::PROJECT_UUID), "uuid", NOW);
+    put(&mut document, Key::project_object("s"), project("s").encode_to_vec(), NOW);
+    let ours = document.encode("ours", &Timestamp { seconds: NOW, nanos: 5 });
+    let read = Document::parse(&ours).expect("a registry");
+    let all = |document: &Document| ["p", "q", "r", "s"].map(|project| noted(document, project));
+    assert_eq!(all(&read), [seconds(NOW), seconds(NOW + 100), None, None], "what we wrote is as we wrote it");
+
+    // In the same second, in a later one, and by a clock that is slow.
+    let same = written_by_feast(&ours, "feast-1", NOW, 7);
+    assert_eq!(all(&same), [seconds(NOW + 1), seconds(NOW + 101), seconds(NOW + 1), None]);
+    let later = written_by_feast(&ours, "feast-2", NOW + 500, 7);
+    assert_eq!(all(&later), [seconds(NOW + 501), seconds(NOW + 501), seconds(NOW + 501), None]);
+    let slow = written_by_feast(&ours, "feast-3", NOW - 500, 7);
+    assert_eq!(noted(&slow, "p"), seconds(NOW + 1));
+    let nothing = written_by_feast(&ours, "feast-4", i64::MAX, i32::MAX);
+    assert_eq!(noted(&nothing, "p"), seconds(i64::MAX));
+
+    // It stays when we write next, and goes no further.
+    let mut next = later;
+    put(&mut next, Key::metadata("p", "another"), "fact", NOW);
+    let ours = next.encode("ours-again", &Timestamp { seconds: NOW + 501, nanos: 0 });
+    let read = Document::parse(&ours).expect("a registry");
+    assert_eq!(all(&read), all(&next));
 }

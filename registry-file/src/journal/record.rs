@@ -1,14 +1,16 @@
 //! An entry of the journal as it is serialized.
 
+use bytes::Bytes;
+use feast_registry_core::config::History;
 use feast_registry_core::{
-    Change, Commit, CommitId, Error, ErrorKind, Image, JournalEntry, Key, Kind, Result, Revision, Target, wire,
+    Change, Commit, CommitId, Error, ErrorKind, Image, JournalEntry, Key, Kind, Result, Revision, Target, images, wire,
 };
 use prost::Message;
 use prost_types::Timestamp;
 
 use super::corrupt;
 
-/// A commit, without what was stored before and since: only whether something was.
+/// A commit: whether something was stored before and since, and with [`History::Full`] what.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct JournalRecord {
     #[prost(uint64, tag = "1")]
@@ -46,6 +48,13 @@ struct ChangeRecord {
     was_there: bool,
     #[prost(bool, tag = "7")]
     is_there: bool,
+    /// What was there, where that is kept: if it has a length, as [`images::pack`] makes it with what is there since.
+    #[prost(bytes = "bytes", optional, tag = "8")]
+    before: Option<Bytes>,
+    #[prost(int32, optional, tag = "9")]
+    before_length: Option<i32>,
+    #[prost(bytes = "bytes", optional, tag = "10")]
+    after: Option<Bytes>,
 }
 
 /// What a change is of.
@@ -62,7 +71,7 @@ enum Of {
 }
 
 impl JournalRecord {
-    pub(super) fn new(revision: u64, commit: &Commit, changes: Vec<Change>) -> Self {
+    pub(super) fn new(revision: u64, commit: &Commit, changes: Vec<Change>, history: History) -> Self {
         Self {
             revision,
             id: commit.id.as_bytes().to_vec(),
@@ -70,19 +79,27 @@ impl JournalRecord {
             nanos: commit.at.nanos,
             author: commit.author.clone(),
             reason: commit.reason.clone(),
-            changes: changes.into_iter().map(ChangeRecord::new).collect(),
+            changes: changes.into_iter().map(|change| ChangeRecord::new(change, history)).collect(),
         }
     }
 
-    /// The entry that bytes are.
-    pub(super) fn entry(bytes: &[u8]) -> Result<JournalEntry> {
+    /// The entry that bytes are, with or without those before and after each change.
+    pub(super) fn entry(bytes: &[u8], images: bool) -> Result<JournalEntry> {
         let record = Self::decode(bytes).map_err(corrupt)?;
         let id = CommitId::from_bytes(record.id.try_into().map_err(|_| strange("an identity"))?);
         let at = Timestamp { seconds: record.seconds, nanos: record.nanos };
         let mut entry = JournalEntry::new(Revision::new(record.revision), id, at);
         (entry.author, entry.reason) = (record.author, record.reason);
-        entry.changes = record.changes.into_iter().map(ChangeRecord::into_change).collect::<Result<_>>()?;
+        entry.changes = record.changes.into_iter().map(|change| change.into_change(images)).collect::<Result<_>>()?;
         Ok(entry)
+    }
+}
+
+#[cfg(test)]
+impl JournalRecord {
+    /// Has other lengths of what is packed than were packed.
+    pub(super) fn spoil(&mut self) {
+        self.changes.iter_mut().for_each(|change| change.before_length = Some(i32::MAX));
     }
 }
 
@@ -105,7 +122,7 @@ fn strange(what: &str) -> Error {
 }
 
 impl ChangeRecord {
-    fn new(change: Change) -> Self {
+    fn new(change: Change, history: History) -> Self {
         let of_key = |of, field, project, name, number| Self {
             of: i32::from(of),
             field,
@@ -126,10 +143,16 @@ impl ChangeRecord {
             Target::Versions { project, view } => of_key(Of::Versions, 0, project, view, 0),
             Target::Project { project } => of_key(Of::Project, 0, project, String::new(), 0),
         };
-        Self { was_there: change.before != Image::Absent, is_there: change.after != Image::Absent, ..record }
+        let mut record =
+            Self { was_there: change.before != Image::Absent, is_there: change.after != Image::Absent, ..record };
+        if history == History::Full {
+            record.keep(&change.before, &change.after);
+        }
+        record
     }
 
-    fn into_change(self) -> Result<Change> {
+    fn into_change(mut self, images: bool) -> Result<Change> {
+        let kept = if images { self.images()? } else { [None, None] };
         let Self { field, number, was_there, is_there, .. } = self;
         let kind = || {
             let kind = Kind::ALL.iter().copied().find(|kind| kind.registry_field() == field);
@@ -145,7 +168,35 @@ impl ChangeRecord {
             Of::Project => return Ok(Change::removal(Target::Project { project })),
             Of::Unknown => return Err(strange("a change that is known")),
         };
-        let image = |is_there| if is_there { Image::NotKept } else { Image::Absent };
-        Ok(Change::of_key(key, image(was_there), image(is_there)))
+        let image = |is_there, value: Option<Bytes>| match (is_there, value) {
+            (false, _) => Image::Absent,
+            (true, Some(value)) => Image::Value(value),
+            (true, None) => Image::NotKept,
+        };
+        let [before, after] = kept;
+        Ok(Change::of_key(key, image(was_there, before), image(is_there, after)))
+    }
+
+    /// Puts in what is kept of a change.
+    fn keep(&mut self, before: &Image, after: &Image) {
+        let value = |image: &Image| match image {
+            Image::Value(value) => Some(value.clone()),
+            Image::Absent | Image::NotKept => None,
+        };
+        (self.before, self.after) = (value(before), value(after));
+        if let (Some(before), Some(after)) = (&self.before, &self.after)
+            && let Some((packed, length)) = images::pack(before, after)
+        {
+            (self.before, self.before_length) = (Some(packed), Some(length));
+        }
+    }
+
+    /// Takes out what is kept before and after.
+    fn images(&mut self) -> Result<[Option<Bytes>; 2]> {
+        let (before, after) = (self.before.take(), self.after.take());
+        let Some(length) = self.before_length else { return Ok([before, after]) };
+        let unpacked =
+            images::unpack(before.as_deref().unwrap_or_default(), length, after.as_deref().unwrap_or_default());
+        Ok([Some(unpacked.ok_or_else(|| strange("what was there before"))?), after])
     }
 }

@@ -195,6 +195,9 @@ fn settings(config: &FeatureStoreConfig) -> Vec<(&'static str, Json)> {
         ("registry.journal_retention_days", json!(config.registry.journal.age.as_secs() / 86_400)),
         ("registry.journal_max_commits", json!(config.registry.journal.commits)),
     ]);
+    if is_file {
+        settings.push(("registry.history", json!(config.registry.history.as_str())));
+    }
     if is_file && url.scheme() != "file" {
         let names = object_store.s3_additional_kwargs.iter().map(|(name, _)| (name.clone(), json!("***")));
         settings.push(("registry.s3_additional_kwargs", Json::Object(names.collect())));

@@ -2,10 +2,11 @@
 
 use feast_registry_core::{
     Change, Error, ErrorKind, Image, JournalEntry, JournalQuery, JournalRange, Key, Kind, Result, Revision, Target,
+    images,
 };
 use prost_types::Timestamp;
 
-use super::{ALL_VERSIONS, BEFORE_LENGTH, FACT, FENCE, IMAGES, NOTHING, OF_USER, VERSION, WHOLE_PROJECT, images};
+use super::{ALL_VERSIONS, BEFORE_LENGTH, FACT, FENCE, IMAGES, NOTHING, OF_USER, VERSION, WHOLE_PROJECT};
 use crate::dialect::Builder;
 use crate::read::VersionColumns;
 use crate::tables::{ColumnType, JOURNAL, PROJECT};

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use feast_registry_core::proto::core::FeatureViewVersionRecord;
-use feast_registry_core::{Change, Commit, Image, Key, Kind, Result, Target};
+use feast_registry_core::{Change, Commit, Image, Key, Kind, Result, Target, images};
 
-use super::{ALL_VERSIONS, FACT, OF_USER, Revisions, VERSION, WHOLE_PROJECT, id_bytes, images, micros};
+use super::{ALL_VERSIONS, FACT, OF_USER, Revisions, VERSION, WHOLE_PROJECT, id_bytes, micros};
 use crate::dialect::Builder;
 use crate::read::{FACT_VALUE, NUMBER, Place, VIEW};
 use crate::tables::{ColumnType, JOURNAL, METADATA, PROJECT, USER_METADATA, VERSIONS};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use feast_registry_core::Retention;
-use feast_registry_core::config::{CacheMode, RegistryConfig, RegistryUrl, SchemaMode};
+use feast_registry_core::config::{CacheMode, History, RegistryConfig, RegistryUrl, SchemaMode};
 
 use super::block::Block;
 use super::findings::{Findings, Problem};
@@ -22,9 +22,11 @@ const KEEP_TABLES: &str = "keep_tables";
 /// Ours too: how much of the journal is kept.
 const JOURNAL_DAYS: &str = "journal_retention_days";
 const JOURNAL_COMMITS: &str = "journal_max_commits";
+/// And what a file's journal keeps of each change.
+const HISTORY: &str = "history";
 
 /// Settings of every registry.
-const COMMON: [&str; 15] = [
+const COMMON: [&str; 16] = [
     "registry_type",
     "path",
     "cache_ttl_seconds",
@@ -37,6 +39,7 @@ const COMMON: [&str; 15] = [
     KEEP_TABLES,
     JOURNAL_DAYS,
     JOURNAL_COMMITS,
+    HISTORY,
     "enable_online_feature_view_versioning",
     "serve_features_while_materializing",
     "mcp",
@@ -159,6 +162,15 @@ fn settings(block: &Block<'_>, sql: bool, config: &mut RegistryConfig) {
     }
     if let Some(commits) = block.integer::<u64>(JOURNAL_COMMITS, 1..=i64::MAX.into(), " of commits") {
         config.journal = Retention::new(config.journal.age, commits);
+    }
+    if let Some(history) = block.choice(HISTORY, &History::ALL) {
+        if sql {
+            block.warn(
+                HISTORY,
+                "is for registries in a file and has no effect here: a database keeps what was stored in any case",
+            );
+        }
+        config.history = history;
     }
     if let Some(seconds) =
         block.integer("cache_ttl_seconds", 0..=LONGEST, " of seconds (0: what is cached never expires)")

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use feast_registry_core::ErrorKind;
-use feast_registry_core::config::{CacheConfig, CacheMode, ObjectStoreConfig, PoolConfig, SchemaMode};
+use feast_registry_core::config::{CacheConfig, CacheMode, History, ObjectStoreConfig, PoolConfig, SchemaMode};
 use proptest::prelude::*;
 
 use super::*;
@@ -103,6 +103,19 @@ fn tables_may_be_kept_and_the_journal_bounded() {
     let usual = parse(&sql("")).registry;
     assert!(!usual.keep_tables);
     assert_eq!((usual.journal.age, usual.journal.commits), (30 * day, 100_000));
+}
+
+#[test]
+fn a_file_may_keep_its_whole_history() {
+    let file = "registry:\n  path: data/registry.db";
+    assert_eq!(parse(file).registry.history, History::Keys);
+    for (word, history) in [("full", History::Full), ("keys", History::Keys)] {
+        let config = parse(&format!("{file}\n  history: {word}"));
+        assert_eq!((config.registry.history, config.warnings), (history, Vec::new()));
+    }
+    let warnings = parse(&sql("  history: full")).warnings;
+    let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert!(warning.to_string().contains("`registry.history` is for registries in a file"), "{warning}");
 }
 
 #[test]
@@ -287,6 +300,8 @@ fn errors_name_line_setting_and_what_is_accepted() {
         ),
         (&sql("  keep_tables: 1"), ", line 4: `registry.keep_tables` must be `true` or `false`"),
         (&sql("  journal_retention_days: 0"), ", line 4: `registry.journal_retention_days` must be"),
+        (&sql("  history: all"), ", line 4: `registry.history` must be `keys` or `full`; it is the string `all`"),
+        (&sql("  history: true"), ", line 4: `registry.history` must be `keys` or `full`; it is the boolean `true`"),
         (&sql("  journal_max_commits: -1"), ", line 4: `registry.journal_max_commits` must be"),
         (
             "registry:\n  path: s3://b/k\n  allow_unconditional_writes: 1",

@@ -1,4 +1,4 @@
-//! What was stored before a change, kept as what tells it from what is stored after it.
+//! What was stored before a change, kept as what tells it from what is stored after it: for backends that keep a journal.
 //!
 //! Of an object that is changed most stays as it is: a materialization adds one interval to a view of many kilobytes. So the
 //! value before is compressed with the value after as its dictionary, which leaves some bytes of it.
@@ -13,8 +13,8 @@ const MOST: usize = 64 * 1024;
 /// The most bytes that one byte of LZ4 stands for.
 const MOST_FROM_A_BYTE: usize = 255;
 
-/// A value in little room, and its length. `None` where that would not be half of it.
-pub(super) fn pack(before: &[u8], after: &[u8]) -> Option<(Bytes, i32)> {
+/// A value in little room, and its length in bytes. `None` where that would not be at most half of it.
+pub fn pack(before: &[u8], after: &[u8]) -> Option<(Bytes, i32)> {
     if !(LEAST..=MOST).contains(&before.len()) || after.len() > MOST {
         return None;
     }
@@ -23,8 +23,9 @@ pub(super) fn pack(before: &[u8], after: &[u8]) -> Option<(Bytes, i32)> {
     (packed.len() <= before.len() / 2).then(|| (packed.into(), length))
 }
 
-/// The value again; `None` if it was not packed with this one.
-pub(super) fn unpack(packed: &[u8], length: i32, after: &[u8]) -> Option<Bytes> {
+/// The value of a length in bytes again; `None` if it was not packed with this one. Takes memory in proportion to what is packed,
+/// whatever the length is said to be.
+pub fn unpack(packed: &[u8], length: i32, after: &[u8]) -> Option<Bytes> {
     let length = usize::try_from(length).ok().filter(|length| *length <= MOST_FROM_A_BYTE * packed.len())?;
     let value = decompress_with_dict(packed, length, after).ok()?;
     (value.len() == length).then(|| value.into())
