@@ -376,7 +376,7 @@ impl Undoing<'_, '_> {
                     }
                 }
                 Key::Metadata { project, .. } => {
-                    let comes_back = matches!(steps.get(&Key::project_object(project)), Some(Step::PutBack(_)));
+                    let comes_back = self.goals.is_whole() || steps.contains_key(&Key::project_object(project));
                     if comes_back && goal.to == Image::NotKept && !is_last_updated(key) {
                         self.refuse_unknown(key);
                     }
@@ -391,7 +391,7 @@ impl Undoing<'_, '_> {
     fn put_back_facts(&mut self, ctx: &Context<'_>, steps: &BTreeMap<&Key, Step>) -> Result<()> {
         for (key, goal) in self.goals.iter() {
             let (Key::Metadata { project, .. }, Image::Value(to)) = (key, &goal.to) else { continue };
-            let comes_back = steps.contains_key(&Key::project_object(project));
+            let comes_back = self.goals.is_whole() || steps.contains_key(&Key::project_object(project));
             if ctx.keeps_metadata && comes_back && !is_last_updated(key) && self.draft.get(key)?.as_ref() != Some(to) {
                 self.draft.put(key.clone(), to.clone(), &ctx.now);
             }

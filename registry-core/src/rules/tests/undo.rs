@@ -193,6 +193,18 @@ fn a_deleted_project_comes_back_whole_and_once() {
 }
 
 #[test]
+fn a_project_that_was_made_anew_has_its_first_identity_again() {
+    let mut world = World::with([thing(Kind::Entity)]);
+    let identity = world.fact(Key::PROJECT_UUID);
+    world.run(&Op::DeleteProject).expect("deleted");
+    world.apply(&thing(Kind::DataSource)).expect("applied");
+    assert_ne!(world.fact(Key::PROJECT_UUID), identity);
+    assert_eq!(world.restore(1, PLAIN).refusals, []);
+    assert_eq!(world.fact(Key::PROJECT_UUID), identity);
+    assert!(world.find(Kind::Entity, "thing").is_some() && world.find(Kind::DataSource, "thing").is_none());
+}
+
+#[test]
 fn a_project_that_is_purged_of_its_facts_comes_back_without() {
     let mut world = World::with([thing(Kind::Entity)]);
     world.run(&Op::DeleteProject).expect("deleted");
