@@ -116,9 +116,12 @@ impl Location {
             Ok(registry) => return Ok(unopened.with(registry)),
             Err(error) => error,
         };
+        let url = &unopened.config.url;
+        let is_there = |file: &str| Path::new(file).exists();
+        let has_journal = !url.is_file() && (url.scheme() != "sqlite" || url.database().is_some_and(is_there));
         let may_make =
             unopened.config.schema_mode == SchemaMode::Auto && !cli.schemes.is_read_only(&unopened.config)?;
-        if error.kind() != ErrorKind::SchemaMissing || !may_make {
+        if error.kind() != ErrorKind::SchemaMissing || !has_journal || !may_make {
             return Err(unopened.explain(error));
         }
         output::note(&format!("There are no tables in {}; they are made.", unopened.config.url));

@@ -67,8 +67,9 @@ async fn a_revert_of_what_was_changed_since_names_it_and_wants_force() {
     assert!(ran.code == 0 && ran.stderr.contains("changed: 1 entity of project `shop`: `customer`"), "{}", ran.stderr);
     let customer = stored(&fixture.open().await, Kind::Entity, "shop", "customer").await;
     assert_eq!(decoded::<Entity>(&customer).spec.expect("a spec").description, "Who buys");
-    let error = fixture.error(&["revert", "4711", "--yes"]);
-    assert!(error.contains("has no revision 4711"), "{error}");
+    let later = (newest(&fixture).await.revision.number() + 1000).to_string();
+    let error = fixture.error(&["revert", &later, "--yes"]);
+    assert!(error.contains(&format!("has no revision {later}")), "{error}");
     assert!(fixture.usage_error(&["revert", "latest"]).contains("REV"));
 }
 
