@@ -88,7 +88,7 @@ def test_each_commit_is_seen_once_and_in_one_order_and_their_replay_is_what_is_s
 ) -> None:
     ask(server, *kinds.ENTITY.apply(kinds.ENTITY.proto("first"), "before_" + project)).ok()
     for each in (server, second_server):
-        ask(each, *kinds.FEATURE_VIEW.list(project, True)).ok()
+        ask(each, *kinds.FEATURE_VIEW.list(project, allow_cache=True)).ok()
     steady, other, cut = (Watcher(each) for each in (server, second_server, server))
     for watcher in (steady, other, cut):
         assert watcher.began.wait(30), "a watcher is told at once where it begins"

@@ -251,7 +251,10 @@ impl Backend for FaultyBackend {
     }
 
     async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
-        self.counters.reads.fetch_add(1, Ordering::SeqCst);
+        // A registry looks by itself, now and then, when projects were last changed.
+        if queries != [Query::Metadata { project: None }] {
+            self.counters.reads.fetch_add(1, Ordering::SeqCst);
+        }
         self.around(Operation::Read, deadline, self.inner.read(queries, deadline)).await
     }
 

@@ -232,6 +232,8 @@ pub fn tests() -> Vec<Test> {
             own_writes_show_at_once: "It may come from memory: this process's own writes show at once",
             writes_of_others_show_after_a_refresh:
                 "Reads everything anew for cached reads (Feast: refresh), with a read that begins after this call",
+            writes_of_others_come_with_the_journal:
+                "those of others within a second where the storage has a journal",
             writes_of_others_show_within_the_time_to_live:
                 "those of others within cache_ttl_seconds and the time that a refresh takes",
             writes_of_others_show_through_the_background_refresh:

@@ -140,7 +140,7 @@ pub enum SchemaMode {
     Auto,
     /// Creates nothing, and fails if a table is missing.
     Verify,
-    /// Creates nothing and looks at nothing.
+    /// Creates nothing and looks at nothing. Reads find nothing where the journal alone is left of a registry.
     Skip,
 }
 

@@ -50,6 +50,11 @@ impl Snapshot {
         self.removed.as_ref().map_or_else(Document::new, Document::blank)
     }
 
+    /// Whether the registry was removed with its last project, and its journal is left.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.document.is_none() && self.removed.is_some()
+    }
+
     pub(crate) fn journal(&self) -> Arc<Journal> {
         self.content().map(|document| Arc::clone(&document.journal)).unwrap_or_default()
     }

@@ -181,9 +181,11 @@ impl Backend for FileBackend {
     }
 
     async fn read(&self, queries: &[Query], deadline: &Deadline) -> Result<Vec<Vec<Record>>> {
-        match &self.file.fresh(deadline).await?.document {
+        let snapshot = self.file.fresh(deadline).await?;
+        let is_removed = || self.file.mode() == SchemaMode::Skip && snapshot.is_removed();
+        match &snapshot.document {
             Some(document) => Ok(document.read(queries)),
-            None if self.file.makes() => Ok(vec![Vec::new(); queries.len()]),
+            None if self.file.makes() || is_removed() => Ok(vec![Vec::new(); queries.len()]),
             None => Err(self.file.missing()),
         }
     }

@@ -227,12 +227,17 @@ pub async fn read(database: &impl Database, queries: &[Query], deadline: &Deadli
     for attempt in 0.. {
         match database.try_read(queries, deadline).await {
             Ok(answers) => return Ok(answers),
-            Err(failure) if failure.is_missing_table() && may_make_tables(database) => {
+            Err(failure) if failure.is_missing_table() && database.schema_mode() != SchemaMode::Verify => {
                 // The tables are gone because the last project is: then there is nothing, and nothing is made for a
                 // reader. Or another process is just making them again.
-                let missing = of_feast(&database.missing_tables(deadline).await.map_err(Failure::into_error)?);
-                if missing.len() == sql::tables().len() {
+                let missing = database.missing_tables(deadline).await.map_err(Failure::into_error)?;
+                let (missing, has_journal) = (of_feast(&missing), !missing.contains(&JOURNAL));
+                let is_all = missing.len() == sql::tables().len();
+                if is_all && (may_make_tables(database) || has_journal) {
                     return Ok(vec![Vec::new(); queries.len()]);
+                }
+                if !may_make_tables(database) {
+                    return Err(failure.into_error());
                 }
                 if !missing.is_empty() {
                     prepare(database, deadline).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use feast_registry_core::{
     AsOf, ErrorKind, FeastObject, Freshness, Image, JournalEntry, JournalQuery, Key, Kind, ListFilter, Registry,
-    Revision, Undo, UndoOptions, UndoPlan, proto::core::FeatureView,
+    Revision, Target, Undo, UndoOptions, UndoPlan, proto::core::FeatureView,
 };
 
 use crate::handle::{Everything, Handle, assert_unchanged, chain, not_of_project, of_project, or_fail, patience};
@@ -23,6 +23,11 @@ async fn newest(handle: &Handle) -> JournalEntry {
 /// Whether a storage keeps what was stored: a file keeps only which keys were changed.
 fn keeps_bytes(entry: &JournalEntry) -> bool {
     entry.changes.iter().any(|change| matches!(change.after, Image::Value(_)))
+}
+
+/// Whether a commit says of an object that it was changed.
+fn is_told_of(entry: &JournalEntry, key: &Key) -> bool {
+    matches!(key, Key::Object { .. }) && entry.changes.iter().any(|change| change.target == Target::Key(key.clone()))
 }
 
 /// What is stored, but for when it was written.
@@ -65,7 +70,9 @@ pub(crate) async fn a_deleted_project_comes_back_byte_for_byte(setup: Setup) {
         let plan = or_fail("a plan", registry.plan_undo(&Undo::Revert(deletion), UndoOptions::default()).await);
         let error = registry.undo(&plan).await.expect_err("what is not kept cannot come back");
         assert_eq!(error.kind(), ErrorKind::Unsupported, "an undo without bytes: {}", chain(&error));
-        for key in of_project(&before, "p").keys().filter(|key| matches!(key, Key::Object { .. })) {
+        let entry = newest(&handle).await;
+        let named = |key: &&Key| matches!(key, Key::Object { kind: Kind::Project, .. }) || is_told_of(&entry, key);
+        for key in of_project(&before, "p").keys().filter(named) {
             assert!(error.to_string().contains(&key.to_string()), "{} is to be named: {error}", shown(key));
         }
         assert_unchanged("an undo that is refused", &deleted, &handle.everything(&[]).await);

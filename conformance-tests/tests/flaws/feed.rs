@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use feast_registry_core::{
     Backend, Commit, Deadline, Error, ErrorKind, Image, JournalEntry, JournalQuery, JournalRange, Limits, Outcome,
-    Query, Record, Result, Revision, Target, Write,
+    Query, Record, Result, Retention, Revision, Target, Write,
 };
 
 use crate::backend::Flaw;
@@ -153,6 +153,10 @@ impl Backend for Feed {
             }
             _ => self.inner.wait_for_commit(after, deadline).await,
         }
+    }
+
+    async fn prune_journal(&self, retention: &Retention, deadline: &Deadline) -> Result<u64> {
+        self.inner.prune_journal(retention, deadline).await
     }
 
     async fn remove_if_empty(&self, deadline: &Deadline) -> Result<bool> {

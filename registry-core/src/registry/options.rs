@@ -194,8 +194,8 @@ impl CallOptions {
 /// How old an answer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// It may come from memory: this process's own writes show at once, those of others within `cache_ttl_seconds` and the
-    /// time that a refresh takes (Feast: `allow_cache=True`).
+    /// It may come from memory: this process's own writes show at once, those of others within a second where the storage has a
+    /// journal; and else, those of others within `cache_ttl_seconds` and the time that a refresh takes (Feast: `allow_cache=True`).
     Cached,
     /// It is read from the storage (Feast: `allow_cache=False`).
     Stored,

@@ -68,7 +68,7 @@ impl Diff {
         let is_timed = self.since.is_some() || self.until.is_some();
         match self.of.as_slice() {
             [] if is_timed => {
-                let opened = self.location.open(cli).await?;
+                let opened = self.location.open_history(cli).await?;
                 let range = self.range_of_time(&opened).await?;
                 self.between_revisions(&opened, range).await
             }
@@ -78,7 +78,7 @@ impl Diff {
             }
             [one] if !one.contains("://") => {
                 let range = range(one).unwrap_or_else(|error| cli.refuse(ErrorKind::ValueValidation, &error));
-                self.between_revisions(&self.location.open(cli).await?, Some(range)).await
+                self.between_revisions(&self.location.open_history(cli).await?, Some(range)).await
             }
             [other] => {
                 let other = Location::of_url(other.clone()).open(cli).await?;

@@ -42,7 +42,7 @@ pub(crate) struct History {
 impl History {
     pub(super) async fn run(self, cli: &Cli) -> Result<()> {
         self.which.require_name(cli);
-        let opened = self.location.open(cli).await?;
+        let opened = self.location.open_history(cli).await?;
         let kinds = self.which.kinds();
         let (project, name) = self.place(&opened, &kinds).await?;
         let mut filter = JournalFilter::new().with_project(&project).with_kinds(kinds.clone());

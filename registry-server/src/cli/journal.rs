@@ -1,6 +1,7 @@
 //! Entries of the journal in words, and for programs.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use anyhow::Result;
 use clap::Args;
@@ -257,9 +258,14 @@ fn version_beside(entry: &JournalEntry, project: &str, view: &str) -> String {
     number.map(|number| format!(" (version v{number})")).unwrap_or_default()
 }
 
-/// Who made a commit.
+/// Who made a commit, in a line: of a client of a server, its address and the first part of its user-agent.
 pub(super) fn author(entry: &JournalEntry) -> String {
-    entry.author.as_deref().map_or_else(|| "-".to_owned(), text::clean)
+    let Some(author) = entry.author.as_deref() else { return "-".to_owned() };
+    let mut words = author.split(' ');
+    match (words.next(), words.next()) {
+        (Some(address), Some(agent)) if address.parse::<IpAddr>().is_ok() => text::clean(&format!("{address} {agent}")),
+        _ => text::clean(author),
+    }
 }
 
 /// When a commit was made.

@@ -55,6 +55,8 @@ pub(crate) struct Opened {
     pub(crate) registry: Registry,
     /// The project that the feature_store.yaml is for.
     pub(crate) project: Option<String>,
+    /// Whether the registry was removed with its last project, and only its journal is left.
+    pub(crate) is_removed: bool,
     /// What it is to be opened with for writing.
     config: RegistryConfig,
     schemes: Schemes,
@@ -107,26 +109,27 @@ impl Location {
         }
     }
 
-    /// Opens the registry to look at it, and if its tables are not there, makes them: they may have gone with the last project,
-    /// and the journal stays. Not if it is only to be read, as its configuration says, and not in a file that is not there: with
-    /// that went the journal too.
-    pub(crate) async fn open_or_make(&self, cli: &Cli) -> Result<Opened> {
+    /// Opens the registry to look at its history, which outlives its last project: if nothing but the journal is left, there is
+    /// nothing else to be seen. Nothing is made.
+    pub(crate) async fn open_history(&self, cli: &Cli) -> Result<Opened> {
         let unopened = self.unopened(cli)?;
         let error = match cli.schemes.open_read_only(&unopened.config).await {
             Ok(registry) => return Ok(unopened.with(registry)),
             Err(error) => error,
         };
-        let url = &unopened.config.url;
-        let is_there = |file: &str| Path::new(file).exists();
-        let has_journal = !url.is_file() && (url.scheme() != "sqlite" || url.database().is_some_and(is_there));
-        let may_make =
-            unopened.config.schema_mode == SchemaMode::Auto && !cli.schemes.is_read_only(&unopened.config)?;
-        if error.kind() != ErrorKind::SchemaMissing || !has_journal || !may_make {
+        if error.kind() != ErrorKind::SchemaMissing {
             return Err(unopened.explain(error));
         }
-        output::note(&format!("There are no tables in {}; they are made.", unopened.config.url));
-        let registry = cli.schemes.open(&unopened.config).await?;
-        Ok(unopened.with(registry))
+        let mut config = unopened.config.clone();
+        config.schema_mode = SchemaMode::Skip;
+        let left = async {
+            let registry = cli.schemes.open_read_only(&config).await?;
+            Ok::<_, feast_registry::Error>((registry.journal_span().await?.is_some(), registry))
+        };
+        match left.await {
+            Ok((true, registry)) => Ok(Opened { is_removed: true, ..unopened.with(registry) }),
+            _ => Err(unopened.explain(error)),
+        }
     }
 
     fn unopened(&self, cli: &Cli) -> Result<Unopened> {
@@ -147,7 +150,7 @@ struct Unopened {
 impl Unopened {
     fn with(self, registry: Registry) -> Opened {
         let Self { project, config, schemes } = self;
-        Opened { registry, project, config, schemes }
+        Opened { registry, project, is_removed: false, config, schemes }
     }
 
     /// Why a registry cannot be opened, with a remedy.

@@ -69,7 +69,7 @@ pub(super) fn revision(text: &str) -> Result<Revision, String> {
 
 impl Log {
     pub(super) async fn run(self, cli: &Cli) -> Result<()> {
-        let opened = self.location.open(cli).await?;
+        let opened = self.location.open_history(cli).await?;
         let mut filter = self.narrowing.filter(&opened);
         if let Some(author) = &self.by {
             filter = filter.with_author(author);

@@ -78,7 +78,7 @@ impl Journal {
 
 impl Prune {
     async fn run(self, cli: &Cli) -> Result<()> {
-        let opened = self.location.open(cli).await?;
+        let opened = self.location.open_history(cli).await?;
         let location = opened.registry.location();
         if !self.dry_run && opened.is_read_only()? {
             bail!("the registry {location} is configured to be read only. {NOTHING_DONE}");

@@ -35,7 +35,7 @@ pub(crate) struct Show {
 
 impl Show {
     pub(super) async fn run(self, cli: &Cli) -> Result<()> {
-        let opened = self.location.open(cli).await?;
+        let opened = self.location.open_history(cli).await?;
         let entry = opened.registry.journal_entry(self.revision).await?;
         match self.output.of_program() {
             Some(format) => output::print_json(&journal::to_json(&entry, true), format)?,

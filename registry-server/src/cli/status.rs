@@ -35,7 +35,7 @@ impl Status {
         // What is odd about it is told when it is opened.
         let FeatureStoreConfig { registry: config, .. } = self.location.read(cli, |_| {})?;
         let mut status = beginning(cli, &config);
-        let looked = match self.location.open(cli).await {
+        let looked = match self.location.open_history(cli).await {
             Ok(opened) => look(&opened, &mut status).await,
             Err(error) => Err(error),
         };
@@ -66,6 +66,7 @@ fn beginning(cli: &Cli, config: &RegistryConfig) -> Json {
 async fn look(opened: &Opened, status: &mut Json) -> Result<()> {
     let registry = &opened.registry;
     status["location"] = registry.location().into();
+    status["removed"] = opened.is_removed.into();
     status["projects"] = projects(registry).await?;
     status["undecodable"] = registry.undecodable().iter().map(ToString::to_string).collect();
     status["journal"] = journal(registry).await?;
@@ -77,7 +78,8 @@ async fn look(opened: &Opened, status: &mut Json) -> Result<()> {
 /// How many objects of each kind every project has, and how large they are as they are stored.
 async fn projects(registry: &Registry) -> Result<Json> {
     let mut projects: BTreeMap<String, (BTreeMap<&str, u64>, u64)> = BTreeMap::new();
-    for kind in Kind::ALL.iter().copied() {
+    // An infrastructure does not say what project it is of.
+    for kind in Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Infra) {
         for object in registry.list(kind, None, &ListFilter::default(), Freshness::Stored).await? {
             // A project is stored under its own name.
             let name = if kind == Kind::Project { object.name()? } else { object.project()? };
@@ -86,6 +88,13 @@ async fn projects(registry: &Registry) -> Result<Json> {
             if kind != Kind::Project {
                 *counts.entry(kind.plural()).or_default() += 1;
             }
+        }
+    }
+    for (name, (counts, bytes)) in &mut projects {
+        let infra = registry.get_infra(name, Freshness::Stored).await?;
+        if !infra.bytes.is_empty() {
+            *bytes += infra.bytes.len() as u64;
+            counts.insert(Kind::Infra.plural(), 1);
         }
     }
     let projects = projects
@@ -118,7 +127,8 @@ fn in_words(status: &Json) -> String {
         return words;
     }
     line("Reachable", "yes");
-    line("Tables", &format!("there (schema_mode: {})", text("schemaMode")));
+    let tables = if status["removed"] == true { "removed with the last project" } else { "there" };
+    line("Tables", &format!("{tables} (schema_mode: {})", text("schemaMode")));
     line("Journal", &journal_in_words(status));
     for promise in status["unkept"].as_array().into_iter().flatten() {
         line("Not kept", &text::clean(promise.as_str().unwrap_or_default()));

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use feast_registry::{ErrorKind, Key, Kind, PlannedChange, UndoOptions, UndoPlan};
+use feast_registry::{Difference, ErrorKind, Key, Kind, PlannedChange, UndoOptions, UndoPlan};
 
 use super::location::{Location, Opened};
 use super::origin::Origin;
-use super::{Cli, ask, output, text};
+use super::{Cli, ask, changes, output, text};
+
+/// Of so many objects at the most it is shown what changes, field by field.
+const MOST_IN_FULL: usize = 20;
 
 /// What is said when nothing was done.
 const NOTHING_DONE: &str = "Nothing was changed";
@@ -40,13 +43,10 @@ pub(crate) struct Manner {
 }
 
 impl Manner {
-    /// Opens the registry. If its tables went with its last project they are made anew, unless nothing is to be changed.
+    /// Opens the registry to plan. If its tables went with its last project, doing what is planned makes them anew.
     pub(super) async fn open(&self, cli: &Cli) -> Result<Opened> {
-        if self.dry_run {
-            return self.location.open(cli).await;
-        }
-        let opened = self.location.open_or_make(cli).await?;
-        if opened.is_read_only()? {
+        let opened = self.location.open_history(cli).await?;
+        if !self.dry_run && opened.is_read_only()? {
             bail!("the registry {} is configured to be read only. {NOTHING_DONE}", opened.registry.location());
         }
         Ok(opened)
@@ -68,10 +68,11 @@ impl Manner {
             return output::print(text.as_bytes());
         }
         let shown = format!(
-            "{} changes in {}:\n{}{}",
+            "{} changes in {}:\n{}{}{}",
             capitalized(&what),
             opened.registry.location(),
             lines(plan),
+            fields(plan),
             remarks(plan)
         );
         if self.dry_run {
@@ -175,6 +176,25 @@ fn lines(plan: &UndoPlan) -> String {
         lines += &format!("  added: {count} {noun} in the history of {names}\n");
     }
     lines
+}
+
+/// What changes of the definitions of what is there, field by field: of so many objects that somebody may read it.
+fn fields(plan: &UndoPlan) -> String {
+    let changed: Vec<&PlannedChange> = plan
+        .changes
+        .iter()
+        .filter(|change| matches!(change.key, Key::Object { .. }) && Fate::of(change) == Fate::Changes)
+        .collect();
+    if changed.len() > MOST_IN_FULL {
+        return String::new();
+    }
+    let mut text = String::new();
+    for PlannedChange { key, before, after, .. } in changed {
+        let difference = Difference::between(key, before.as_deref(), after.as_deref());
+        text += &format!("  {}\n", text::clean(&key.to_string()));
+        text += &changes::lines(&difference, false, "    ");
+    }
+    text
 }
 
 /// What is not changed, or not as one may expect.

@@ -48,7 +48,7 @@ impl Watch {
         // Before anything is said, so that whoever has read it may interrupt.
         let mut interrupts = signal(SignalKind::interrupt()).context("signals cannot be caught")?;
         let mut endings = signal(SignalKind::terminate()).context("signals cannot be caught")?;
-        let opened = self.location.open(cli).await?;
+        let opened = self.location.open_history(cli).await?;
         let mut filter = self.narrowing.filter(&opened);
         if let Some(author) = &self.by {
             filter = filter.with_author(author);
