@@ -108,7 +108,9 @@ def replayed(commits: Iterable[Any]) -> dict[tuple, bytes]:
         if key[0] == "whole_project":
             stored = {other: value for other, value in stored.items() if other[1] != key[1]}
         elif key[0] == "versions":
-            stored = {other: value for other, value in stored.items() if (other[0], *other[1:3]) != ("version", *key[1:3])}
+            stored = {
+                other: value for other, value in stored.items() if (other[0], *other[1:3]) != ("version", *key[1:3])
+            }
         elif change.after.WhichOneof("state") == "value":
             stored[key] = change.after.value
         else:
