@@ -37,7 +37,7 @@ pub use contrast::{Contrast, StoredDifference};
 pub use edit::{Edit, Edited};
 pub use log::{JournalSpan, LogQuery};
 pub use options::{CallOptions, Freshness, RegistryOptions};
-pub use read::{FeatureViewVersion, ListFilter};
+pub use read::{FeatureViewVersion, Holding, ListFilter};
 pub use undo::{AsOf, PlannedChange, Undo, UndoPlan};
 pub use watch::{Watch, WatchEvent};
 pub use write::StorageRemoval;

@@ -69,6 +69,16 @@ pub struct FeatureViewVersion {
     pub view: Object,
 }
 
+/// What there is of one kind in a project.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holding {
+    /// How many objects.
+    pub objects: u64,
+    /// How many bytes they have together.
+    pub bytes: u64,
+}
+
 impl Registry {
     /// An object. For a project, `project` does not matter.
     ///
@@ -260,6 +270,19 @@ impl Registry {
             Ok(kept)
         };
         self.compute(count, with_tags).await
+    }
+
+    /// How many objects of each kind every project has, and how many bytes they have as they are stored. Reads all of them.
+    pub async fn inventory(&self) -> Result<BTreeMap<String, BTreeMap<Kind, Holding>>> {
+        let mut inventory: BTreeMap<String, BTreeMap<Kind, Holding>> = BTreeMap::new();
+        for kind in Kind::ALL.iter().copied() {
+            for record in self.read(Query::objects(kind, None)).await? {
+                let holding = inventory.entry(record.key.project().to_owned()).or_default().entry(kind).or_default();
+                holding.objects += 1;
+                holding.bytes += record.value.len() as u64;
+            }
+        }
+        Ok(inventory)
     }
 
     /// What is known of a project besides its objects: one message with its UUID, or none when nothing is

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use feast_registry::config::FeatureStoreConfig;
-use feast_registry::{ErrorKind, Freshness, Kind, ListFilter, Registry, RegistryConfig};
+use feast_registry::{ErrorKind, Kind, Registry, RegistryConfig};
 use serde_json::{Value as Json, json};
 
 use super::location::{Location, Opened};
@@ -77,29 +77,13 @@ async fn look(opened: &Opened, status: &mut Json) -> Result<()> {
 
 /// How many objects of each kind every project has, and how large they are as they are stored.
 async fn projects(registry: &Registry) -> Result<Json> {
-    let mut projects: BTreeMap<String, (BTreeMap<&str, u64>, u64)> = BTreeMap::new();
-    // An infrastructure does not say what project it is of.
-    for kind in Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Infra) {
-        for object in registry.list(kind, None, &ListFilter::default(), Freshness::Stored).await? {
-            // A project is stored under its own name.
-            let name = if kind == Kind::Project { object.name()? } else { object.project()? };
-            let (counts, bytes) = projects.entry(name).or_default();
-            *bytes += object.bytes.len() as u64;
-            if kind != Kind::Project {
-                *counts.entry(kind.plural()).or_default() += 1;
-            }
-        }
-    }
-    for (name, (counts, bytes)) in &mut projects {
-        let infra = registry.get_infra(name, Freshness::Stored).await?;
-        if !infra.bytes.is_empty() {
-            *bytes += infra.bytes.len() as u64;
-            counts.insert(Kind::Infra.plural(), 1);
-        }
-    }
-    let projects = projects
-        .into_iter()
-        .map(|(name, (objects, bytes))| json!({ "name": name, "objects": objects, "bytes": bytes }));
+    let inventory = registry.inventory().await?;
+    let projects = inventory.into_iter().map(|(name, kinds)| {
+        let bytes: u64 = kinds.values().map(|holding| holding.bytes).sum();
+        let of_project = kinds.iter().filter(|(kind, _)| **kind != Kind::Project);
+        let objects: BTreeMap<&str, u64> = of_project.map(|(kind, holding)| (kind.plural(), holding.objects)).collect();
+        json!({ "name": name, "objects": objects, "bytes": bytes })
+    });
     Ok(projects.collect())
 }
 
@@ -143,8 +127,11 @@ fn in_words(status: &Json) -> String {
     }
     let mut table = output::Table::new(["PROJECT", "BYTES", "OBJECTS"]);
     for project in projects {
-        let counts = project["objects"].as_object().into_iter().flatten();
-        let counts = counts.map(|(kind, count)| format!("{count} {}", kind.replace('_', " ")));
+        let count = |kind: &Kind| {
+            let count = usize::try_from(project["objects"][kind.plural()].as_u64()?).ok()?;
+            Some(text::count(count, *kind))
+        };
+        let counts = Kind::ALL.iter().filter_map(count);
         let name = text::clean(project["name"].as_str().unwrap_or_default());
         table.push([name, project["bytes"].to_string(), counts.collect::<Vec<_>>().join(", ")]);
     }
