@@ -148,6 +148,17 @@ impl Contents {
         }
     }
 
+    /// The same as it is stored, and whether it is sound. When a fact was written is not known.
+    pub(super) fn record(&self, key: &Key) -> Option<(Record, bool)> {
+        match key {
+            Key::Object { kind, project, name } => {
+                let entry = self.entry(*kind, project, name)?;
+                Some((Record::new(key.clone(), entry.bytes.clone(), entry.updated), entry.is_sound))
+            }
+            _ => Some((Record::new(key.clone(), self.stored(key)?.clone(), 0), true)),
+        }
+    }
+
     /// The keys of all that is held of a project.
     pub(super) fn keys_of(&self, project: &str) -> Vec<Key> {
         let objects = self.objects.iter().flat_map(|(kind, by_project)| {

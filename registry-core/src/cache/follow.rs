@@ -219,10 +219,11 @@ impl Cache {
     }
 
     /// Follows the journal no more, until everything is read anew.
-    fn lose_position(&self) {
+    pub(super) fn lose_position(&self) {
         let mut state = self.state_mut();
         state.position = Position::Unknown;
         state.taken_in = Position::Unknown;
+        state.has_gap = state.contents.is_some();
         state.ahead = Ahead::default();
         state.unexplained.clear();
         drop(state);
@@ -288,6 +289,18 @@ impl Cache {
         (!followed.changes.is_empty()).then_some(followed)
     }
 
+    /// Takes in what the journal has by now, and reads these keys besides: for who was told that something is stored that is not
+    /// shown. What cannot be read now is read by the task that follows the journal.
+    pub(crate) async fn look_at(&self, keys: Vec<Key>) {
+        let _alone = self.following.lock().await;
+        let followed = self.follow().await;
+        self.state_mut().unexplained.extend(keys);
+        let read = self.read_unexplained(&Deadline::after(LOOK_FOR)).await;
+        if let Err(error) = followed.map(drop).and(read) {
+            tracing::debug!(%error, "what is shown is not up to date yet");
+        }
+    }
+
     /// Reads the keys from the storage that are not as the journal says that they were. What this process commits meanwhile
     /// stays, and when everything was read anew meanwhile it begins again.
     async fn read_unexplained(&self, deadline: &Deadline) -> Result<()> {
@@ -323,7 +336,8 @@ impl Cache {
             }
             for key in keys {
                 state.unexplained.remove(&key);
-                if touched.contains(&key) {
+                // A replica may lag behind what this process has written.
+                if touched.contains(&key) || state.ahead.has(&key) {
                     continue;
                 }
                 let is_sound = sound.contains(&key);
@@ -397,10 +411,12 @@ impl Contents {
     /// Takes in an entry of the journal; adds the keys that are not as it says that they were.
     pub(super) fn follow(&mut self, followed: &Followed, ahead: &Ahead, unexplained: &mut HashSet<Key>) {
         let Followed { revision, updated, changes } = followed;
+        let removed = self.remove_projects(followed, ahead, unexplained);
         for FollowedChange { change: Change { target, before, after }, is_sound } in changes {
             let key = match target {
                 Target::Key(key) => key,
                 Target::Versions { .. } => continue,
+                Target::Project { project } if removed.contains(project.as_str()) => continue,
                 Target::Project { project } => {
                     // Changes of the single keys follow if the storage keeps them.
                     let is_listed: HashSet<&Key> = changes
@@ -415,6 +431,9 @@ impl Contents {
                     continue;
                 }
             };
+            if *after == Image::Absent && removed.contains(key.project()) {
+                continue;
+            }
             if ahead.is_ahead_of(key, *revision) {
                 if *before == Image::Absent {
                     self.put_in_order(key);
@@ -437,6 +456,60 @@ impl Contents {
                 }
                 (Image::Value(before), Image::Absent) if held == Some(before) => self.set(key.clone(), None, false),
                 _ => drop(unexplained.insert(key.clone())),
+            }
+        }
+    }
+}
+
+impl Contents {
+    /// Removes at once the projects of which an entry says that all went, if what is held of them is just that.
+    fn remove_projects<'a>(
+        &mut self,
+        Followed { revision, changes, .. }: &'a Followed,
+        ahead: &Ahead,
+        unexplained: &HashSet<Key>,
+    ) -> HashSet<&'a str> {
+        let mut removed = HashSet::new();
+        for FollowedChange { change, .. } in changes {
+            let Target::Project { project } = &change.target else { continue };
+            let went: HashMap<&Key, &Image> = changes
+                .iter()
+                .filter_map(|FollowedChange { change, .. }| match &change.target {
+                    Target::Key(key) if change.after == Image::Absent => Some((key, &change.before)),
+                    _ => None,
+                })
+                .collect();
+            let is_just_that = self.keys_of(project).iter().all(|key| {
+                let was =
+                    went.get(key).and_then(|image| if let Image::Value(value) = image { Some(value) } else { None });
+                was.is_some()
+                    && was == self.stored(key)
+                    && !ahead.is_ahead_of(key, *revision)
+                    && !unexplained.contains(key)
+            });
+            if is_just_that {
+                self.apply([Write::DeleteProject { project: project.clone() }]);
+                removed.insert(project.as_str());
+            }
+        }
+        removed
+    }
+
+    /// Takes over from what was held before what this process has written and the journal has not come to: what was read may be
+    /// that of a replica, which lags behind.
+    pub(super) fn keep_what_is_ahead(&mut self, before: &Contents, ahead: &Ahead) {
+        let of_projects = ahead.projects.keys().flat_map(|project| {
+            let both: HashSet<Key> = before.keys_of(project).into_iter().chain(self.keys_of(project)).collect();
+            both.into_iter().collect::<Vec<Key>>()
+        });
+        let keys: HashSet<Key> = ahead.keys.keys().cloned().chain(of_projects).collect();
+        for key in keys {
+            if before.stored(&key) != self.stored(&key) {
+                let (record, is_sound) = match before.record(&key) {
+                    Some((record, is_sound)) => (Some(record), is_sound),
+                    None => (None, false),
+                };
+                self.set(key, record, is_sound);
             }
         }
     }

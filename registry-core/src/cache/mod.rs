@@ -54,6 +54,9 @@ struct State {
     position: Position,
     /// The same, but for the keys that are still to be read.
     taken_in: Position,
+    /// Whether something of the journal has not come to what is held, since its place there was lost. Everything has to be read
+    /// anew, and nothing is known of who made the differences that this brings.
+    has_gap: bool,
     page: PageSize,
     ahead: Ahead,
     /// Keys that are not as the journal says that they were, until they have been read from the storage.

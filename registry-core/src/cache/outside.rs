@@ -1,8 +1,9 @@
-//! Changes of those who keep no journal: Feast's own registries, and people with a database client.
+//! Changes of those who keep no journal: Feast's own registries.
 //!
 //! Feast notes with each write when a project was last changed, in whole seconds. A note that the journal does not explain
 //! gives such a writer away at once. One that falls into a second in which a journaled write was made as well does not, so
-//! what was changed in a project since its last check, by whomever, is checked once per time to live.
+//! what was changed in a project since its last check, by whomever, is checked once per time to live. Who changes rows by hand
+//! and makes no such note is only found out when everything is read anew.
 //!
 //! Only that project is then read anew. What differs from the contents, once they have all that the journal has, was made
 //! outside. It is journaled, so that everybody sees it in the same place, whichever process finds it; each change once, since the
@@ -10,10 +11,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{self, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
 use super::follow::{Position, Written};
@@ -22,7 +24,7 @@ use super::{Cache, Contents, State};
 use crate::backend::{Backend, Commit, Expected, Key, Outcome, Query, Record};
 use crate::deadline::Deadline;
 use crate::encoded::Object;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::{Change, CommitId, Image, OUTSIDE, Revision, Target};
 use crate::kind::Kind;
 use crate::metrics::OUTSIDE_CHANGES;
@@ -45,8 +47,11 @@ const CATCH_UP_FOR: Duration = Duration::from_secs(5);
 /// How long it may take to note a change, and how many are noted at once.
 const NOTE_FOR: Duration = Duration::from_secs(10);
 const NOTES_AT_ONCE: usize = 8;
-/// How often a change is tried to be noted that has been made before, in the same way.
-const MOST_REPEATS: u32 = 64;
+/// How often the very same change of an object may have been made, and noted, within the time that the journal keeps.
+const MOST_REPEATS: u32 = 4096;
+/// How often noting a change is tried, and the pause before it is tried again.
+const TRIES: u32 = 4;
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Doubts about keys are settled by following the journal for so long.
 const DOUBT_FOR: Duration = Duration::from_secs(5);
 
@@ -106,7 +111,7 @@ impl Cache {
         if !self.follow().await? {
             return Ok(false);
         }
-        let is_warm = self.is_warm();
+        let is_warm = self.is_warm() && !self.state().has_gap;
         let look_every = LOOK_EVERY.max(outside.look_took * LOOKS_PART);
         if is_warm && outside.looked.is_none_or(|looked| looked.elapsed() >= look_every) {
             outside.looked = Some(began);
@@ -247,7 +252,7 @@ impl Cache {
     }
 
     /// Reads a project anew and takes in what nobody has journaled. Says nothing if that cannot be told now.
-    async fn check_project(&self, project: &str, deadline: &Deadline) -> Result<Option<Found>> {
+    async fn check_project(self: &Arc<Self>, project: &str, deadline: &Deadline) -> Result<Option<Found>> {
         let mut queries: Vec<Query> = Kind::ALL.iter().map(|kind| Query::objects(*kind, Some(project))).collect();
         queries.push(Query::Metadata { project: Some(project.to_owned()) });
         let generation = {
@@ -259,7 +264,7 @@ impl Cache {
         self.state_mut().written = None;
         let Some((differences, is_unclear)) = compared? else { return Ok(None) };
         let found = Found { is_any: !differences.is_empty(), is_unclear };
-        self.note_all(differences).await;
+        self.note_soon(differences);
         Ok(Some(found))
     }
 
@@ -331,8 +336,10 @@ impl Cache {
         differences
     }
 
-    /// Journals changes that others have made, project after project.
-    pub(super) async fn note_all(&self, differences: Vec<Difference>) {
+    /// Has changes journaled that others have made, in a task of its own: whoever follows the journal does not wait for it. What
+    /// cannot be noted is lost for the journal, which the log says, and shown in cached reads all the same. A registry that
+    /// only reads notes nothing.
+    pub(super) fn note_soon(&self, differences: Vec<Difference>) {
         if differences.is_empty() {
             return;
         }
@@ -341,55 +348,113 @@ impl Cache {
         for difference in differences {
             by_project.entry(difference.key.project().to_owned()).or_default().push(difference);
         }
-        for (project, differences) in by_project {
+        for (project, differences) in &by_project {
             tracing::info!(
                 project,
                 changes = differences.len(),
                 "changes were made outside of this registry's journal"
             );
-            self.note(&project, differences).await;
         }
-    }
-
-    /// Journals changes that others have made to a project, each in a commit of its own that expects it to be still so. A
-    /// registry that only reads notes nothing. What cannot be noted now is lost for the journal, and shown in cached reads all
-    /// the same.
-    async fn note(&self, project: &str, differences: Vec<Difference>) {
-        let Some(notes) = &self.notes else { return };
-        let is_gone =
-            |difference: &Difference| difference.key == Key::project_object(project) && difference.after.is_none();
-        let is_whole = differences.iter().any(is_gone)
-            && differences.iter().all(|difference| difference.after.is_none())
-            && !self.state().contents.as_ref().is_some_and(|contents| !contents.keys_of(project).is_empty());
-        let mut changes: Vec<(Key, Expected, Vec<Change>)> = Vec::new();
-        if is_whole {
-            let removal = Change::removal(Target::Project { project: project.to_owned() });
-            let removed = differences.into_iter();
-            let removed =
-                removed.map(|Difference { key, before, .. }| Change::of_key(key, before.into(), Image::Absent));
-            let observed = [removal].into_iter().chain(removed).collect();
-            changes.push((Key::project_object(project), Expected::Absent, observed));
-        } else {
-            let deadline = Deadline::after(LOOK_FOR);
-            for difference in differences {
-                changes.push(self.change_of(difference, &deadline).await);
-            }
+        let Some(notes) = self.notes.clone() else { return };
+        let mut refreshes = self.refreshes();
+        if refreshes.is_closed {
+            return;
         }
-        let position = self.position();
-        let noted = stream::iter(changes.into_iter().map(Ok));
-        let noted = noted.try_for_each_concurrent(NOTES_AT_ONCE, |change| note_change(&**notes, position, change));
-        if let Err(error) = noted.await {
-            tracing::warn!(%error, project, "changes that were made outside of the journal cannot all be noted there");
-        }
+        let noting =
+            Noting { notes, source: Arc::clone(&self.source), position: self.position(), left: AtomicUsize::new(0) };
+        refreshes.notes.retain(|task| !task.is_finished());
+        refreshes.notes.push(tokio::spawn(noting.note_all(by_project)));
     }
 
     fn has_followed(&self, revision: Revision) -> bool {
         self.position().is_past(revision)
     }
+}
+
+/// Changes on their way into the journal.
+struct Noting {
+    notes: Arc<dyn Backend>,
+    source: Arc<dyn Backend>,
+    /// How far the journal had been followed when they were found: what it has of the same change up to there was another one,
+    /// which was taken back.
+    position: Position,
+    /// How many are not noted yet.
+    left: AtomicUsize,
+}
+
+/// A task that is broken off says what is lost.
+impl Drop for Noting {
+    fn drop(&mut self) {
+        let left = self.left.load(Ordering::Relaxed);
+        if left > 0 {
+            tracing::warn!(changes = left, "changes that were made outside of the journal are not noted there");
+        }
+    }
+}
+
+impl Noting {
+    async fn note_all(self, by_project: BTreeMap<String, Vec<Difference>>) {
+        self.left.store(by_project.values().map(Vec::len).sum(), Ordering::Relaxed);
+        for (project, differences) in by_project {
+            if is_removal(&project, &differences) {
+                let count = differences.len();
+                let removal = Change::removal(Target::Project { project: project.clone() });
+                let removed = differences.into_iter();
+                let removed =
+                    removed.map(|Difference { key, before, .. }| Change::of_key(key, before.into(), Image::Absent));
+                let observed = [removal].into_iter().chain(removed).collect();
+                self.note(Key::project_object(&project), Expected::Absent, observed, count).await;
+                continue;
+            }
+            let each = stream::iter(differences).for_each_concurrent(NOTES_AT_ONCE, async |difference| {
+                let (key, expected, observed) = self.change_of(difference).await;
+                self.note(key, expected, observed, 1).await;
+            });
+            each.await;
+        }
+    }
+
+    /// Journals a change, if it is still so. A passing failure is none.
+    async fn note(&self, key: Key, expected: Expected, observed: Vec<Change>, count: usize) {
+        for attempt in 1.. {
+            match self.try_note(&key, &expected, &observed).await {
+                Ok(()) => {
+                    self.left.fetch_sub(count, Ordering::Relaxed);
+                    return;
+                }
+                Err(error) if attempt < TRIES && (error.is_retryable() || error.is_outcome_unknown()) => {
+                    tracing::debug!(%error, %key, "a change that was made outside is noted later");
+                    tokio::time::sleep(TRY_AGAIN_AFTER * attempt).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, %key, "a change that was made outside of the journal cannot be noted there");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn try_note(&self, key: &Key, expected: &Expected, observed: &[Change]) -> Result<()> {
+        for repeat in 0..MOST_REPEATS {
+            let commit = Commit::new(vec![(key.clone(), expected.clone())], Vec::new())
+                .with_id(identity(observed, repeat))
+                .with_origin(Some(OUTSIDE.to_owned()), None)
+                .with_observed(observed.to_vec());
+            match self.notes.commit(commit, &Deadline::after(NOTE_FOR)).await? {
+                Outcome::Committed { revision: Some(revision) } if self.position.is_past(revision) => {}
+                Outcome::Committed { .. } => return Ok(()),
+                Outcome::Conflict(_) => {
+                    tracing::debug!(%key, "it was changed again before its change could be journaled");
+                    return Ok(());
+                }
+            }
+        }
+        Err(Error::internal(format!("{key} was changed to and fro too often to be noted")))
+    }
 
     /// What is to be journaled of a difference, and what must still be so. With a view come the versions that were made with
     /// it, as far as its number of the current version tells them.
-    async fn change_of(&self, difference: Difference, deadline: &Deadline) -> (Key, Expected, Vec<Change>) {
+    async fn change_of(&self, difference: Difference) -> (Key, Expected, Vec<Change>) {
         let Difference { key, before, after } = difference;
         let expected = match &after {
             Some(record) => Expected::Value(record.value.clone()),
@@ -402,10 +467,10 @@ impl Cache {
             if after.is_none() {
                 changes.push(Change::removal(Target::Versions { project: project.clone(), view: name.clone() }));
             } else {
-                let known =
-                    before.as_ref().map_or(-1, |bytes| Meta::current_version(&Object::new(*kind, bytes.clone())));
+                let current = |bytes: &Bytes| Meta::current_version(&Object::new(*kind, bytes.clone()));
+                let known = before.as_ref().map_or(-1, current);
                 let query = Query::Versions { project: project.clone(), view: name.clone(), latest_only: false };
-                let versions = self.source.read(&[query], deadline).await.unwrap_or_default();
+                let versions = self.source.read(&[query], &Deadline::after(NOTE_FOR)).await.unwrap_or_default();
                 for record in versions.into_iter().flatten() {
                     if let Key::Version { number, .. } = &record.key
                         && *number > known
@@ -421,28 +486,10 @@ impl Cache {
     }
 }
 
-/// Journals a change, if it is still so. `position` is how far the journal had been followed when it was found: what it has of the
-/// same change up to there was another one, which was taken back.
-async fn note_change(
-    notes: &dyn Backend,
-    position: Position,
-    (key, expected, observed): (Key, Expected, Vec<Change>),
-) -> Result<()> {
-    for repeat in 0..MOST_REPEATS {
-        let commit = Commit::new(vec![(key.clone(), expected.clone())], Vec::new())
-            .with_id(identity(&observed, repeat))
-            .with_origin(Some(OUTSIDE.to_owned()), None)
-            .with_observed(observed.clone());
-        match notes.commit(commit, &Deadline::after(NOTE_FOR)).await? {
-            Outcome::Committed { revision: Some(revision) } if position.is_past(revision) => {}
-            Outcome::Committed { .. } => break,
-            Outcome::Conflict(_) => {
-                tracing::debug!(%key, "it was changed again before its change could be journaled");
-                break;
-            }
-        }
-    }
-    Ok(())
+/// Whether changes are that all of a project went.
+fn is_removal(project: &str, differences: &[Difference]) -> bool {
+    differences.iter().all(|difference| difference.after.is_none())
+        && differences.iter().any(|difference| difference.key == Key::project_object(project))
 }
 
 /// The identity of the commit that notes a change: the same for whoever finds the change. A change that is made again, after it

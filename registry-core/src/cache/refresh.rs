@@ -31,6 +31,9 @@ const GRACE: Duration = Duration::from_millis(250);
 /// For so long what comes to the journal is gathered before it is taken in.
 const TOGETHER: Duration = Duration::from_millis(5);
 
+/// How long closing waits until changes of others are journaled that were found.
+const NOTES_END_WITHIN: Duration = Duration::from_secs(3);
+
 /// How many records are taken in before others have their turn.
 const BATCH: usize = 256;
 
@@ -51,10 +54,12 @@ pub(super) struct Refreshes {
     failed: Option<Error>,
     /// How long the last one took that succeeded.
     took: Option<Duration>,
-    is_closed: bool,
+    pub(super) is_closed: bool,
     task: Option<JoinHandle<()>>,
     /// The task that follows the journal, once there is something to follow it for.
     follower: Option<JoinHandle<()>>,
+    /// Tasks that journal what was found to be in no journal.
+    pub(super) notes: Vec<JoinHandle<()>>,
 }
 
 /// Which refresh a caller wants.
@@ -69,7 +74,7 @@ enum Wanted {
 }
 
 impl Cache {
-    fn refreshes(&self) -> MutexGuard<'_, Refreshes> {
+    pub(super) fn refreshes(&self) -> MutexGuard<'_, Refreshes> {
         self.refreshes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,7 +174,7 @@ impl Cache {
 
     /// Takes in what has come to the journal, and if that cannot be, reads everything anew.
     async fn bring_up_to_date(self: &Arc<Self>) -> Result<()> {
-        if self.is_warm() {
+        if self.is_warm() && !self.state().has_gap {
             match self.catch_up().await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
@@ -183,14 +188,7 @@ impl Cache {
     /// Reads the storage, builds new contents without holding up readers, and puts them in the place of the old.
     async fn read_anew(&self) -> Result<()> {
         let deadline = Deadline::after(READ_FOR);
-        self.find_position(&deadline).await?;
-        {
-            // What the journal has by now will be read, and must not come on top of what is read: a value that came back since,
-            // without a journal, would be taken for the one before.
-            let _alone = self.following.lock().await;
-            self.follow().await?;
-            self.state_mut().meanwhile = Meanwhile::Steps(Vec::new());
-        }
+        self.take_position(&deadline).await?;
         let mut queries: Vec<Query> = Kind::ALL.iter().copied().map(|kind| Query::objects(kind, None)).collect();
         queries.push(Query::Metadata { project: None });
         let began = Instant::now();
@@ -208,7 +206,10 @@ impl Cache {
         // Nobody else follows the journal until what was read has taken the place of what was there, so that the two can be
         // compared.
         let alone = self.following.lock().await;
-        let is_complete = self.position() != Position::Unknown && self.has_all_that_is_journaled(&deadline).await?;
+        let is_complete = match self.position() {
+            Position::Unknown => false,
+            Position::At(_) => self.has_all_that_is_journaled(&deadline).await?,
+        };
         let mut unexplained = HashSet::new();
         // What came meanwhile is caught up with in parts, so that readers do not wait for long.
         while !self.replay_a_part(&mut contents, &mut unexplained)? {
@@ -216,11 +217,11 @@ impl Cache {
         }
         // Readers do not wait for this.
         let size = contents.size();
-        let old = self.put_in_place(contents, unexplained, began)?;
+        let (old, had_gap) = self.put_in_place(contents, unexplained, began)?;
         measure(size, began);
-        let differences = self.compare_with(old.as_ref().filter(|_| is_complete));
+        let differences = self.compare_with(old.as_ref().filter(|_| is_complete && !had_gap));
         drop(old);
-        self.note_all(differences).await;
+        self.note_soon(differences);
         drop(alone);
         self.forget_what_is_sound();
         Ok(())
@@ -245,6 +246,28 @@ impl Cache {
         contents.take_in(record, is_sound);
     }
 
+    /// Sees to it that what is read from now on and what comes by in the journal join up. Objects can be read where the journal
+    /// cannot, so only a storage that is away is an error; without a place in the journal, it is not followed.
+    async fn take_position(&self, deadline: &Deadline) -> Result<()> {
+        let found = async {
+            self.find_position(deadline).await?;
+            // What the journal has by now will be read, and must not come on top of what is read: a value that came back since,
+            // without a journal, would be taken for the one before.
+            let _alone = self.following.lock().await;
+            self.follow().await
+        };
+        match found.await {
+            Ok(_) => {}
+            Err(error) if error.is_retryable() || follow::is_lost(&error) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the journal cannot be followed; what others write shows when everything is read anew");
+                self.lose_position();
+            }
+        }
+        self.state_mut().meanwhile = Meanwhile::Steps(Vec::new());
+        Ok(())
+    }
+
     /// Takes in some of what came since the refresh began; returns whether little is left.
     fn replay_a_part(&self, contents: &mut Contents, unexplained: &mut HashSet<Key>) -> Result<bool> {
         let mut state = self.state_mut();
@@ -262,19 +285,23 @@ impl Cache {
         mut contents: Contents,
         mut unexplained: HashSet<Key>,
         began: Instant,
-    ) -> Result<Option<Contents>> {
+    ) -> Result<(Option<Contents>, bool)> {
         let mut state = self.state_mut();
         let Meanwhile::Steps(steps) = std::mem::take(&mut state.meanwhile) else { return Err(too_much()) };
         for step in steps {
             contents.take_in_step(step, &state.ahead, &mut unexplained);
         }
+        if let Some(before) = &state.contents {
+            contents.keep_what_is_ahead(before, &state.ahead);
+        }
         let old = state.contents.replace(contents);
+        let had_gap = std::mem::take(&mut state.has_gap);
         state.written = Some(Written::of(None));
         state.doubted.clear();
         state.generation += 1;
         state.unexplained.extend(unexplained);
         self.note_fresh(&mut state, began);
-        Ok(old)
+        Ok((old, had_gap))
     }
 
     /// Notes that the contents are as the storage was at a moment.
@@ -368,9 +395,8 @@ impl Cache {
                 Err(error) => {
                     if follow::is_lost(&error) {
                         tracing::info!(%error, "reading the registry into memory anew");
-                        this.refresh_soon();
-                        // Which starts another task.
-                        return;
+                        // Those who watch are told, and go on from here.
+                        drop(this.find_position(&Deadline::after(READ_FOR)).await);
                     }
                     if !std::mem::replace(&mut is_failing, true) {
                         tracing::warn!(%error, "the journal of the registry cannot be followed; trying again");
@@ -378,6 +404,9 @@ impl Cache {
                     RETRY_AFTER
                 }
             };
+            if this.state().has_gap {
+                this.refresh_soon();
+            }
             let (source, position) = (Arc::clone(&this.source), this.position());
             drop(this);
             tokio::time::sleep(pause).await;
@@ -404,16 +433,24 @@ impl Cache {
     /// Starts no refresh any more, and ends the one that is under way and the following of the journal: when this returns,
     /// nothing is read from the storage.
     pub(crate) async fn close(&self) {
-        let (task, follower) = {
+        let (task, follower, notes) = {
             let mut refreshes = self.refreshes();
             refreshes.is_closed = true;
-            (refreshes.task.take(), refreshes.follower.take())
+            (refreshes.task.take(), refreshes.follower.take(), std::mem::take(&mut refreshes.notes))
         };
         if let Some(follower) = follower {
             follower.abort();
             drop(follower.await);
         }
         self.recent.end();
+        let until = Instant::now() + NOTES_END_WITHIN;
+        for mut note in notes {
+            if tokio::time::timeout_at(until, &mut note).await.is_err() {
+                note.abort();
+                // It says itself what is left.
+                drop(note.await);
+            }
+        }
         if let Some(task) = task {
             task.abort();
             // It ends at its next await. That it was broken off is no news.

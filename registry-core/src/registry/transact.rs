@@ -136,7 +136,7 @@ impl Inner {
             }
             let (value, commit) = decided?;
             let Some(commit) = commit else {
-                self.show_unchanged(&keys, fetched);
+                self.show_unchanged(&keys, fetched).await;
                 return Ok(Done { value, revision: None });
             };
             if let Some(error) = failed {
@@ -270,13 +270,21 @@ impl Inner {
 
     /// Whoever is told that an object is stored as it was sent sees it at once, whoever has stored it: an earlier try of
     /// the same caller whose outcome it did not learn, for example.
-    fn show_unchanged(&self, keys: &[Key], fetched: Fetched) {
+    async fn show_unchanged(&self, keys: &[Key], fetched: Fetched) {
         let records: Vec<(Key, Option<Record>)> = fetched.into_records(keys);
         // Facts and projects are written by many at once, so what was read of them may be old by now.
         let of_own = records
             .into_iter()
             .filter(|(key, _)| matches!(key, Key::Object { kind, .. } if *kind != crate::Kind::Project));
         let changes = of_own.filter(|(key, record)| !self.cache.shows(key, record.as_ref()));
+        if self.cache.follows() {
+            // What was read may be older by now than what came by in the journal.
+            let keys: Vec<Key> = changes.map(|(key, _)| key).collect();
+            if !keys.is_empty() {
+                self.cache.look_at(keys).await;
+            }
+            return;
+        }
         let writes: Vec<Write> = changes.map(|(key, record)| record.map_or(Write::Delete(key), Write::Put)).collect();
         if !writes.is_empty() {
             self.cache.apply(writes, None);
