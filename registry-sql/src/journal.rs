@@ -317,9 +317,11 @@ pub fn rows_of_puts(
     }
 }
 
-/// The statement that finds the highest revision that is visible: one row, which is NULL if there is none.
+/// The statement that finds the highest revision that is visible: a row, or none.
 pub fn newest_revision() -> Statement {
-    Statement { text: format!("SELECT MAX(revision) FROM {JOURNAL} WHERE target <> '{FENCE}'"), values: Vec::new() }
+    // By the index, which MariaDB does not use for a MAX with a condition.
+    let text = format!("SELECT revision FROM {JOURNAL} WHERE target <> '{FENCE}' ORDER BY revision DESC LIMIT 1");
+    Statement { text, values: Vec::new() }
 }
 
 /// The statement that finds a commit in the journal: a row with its revision and its target, or none.

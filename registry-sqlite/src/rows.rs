@@ -11,7 +11,7 @@ use feast_registry_core::{
 use feast_registry_sql::journal::{self, JournalRow, Revisions};
 use feast_registry_sql::{self as sql, Dialect, Found, JOURNAL, Read, Row, Statement, Value};
 use rusqlite::types::{ToSqlOutput, Type, Value as Owned, ValueRef};
-use rusqlite::{CachedStatement, Connection, Result, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Result, params_from_iter};
 
 /// Statements with more values are not kept prepared: they are lists of keys, of which nearly every length is another
 /// statement, and of a size that grows with it.
@@ -46,7 +46,7 @@ pub(crate) fn read_journal(connection: &Connection, query: &JournalQuery) -> Res
 /// The highest revision of the journal.
 pub(crate) fn newest_revision(connection: &Connection) -> Result<Option<Revision>> {
     let Statement { text, .. } = journal::newest_revision();
-    let newest: Option<i64> = connection.prepare_cached(&text)?.query_row((), |row| row.get(0))?;
+    let newest: Option<i64> = connection.prepare_cached(&text)?.query_row((), |row| row.get(0)).optional()?;
     Ok(newest.map(|newest| Revision::new(newest as u64)))
 }
 

@@ -188,6 +188,7 @@ impl Cache {
                     return Err(error);
                 }
             };
+            self.recent.note_look();
             let Some(last) = entries.last().map(|entry| entry.revision) else {
                 self.read_unexplained(&deadline).await?;
                 return Ok(true);

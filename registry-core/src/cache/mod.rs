@@ -28,9 +28,10 @@ use crate::soundness::UndecodableObjects;
 
 use self::follow::{Ahead, Followed, Position, Written};
 use self::outside::Outside;
+use self::recent::PageSize;
 
 pub(crate) use self::contents::Contents;
-pub(crate) use self::recent::{Following, PageSize, Recent};
+pub(crate) use self::recent::{Following, Recent};
 
 /// How many writes may be committed during one refresh; with more, what it has read is of no use any more.
 const MOST_MEANWHILE: usize = 65_536;

@@ -1,15 +1,21 @@
 //! The newest entries of the journal in memory, for those who watch: the storage is asked once for all of them.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::journal::{Image, JournalEntry, Revision};
 
-/// How many bytes of entries are kept, about, and how many entries.
+/// How many bytes of entries are kept, about, and how many entries; the newest one always, however large it is.
 const MOST_BYTES: usize = 8 << 20;
 const MOST_ENTRIES: usize = 8192;
+/// About so many bytes of entries a watcher is given at once, or a single entry: it may keep them for long.
+const AT_ONCE: usize = 256 << 10;
+/// So many entries at a time are read from the storage for watchers who are further behind.
+const READS: usize = 2;
 /// What an entry and a change take besides their bytes, about.
 const OVERHEAD: usize = 200;
 
@@ -19,6 +25,9 @@ pub(crate) struct Recent {
     kept: Mutex<Kept>,
     /// How far the journal has been followed, for those who wait for more.
     moved: watch::Sender<Option<Revision>>,
+    /// Entries that were read for watchers who are further behind, for as long as one of them has it: they share it.
+    read: Mutex<HashMap<Revision, Weak<JournalEntry>>>,
+    pub(crate) reads: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +37,8 @@ struct Kept {
     entries: VecDeque<(Arc<JournalEntry>, usize)>,
     bytes: usize,
     followed_to: Option<Revision>,
+    /// When the journal was last looked into.
+    looked: Option<Instant>,
 }
 
 /// What is kept after a revision.
@@ -41,7 +52,12 @@ pub(crate) enum Following {
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { kept: Mutex::default(), moved: watch::Sender::new(None) }
+        Self {
+            kept: Mutex::default(),
+            moved: watch::Sender::new(None),
+            read: Mutex::default(),
+            reads: Semaphore::new(READS),
+        }
     }
 }
 
@@ -52,7 +68,8 @@ impl Recent {
 
     /// The journal is followed from here on.
     pub(super) fn begin(&self, position: Option<Revision>) {
-        *self.kept() = Kept { after: Some(position), followed_to: position, ..Kept::default() };
+        let looked = Some(Instant::now());
+        *self.kept() = Kept { after: Some(position), followed_to: position, looked, ..Kept::default() };
         self.moved.send_replace(position);
     }
 
@@ -75,12 +92,34 @@ impl Recent {
             kept.entries.push_back((Arc::new(entry), size));
         }
         while let Some((oldest, size)) = kept.entries.front().map(|(entry, size)| (entry.revision, *size))
-            && (!is_watched || kept.bytes > MOST_BYTES || kept.entries.len() > MOST_ENTRIES)
+            && (!is_watched || (kept.entries.len() > 1 && kept.bytes > MOST_BYTES) || kept.entries.len() > MOST_ENTRIES)
         {
             kept.entries.pop_front();
             kept.bytes -= size;
             kept.after = Some(Some(oldest));
         }
+    }
+
+    /// Notes that the storage has answered.
+    pub(super) fn note_look(&self) {
+        self.kept().looked = Some(Instant::now());
+    }
+
+    /// How long ago the journal was last looked into; `None` if it is not followed.
+    pub(crate) fn looked(&self) -> Option<Duration> {
+        self.kept().looked.map(|looked| looked.elapsed())
+    }
+
+    /// An entry that another watcher has, who is as far behind.
+    pub(crate) fn shared(&self, revision: Revision) -> Option<Arc<JournalEntry>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).get(&revision)?.upgrade()
+    }
+
+    /// Lets others have an entry that was read.
+    pub(crate) fn share(&self, entry: &Arc<JournalEntry>) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.retain(|_, entry| entry.strong_count() > 0);
+        read.insert(entry.revision, Arc::downgrade(entry));
     }
 
     /// Says to those who wait that the contents are so far.
@@ -94,15 +133,20 @@ impl Recent {
         self.moved.subscribe()
     }
 
-    /// The entries that come after a revision, as far as they are kept and the contents have them: at most so many.
-    pub(crate) fn after(&self, revision: Option<Revision>, limit: usize) -> Following {
+    /// The entries that come after a revision, as far as they are kept and the contents have them; not many at once.
+    pub(crate) fn after(&self, revision: Option<Revision>) -> Following {
         let kept = self.kept();
         if kept.after.is_none_or(|after| revision < after) {
             return Following::Behind;
         }
         let start = kept.entries.partition_point(|(entry, _)| Some(entry.revision) <= revision);
-        let entries = kept.entries.iter().skip(start).take(limit).map(|(entry, _)| Arc::clone(entry));
-        Following::Entries(entries.take_while(|entry| Some(entry.revision) <= kept.followed_to).collect())
+        let mut bytes = 0;
+        let entries = kept.entries.iter().skip(start).take_while(|(entry, size)| {
+            let is_first = bytes == 0;
+            bytes += size;
+            Some(entry.revision) <= kept.followed_to && (is_first || bytes <= AT_ONCE)
+        });
+        Following::Entries(entries.map(|(entry, _)| Arc::clone(entry)).collect())
     }
 }
 
@@ -112,13 +156,13 @@ pub(crate) struct PageSize(usize);
 
 impl Default for PageSize {
     fn default() -> Self {
-        Self(8)
+        Self(2)
     }
 }
 
 impl PageSize {
     const BYTES: usize = 1 << 20;
-    const MOST: usize = 256;
+    const MOST: usize = 64;
 
     /// So many.
     pub(crate) fn entries(self) -> usize {
@@ -158,7 +202,7 @@ mod tests {
     }
 
     fn shown(recent: &Recent, after: u64) -> Option<Vec<u64>> {
-        match recent.after(Some(Revision::new(after)), 100) {
+        match recent.after(Some(Revision::new(after))) {
             Following::Entries(entries) => Some(entries.iter().map(|entry| entry.revision.number()).collect()),
             Following::Behind => None,
         }
@@ -195,6 +239,10 @@ mod tests {
         }
         assert!(recent.kept().bytes <= MOST_BYTES);
         assert_eq!(shown(&recent, 2), None);
+        assert_eq!(shown(&recent, 9), Some(vec![10]), "one large entry at once");
         assert_eq!(shown(&recent, 10), Some(vec![11]));
+        recent.push(vec![entry(12, 2 * MOST_BYTES)]);
+        recent.moved_to(Revision::new(12));
+        assert_eq!(shown(&recent, 11), Some(vec![12]), "the newest is shared, however large it is");
     }
 }

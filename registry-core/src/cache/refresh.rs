@@ -88,6 +88,14 @@ impl Cache {
         self.outcome(number, deadline).await
     }
 
+    /// Has the contents read that nobody has read yet, without waiting for it.
+    pub(crate) fn fill_soon(self: &Arc<Self>) {
+        if !self.is_warm() {
+            // A cache that is closed needs nothing.
+            drop(self.request(Wanted::Any));
+        }
+    }
+
     /// Starts a refresh that nobody waits for.
     pub(crate) fn refresh_soon(self: &Arc<Self>) {
         // A cache that is closed needs none.
@@ -391,13 +399,18 @@ impl Cache {
                     }
                     TOGETHER
                 }
-                Ok(false) => return,
+                Ok(false) if !this.state().has_gap => return,
+                Ok(false) => {
+                    drop(this.find_position(&Deadline::after(READ_FOR)).await);
+                    RETRY_AFTER
+                }
+                Err(error) if follow::is_lost(&error) => {
+                    tracing::info!(%error, "reading the registry into memory anew");
+                    // Those who watch are told, and go on from here.
+                    drop(this.find_position(&Deadline::after(READ_FOR)).await);
+                    TOGETHER
+                }
                 Err(error) => {
-                    if follow::is_lost(&error) {
-                        tracing::info!(%error, "reading the registry into memory anew");
-                        // Those who watch are told, and go on from here.
-                        drop(this.find_position(&Deadline::after(READ_FOR)).await);
-                    }
                     if !std::mem::replace(&mut is_failing, true) {
                         tracing::warn!(%error, "the journal of the registry cannot be followed; trying again");
                     }

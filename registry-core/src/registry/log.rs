@@ -18,6 +18,8 @@ const PAGE: usize = 256;
 const PAGE_WITH_IMAGES: usize = 16;
 /// How far the clocks of those who commit may be apart. Entries are in the order of their commits, and their moments need not be.
 const CLOCKS_APART: i64 = 3600;
+/// Of so many commits before a moment it is checked that they say that they are older.
+pub(super) const CLOCK_CHECK: usize = 64;
 
 /// Which commits to look back on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,8 +27,8 @@ const CLOCKS_APART: i64 = 3600;
 pub struct LogQuery {
     /// Which commits, and which of their changes.
     pub filter: JournalFilter,
-    /// Only commits that were made at this moment (UTC) or later, by the clock of who made them. The log ends where commits are an
-    /// hour older than that, since those clocks may differ.
+    /// Only commits that were made at this moment (UTC) or later, by the clock of who made them. The log ends where many commits in
+    /// a row are more than an hour older than that, since those clocks may differ.
     pub since: Option<Timestamp>,
     /// Only commits that were made at this moment (UTC) or earlier.
     pub until: Option<Timestamp>,
@@ -113,8 +115,12 @@ impl Registry {
             let page = self.journal_page(&JournalQuery::before(before, PAGE).without_images(), &deadline).await?;
             let Some(last) = page.last() else { break };
             before = Some(last.revision);
+            // A single clock that is wrong does not end the log.
+            if page.iter().all(|entry| query.is_over_at(&entry.at)) {
+                return Ok(found);
+            }
             for entry in page {
-                if query.is_over_at(&entry.at) || found.len() == query.limit {
+                if found.len() == query.limit {
                     return Ok(found);
                 }
                 if query.is_within(&entry.at) && query.is_worth_telling(&entry) {
@@ -175,9 +181,13 @@ impl Registry {
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where the storage has no journal.
+    /// `InvalidArgument` when the clocks of those who committed around then differ so much that it cannot be told.
     pub async fn revision_at(&self, moment: &Timestamp) -> Result<Option<Revision>> {
         let query = LogQuery::new(JournalFilter::new(), 1).until(*moment).with_outside_facts(true);
-        Ok(self.log(&query).await?.first().map(|entry| entry.revision))
+        let Some(found) = self.log(&query).await?.into_iter().next() else { return Ok(None) };
+        let earlier = JournalQuery::before(found.revision, CLOCK_CHECK).without_images();
+        check_clocks(moment, &found, &self.journal_page(&earlier, &self.deadline()).await?)?;
+        Ok(Some(found.revision))
     }
 
     /// What the commits after one revision, or from the oldest on, up to another, or to the newest, came to: for each key that is
@@ -221,6 +231,26 @@ impl Registry {
         let _permit = self.inner.admit_read()?;
         let journal = self.inner.reads().journal(query, deadline);
         deadline.wait_for("the journal to be read", journal).await?
+    }
+}
+
+/// Refuses a moment at which the clocks of those who commit disagree about what came before it: what the journal has earlier is to
+/// be older.
+///
+/// # Errors
+/// `InvalidArgument`, which says which revision to name.
+pub(super) fn check_clocks(moment: &Timestamp, found: &JournalEntry, earlier: &[JournalEntry]) -> Result<()> {
+    match earlier.iter().find(|entry| order(&entry.at) > order(moment)) {
+        None => Ok(()),
+        Some(later) => Err(Error::invalid(format!(
+            "the clocks of those who committed around {} differ: revision {} says {}, and revision {}, which came before it, {}; name a \
+             revision instead of a moment",
+            words::second(moment),
+            found.revision,
+            words::second(&found.at),
+            later.revision,
+            words::second(&later.at),
+        ))),
     }
 }
 

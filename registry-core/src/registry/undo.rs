@@ -15,6 +15,7 @@ use crate::journal::{Image, JournalEntry, JournalQuery, Revision};
 use crate::kind::Kind;
 use crate::locks::LockScope;
 use crate::registry::Registry;
+use crate::registry::log::{CLOCK_CHECK, check_clocks};
 use crate::rules::{self, Goals, Refusal, UndoOptions};
 
 /// How many entries are read at once.
@@ -304,6 +305,10 @@ impl Registry {
             let page = self.journal_before(before, PAGE, deadline).await?;
             for entry in &page {
                 if is_until(entry) {
+                    if let AsOf::Time(time) = at {
+                        let earlier = self.journal_before(Some(entry.revision), CLOCK_CHECK, deadline).await?;
+                        check_clocks(&time, entry, &earlier)?;
+                    }
                     return match at {
                         AsOf::Revision(revision) if before.is_none() && entry.revision < revision => {
                             Err(Error::invalid(format!(

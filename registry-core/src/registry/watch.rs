@@ -12,16 +12,18 @@ use futures_util::stream::unfold;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cache::{Following, PageSize};
+use crate::cache::Following;
 use crate::deadline::Deadline;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{JournalEntry, JournalFilter, JournalQuery, Revision};
 use crate::registry::{CallOptions, Registry};
 
 /// After how long without a commit a watcher is told how far it is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(10);
-/// How many entries are taken at once of those that are in memory anyway.
-const MOST_AT_ONCE: usize = 64;
+/// How many entries are looked at at once, without their bytes, by a watcher who is behind.
+const PAGE: usize = 64;
+/// For so long the storage may have been silent while a watcher is told that nothing happens.
+const SILENT_FOR: Duration = Duration::from_secs(20);
 
 /// What a watcher is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +64,8 @@ struct Watcher {
     told_at: Instant,
     /// Read, and not yet told.
     ready: VecDeque<Arc<JournalEntry>>,
-    /// How many entries are read from the storage at once.
-    page: PageSize,
+    /// What comes next in the storage, and is read one after the other.
+    coming: VecDeque<Revision>,
 }
 
 impl Registry {
@@ -72,8 +74,10 @@ impl Registry {
     /// [`Bookmark`](WatchEvent::Bookmark) now and then. Changes of those who keep no journal are seen when they are noted in it,
     /// as made by [`OUTSIDE`](crate::OUTSIDE).
     ///
-    /// A watcher that is slow holds up nobody and keeps little in memory: it reads the journal when it gets around to it. As long
-    /// as it is dropped or polled at some time, it may be left at any await.
+    /// A watcher that is slow holds up nobody: it reads the journal when it gets around to it. It has some entries of 256 KiB
+    /// together in memory, or a single larger one, which it shares with others who are as far. It may be left at any await.
+    ///
+    /// The registry is read into memory for it, as for cached reads: what nobody has journaled is found by comparing with that.
     ///
     /// # Errors
     /// What [`journal`](Self::journal) says. The stream then has the same errors, and ends after one:
@@ -94,9 +98,10 @@ impl Registry {
             }
         };
         cache.start_following();
+        cache.fill_soon();
         let registry = self.with_call(CallOptions::new());
-        let (told_at, ready) = (Instant::now(), VecDeque::new());
-        let watcher = Watcher { registry, filter, followed, after, told_at, ready, page: PageSize::default() };
+        let (told_at, ready, coming) = (Instant::now(), VecDeque::new(), VecDeque::new());
+        let watcher = Watcher { registry, filter, followed, after, told_at, ready, coming };
         let events = unfold(Some(watcher), |watcher| async {
             let mut watcher = watcher?;
             match watcher.next().await {
@@ -118,35 +123,85 @@ impl Watcher {
                     return Ok(WatchEvent::Commit(entry));
                 }
             }
+            if let Some(revision) = self.coming.front().copied() {
+                let entry = self.read(revision).await?;
+                self.coming.pop_front();
+                self.ready.push_back(entry);
+                continue;
+            }
             let next_bookmark = self.told_at + BOOKMARK_EVERY;
-            if Instant::now() >= next_bookmark
-                && let Some(after) = self.after
-            {
+            if Instant::now() >= next_bookmark {
+                self.check_storage()?;
                 self.told_at = Instant::now();
-                return Ok(WatchEvent::Bookmark(after));
+                if let Some(after) = self.after {
+                    return Ok(WatchEvent::Bookmark(after));
+                }
+                continue;
             }
             self.followed.mark_unchanged();
-            match self.registry.inner.cache.recent().after(self.after, MOST_AT_ONCE) {
+            match self.registry.inner.cache.recent().after(self.after) {
                 Following::Entries(entries) if entries.is_empty() => {
                     // The sender is the registry's own, so it is there.
                     drop(tokio::time::timeout_at(next_bookmark, self.followed.changed()).await);
                 }
                 Following::Entries(entries) => self.ready.extend(entries),
-                Following::Behind => self.read(next_bookmark).await?,
+                Following::Behind => self.look(next_bookmark).await?,
             }
         }
     }
 
-    /// Reads from the storage what comes next, or waits for it.
-    async fn read(&mut self, next_bookmark: Instant) -> Result<()> {
+    /// Looks what comes next in the storage, or waits for it.
+    async fn look(&mut self, next_bookmark: Instant) -> Result<()> {
         let registry = &self.registry;
-        let read = registry.journal(&JournalQuery::after(self.after, self.page.entries())).await?;
-        if read.is_empty() {
+        let query = JournalQuery::after(self.after, PAGE).without_images();
+        let page = {
+            let _one_of_few = registry.inner.cache.recent().reads.acquire().await;
+            registry.journal(&query).await?
+        };
+        if page.is_empty() {
             registry.inner.cache.start_following();
             registry.inner.reads().wait_for_commit(self.after, &Deadline::at(next_bookmark)).await;
         }
-        self.page.learn(read.iter());
-        self.ready.extend(read.into_iter().map(Arc::new));
+        for entry in page {
+            if self.filter.lets_through(&entry) {
+                self.coming.push_back(entry.revision);
+            } else if self.coming.is_empty() {
+                self.after = Some(entry.revision);
+            }
+        }
         Ok(())
+    }
+
+    /// Reads one entry whole, unless another watcher has it.
+    async fn read(&self, revision: Revision) -> Result<Arc<JournalEntry>> {
+        let recent = self.registry.inner.cache.recent();
+        if let Some(entry) = recent.shared(revision) {
+            return Ok(entry);
+        }
+        let _one_of_few = recent.reads.acquire().await;
+        if let Some(entry) = recent.shared(revision) {
+            return Ok(entry);
+        }
+        let next = Revision::new(revision.number().saturating_add(1));
+        let read = self.registry.journal(&JournalQuery::before(next, 1)).await?;
+        match read.into_iter().next().filter(|entry| entry.revision == revision) {
+            Some(entry) => {
+                let entry = Arc::new(entry);
+                recent.share(&entry);
+                Ok(entry)
+            }
+            None => Err(Error::compacted(&self.registry.location(), self.after.unwrap_or(revision))),
+        }
+    }
+
+    /// Refuses to say that nothing happens when the storage has not answered for long.
+    fn check_storage(&self) -> Result<()> {
+        match self.registry.inner.cache.recent().looked() {
+            Some(ago) if ago > SILENT_FOR => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("{}: the journal could not be read for {} seconds", self.registry.location(), ago.as_secs()),
+            )),
+            _ => Ok(()),
+        }
     }
 }

@@ -415,6 +415,12 @@ impl Undoing<'_, '_> {
                 }
             }
             self.put_back_history(ctx, project, name)?;
+            let history = pin::key(project, name, i32::MIN)..=pin::key(project, name, i32::MAX);
+            if self.goals.has_lost_history(project, name) && self.goals.range(history).next().is_none() {
+                let remark = "it comes back without the versions and the user metadata that it may have had: it was deleted \
+                              without the journal, which does not have them";
+                self.remark(key, remark);
+            }
         }
         self.draft.put(key.clone(), bytes.clone(), &ctx.now);
         project::touch(self.draft, ctx, project)

@@ -95,10 +95,11 @@ pub struct JournalRow {
     pub before_length: Option<i32>,
 }
 
-/// The entries that rows of [`read`] are.
+/// The entries that rows of [`read`] are. A change that cannot be read, as one that a newer version has written, is left out and
+/// logged.
 ///
 /// # Errors
-/// `Corrupt` when a row is none of a journal.
+/// `Corrupt` when a row has no identity of a commit.
 pub fn entries(query: &JournalQuery, rows: Vec<JournalRow>) -> Result<Vec<JournalEntry>> {
     let mut entries: Vec<JournalEntry> = Vec::new();
     for row in rows {
@@ -110,8 +111,14 @@ pub fn entries(query: &JournalQuery, rows: Vec<JournalRow>) -> Result<Vec<Journa
             (entry.author, entry.reason) = (row.author.clone(), row.reason.clone());
             entries.push(entry);
         }
-        if let (Some(entry), Some(change)) = (entries.last_mut(), change(row, revision)?) {
-            entry.changes.push(change);
+        match change(row, revision) {
+            Ok(change) => {
+                if let (Some(entry), Some(change)) = (entries.last_mut(), change) {
+                    entry.changes.push(change);
+                }
+            }
+            // It is no reason not to tell of all the others.
+            Err(error) => tracing::warn!(%error, "a change in the journal cannot be read, and is left out"),
         }
     }
     if !query.images {

@@ -123,6 +123,8 @@ async fn what_a_refresh_finds_is_journaled_too() {
         here.apply("p", entity("rider", description)).await.expect("an apply");
         here.refresh().await.expect("a refresh");
         there.refresh().await.expect("a refresh");
+        // It is journaled in the background.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let journal = here.journal(&JournalQuery::after(None, 100)).await.expect("the journal");
         let outside: Vec<_> = journal.iter().filter(|entry| entry.author.as_deref() == Some(OUTSIDE)).collect();
         assert_eq!(outside.len(), round + 1, "{outside:?}");
@@ -301,6 +303,59 @@ async fn when_the_journal_is_lost_everything_is_read_anew() {
     storage.plant(Key::object(Kind::Entity, "p", "driver"), entity("driver", "later").bytes).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(read(&there, "driver", Freshness::Cached).await.as_deref(), Some("later"), "it is followed again");
+}
+
+/// Fault: commits of others that came in a gap of the journal were journaled a second time, as made outside.
+#[tokio::test(start_paused = true)]
+async fn what_came_in_a_gap_of_the_journal_is_not_said_to_be_made_outside() {
+    let (here, there, storage) = two().await;
+    here.apply("p", entity("driver", "before")).await.expect("an apply");
+    assert_eq!(read(&there, "driver", Freshness::Cached).await.as_deref(), Some("before"));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    storage.plant(Key::object(Kind::Entity, "p", "rider"), entity("rider", "in the gap").bytes).await;
+    storage.inner.forget_journal();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for registry in [&here, &there] {
+        assert_eq!(read(registry, "rider", Freshness::Cached).await.as_deref(), Some("in the gap"));
+    }
+    let journal = here.journal(&JournalQuery::after(None, 100)).await.expect("the journal");
+    let outside = journal.iter().filter(|entry| entry.author.as_deref() == Some(OUTSIDE));
+    assert_eq!(outside.count(), 0, "{journal:?}");
+}
+
+/// Fault: a watcher of a registry that nobody had read from was told of nothing that was made outside.
+#[tokio::test(start_paused = true)]
+async fn who_only_watches_is_told_of_what_is_made_outside() {
+    let (here, there, storage) = two().await;
+    here.apply("p", entity("driver", "before")).await.expect("an apply");
+    let mut watch = there.watch(None, JournalFilter::new()).await.expect("a watch");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let driver = Record::new(Key::object(Kind::Entity, "p", "driver"), entity("driver", "outside").bytes, 1);
+    let note = Record::new(Key::metadata("p", Key::LAST_UPDATED), &b"4000000000"[..], 1);
+    storage.inner.write_outside(vec![Write::Put(driver), Write::Put(note)]);
+    let told = tokio::time::timeout(Duration::from_secs(8), watch.next()).await.expect("it is told");
+    let WatchEvent::Commit(entry) = told.expect("it goes on").expect("an event") else { panic!("a bookmark") };
+    assert_eq!(entry.author.as_deref(), Some(OUTSIDE));
+}
+
+/// Fault: a watcher was told that nothing happened while the storage was away.
+#[tokio::test(start_paused = true)]
+async fn a_watch_ends_when_the_storage_is_silent_for_long() {
+    let (_, there, storage) = two().await;
+    there.apply("p", entity("driver", "before")).await.expect("an apply");
+    let mut watch = there.watch(None, JournalFilter::new()).await.expect("a watch");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    storage.has_no_answer.store(true, Ordering::SeqCst);
+    let ended = tokio::time::timeout(Duration::from_secs(120), async {
+        loop {
+            match watch.next().await {
+                Some(Ok(WatchEvent::Bookmark(_))) => {}
+                other => break other,
+            }
+        }
+    });
+    let error = ended.await.expect("it ends").expect("it is told").expect_err("the storage is away");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test(start_paused = true)]

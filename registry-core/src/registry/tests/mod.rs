@@ -57,6 +57,8 @@ struct Moody {
     removals: AtomicUsize,
     closed: AtomicUsize,
     has_no_journal: AtomicBool,
+    /// Looks into the journal fail.
+    has_no_answer: AtomicBool,
     queried: Mutex<Vec<Query>>,
 }
 
@@ -146,6 +148,9 @@ impl Backend for Moody {
     async fn journal(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         if self.has_no_journal.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Unsupported, "it has no journal"));
+        }
+        if self.has_no_answer.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "it is away"));
         }
         self.inner.journal(query, deadline).await
     }

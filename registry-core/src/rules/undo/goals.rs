@@ -20,6 +20,8 @@ pub(crate) struct Goal {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Goals {
     keys: BTreeMap<Key, Goal>,
+    /// The views, each with its project, whose histories were removed without the journal having what went.
+    lost_histories: HashSet<(String, String)>,
     is_whole: bool,
 }
 
@@ -36,6 +38,17 @@ impl Goals {
 
     /// Takes back the changes of one more commit, as far as they are of keys that are wanted. Commits come newest first.
     pub(crate) fn take_back(&mut self, changes: &[Change], wanted: impl Fn(&Key) -> bool) {
+        for change in changes {
+            if let Target::Versions { project, view } = &change.target {
+                let is_of_view =
+                    |of: &Key| matches!(of, Key::Version { project: p, view: v, .. } if p == project && v == view);
+                let has_versions =
+                    changes.iter().any(|other| matches!(&other.target, Target::Key(key) if is_of_view(key)));
+                if !has_versions {
+                    self.lost_histories.insert((project.clone(), view.clone()));
+                }
+            }
+        }
         let mut is_listed = HashSet::new();
         for change in changes.iter().rev() {
             match &change.target {
@@ -75,6 +88,11 @@ impl Goals {
     /// All of them, in the order of their keys: of objects, those that others refer to come first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Goal)> {
         self.keys.iter()
+    }
+
+    /// Whether a view had a history that the journal does not have.
+    pub(crate) fn has_lost_history(&self, project: &str, view: &str) -> bool {
+        !self.lost_histories.is_empty() && self.lost_histories.contains(&(project.to_owned(), view.to_owned()))
     }
 
     /// Those of a part of the keys.
