@@ -36,7 +36,7 @@ async fn a_status_says_what_is_there() {
     assert_eq!((&status["retention"]["days"], &status["retention"]["commits"]), (&30.into(), &100_000.into()));
     let text = fixture.ok(&["status"]);
     assert!(text.contains("Reachable  yes") && text.contains("kept for 30 days"), "{text}");
-    assert!(text.lines().any(|line| line.starts_with("shop") && line.ends_with("1 entities")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("shop") && line.ends_with("1 entity")), "{text}");
 }
 
 #[tokio::test]
