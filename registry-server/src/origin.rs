@@ -34,9 +34,12 @@ pub(crate) fn cleaned(text: &[u8], most: usize) -> Option<String> {
     (!clean.is_empty()).then_some(clean)
 }
 
-/// Control characters, and those that show the characters around them in another order.
+/// Control characters, those that show the characters around them in another order, and those that are not to be seen, with which
+/// two names look the same.
 pub(crate) fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let reorders = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_hidden = matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+    c.is_control() || reorders || is_hidden
 }
 
 #[cfg(test)]
@@ -61,6 +64,7 @@ mod tests {
     fn text_is_one_line_and_bounded_and_commands_no_terminal() {
         let cleaned = |text: &str, most| cleaned(text.as_bytes(), most);
         assert_eq!(cleaned("a\nb\x1b[31mred\u{202e}", 100).as_deref(), Some("a b [31mred"));
+        assert_eq!(cleaned("a\u{61c}b\u{200b}c\u{2064}d\u{feff}", 100).as_deref(), Some("a b c d"));
         assert_eq!(cleaned("fahrer ü 🚗", 100).as_deref(), Some("fahrer ü 🚗"));
         assert_eq!(cleaned("üüüü", 4).as_deref(), Some("üüüü"));
         assert_eq!(cleaned("üüüüü", 4).as_deref(), Some("üüü…"));

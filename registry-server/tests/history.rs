@@ -7,11 +7,12 @@ use feast_registry::{CallOptions, Encoded, Freshness, Kind as CoreKind, Object, 
 use feast_registry_server::proto::history::change::Target;
 use feast_registry_server::proto::history::history_client::HistoryClient;
 use feast_registry_server::proto::history::image::State;
+use feast_registry_server::proto::history::omitted::Why;
 use feast_registry_server::proto::history::restore_request::{AsOf, Target as Restored};
 use feast_registry_server::proto::history::watch_response::Event;
 use feast_registry_server::proto::history::{
-    Commit, DiffRequest, Filter, GetRequest, Kind, ListVersionsRequest, LogRequest, ProjectTarget, RestoreRequest,
-    RevertRequest, UndoOptions, WatchRequest, WatchResponse,
+    Change, Commit, DiffRequest, Filter, GetRequest, Kind, ListVersionsRequest, LogRequest, ProjectTarget,
+    RestoreRequest, RevertRequest, UndoOptions, WatchRequest, WatchResponse,
 };
 use feast_registry_server::proto::registry_server_client::RegistryServerClient;
 use feast_registry_server::proto::{ApplyEntityRequest, GetEntityRequest};
@@ -85,7 +86,7 @@ async fn watch(
     after: Option<u64>,
     filter: Filter,
 ) -> Result<Streaming<WatchResponse>, Status> {
-    Ok(client.watch(WatchRequest { after, filter: Some(filter) }).await?.into_inner())
+    Ok(client.watch(WatchRequest { after, filter: Some(filter), max_image_bytes: None }).await?.into_inner())
 }
 
 async fn next(events: &mut Streaming<WatchResponse>) -> Result<Event, Status> {
@@ -217,9 +218,10 @@ async fn a_revision_that_the_journal_does_not_have_is_out_of_range_with_what_to_
     let status = watch(&mut client, Some(1), Filter::default()).await.expect_err("there is none");
     assert_eq!(status.code(), Code::OutOfRange);
     assert!(status.message().contains("watch from now on"), "{status:?}");
-    let status = client.get(GetRequest { revision: 1, skip_changes: 0 }).await.expect_err("there is none");
+    let status = client.get(GetRequest { revision: 1, ..GetRequest::default() }).await.expect_err("there is none");
     assert_eq!(status.code(), Code::OutOfRange);
-    let status = client.get(GetRequest { revision: u64::MAX, skip_changes: 0 }).await.expect_err("there is none");
+    let status =
+        client.get(GetRequest { revision: u64::MAX, ..GetRequest::default() }).await.expect_err("there is none");
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
@@ -293,8 +295,13 @@ async fn filters_let_through_what_they_say() {
     assert_eq!(changed(&commit(&mut of_views).await, Kind::FeatureView), ["stats"]);
     assert_eq!(entities(&commit(&mut of_bob).await), ["rider"]);
     let odd = Filter { kinds: vec![99], ..Filter::default() };
-    let status = watch(&mut fixture.client().await, None, odd).await.expect_err("there is no such kind");
-    assert_eq!(status.code(), Code::InvalidArgument);
+    for odd in [odd, Filter { names: vec![String::new(); 1001], ..Filter::default() }] {
+        let mut client = fixture.client().await;
+        let status = watch(&mut client, None, odd.clone()).await.expect_err("no kind, or too many names");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let log = LogRequest { filter: Some(odd), ..LogRequest::default() };
+        assert_eq!(client.log(log).await.expect_err("as with a watch").code(), Code::InvalidArgument);
+    }
 }
 
 #[tokio::test]
@@ -368,7 +375,7 @@ async fn the_log_is_read_newest_first_page_by_page_and_an_entry_with_its_bytes()
     let newest = newest.expect("a commit");
     let after = |commit: &Commit| commit.changes[0].after.as_ref().and_then(|image| image.state.clone());
     assert!(matches!(after(&newest), Some(State::Omitted(_))), "a log has no bytes");
-    let get = GetRequest { revision: newest.revision, skip_changes: 0 };
+    let get = GetRequest { revision: newest.revision, ..GetRequest::default() };
     let whole = client.get(get).await.expect("a commit").into_inner().commit.expect("a commit");
     assert_eq!(whole.id, newest.id);
     let time = newest.time;
@@ -408,7 +415,8 @@ async fn a_large_commit_comes_in_pieces_that_any_client_takes() {
     // The same, asked for.
     let (mut client, mut changes) = (fixture.client().await, Vec::new());
     loop {
-        let get = GetRequest { revision: pieces[0].revision, skip_changes: changes.len() as u64 };
+        let get =
+            GetRequest { revision: pieces[0].revision, skip_changes: changes.len() as u64, ..GetRequest::default() };
         let piece = client.get(get).await.expect("a commit").into_inner().commit.expect("a commit");
         changes.extend(piece.changes);
         if !piece.has_more {
@@ -416,6 +424,66 @@ async fn a_large_commit_comes_in_pieces_that_any_client_takes() {
         }
     }
     assert_eq!(changes, pieces.into_iter().flat_map(|piece| piece.changes).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_change_of_something_large_is_one_that_any_client_takes_and_one_that_takes_more_is_told_all() {
+    const LARGE: usize = 2_200_000;
+    let fixture = Fixture::start().await;
+    fixture.apply("rides", "driver", &"x".repeat(LARGE)).await;
+    let filter = || Filter { kinds: vec![Kind::Entity.into()], ..Filter::default() };
+    let mut events = fixture.watch(filter()).await;
+    let Ok(Event::Bookmark(first)) = next(&mut events).await else { panic!("it says where it begins") };
+    fixture.apply("rides", "driver", &"y".repeat(LARGE)).await;
+    let told = |changes: &[Change]| {
+        let [Change { before: Some(before), after: Some(after), .. }] = changes else { panic!("{}", changes.len()) };
+        [before, after].map(|image| match &image.state {
+            Some(State::Value(bytes)) => bytes.len() > LARGE,
+            Some(State::Omitted(omitted)) if omitted.why() == Why::TooLarge => false,
+            state => panic!("{state:?}"),
+        })
+    };
+    let changed = commit(&mut events).await;
+    assert_eq!(told(&changed.changes), [false; 2]);
+    fixture.apply("rides", "rider", "").await;
+    assert_eq!(entities(&commit(&mut events).await), ["rider"], "it goes on");
+    let mut client = fixture.client().await.max_decoding_message_size(16 << 20);
+    let get = GetRequest { revision: changed.revision, ..GetRequest::default() };
+    let diff = DiffRequest { after: Some(first), until: Some(changed.revision), ..DiffRequest::default() };
+    let diff = DiffRequest { filter: Some(filter()), ..diff };
+    for (max_image_bytes, are_told) in [(None, false), (Some(0), false), (Some(4 << 20), true)] {
+        let get = client.get(GetRequest { max_image_bytes, ..get }).await.expect("a commit").into_inner();
+        let mut changes = get.commit.expect("a commit").changes;
+        changes.retain(|change| matches!(change.target, Some(Target::Object(_))));
+        assert_eq!(told(&changes), [are_told; 2]);
+        let request = DiffRequest { max_image_bytes, ..diff.clone() };
+        let changes = client.diff(request).await.expect("a diff").into_inner().changes;
+        assert_eq!(told(&changes), [are_told; 2]);
+        let request = WatchRequest { after: Some(first), filter: Some(filter()), max_image_bytes };
+        let mut events = client.watch(request).await.expect("a stream").into_inner();
+        assert_eq!(told(&commit(&mut events).await.changes), [are_told; 2]);
+    }
+}
+
+#[tokio::test]
+async fn what_an_undo_changes_is_told_as_far_as_any_client_takes_it() {
+    const OBJECTS: usize = 600;
+    let fixture = Fixture::start().await;
+    let long = "x".repeat(8000);
+    for number in 0..OBJECTS {
+        fixture.apply("rides", &format!("{number}{long}"), "").await;
+    }
+    fixture.other.delete(CoreKind::Project, "rides", "rides").await.expect("a deletion");
+    let mut client = fixture.client().await;
+    let log = client.log(LogRequest { page_size: 1, ..LogRequest::default() }).await.expect("a log").into_inner();
+    let revision = log.commits[0].revision;
+    for dry_run in [true, false] {
+        let options = Some(UndoOptions { dry_run, ..UndoOptions::default() });
+        let undone = client.revert(RevertRequest { revision, options }).await.expect("an answer").into_inner();
+        assert!(undone.encoded_len() <= 2 << 20 && undone.encoded_len() > 1 << 20, "{}", undone.encoded_len());
+        assert!(undone.changes.len() as u64 + undone.more_changes >= OBJECTS as u64 && undone.more_changes > 0);
+        assert_eq!(undone.committed.is_some(), !dry_run);
+    }
 }
 
 #[tokio::test]
@@ -481,8 +549,13 @@ async fn two_revisions_are_compared_and_what_one_did_is_taken_back() {
     let request = DiffRequest { after: Some(first), filter: Some(filter), ..DiffRequest::default() };
     let diff = client.diff(request.clone()).await.expect("a diff").into_inner();
     assert_eq!((diff.changes.len(), diff.has_more), (1, false), "what came and went is not told: {diff:?}");
-    let rest = client.diff(DiffRequest { skip_changes: 1, ..request }).await.expect("a diff").into_inner();
-    assert!(rest.changes.is_empty());
+    assert_eq!(diff.until, Some(newest().await), "it says how far it reaches");
+    let rest = DiffRequest { skip_changes: 1, until: diff.until, ..request };
+    let rest = client.diff(rest).await.expect("a diff").into_inner();
+    assert!(rest.changes.is_empty() && rest.until == diff.until);
+    let request = DiffRequest { after: Some(u64::MAX), ..DiffRequest::default() };
+    let status = client.diff(request).await.expect_err("there is none");
+    assert!(status.message().contains(&format!("has no revision {}", u64::MAX)), "{status:?}");
 
     let options = |dry_run| Some(UndoOptions { dry_run, ..UndoOptions::default() });
     let description = async || {

@@ -81,12 +81,12 @@ impl Diff {
                 self.between_revisions(&self.location.open_history(cli).await?, Some(range)).await
             }
             [other] => {
-                let other = Location::of_url(other.clone()).open(cli).await?;
+                let other = Location::of_url(other.clone(), "the URL to compare with").open(cli).await?;
                 self.between_registries(&self.location.open(cli).await?, &other).await
             }
             [one, other, ..] => {
-                let open = async |url: &String| Location::of_url(url.clone()).open(cli).await;
-                self.between_registries(&open(one).await?, &open(other).await?).await
+                let open = async |url: &String, called| Location::of_url(url.clone(), called).open(cli).await;
+                self.between_registries(&open(one, "the first URL").await?, &open(other, "the second URL").await?).await
             }
         }
     }

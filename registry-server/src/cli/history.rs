@@ -9,7 +9,7 @@ use super::get::Which;
 use super::journal::{self, Action};
 use super::location::{Location, Opened};
 use super::output::{self, Table, TextFormat};
-use super::{Cli, changes, project, text};
+use super::{Cli, changes, log, project, text};
 
 /// Tell the life of one object, newest first: when it was made, changed, materialized and deleted, by whom and why, and the versions
 /// of a view.
@@ -28,7 +28,7 @@ pub(crate) struct History {
     which: Which,
 
     /// At most so many commits.
-    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 50)]
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 50, value_parser = log::number)]
     number: usize,
 
     /// The output format.

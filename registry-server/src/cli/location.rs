@@ -47,6 +47,10 @@ pub(crate) struct Location {
     /// sqlite:///registry.db.
     #[arg(long, id = REGISTRY, value_name = "URL")]
     registry: Option<String>,
+
+    /// What the URL is called where it is not what `--registry` says.
+    #[arg(skip)]
+    called: Option<&'static str>,
 }
 
 /// A registry that was opened to be looked at.
@@ -63,9 +67,9 @@ pub(crate) struct Opened {
 }
 
 impl Location {
-    /// The registry of a URL.
-    pub(crate) fn of_url(url: String) -> Self {
-        Self { config: None, registry: Some(url) }
+    /// The registry of a URL that is an argument of its own, which is called so where something is wrong with it.
+    pub(crate) fn of_url(url: String, called: &'static str) -> Self {
+        Self { config: None, registry: Some(url), called: Some(called) }
     }
 
     /// What to open, and the project that the feature_store.yaml is for. What its author may not know is told with `warn`.
@@ -81,7 +85,7 @@ impl Location {
         if let Some(path) = &self.config {
             Inspection::of_file(path, None)
         } else if let Some(url) = &self.registry {
-            of_url(url, "--registry")
+            of_url(url, self.called.unwrap_or("--registry"))
         } else if let Some(url) = variable(URL_VARIABLE) {
             of_value(&url, URL_VARIABLE, of_url)
         } else if let Some(encoded) = variable(YAML_VARIABLE) {

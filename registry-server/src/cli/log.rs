@@ -47,7 +47,7 @@ pub(crate) struct Log {
     before: Option<Revision>,
 
     /// At most so many commits.
-    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20, value_parser = number)]
     number: usize,
 
     /// Also commits from outside that changed nothing but when a project was last updated.
@@ -65,6 +65,15 @@ pub(crate) struct Log {
 /// Reads the number of a revision.
 pub(super) fn revision(text: &str) -> Result<Revision, String> {
     text.parse().map(Revision::new).map_err(|_| format!("`{text}` is no revision; `log` lists them"))
+}
+
+/// Reads how many commits are to be told.
+pub(super) fn number(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is to be told".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("it is no number of commits, as 1 or 100".to_owned()),
+    }
 }
 
 impl Log {

@@ -112,8 +112,8 @@ impl Cli {
     }
 
     fn execute(&self, command: Command) -> Result<ExitCode> {
-        let is_server = matches!(command, Command::Serve(_));
-        if is_server {
+        let catches_signals = matches!(command, Command::Serve(_) | Command::Watch(_));
+        if matches!(command, Command::Serve(_)) {
             memory::give_back_what_is_freed();
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
@@ -140,8 +140,9 @@ impl Cli {
             };
             done.map(|()| ExitCode::SUCCESS)
         });
-        if is_server {
-            // Signals end nothing any more, so whoever hangs, as on a disk that does not answer, must not be waited for.
+        if catches_signals {
+            // Signals end nothing any more, so whoever hangs, as on a disk that does not answer or an output that nobody reads, must
+            // not be waited for.
             runtime.shutdown_timeout(LEFT_OVERS_END_WITHIN);
         }
         done
@@ -205,7 +206,7 @@ enum Command {
     Completions(completions::Completions),
 }
 
-/// How long the process of a server that has ended waits for what it left under way.
+/// How long the process of a server or a watch that has ended waits for what it left under way.
 const LEFT_OVERS_END_WITHIN: Duration = Duration::from_secs(2);
 
 /// Has a write beyond the file size limit of the process (`ulimit -f`) fail, as one on a full disk does. Without a handler

@@ -60,10 +60,21 @@ pub(super) fn tell(bytes: &[u8]) -> Result<bool> {
     }
 }
 
+/// The same, so that whoever waits for it may stop although nobody reads: what is not written by then is left to a thread.
+pub(super) async fn tell_apart(bytes: Vec<u8>) -> Result<bool> {
+    tokio::task::spawn_blocking(move || tell(&bytes)).await.context("what writes to stdout has failed")?
+}
+
 /// Tells people something that is not what the command prints.
 pub(super) fn note(text: &str) {
     // When stderr is closed there is nobody to tell.
     drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+/// The same as [`note`], so that whoever waits for it may stop although nobody reads.
+pub(super) async fn note_apart(text: String) {
+    // That it was told is not what anything depends on.
+    drop(tokio::task::spawn_blocking(move || note(&text)).await);
 }
 
 /// Tells people what they may not know, in one line.

@@ -29,8 +29,9 @@ enum Command {
 /// Remove old entries of the journal.
 ///
 /// It says what will be removed and asks. A registry does this by itself, now and then, for what its configuration says
-/// (journal_retention_days and journal_max_commits). What the last day's commits did always stays, and so does the newest entry; a
-/// database keeps a few hundred of the newest besides.
+/// (journal_retention_days and journal_max_commits). What is of the last day is not removed by either, and neither is the newest
+/// entry; a database keeps a few hundred of the newest besides. A registry in a file keeps no more than fits into the room that the
+/// file has for its journal: with each commit what is beyond that goes, however young it is.
 ///
 /// What is removed can no longer be shown, watched or taken back. What the registry stores stays as it is.
 #[derive(Debug, Args)]
@@ -64,7 +65,7 @@ fn age(text: &str) -> Result<Duration, String> {
     let seconds = moment::ago(text).and_then(|seconds| u64::try_from(seconds).ok());
     match seconds.map(Duration::from_secs) {
         Some(age) if age >= IDENTITY_KEPT_FOR => Ok(age),
-        Some(_) => Err("what is younger than a day is kept in any case: that is 1d at the least".to_owned()),
+        Some(_) => Err("only what is older than a day is removed: that is 1d at the least".to_owned()),
         None => Err(format!("`{text}` is no age; it is one as 7d, 36h or 2w")),
     }
 }

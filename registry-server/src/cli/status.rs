@@ -15,6 +15,9 @@ use super::{Cli, one_line, text};
 
 /// Say how the registry is: where it is and whether it can be read, what is in it, and how far its journal reaches back.
 ///
+/// What a journal keeps is limited by days and by commits, as its configuration says; in a registry file also by the room that there
+/// is in the file.
+///
 /// All of the registry is read once for it. Exit code 1 when it cannot be read, with why.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -59,7 +62,12 @@ fn beginning(cli: &Cli, config: &RegistryConfig) -> Json {
         "location": config.url.to_string(),
         "backend": config.url.scheme(),
         "schemaMode": config.schema_mode.as_str(),
-        "retention": { "days": config.journal.age.as_secs() / 86_400, "commits": config.journal.commits },
+        "retention": {
+            "days": config.journal.age.as_secs() / 86_400,
+            "commits": config.journal.commits,
+            // Only as many as fit, however young they are.
+            "limitedByFile": config.url.is_file(),
+        },
     })
 }
 
@@ -140,7 +148,8 @@ fn in_words(status: &Json) -> String {
 
 fn journal_in_words(status: &Json) -> String {
     let kept = &status["retention"];
-    let kept = format!("kept for {} days, at most {} commits", kept["days"], kept["commits"]);
+    let fitting = if kept["limitedByFile"] == true { ", and as many as fit into the file" } else { "" };
+    let kept = format!("kept for {} days, at most {} commits{fitting}", kept["days"], kept["commits"]);
     let end = |name: &str| {
         let end = &status["journal"][name];
         Some(format!("revision {} of {}", end["revision"].as_str()?, end["at"].as_str()?))

@@ -46,6 +46,9 @@ mod tests {
     #[test]
     fn text_cannot_command_a_terminal() {
         assert_eq!(clean("a\nb\x1b[31mred\u{202e}"), "a b\\u{1b}[31mred\\u{202e}");
+        for hidden in ['\u{61c}', '\u{200b}', '\u{200d}', '\u{2060}', '\u{2064}', '\u{feff}'] {
+            assert_eq!(clean(&format!("a{hidden}b")), format!("a{}b", hidden.escape_unicode()));
+        }
         assert_eq!(clean("fahrer ü 中 🚗"), "fahrer ü 中 🚗");
         assert_eq!(indented("def f():\n\treturn 1\n\n", "  "), "  def f():\n      return 1\n\n");
     }

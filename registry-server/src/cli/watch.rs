@@ -1,15 +1,21 @@
 //! `feast-registry watch`.
 
+use std::time::Duration;
+
 use anyhow::{Context, Error, Result, anyhow};
 use clap::Args;
-use feast_registry::{ErrorKind, JournalEntry, JournalFilter, JournalQuery, Revision, WatchEvent};
+use feast_registry::{ErrorKind, JournalEntry, JournalQuery, Revision, WatchEvent};
 use futures_util::StreamExt;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use super::journal::{self, Narrowing};
 use super::location::{Location, Opened};
 use super::output::{self, Format, TextFormat};
 use super::{Cli, log};
+
+/// How long a watch that was interrupted tries to say how to go on.
+const NOTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Follow what is changed, as it happens: a line for each commit, whoever makes it.
 ///
@@ -48,37 +54,43 @@ impl Watch {
         // Before anything is said, so that whoever has read it may interrupt.
         let mut interrupts = signal(SignalKind::interrupt()).context("signals cannot be caught")?;
         let mut endings = signal(SignalKind::terminate()).context("signals cannot be caught")?;
-        let opened = self.location.open_history(cli).await?;
-        let mut filter = self.narrowing.filter(&opened);
-        if let Some(author) = &self.by {
-            filter = filter.with_author(author);
-        }
         let mut told = self.after;
+        let watching = async {
+            // Why there is nothing to watch is not told as the end of a watch.
+            let opened = self.location.open_history(cli).await?;
+            Ok::<_, Error>(self.follow(&opened, &mut told).await)
+        };
         let ended = tokio::select! {
-            ended = self.follow(&opened, filter, &mut told) => ended,
+            ended = watching => ended?,
             _ = interrupts.recv() => Ok(()),
             _ = endings.recv() => Ok(()),
         };
         if let Some(told) = told
             && ended.is_ok()
         {
-            output::note(&format!("To go on from here: --after {told}"));
+            let told = output::note_apart(format!("To go on from here: --after {told}"));
+            // Nobody may read stderr either.
+            drop(timeout(NOTED_WITHIN, told).await);
         }
         ended.map_err(|error| explained(error, told))
     }
 
     /// Returns when nobody reads what is told. `told` is what was told whole.
-    async fn follow(&self, opened: &Opened, filter: JournalFilter, told: &mut Option<Revision>) -> Result<()> {
+    async fn follow(&self, opened: &Opened, told: &mut Option<Revision>) -> Result<()> {
+        let mut filter = self.narrowing.filter(opened);
+        if let Some(author) = &self.by {
+            filter = filter.with_author(author);
+        }
         if told.is_none() {
             let newest = opened.registry.journal(&JournalQuery::before(None, 1).without_images()).await?;
             *told = newest.first().map(|entry| entry.revision);
         }
         let mut events = opened.registry.watch(*told, filter).await?;
-        output::note(&format!("Watching {}; Ctrl-C ends it.", opened.registry.location()));
+        output::note_apart(format!("Watching {}; Ctrl-C ends it.", opened.registry.location())).await;
         while let Some(event) = events.next().await {
             match event? {
                 WatchEvent::Commit(entry) => {
-                    if !output::tell(self.rendered(&entry)?.as_bytes())? {
+                    if !output::tell_apart(self.rendered(&entry)?.into_bytes()).await? {
                         return Ok(());
                     }
                     *told = Some(entry.revision);

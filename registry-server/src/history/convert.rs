@@ -12,23 +12,67 @@ use crate::proto::history::image::State;
 use crate::proto::history::omitted::Why;
 use crate::proto::history::restore_request::{AsOf, Target as Restored};
 use crate::proto::history::{
-    Absent, Change, Commit, FactTarget, Filter, Image, Kind, ObjectTarget, Omitted, ProjectTarget, RestoreRequest,
-    UserMetadataTarget, VersionTarget, VersionsTarget,
+    Absent, Change, Commit, FactTarget, Filter, Image, Kind, ObjectTarget, Omitted, ProjectTarget, Remark,
+    RestoreRequest, UserMetadataTarget, VersionTarget, VersionsTarget,
 };
 
 /// About what a message takes besides the two images of a change.
 const FRAME: usize = 64 * 1024;
+/// How many bytes an image has at the most for a client that asks for nothing else: a message with two of them is one that any
+/// client of gRPC takes.
+const IMAGE: usize = 1536 * 1024;
+/// How many names a filter has at the most: a watcher has all of them for as long as it watches, and each change is compared with
+/// them.
+const MOST_NAMES: usize = 1000;
+/// How many bytes a text of a filter has at the most.
+const LONGEST_TEXT: usize = 1024;
+
+/// How many bytes a change is told with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// The larger of its images, at the most.
+    image: usize,
+    /// Both together, at the most.
+    both: usize,
+}
+
+impl Room {
+    /// What a client asks for, in messages of so many bytes.
+    pub(super) fn of_request(max_image_bytes: Option<u64>, max_message_size: usize) -> Self {
+        let image = max_image_bytes.map_or(IMAGE, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        Self { image, both: max_message_size.saturating_sub(FRAME) }
+    }
+
+    /// So many bytes, of whichever image.
+    fn of_both(bytes: usize) -> Self {
+        Self { image: bytes, both: bytes }
+    }
+}
 
 /// A filter as the registry has it.
 ///
 /// # Errors
-/// `InvalidArgument` for a kind that there is not.
+/// `InvalidArgument` for a kind that there is not, and for more than a filter may have.
 pub(super) fn filter(filter: Option<Filter>) -> Result<JournalFilter> {
     let Filter { project, kinds, names, author } = filter.unwrap_or_default();
+    bounded("names", names.len(), MOST_NAMES)?;
+    bounded("kinds", kinds.len(), core::Kind::ALL.len())?;
+    let one = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let longest_name = names.iter().map(String::len).max().unwrap_or_default();
+    for (what, length) in [("a project", one(&project)), ("an author", one(&author)), ("a name", longest_name)] {
+        bounded(&format!("bytes in {what}"), length, LONGEST_TEXT)?;
+    }
     let kinds: Vec<_> = kinds.into_iter().map(kind_of).collect::<Result<_>>()?;
     let mut filter = JournalFilter::new().with_kinds(kinds).with_names(names);
     (filter.project, filter.author) = (project, author);
     Ok(filter)
+}
+
+fn bounded(what: &str, number: usize, most: usize) -> Result<()> {
+    if number > most {
+        return Err(Error::invalid(format!("the filter has {number} {what}, and {most} is the limit")));
+    }
+    Ok(())
 }
 
 fn kind_of(number: i32) -> Result<core::Kind> {
@@ -69,29 +113,29 @@ pub(super) fn kind(kind: core::Kind) -> Kind {
     }
 }
 
-/// A commit, divided into messages of about so many bytes; what a single change has more than `most` for is left out. The last of
-/// them says that there is no more. `skipped` of its changes are left out.
+/// A commit, divided into messages of about so many bytes; images for which a change has no room are left out. The last of them says
+/// that there is no more. `skipped` of its changes are left out.
 pub(super) fn in_pieces(
     entry: Arc<JournalEntry>,
     skipped: usize,
     bytes: usize,
-    most: usize,
+    room: Room,
 ) -> impl Iterator<Item = Commit> + Send {
     let mut next = Some(skipped.min(entry.changes.len()));
     std::iter::from_fn(move || {
         let begin = next?;
-        let (changes, has_more) = piece(&entry.changes[begin..], bytes, most);
+        let (changes, has_more) = piece(&entry.changes[begin..], bytes, room);
         next = has_more.then_some(begin + changes.len());
         Some(Commit { changes, has_more, ..head(&entry) })
     })
 }
 
-/// The first of some changes, of about so many bytes together, and whether there are more. What a single one has more than `most`
-/// for is left out.
-pub(super) fn piece(of: &[core::Change], bytes: usize, most: usize) -> (Vec<Change>, bool) {
+/// The first of some changes, of about so many bytes together, and whether there are more. Images for which a change has no room
+/// are left out.
+pub(super) fn piece(of: &[core::Change], bytes: usize, room: Room) -> (Vec<Change>, bool) {
     let (mut changes, mut size) = (Vec::new(), 0);
     for change in of {
-        let change = told(change, most);
+        let change = told(change, room);
         size += size_of(&change);
         if size > bytes && !changes.is_empty() {
             return (changes, true);
@@ -101,16 +145,39 @@ pub(super) fn piece(of: &[core::Change], bytes: usize, most: usize) -> (Vec<Chan
     (changes, false)
 }
 
-/// What an undo changes. When it has more than so many bytes, the rest is told without.
-pub(super) fn planned(changes: &[PlannedChange], bytes: usize) -> Vec<Change> {
-    let mut left = bytes;
+/// What an undo changes, in so many bytes, and how many changes it has besides. So many bytes of that are for images; what is more
+/// is told without.
+pub(super) fn planned(changes: &[PlannedChange], images: usize, bytes: usize) -> (Vec<Change>, u64) {
+    let mut left = images;
     let planned = changes.iter().map(|PlannedChange { key, before, after, .. }| {
         let change = core::Change::of_key(key.clone(), before.clone().into(), after.clone().into());
-        let change = told(&change, left.saturating_add(FRAME));
-        left = left.saturating_sub(size_of(&change));
+        let change = told(&change, Room::of_both(left));
+        let images = [&change.before, &change.after].into_iter().flatten();
+        left = left.saturating_sub(images.map(size_of).sum());
         change
     });
-    planned.collect()
+    first(planned, bytes)
+}
+
+/// Texts as remarks, in so many bytes, and how many there are besides.
+pub(super) fn remarks<'a>(texts: impl ExactSizeIterator<Item = &'a String>, bytes: usize) -> (Vec<Remark>, u64) {
+    first(texts.map(|text| Remark { text: text.clone() }), bytes)
+}
+
+/// The first of some messages, as many as a field of so many bytes has, and how many there are besides.
+fn first<T: Message>(mut messages: impl ExactSizeIterator<Item = T>, bytes: usize) -> (Vec<T>, u64) {
+    let (mut told, mut left) = (Vec::new(), bytes);
+    while let Some(message) = messages.next() {
+        // Each has a tag of one byte before it, and its length.
+        let length = size_of(&message);
+        let size = length + 1 + prost::length_delimiter_len(length);
+        if size > left {
+            return (told, 1 + messages.len() as u64);
+        }
+        left -= size;
+        told.push(message);
+    }
+    (told, 0)
 }
 
 /// What is to be restored.
@@ -140,7 +207,7 @@ pub(super) fn restoration(request: RestoreRequest) -> Result<Undo> {
 pub(super) fn without_bytes(entry: &JournalEntry, most: usize) -> Commit {
     let (mut commit, mut bytes) = (head(entry), 0);
     for change in &entry.changes {
-        let change = told(change, usize::MAX);
+        let change = told(change, Room::of_both(usize::MAX));
         bytes += size_of(&change);
         if bytes > most {
             commit.has_more = true;
@@ -168,11 +235,11 @@ fn head(entry: &JournalEntry) -> Commit {
     }
 }
 
-fn told(change: &core::Change, most: usize) -> Change {
-    let room = most.saturating_sub(FRAME);
-    let before = image(&change.before, room);
-    let left = room.saturating_sub(size_of(&before));
-    Change { target: Some(target(&change.target)), before: Some(before), after: Some(image(&change.after, left)) }
+fn told(change: &core::Change, room: Room) -> Change {
+    let before = image(&change.before, room.image.min(room.both));
+    let left = room.both.saturating_sub(size_of(&before));
+    let after = image(&change.after, room.image.min(left));
+    Change { target: Some(target(&change.target)), before: Some(before), after: Some(after) }
 }
 
 fn image(image: &core::Image, most: usize) -> Image {
@@ -220,7 +287,7 @@ mod tests {
     }
 
     fn lengths(sizes: &[usize], skipped: usize) -> Vec<(usize, bool)> {
-        let pieces = in_pieces(entry(sizes), skipped, 1000, usize::MAX);
+        let pieces = in_pieces(entry(sizes), skipped, 1000, Room::of_both(usize::MAX));
         pieces.map(|commit| (commit.changes.len(), commit.has_more)).collect()
     }
 
@@ -236,12 +303,52 @@ mod tests {
     }
 
     #[test]
-    fn bytes_for_which_no_message_has_room_are_left_out_and_said_to_be() {
-        let pieces: Vec<Commit> = in_pieces(entry(&[10 * FRAME, 10]), 0, usize::MAX, 8 * FRAME).collect();
-        let after = |number: usize| pieces[0].changes[number].after.as_ref().and_then(|image| image.state.clone());
-        let Some(State::Omitted(omitted)) = after(0) else { panic!("{:?}", pieces[0].revision) };
-        assert_eq!(omitted.why(), Why::TooLarge);
-        assert!(matches!(after(1), Some(State::Value(_))));
+    fn bytes_for_which_there_is_no_room_are_left_out_and_said_to_be() {
+        let are_told = |sizes: &[usize], asked, message| {
+            let room = Room::of_request(asked, message);
+            let pieces: Vec<Commit> = in_pieces(entry(sizes), 0, usize::MAX, room).collect();
+            let is_told = |change: &Change| match change.after.as_ref().and_then(|image| image.state.as_ref()) {
+                Some(State::Value(_)) => true,
+                Some(State::Omitted(omitted)) if omitted.why() == Why::TooLarge => false,
+                state => panic!("{state:?}"),
+            };
+            pieces[0].changes.iter().map(is_told).collect::<Vec<_>>()
+        };
+        assert_eq!(are_told(&[10 * FRAME, 10], None, 8 * FRAME), [false, true], "a message has no room");
+        assert_eq!(are_told(&[IMAGE, IMAGE + 1], None, 8 * IMAGE), [true, false], "nothing is asked for");
+        assert_eq!(are_told(&[IMAGE + 1, 7 * IMAGE], Some(6 * IMAGE as u64), 8 * IMAGE), [true, false]);
+        assert_eq!(are_told(&[7 * IMAGE, 8 * IMAGE], Some(u64::MAX), 8 * IMAGE), [true, false]);
+        assert_eq!(are_told(&[1, 100], Some(0), 8 * IMAGE), [false, false], "no bytes are asked for");
+    }
+
+    #[test]
+    fn what_does_not_fit_into_an_answer_is_counted() {
+        let texts: Vec<String> = (0..10).map(|_| "x".repeat(196)).collect();
+        // A text of 196 bytes is a remark of 199, in a field of 202.
+        let (told, more) = remarks(texts.iter(), 1010);
+        assert_eq!((told.len(), more), (5, 5));
+        assert_eq!(remarks(texts.iter(), 2020).1, 0);
+        assert_eq!(remarks(texts.iter(), 100).1, 10);
+    }
+
+    #[test]
+    fn a_filter_has_bounds() {
+        let text = |length| Some("x".repeat(length));
+        let names = |number| Filter { names: vec!["x".to_owned(); number], ..Filter::default() };
+        let kinds = |number| Filter { kinds: vec![Kind::Entity.into(); number], ..Filter::default() };
+        assert!([names(1000), kinds(12)].into_iter().all(|fits| filter(Some(fits)).is_ok()));
+        let of_project = |length| Filter { project: text(length), ..Filter::default() };
+        assert!(filter(Some(of_project(1024))).is_ok());
+        for (beyond, said) in [
+            (names(1001), "has 1001 names, and 1000 is the limit"),
+            (kinds(13), "has 13 kinds, and 12 is the limit"),
+            (of_project(1025), "has 1025 bytes in a project, and 1024 is the limit"),
+            (Filter { author: text(1025), ..Filter::default() }, "has 1025 bytes in an author"),
+            (Filter { names: text(1025).into_iter().collect(), ..Filter::default() }, "has 1025 bytes in a name"),
+        ] {
+            let error = filter(Some(beyond)).expect_err("it is too much");
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 
     #[test]

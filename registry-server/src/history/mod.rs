@@ -14,14 +14,14 @@ use feast_registry_core::{
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
-use self::convert::{filter, in_pieces, kind, piece, planned, restoration, size_of, without_bytes};
+use self::convert::{Room, filter, in_pieces, kind, piece, planned, restoration, size_of, without_bytes};
 use self::watching::Watching;
 use crate::call;
 use crate::connections::Going;
 use crate::proto::history::history_server::History as HistoryServer;
 use crate::proto::history::{
     self, DiffRequest, DiffResponse, GetRequest, GetResponse, ListVersionsRequest, ListVersionsResponse, LogRequest,
-    LogResponse, Remark, RestoreRequest, RevertRequest, UndoResponse, Version, WatchRequest, WatchResponse,
+    LogResponse, RestoreRequest, RevertRequest, UndoResponse, Version, WatchRequest, WatchResponse,
 };
 use crate::status::status;
 
@@ -35,6 +35,10 @@ const LOOKED_THROUGH: usize = 20_000;
 /// About how many bytes of changes a message has, unless a single one is larger: clients of gRPC take 4 MiB unless they are told
 /// otherwise.
 const PIECE: usize = 1024 * 1024;
+/// How many bytes an answer has for what an undo changes, of which the images take a piece at the most; and for its remarks, as for
+/// its refusals.
+const PLANNED: usize = PIECE + PIECE / 2;
+const REMARKED: usize = PIECE / 4;
 /// By how much the clocks of those who commit differ, for all that a log knows: it goes on looking for so long, in seconds.
 const CLOCKS_DIFFER: i64 = 24 * 3600;
 
@@ -74,20 +78,28 @@ impl HistoryServer for History {
         let get = async {
             let entry = registry.journal_entry(Revision::new(request.revision)).await?;
             let skipped = usize::try_from(request.skip_changes).unwrap_or(usize::MAX);
-            let commit = in_pieces(Arc::new(entry), skipped, PIECE, self.max_message_size).next();
+            let room = Room::of_request(request.max_image_bytes, self.max_message_size);
+            let commit = in_pieces(Arc::new(entry), skipped, PIECE, room).next();
             Ok(GetResponse { commit })
         };
         reply("get", get.await)
     }
 
     async fn diff(&self, request: Request<DiffRequest>) -> Reply<DiffResponse> {
-        let (registry, DiffRequest { after, until, filter: wanted, skip_changes }) = self.of_call(request);
+        let (registry, request) = self.of_call(request);
+        let DiffRequest { after, until, filter: wanted, skip_changes, max_image_bytes } = request;
         let diff = async {
-            let (after, until) = (after.map(Revision::new), until.map(Revision::new));
-            let changes = registry.changes_between(after, until, &filter(wanted)?).await?;
+            let (wanted, after) = (filter(wanted)?, after.map(Revision::new));
+            let until = match until {
+                Some(until) => Some(Revision::new(until)),
+                // A revision after the newest is not in the journal: that it comes after it is not what is wrong.
+                None => newest(&registry).await?.filter(|newest| after.is_none_or(|after| after <= *newest)),
+            };
+            let changes = registry.changes_between(after, until, &wanted).await?;
             let skipped = usize::try_from(skip_changes).unwrap_or(usize::MAX).min(changes.len());
-            let (changes, has_more) = piece(&changes[skipped..], PIECE, self.max_message_size);
-            Ok(DiffResponse { changes, has_more })
+            let room = Room::of_request(max_image_bytes, self.max_message_size);
+            let (changes, has_more) = piece(&changes[skipped..], PIECE, room);
+            Ok(DiffResponse { changes, has_more, until: until.map(Revision::number) })
         };
         reply("diff", diff.await)
     }
@@ -114,7 +126,7 @@ impl HistoryServer for History {
         let going: Option<Going> = request.extensions().get().cloned();
         // Each read of the stream has a time of its own: the stream has none.
         let registry = self.registry.with_call(CallOptions::new().with_timeout(self.request_timeout));
-        let WatchRequest { after, filter: wanted } = request.into_inner();
+        let WatchRequest { after, filter: wanted, max_image_bytes } = request.into_inner();
         let begin = async {
             let wanted = filter(wanted)?;
             let begins = match after {
@@ -123,7 +135,7 @@ impl HistoryServer for History {
             };
             let watch = registry.watch(begins, wanted).await?;
             let opening = if after.is_none() { begins } else { None };
-            Ok(Watching::new(watch, begins, opening, self.max_message_size))
+            Ok(Watching::new(watch, begins, opening, Room::of_request(max_image_bytes, self.max_message_size)))
         };
         let watching = begin.await.map_err(|error| watching::explained(status("watch", error), after))?;
         Ok(Response::new(Box::pin(watching.until(deadline, going))))
@@ -157,13 +169,18 @@ async fn undone(registry: &Registry, undo: &Undo, asked: history::UndoOptions) -
     let options = UndoOptions::default().with_force(force).with_materializations(with_materializations);
     let plan = registry.plan_undo(undo, options).await?;
     let committed = if dry_run { None } else { registry.undo(&plan).await? };
-    let remark = |text: &String| Remark { text: text.clone() };
+    let (changes, more_changes) = planned(&plan.changes, PIECE, PLANNED);
+    let (remarks, more_remarks) = convert::remarks(plan.remarks.iter().map(|(_, text)| text), REMARKED);
+    let (refusals, more_refusals) = convert::remarks(plan.refusals.iter().map(|refusal| &refusal.reason), REMARKED);
     Ok(UndoResponse {
         committed: committed.map(Revision::number),
         revision: plan.revision.number(),
-        changes: planned(&plan.changes, PIECE),
-        remarks: plan.remarks.iter().map(|(_, text)| remark(text)).collect(),
-        refusals: plan.refusals.iter().map(|refusal| remark(&refusal.reason)).collect(),
+        changes,
+        remarks,
+        refusals,
+        more_changes,
+        more_remarks,
+        more_refusals,
     })
 }
 

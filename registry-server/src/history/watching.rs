@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status};
 
 use super::PIECE;
-use super::convert::in_pieces;
+use super::convert::{Room, in_pieces};
 use crate::connections::{Goes, Going};
 use crate::proto::history::{Commit, WatchResponse, watch_response::Event};
 use crate::status::status;
@@ -24,18 +24,14 @@ pub(super) struct Watching {
     opening: Option<Revision>,
     /// What is left of a commit.
     pieces: Option<Box<dyn Iterator<Item = Commit> + Send>>,
-    max_message_size: usize,
+    /// How many bytes a change is told with.
+    room: Room,
 }
 
 impl Watching {
     /// What `watch` tells, which begins after a revision; first of all, that it begins after `opening`.
-    pub(super) fn new(
-        watch: Watch,
-        begins: Option<Revision>,
-        opening: Option<Revision>,
-        max_message_size: usize,
-    ) -> Self {
-        Self { watch, told: begins, opening, pieces: None, max_message_size }
+    pub(super) fn new(watch: Watch, begins: Option<Revision>, opening: Option<Revision>, room: Room) -> Self {
+        Self { watch, told: begins, opening, pieces: None, room }
     }
 
     /// The stream, until its client's deadline is over or its connection goes.
@@ -95,7 +91,7 @@ impl Watching {
             }
             match self.watch.next().await {
                 Some(Ok(WatchEvent::Commit(entry))) => {
-                    self.pieces = Some(Box::new(in_pieces(entry, 0, PIECE, self.max_message_size)));
+                    self.pieces = Some(Box::new(in_pieces(entry, 0, PIECE, self.room)));
                 }
                 Some(Ok(WatchEvent::Bookmark(revision))) => {
                     self.told = Some(revision);

@@ -96,4 +96,11 @@ async fn two_registries_are_compared() {
     assert_eq!(one.ok(&["diff", &other.url(), "--registry", &one.url()]), page);
     let error = one.error(&["diff", "sqlite:///nowhere.db", &other.url()]);
     assert!(error.contains("there is no registry in"), "{error}");
+    for (urls, called) in [
+        (["sqlite://nowhere", other.url().as_str()], "the first URL: "),
+        ([other.url().as_str(), "sqlite://nowhere"], "the second URL: "),
+    ] {
+        let error = one.error(&["diff", urls[0], urls[1]]);
+        assert!(error.contains(called) && !error.contains("--registry:"), "{error}");
+    }
 }

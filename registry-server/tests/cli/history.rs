@@ -33,6 +33,14 @@ async fn the_life_of_a_view_is_told_with_its_versions() {
     assert_eq!(json["commits"][2]["changes"][0]["fields"][0]["path"], "spec.features[rating]");
 }
 
+#[test]
+fn no_commits_are_not_asked_for() {
+    let fixture = Fixture::empty();
+    for arguments in [&["log", "-n", "0"][..], &["history", "entity", "driver", "-n", "0"]] {
+        assert!(fixture.usage_error(arguments).contains("at least 1"));
+    }
+}
+
 #[tokio::test]
 async fn what_is_gone_has_a_history_still() {
     let fixture = written().await;

@@ -36,7 +36,17 @@ async fn a_status_says_what_is_there() {
     assert_eq!((&status["retention"]["days"], &status["retention"]["commits"]), (&30.into(), &100_000.into()));
     let text = fixture.ok(&["status"]);
     assert!(text.contains("Reachable  yes") && text.contains("kept for 30 days"), "{text}");
-    assert!(text.lines().any(|line| line.starts_with("shop") && line.ends_with("1 entities")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("shop") && line.ends_with("1 entity")), "{text}");
+}
+
+#[tokio::test]
+async fn a_status_of_a_registry_file_says_that_its_journal_has_to_fit() {
+    let fixture = Fixture::empty();
+    let url = format!("file://{}", fixture.path("file.db").display());
+    let config = feast_registry::RegistryConfig::new(url.parse().expect("a URL"));
+    apply(&feast_registry::open(&config).await.expect("a registry"), "shop", &entity("customer", "")).await;
+    let text = fixture.run(&["status", "--registry", &url]).stdout;
+    assert!(text.contains("at most 100000 commits, and as many as fit into the file\n"), "{text}");
 }
 
 #[test]

@@ -30,9 +30,13 @@ impl Watching {
     }
 
     /// Interrupts it, as Ctrl-C does; its exit code and what it says.
-    fn interrupt(mut self) -> (Option<i32>, String) {
+    fn interrupt(self) -> (Option<i32>, String) {
+        self.end("-INT")
+    }
+
+    fn end(mut self, signal: &str) -> (Option<i32>, String) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
         let mut notes = String::new();
         self.notes.read_to_string(&mut notes).expect("it ends");
         (self.child.wait().expect("it ends").code(), notes)
@@ -67,6 +71,23 @@ async fn what_is_committed_is_a_line_each_and_an_interrupt_says_how_to_go_on() {
     let mut watching = Watching::start(&fixture, &["--after", &revision, "-o", "yaml"]);
     assert_eq!(watching.line(), "---\n");
     assert!(watching.line().starts_with("revision: "));
+}
+
+/// What is told has filled the pipe, so that a line of it waits for a reader that never reads.
+#[tokio::test]
+async fn a_watch_that_nobody_reads_can_be_ended() {
+    for ending in ["-INT", "-TERM"] {
+        let fixture = Fixture::filled().await;
+        let registry = fixture.open().await;
+        let newest = fixture.json(&["log", "-n", "1", "-o", "json"])[0]["revision"].as_str().expect("it").to_owned();
+        let watching = Watching::start(&fixture, &["-o", "json", "--kind", "entity"]);
+        apply(&registry, "shop", &entity("cashier", &"x".repeat(1 << 20))).await;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        let began = std::time::Instant::now();
+        let (code, notes) = watching.end(ending);
+        assert_eq!((code, notes), (Some(0), format!("To go on from here: --after {newest}\n")));
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]
