@@ -291,15 +291,17 @@ impl Cache {
     }
 
     /// Takes in what the journal has by now, and reads these keys besides: for who was told that something is stored that is not
-    /// shown. What cannot be read now is read by the task that follows the journal.
-    pub(crate) async fn look_at(&self, keys: Vec<Key>) {
-        let _alone = self.following.lock().await;
-        let followed = self.follow().await;
+    /// shown. That goes on in a task of its own, which is waited for so long and no longer.
+    pub(crate) async fn look_at(self: &Arc<Self>, keys: Vec<Key>, wait: Duration) {
         self.state_mut().unexplained.extend(keys);
-        let read = self.read_unexplained(&Deadline::after(LOOK_FOR)).await;
-        if let Err(error) = followed.map(drop).and(read) {
-            tracing::debug!(%error, "what is shown is not up to date yet");
-        }
+        let this = Arc::clone(self);
+        let looking = tokio::spawn(async move {
+            let _alone = this.following.lock().await;
+            if let Err(error) = this.follow().await {
+                tracing::debug!(%error, "what is shown is not up to date yet");
+            }
+        });
+        drop(tokio::time::timeout(wait, looking).await);
     }
 
     /// Reads the keys from the storage that are not as the journal says that they were. What this process commits meanwhile

@@ -87,6 +87,11 @@ impl Recent {
             return;
         }
         for entry in entries {
+            // Entries come again when what followed them could not be done.
+            let newest = kept.entries.back().map(|(newest, _)| newest.revision);
+            if newest.max(kept.after.flatten()) >= Some(entry.revision) {
+                continue;
+            }
             let size = size(&entry);
             kept.bytes += size;
             kept.entries.push_back((Arc::new(entry), size));
@@ -218,8 +223,9 @@ mod tests {
         assert_eq!(shown(&recent, 5), Some(vec![]), "the contents do not have them yet");
         recent.moved_to(Revision::new(8));
         assert_eq!(shown(&recent, 5), Some(vec![6, 8]));
+        recent.push([8, 9].map(|revision| entry(revision, 10)).into());
         recent.moved_to(Revision::new(9));
-        assert_eq!(shown(&recent, 5), Some(vec![6, 8, 9]));
+        assert_eq!(shown(&recent, 5), Some(vec![6, 8, 9]), "what comes again is told once");
         assert_eq!(shown(&recent, 8), Some(vec![9]));
         assert_eq!(shown(&recent, 9), Some(vec![]));
         assert_eq!(shown(&recent, 4), None);

@@ -19,6 +19,8 @@ use crate::locks::{LockScope, QueueGuard};
 const MAX_BACKOFF: Duration = Duration::from_millis(64);
 /// A commit that took longer may have been done long before it was answered.
 const LATE: Duration = Duration::from_secs(5);
+/// For so long a writer who had nothing to write waits until that is shown.
+const SHOWN_WITHIN: Duration = Duration::from_millis(500);
 /// Within which time a commit of unknown outcome mostly shows up, if it was done.
 const SHOWS_UP_WITHIN: Duration = Duration::from_secs(30);
 
@@ -136,7 +138,7 @@ impl Inner {
             }
             let (value, commit) = decided?;
             let Some(commit) = commit else {
-                self.show_unchanged(&keys, fetched).await;
+                self.show_unchanged(&keys, fetched, deadline).await;
                 return Ok(Done { value, revision: None });
             };
             if let Some(error) = failed {
@@ -270,7 +272,7 @@ impl Inner {
 
     /// Whoever is told that an object is stored as it was sent sees it at once, whoever has stored it: an earlier try of
     /// the same caller whose outcome it did not learn, for example.
-    async fn show_unchanged(&self, keys: &[Key], fetched: Fetched) {
+    async fn show_unchanged(&self, keys: &[Key], fetched: Fetched, deadline: &Deadline) {
         let records: Vec<(Key, Option<Record>)> = fetched.into_records(keys);
         // Facts and projects are written by many at once, so what was read of them may be old by now.
         let of_own = records
@@ -281,7 +283,7 @@ impl Inner {
             // What was read may be older by now than what came by in the journal.
             let keys: Vec<Key> = changes.map(|(key, _)| key).collect();
             if !keys.is_empty() {
-                self.cache.look_at(keys).await;
+                self.cache.look_at(keys, SHOWN_WITHIN.min(deadline.remaining())).await;
             }
             return;
         }
