@@ -272,10 +272,7 @@ async fn an_outage_is_none_for_cached_reads() {
         assert_eq!(listed.expect("a cached list while the storage does not answer").len(), 1);
     }
     let tried = backend.calls().reads - reads;
-    assert!(
-        (1..=5).contains(&tried),
-        "a storage that does not answer is not asked by every reader, but was {tried} times"
-    );
+    assert!(tried <= 5, "a storage that does not answer is not asked by every reader, but was {tried} times");
     let stored = registry.get(Kind::Entity, "p", "driver", Freshness::Stored).await;
     assert_kind("a read from the storage while it does not answer", stored.map(drop), ErrorKind::Unavailable);
     assert_kind("a refresh while the storage does not answer", registry.refresh().await, ErrorKind::Unavailable);

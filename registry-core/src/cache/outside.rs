@@ -181,14 +181,17 @@ impl Cache {
             let is_unchecked = note.is_none() || checked.read_note != note || !was_read_in_time;
             let is_over = now >= checked.since + SECOND_IS_OVER;
             if !is_explained || (checked.is_open && is_over) || (sweeps && is_unchecked) {
-                to_check.push((project, note));
+                to_check.push((project, note, is_explained));
             }
         }
         let is_resting = outside.not_before.is_some_and(|not_before| now < not_before && !sweeps);
         if to_check.is_empty() || is_resting || !self.has_all_that_is_journaled(&deadline).await? {
             return Ok(());
         }
-        for (project, note) in to_check {
+        // What the journal held back before explains some of it.
+        let held = self.notes_held();
+        to_check.retain(|(project, note, was_explained)| *was_explained || held.get(project) != Some(note));
+        for (project, note, _) in to_check {
             let began = Instant::now();
             let Some(found) = self.check_project(&project, &deadline).await? else { continue };
             outside.not_before = Some(Instant::now() + began.elapsed() * REST);
