@@ -69,6 +69,12 @@ impl Ahead {
         self.keys.contains_key(key) || self.projects.contains_key(key.project())
     }
 
+    /// Whether this process has written it after what came by up to a position.
+    fn is_beyond(&self, key: &Key, position: Position) -> bool {
+        let mut own = self.keys.get(key).into_iter().chain(self.projects.get(key.project()));
+        own.any(|own| !position.is_past(*own))
+    }
+
     fn forget_up_to(&mut self, position: Revision) {
         self.keys.retain(|_, revision| *revision > position);
         self.projects.retain(|_, revision| *revision > position);
@@ -339,8 +345,8 @@ impl Cache {
             }
             for key in keys {
                 state.unexplained.remove(&key);
-                // A replica may lag behind what this process has written.
-                if touched.contains(&key) || state.ahead.has(&key) {
+                // A replica may lag behind what this process has written after all that came by.
+                if touched.contains(&key) || state.ahead.is_beyond(&key, state.taken_in) {
                     continue;
                 }
                 let is_sound = sound.contains(&key);
