@@ -81,6 +81,7 @@ impl Metrics {
         let prometheus = builder.install_recorder().map_err(failed)?;
         feast_registry_core::metrics::ALL.iter().chain(ALL).for_each(Metric::describe);
         metrics::gauge!(BUILD.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        metrics::gauge!(WATCHERS.name).increment(0);
         Ok(Self { prometheus })
     }
 

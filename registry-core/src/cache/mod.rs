@@ -23,7 +23,7 @@ use crate::config::CacheConfig;
 use crate::encoded::Object;
 use crate::error::{Error, Result};
 use crate::journal::Revision;
-use crate::metrics::{CACHE_REFRESHES, UNDECODABLE};
+use crate::metrics::{CACHE_REFRESHES, JOURNAL_FOLLOWED, OUTSIDE_CHANGES, UNDECODABLE};
 use crate::soundness::UndecodableObjects;
 
 use self::follow::{Ahead, Followed, Position, Written};
@@ -133,6 +133,8 @@ impl Cache {
         // Whoever is to be alarmed by the first needs a series that begins before it.
         metrics::gauge!(UNDECODABLE.name).set(0.0);
         metrics::counter!(CACHE_REFRESHES.name, "outcome" => "error").increment(0);
+        metrics::counter!(JOURNAL_FOLLOWED.name).increment(0);
+        metrics::counter!(OUTSIDE_CHANGES.name).increment(0);
         Arc::new(Self {
             config,
             keeps_order,
