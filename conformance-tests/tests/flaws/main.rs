@@ -290,10 +290,7 @@ flaws! {
     notes_identities_late: NotesIdentitiesLate => ["exactly_once::copies_that_race_take_effect_once"],
     remembers_refusals: RemembersRefusals => ["exactly_once::a_commit_that_was_refused_may_be_sent_again"],
     journals_refusals: JournalsRefusals => ["journal::every_commit_has_one_entry"],
-    journals_late: JournalsLate => [
-        "journal::every_commit_has_one_entry",
-        "cache::writes_of_others_come_with_the_journal",
-    ],
+    journals_late: JournalsLate => ["journal::every_commit_has_one_entry"],
     journals_no_removals: JournalsNoRemovals => [
         "journal::an_entry_says_what_was_there_before_and_after",
         "journal::an_entry_says_what_was_there_of_objects_of_any_size",
@@ -302,6 +299,7 @@ flaws! {
     forgets_origins: ForgetsOrigins => ["journal::every_commit_has_one_entry"],
     rounds_times: RoundsTimes => ["journal::every_commit_has_one_entry"],
     forgets_what_was_before: ForgetsWhatWasBefore => [
+        "cache::writes_of_others_come_with_the_journal",
         "undo::a_deleted_project_comes_back_byte_for_byte",
         "undo::a_project_goes_back_and_what_was_materialized_stays",
         "journal::an_entry_says_what_was_there_before_and_after",
