@@ -141,6 +141,11 @@ impl JournalQuery {
         Self { range: JournalRange::Before(revision.into()), limit, images: true }
     }
 
+    /// The newest entry up to a revision, with images: that of the revision itself, if the journal has it.
+    pub(crate) fn of(revision: Revision) -> Self {
+        Self::before(revision.0.checked_add(1).map(Revision), 1)
+    }
+
     /// The revision that the journal has to have for an answer.
     pub fn cursor(&self) -> Option<Revision> {
         match self.range {

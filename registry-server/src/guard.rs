@@ -212,7 +212,7 @@ where
                 Called::Registry => (under_way.call.or_else(|| Some(activity.begin_call())), Place::default()),
             };
             let goes = match called {
-                // A watcher that takes its time holds up nobody, and takes no more than a few messages.
+                // A watcher that takes its time holds up nobody, and has no more in memory than what it is told next.
                 Called::Health | Called::Watch => None,
                 Called::Reflection => Some(activity.begin_conversation()),
                 Called::Registry => Some(activity.begin_answer()),

@@ -142,8 +142,7 @@ impl Registry {
     }
 
     async fn entry(&self, revision: Revision, images: bool, deadline: &Deadline) -> Result<JournalEntry> {
-        let before = revision.number().checked_add(1).map(Revision::new);
-        let query = JournalQuery { images, ..JournalQuery::before(before, 1) };
+        let query = JournalQuery { images, ..JournalQuery::of(revision) };
         let found = self.journal_page(&query, deadline).await?.into_iter().next();
         match found.filter(|entry| entry.revision == revision) {
             Some(entry) => Ok(entry),
@@ -227,7 +226,7 @@ impl Registry {
         }
     }
 
-    async fn journal_page(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
+    pub(super) async fn journal_page(&self, query: &JournalQuery, deadline: &Deadline) -> Result<Vec<JournalEntry>> {
         let _permit = self.inner.admit_read()?;
         let journal = self.inner.reads().journal(query, deadline);
         deadline.wait_for("the journal to be read", journal).await?

@@ -188,10 +188,7 @@ impl Registry {
     /// [`Compacted`](crate::ErrorKind::Compacted) when the journal no longer has the revision that it is to go on after;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where the storage has no journal.
     pub async fn journal(&self, query: &JournalQuery) -> Result<Vec<JournalEntry>> {
-        let _permit = self.inner.admit_read()?;
-        let deadline = self.deadline();
-        let journal = self.inner.reads().journal(query, &deadline);
-        deadline.wait_for("the journal to be read", journal).await?
+        self.journal_page(query, &self.deadline()).await
     }
 
     /// Ends what the registry keeps up: what waits for a commit is written, the cache is no longer refreshed, and the

@@ -182,8 +182,7 @@ impl Watcher {
         if let Some(entry) = recent.shared(revision) {
             return Ok(entry);
         }
-        let next = Revision::new(revision.number().saturating_add(1));
-        let read = self.registry.journal(&JournalQuery::before(next, 1)).await?;
+        let read = self.registry.journal(&JournalQuery::of(revision)).await?;
         match read.into_iter().next().filter(|entry| entry.revision == revision) {
             Some(entry) => {
                 let entry = Arc::new(entry);

@@ -1,5 +1,5 @@
 //! A stream of what is committed, as a client is told it. It reads the journal when the client has read what it was told, so one
-//! that is slow holds up nobody and takes the memory of a message.
+//! that is slow holds up nobody, and has no more in memory than what it is to be told next.
 
 use feast_registry_core::{Revision, Watch, WatchEvent};
 use futures_util::{Stream, StreamExt, stream};
