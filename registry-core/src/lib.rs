@@ -29,6 +29,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 mod backend;
 mod cache;
 mod compute;
