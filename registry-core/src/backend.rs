@@ -75,6 +75,8 @@ impl Key {
     pub const PROJECT_UUID: &'static str = "project_uuid";
     /// The fact that says when anything in a project was last changed: whole seconds since 1970 (UTC), in decimal.
     pub const LAST_UPDATED: &'static str = "last_updated_timestamp";
+    /// The fact that says who made a project, by name, where callers are known ([`access`](crate::access)). Feast does not know it.
+    pub const CREATOR: &'static str = "creator";
 
     /// The key of an object.
     pub fn object(kind: Kind, project: impl Into<String>, name: impl Into<String>) -> Self {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bytes::Bytes;
 use prost_types::Timestamp;
 
+use crate::access::Judges;
 use crate::backend::{Expected, Key, Query, Record, Write};
 use crate::encoded::Object;
 use crate::error::{Error, Result};
@@ -22,6 +23,8 @@ pub(crate) struct Context<'a> {
     pub(crate) new_uuid: &'a mut (dyn FnMut() -> String + Send),
     /// Whether the facts of `feast_metadata` are kept (`purge_feast_metadata: false`).
     pub(crate) keeps_metadata: bool,
+    /// Who decides what the caller may do.
+    pub(crate) judges: &'a mut Judges,
 }
 
 /// What was read for a rule to decide from.

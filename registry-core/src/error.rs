@@ -40,6 +40,11 @@ pub enum ErrorKind {
     ConflictingFeatureViewNames,
     /// A version was pinned and the definition changed in the same apply.
     FeatureViewPinConflict,
+    /// The caller may not do that, or not with this object; whether it is there is not told.
+    #[doc(alias("FeastPermissionError"))]
+    PermissionDenied,
+    /// The project is protected against being deleted.
+    Protected,
     /// The caller's input cannot be accepted as it is.
     InvalidArgument,
     /// The configuration cannot be understood, or asks for what this build does not have.

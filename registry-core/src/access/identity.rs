@@ -19,12 +19,7 @@ pub struct Identity {
 impl Identity {
     /// Somebody without roles, groups or namespaces.
     pub fn new(username: impl Into<String>) -> Self {
-        Self {
-            username: username.into(),
-            roles: BTreeSet::new(),
-            groups: BTreeSet::new(),
-            namespaces: BTreeSet::new(),
-        }
+        Self { username: username.into(), roles: BTreeSet::new(), groups: BTreeSet::new(), namespaces: BTreeSet::new() }
     }
 
     /// The same with more roles.

@@ -1,10 +1,12 @@
 //! One state of the registry in memory: serialized objects, indexed by name.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
 
+use crate::access::Policies;
 use crate::backend::{Key, Record, Write};
 use crate::encoded::Object;
 use crate::kind::Kind;
@@ -29,6 +31,8 @@ pub(crate) struct Entry {
 pub(crate) struct Contents {
     objects: HashMap<Kind, IndexMap<String, Objects>>,
     metadata: HashMap<String, IndexMap<String, Bytes>>,
+    /// The permissions of those projects that have some, or whose creator is known, once somebody has asked for them.
+    policies: HashMap<String, OnceLock<Arc<Policies>>>,
     stored_so_far: u64,
     /// The last place that was given to something that another process has stored.
     last_of_others: u64,
@@ -50,6 +54,30 @@ impl Contents {
     /// An object.
     pub(crate) fn entry(&self, kind: Kind, project: &str, name: &str) -> Option<&Entry> {
         self.objects.get(&kind)?.get(project)?.get(name)
+    }
+
+    /// The permissions of a project, made ready; and whether anything is held of the project at all.
+    pub(crate) fn policies(&self, project: &str) -> (Arc<Policies>, bool) {
+        let Some(policies) = self.policies.get(project) else {
+            return (
+                Arc::default(),
+                self.objects.values().any(|kinds| kinds.get(project).is_some_and(|of| !of.is_empty())),
+            );
+        };
+        let policies = policies.get_or_init(|| {
+            let mut permissions = Vec::new();
+            self.list(Kind::Permission, Some(project), None, &mut permissions);
+            let facts = self.metadata.get(project);
+            let creator =
+                facts.and_then(|facts| facts.get(Key::CREATOR)).map(|name| String::from_utf8_lossy(name).into_owned());
+            Arc::new(Policies::new(permissions.iter(), creator))
+        });
+        (Arc::clone(policies), true)
+    }
+
+    /// Has the permissions of a project made ready anew, once somebody asks for them.
+    fn forget_policies(&mut self, project: &str) {
+        self.policies.insert(project.to_owned(), OnceLock::new());
     }
 
     /// Adds the objects of a kind in a project, or in all, that are sound and were not last written before a second (since 1970,
@@ -202,6 +230,9 @@ impl Contents {
     }
 
     fn put(&mut self, kind: Kind, project: String, name: String, bytes: Bytes, updated: i64, is_sound: bool) {
+        if kind == Kind::Permission {
+            self.forget_policies(&project);
+        }
         let objects = self.objects.entry(kind).or_default().entry(project).or_default();
         self.stored_so_far += 1;
         let place = objects.get(&name).map_or(self.stored_so_far, |entry| entry.place);
@@ -216,14 +247,23 @@ impl Contents {
                     self.put(kind, project, name, value, updated, true);
                 }
                 Write::Put(Record { key: Key::Metadata { project, name }, value, .. }) => {
+                    if name == Key::CREATOR {
+                        self.forget_policies(&project);
+                    }
                     self.metadata.entry(project).or_default().insert(name, value);
                 }
                 Write::Delete(Key::Object { kind, project, name }) => {
+                    if kind == Kind::Permission {
+                        self.forget_policies(&project);
+                    }
                     if let Some(objects) = self.objects.get_mut(&kind).and_then(|kinds| kinds.get_mut(&project)) {
                         objects.shift_remove(&name);
                     }
                 }
                 Write::Delete(Key::Metadata { project, name }) => {
+                    if name == Key::CREATOR {
+                        self.forget_policies(&project);
+                    }
                     if let Some(facts) = self.metadata.get_mut(&project) {
                         facts.shift_remove(&name);
                     }
@@ -231,6 +271,7 @@ impl Contents {
                 Write::DeleteProject { project } => {
                     self.objects.values_mut().for_each(|kinds| drop(kinds.shift_remove(&project)));
                     self.metadata.remove(&project);
+                    self.policies.remove(&project);
                 }
                 // History and user metadata are always read from the storage.
                 Write::Put(_) | Write::Delete(_) | Write::DeleteVersions { .. } => {}

@@ -2,6 +2,7 @@
 
 use super::Registry;
 use super::transact::Call;
+use crate::access::Judges;
 use crate::backend::{Key, Query};
 use crate::deadline::Deadline;
 use crate::error::{ErrorKind, Result};
@@ -35,7 +36,8 @@ impl Registry {
         };
         let projects = vec![Query::Keys(identities.iter().map(|(project, _)| Key::project_object(project)).collect())];
         let call = Call::of_registry(deadline);
-        let adopted = self.inner.transact(&call, None, &projects, LockScope::Projects, |draft, ctx| {
+        let mut judges = Judges::default();
+        let adopted = self.inner.transact(&call, &mut judges, None, &projects, LockScope::Projects, |draft, ctx| {
             purged.iter().cloned().for_each(|key| draft.delete(key));
             rules::adopt(draft, ctx, &identities)
         });

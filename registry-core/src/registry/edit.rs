@@ -1,9 +1,10 @@
 //! What is changed in one commit, and what became of it.
 
+use crate::access::Action;
 use crate::backend::{INFRA_NAME, Key, Query, Write};
 use crate::draft::{Context, Draft};
 use crate::encoded::Object;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::Revision;
 use crate::kind::Kind;
 use crate::locks::LockScope;
@@ -110,10 +111,14 @@ fn run_one(
     let mark = draft.mark();
     let version = match edit {
         Edit::Apply(object) => {
+            ctx.judges.check_apply(draft, project, object)?;
             rules::apply(draft, ctx, project, object, options)?;
             version_of(draft, mark, project, object)?
         }
         Edit::Delete { kind, name } => {
+            if !ctx.judges.check_stored(draft, Action::Delete.into(), (project, &[*kind], name))? {
+                return Err(Error::not_found(*kind, project, name));
+            }
             rules::delete(draft, ctx, *kind, project, name)?;
             None
         }

@@ -123,8 +123,11 @@ impl Registry {
                 if found.len() == query.limit {
                     return Ok(found);
                 }
-                if query.is_within(&entry.at) && query.is_worth_telling(&entry) {
-                    found.extend(query.filter.narrow(Arc::new(entry)).map(Arc::unwrap_or_clone));
+                if query.is_within(&entry.at)
+                    && query.is_worth_telling(&entry)
+                    && let Some(entry) = self.seen_of(Arc::new(entry)).await?
+                {
+                    found.extend(query.filter.narrow(entry).map(Arc::unwrap_or_clone));
                 }
             }
         }
@@ -138,7 +141,12 @@ impl Registry {
     /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) when it never had it; both say what the journal has.
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where the storage has no journal.
     pub async fn journal_entry(&self, revision: Revision) -> Result<JournalEntry> {
-        self.entry(revision, true, &self.deadline()).await
+        let deadline = self.deadline();
+        let entry = self.entry(revision, true, &deadline).await?;
+        match self.seen_of(Arc::new(entry)).await? {
+            Some(seen) => Ok(Arc::unwrap_or_clone(seen)),
+            None => Err(self.no_such_revision(revision, &deadline).await?),
+        }
     }
 
     async fn entry(&self, revision: Revision, images: bool, deadline: &Deadline) -> Result<JournalEntry> {
@@ -221,7 +229,9 @@ impl Registry {
                 if until.is_some_and(|until| entry.revision > until) {
                     return Ok(net.into_changes());
                 }
-                net.add(entry, filter);
+                if let Some(entry) = self.seen_of(Arc::new(entry)).await? {
+                    net.add(Arc::unwrap_or_clone(entry), filter);
+                }
             }
         }
     }

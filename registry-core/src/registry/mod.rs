@@ -1,5 +1,6 @@
 //! The registry: typed verbs over a backend, with Feast's rules, retries and a cache.
 
+mod access;
 mod adopt;
 mod contrast;
 mod edit;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use crate::access::Action;
 use crate::backend::{Backend, Key, Limits};
 use crate::cache::Cache;
 use crate::compute::Compute;
@@ -30,6 +32,7 @@ use crate::deadline::Deadline;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::journal::{JournalEntry, JournalQuery};
+use crate::kind::Kind;
 use crate::locks::Locks;
 use crate::observed::Observed;
 
@@ -182,13 +185,37 @@ impl Registry {
         self.inner.cache.unsound().keys()
     }
 
-    /// Entries of the journal ([`Backend::journal`]).
+    /// The same, asked for by somebody who works with a project: they must be allowed to see it, or to make it.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; those of the storage.
+    pub async fn refresh_for(&self, project: &str) -> Result<()> {
+        if let Some(mut judge) = self.judge(project).await?
+            && !judge.allows(Action::Create.into(), Kind::Project, project, None)
+        {
+            let object = self.find_any(&[Kind::Project], project, project, Freshness::Cached).await?;
+            judge.check(Action::Describe.into(), Kind::Project, project, object.as_ref())?;
+        }
+        self.refresh().await
+    }
+
+    /// Entries of the journal ([`Backend::journal`]). What the caller may not see of them is not in them; of what they may see nothing
+    /// of, there is an entry without changes, author and reason.
     ///
     /// # Errors
     /// [`Compacted`](crate::ErrorKind::Compacted) when the journal no longer has the revision that it is to go on after;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where the storage has no journal.
     pub async fn journal(&self, query: &JournalQuery) -> Result<Vec<JournalEntry>> {
-        self.journal_page(query, &self.deadline()).await
+        let entries = self.journal_page(query, &self.deadline()).await?;
+        if self.call.access().is_none() {
+            return Ok(entries);
+        }
+        let mut seen = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let hidden = JournalEntry::new(entry.revision, entry.id, entry.at);
+            seen.push(self.seen_of(Arc::new(entry)).await?.map_or(hidden, Arc::unwrap_or_clone));
+        }
+        Ok(seen)
     }
 
     /// Ends what the registry keeps up: what waits for a commit is written, the cache is no longer refreshed, and the

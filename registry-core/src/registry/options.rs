@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::access::Access;
 use crate::config::{CacheConfig, RegistryConfig};
 use crate::deadline::Deadline;
 use crate::environment::{Environment, System};
@@ -116,6 +117,7 @@ pub struct CallOptions {
     author: Option<Arc<str>>,
     reason: Option<Arc<str>>,
     waits: Option<Waits>,
+    access: Option<Access>,
 }
 
 /// When a call is to be over.
@@ -167,6 +169,23 @@ impl CallOptions {
     pub fn with_waits(mut self, waits: Waits) -> Self {
         self.waits = Some(waits);
         self
+    }
+
+    /// The same on behalf of somebody, who may do what the registry's permissions grant; without, everything is allowed.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = Some(access);
+        self
+    }
+
+    pub(super) fn without_access(mut self) -> Self {
+        self.access = None;
+        self
+    }
+
+    /// On whose behalf it is made, if that was said.
+    pub fn access(&self) -> Option<&Access> {
+        self.access.as_ref()
     }
 
     /// When a call is over that begins now.

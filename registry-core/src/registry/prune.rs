@@ -17,6 +17,7 @@ impl Registry {
             let text = format!("{} was opened to be read; its journal stays as it is", self.location());
             return Err(Error::new(ErrorKind::ReadOnly, text));
         }
+        self.check_admin("prune the journal")?;
         let deadline = self.deadline();
         self.inner.backend.prune_journal(retention, &deadline).await
     }

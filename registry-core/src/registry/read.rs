@@ -103,6 +103,11 @@ impl Registry {
             .ok_or_else(|| Error::not_found(kind, project, name))
     }
 
+    /// An object as it is in the cache, whoever asks.
+    pub(super) async fn find_cached(&self, kind: Kind, project: &str, name: &str) -> Result<Option<Object>> {
+        self.find_any(slice::from_ref(&kind), project, name, Freshness::Cached).await
+    }
+
     /// A decoded object.
     ///
     /// # Errors
@@ -120,11 +125,26 @@ impl Registry {
         self.find(Kind::VIEWS, project, name, freshness).await?.ok_or_else(|| Error::view_not_found(project, name))
     }
 
-    /// The first of these kinds that has an object of this name.
+    /// The first of these kinds that has an object of this name, if the caller may see it.
     ///
     /// # Errors
-    /// `Corrupt` when it cannot be decoded.
+    /// `Corrupt` when it cannot be decoded; `PermissionDenied`.
     async fn find(&self, kinds: &[Kind], project: &str, name: &str, freshness: Freshness) -> Result<Option<Object>> {
+        let found = self.find_any(kinds, project, name, freshness).await;
+        if self.call.access().is_none() {
+            return found;
+        }
+        self.shown((kinds, project, name), found).await
+    }
+
+    /// The same, whoever asks.
+    pub(super) async fn find_any(
+        &self,
+        kinds: &[Kind],
+        project: &str,
+        name: &str,
+        freshness: Freshness,
+    ) -> Result<Option<Object>> {
         if freshness == Freshness::Stored || self.inner.overlay().is_some() {
             return self.find_record(kinds, project, name, freshness).await;
         }
@@ -167,7 +187,7 @@ impl Registry {
 
     /// Looks at what is in memory, once that is filled and as fresh as it has to be. Looks once, and allocates and waits
     /// for nothing of its own when it is.
-    async fn cached<T>(&self, look: impl FnOnce(&Contents) -> T) -> Result<T> {
+    pub(super) async fn cached<T>(&self, look: impl FnOnce(&Contents) -> T) -> Result<T> {
         let cache = &self.inner.cache;
         let look = match cache.read_if_fresh(look) {
             Ok(found) => return Ok(found),
@@ -228,8 +248,10 @@ impl Registry {
             kinds.iter().map(query).collect()
         };
         let overlay = self.inner.overlay();
+        // Of which project each of them is, only their keys say for certain.
+        let of_all = project.is_none() && self.call.access().is_some();
         let objects: Vec<Object> = match (freshness, overlay) {
-            (Freshness::Cached, None) => {
+            (Freshness::Cached, None) if !of_all => {
                 let list = |contents: &Contents| {
                     let mut listed = Vec::new();
                     kinds.iter().for_each(|kind| contents.list(*kind, project, since, &mut listed));
@@ -237,23 +259,35 @@ impl Registry {
                 };
                 self.cached(list).await?
             }
-            (Freshness::Cached, Some(overlay)) => {
+            (Freshness::Cached, overlay) => {
                 let records = self.cached(|contents| {
                     kinds.iter().map(|kind| contents.records(*kind, project)).collect::<Vec<Vec<Record>>>()
                 });
                 let mut found = Vec::new();
                 for (query, mut answer) in queries().iter().zip(records.await?) {
                     answer.retain(|record| since.is_none_or(|since| record.updated >= since));
-                    overlay.show(query, &mut answer, self.inner.limits.keeps_order);
-                    found.extend(answer.into_iter().filter_map(object_of));
+                    if let Some(overlay) = &overlay {
+                        overlay.show(query, &mut answer, self.inner.limits.keeps_order);
+                    }
+                    found.extend(answer);
                 }
-                found
+                if of_all {
+                    found = self.only_seen_of_all(found).await?;
+                }
+                found.into_iter().filter_map(object_of).collect()
             }
             (Freshness::Stored, _) => {
                 let mut records: Vec<Record> = self.read_all(&queries()).await?.into_iter().flatten().collect();
                 self.inner.cache.keep_sound(&mut records);
+                if of_all {
+                    records = self.only_seen_of_all(records).await?;
+                }
                 records.into_iter().filter_map(object_of).collect()
             }
+        };
+        let objects = match project {
+            Some(project) => self.only_seen(project, objects).await?,
+            None => objects,
         };
         if filter.tags.is_empty() {
             return Ok(objects);
@@ -276,7 +310,8 @@ impl Registry {
     pub async fn inventory(&self) -> Result<BTreeMap<String, BTreeMap<Kind, Holding>>> {
         let mut inventory: BTreeMap<String, BTreeMap<Kind, Holding>> = BTreeMap::new();
         for kind in Kind::ALL.iter().copied() {
-            for record in self.read(Query::objects(kind, None)).await? {
+            let records = self.read(Query::objects(kind, None)).await?;
+            for record in self.only_seen_of_all(records).await? {
                 let holding = inventory.entry(record.key.project().to_owned()).or_default().entry(kind).or_default();
                 holding.objects += 1;
                 holding.bytes += record.value.len() as u64;
@@ -288,6 +323,9 @@ impl Registry {
     /// What is known of a project besides its objects: one message with its UUID, or none when nothing is
     /// (Feast: `list_project_metadata`).
     pub async fn list_project_metadata(&self, project: &str, freshness: Freshness) -> Result<Vec<ProjectMetadata>> {
+        if !self.check_sees_project(project).await? {
+            return Ok(Vec::new());
+        }
         let facts = self.project_facts(project, freshness).await?;
         if facts.is_empty() {
             return Ok(Vec::new());
@@ -299,6 +337,9 @@ impl Registry {
 
     /// One fact about a project, as [`Key::LAST_UPDATED`] (Feast: `get_project_metadata`).
     pub async fn get_project_metadata(&self, project: &str, name: &str) -> Result<Option<String>> {
+        if !self.check_sees_project(project).await? {
+            return Ok(None);
+        }
         let facts = self.project_facts(project, Freshness::Stored).await?;
         Ok(facts.into_iter().find(|(stored, _)| stored == name).map(|(_, text)| fact(&text)))
     }
@@ -330,7 +371,8 @@ impl Registry {
     pub async fn get_user_metadata(&self, kind: Kind, project: &str, view: &str) -> Result<Option<Bytes>> {
         let keys = vec![Key::object(kind, project, view), rules::user_metadata_key(kind, project, view)];
         let mut records = self.read(Query::Keys(keys)).await?.into_iter();
-        if records.next().is_none() {
+        let found = self.shown((&[kind], project, view), Ok(records.next().and_then(object_of))).await?;
+        if found.is_none() {
             return Err(Error::not_found(kind, project, view));
         }
         Ok(records.next().map(|record| record.value))
@@ -341,7 +383,9 @@ impl Registry {
     #[doc(alias("list_feature_view_versions"))]
     pub async fn list_versions(&self, project: &str, view: &str) -> Result<Vec<FeatureViewVersion>> {
         let query = Query::Versions { project: project.to_owned(), view: view.to_owned(), latest_only: false };
-        Ok(self.read(query).await?.iter().filter_map(|record| self.version_of(record).ok()).collect())
+        let versions = self.read(query).await?;
+        let versions: Vec<_> = versions.iter().filter_map(|record| self.version_of(record).ok()).collect();
+        self.only_seen_versions(project, view, versions).await
     }
 
     /// One version of a view (Feast: `get_feature_view_by_version`).
@@ -351,13 +395,31 @@ impl Registry {
     #[doc(alias("get_feature_view_by_version"))]
     pub async fn get_version(&self, project: &str, view: &str, number: i32) -> Result<FeatureViewVersion> {
         let key = Key::Version { project: project.to_owned(), view: view.to_owned(), number };
-        match self.read(Query::Keys(vec![key])).await?.first() {
-            Some(record) => self.version_of(record),
+        let found = self.read(Query::Keys(vec![key])).await?;
+        let versions = found.iter().map(|record| self.version_of(record)).collect::<Result<Vec<_>>>()?;
+        match self.only_seen_versions(project, view, versions).await?.pop() {
+            Some(version) => Ok(version),
             None => Err(Error::new(
                 ErrorKind::VersionNotFound,
                 format!("feature view `{view}` of project `{project}` has no version v{number}"),
             )),
         }
+    }
+
+    /// Those of versions of a view whose caller may see them, and the view as it is now, if it is there.
+    async fn only_seen_versions(
+        &self,
+        project: &str,
+        view: &str,
+        mut versions: Vec<FeatureViewVersion>,
+    ) -> Result<Vec<FeatureViewVersion>> {
+        let Some(judge) = self.judge(project).await? else { return Ok(versions) };
+        let is_hidden = match self.find_any(Kind::VIEWS, project, view, Freshness::Cached).await? {
+            Some(now) => !judge.may_see(now.kind, view, Some(&now)),
+            None => false,
+        };
+        versions.retain(|version| !is_hidden && judge.may_see(version.view.kind, view, Some(&version.view)));
+        Ok(versions)
     }
 
     fn version_of(&self, record: &Record) -> Result<FeatureViewVersion> {

@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 
 use super::{Inner, Registry};
+use crate::access::{Access, Judges};
 use crate::backend::{Commit, Key, Outcome, Query, Record, Write};
 use crate::deadline::Deadline;
 use crate::draft::{Context, Draft, Fetched};
@@ -30,12 +31,13 @@ pub(super) struct Call {
     pub(super) deadline: Deadline,
     pub(super) author: Option<String>,
     pub(super) reason: Option<String>,
+    pub(super) access: Option<Access>,
 }
 
 impl Call {
     /// A call of the registry itself.
     pub(super) fn of_registry(deadline: Deadline) -> Self {
-        Self { deadline, author: None, reason: None }
+        Self { deadline, author: None, reason: None, access: None }
     }
 }
 
@@ -71,14 +73,17 @@ impl Registry {
         rule: impl FnMut(&mut Draft<'_>, &mut Context<'_>) -> Result<T> + Send,
     ) -> Result<Done<T>> {
         let call = self.write_call();
+        // Whoever may do nothing here makes nobody wait.
+        let mut judges = self.judges(queries).await?;
         let permit = self.inner.admit_write()?;
         self.inner.settle(&call.deadline).await?;
-        self.inner.transact(&call, Some(permit), queries, scope, rule).await
+        self.inner.transact(&call, &mut judges, Some(permit), queries, scope, rule).await
     }
 
     /// The call that a write of this handle makes, beginning now.
     pub(super) fn write_call(&self) -> Call {
-        Call { deadline: self.deadline(), author: self.call.author(), reason: self.call.reason() }
+        let access = self.call.access().cloned();
+        Call { deadline: self.deadline(), author: self.call.author(), reason: self.call.reason(), access }
     }
 }
 
@@ -103,6 +108,7 @@ impl Inner {
     pub(super) async fn transact<T>(
         self: &Arc<Self>,
         call: &Call,
+        judges: &mut Judges,
         permit: Option<OwnedSemaphorePermit>,
         queries: &[Query],
         scope: LockScope,
@@ -132,9 +138,18 @@ impl Inner {
                 }
             };
             let fetched = Fetched::new(queries, answers, is_recalled);
-            let decided = self.decide(call, &fetched, &mut rule);
+            judges.take_decided();
+            let decided = self.decide(call, judges, &fetched, &mut rule);
             if is_recalled && !matches!(&decided, Ok((_, Some(commit))) if puts_an_object(commit)) {
                 continue;
+            }
+            if let Some(access) = &call.access {
+                let noted =
+                    call.deadline.wait_for("the audit log", access.note(&judges.take_decided())).await.flatten();
+                // What was refused is refused whether that could be noted or not.
+                if decided.is_ok() {
+                    noted?;
+                }
             }
             let (value, commit) = decided?;
             let Some(commit) = commit else {
@@ -186,17 +201,19 @@ impl Inner {
     fn decide<T>(
         &self,
         call: &Call,
+        judges: &mut Judges,
         fetched: &Fetched,
         rule: &mut impl FnMut(&mut Draft<'_>, &mut Context<'_>) -> Result<T>,
     ) -> Result<(T, Option<Commit>)> {
         let environment = &*self.environment;
         let now = environment.now();
         let mut draft = Draft::new(fetched);
-        let value = rule(&mut draft, &mut self.context(now, &mut || new_uuid(environment)))?;
+        let value = rule(&mut draft, &mut self.context(now, &mut || new_uuid(environment), judges))?;
         if draft.is_empty() {
             return Ok((value, None));
         }
         let (expectations, writes) = draft.into_parts();
+        judges.check_writes(fetched, &writes)?;
         self.check_sizes(&writes)?;
         let commit = Commit {
             id: CommitId::new(&now, environment.random()),
@@ -215,8 +232,9 @@ impl Inner {
         &self,
         now: prost_types::Timestamp,
         new_uuid: &'a mut (dyn FnMut() -> String + Send),
+        judges: &'a mut Judges,
     ) -> Context<'a> {
-        Context { now, new_uuid, keeps_metadata: self.keeps_metadata }
+        Context { now, new_uuid, keeps_metadata: self.keeps_metadata, judges }
     }
 
     /// Commits in a task of its own, so that a caller who leaves cannot leave a commit whose result the cache misses. What

@@ -164,14 +164,16 @@ impl Registry {
         self.inner.settle(&deadline).await?;
         let (revision, goals) = self.goals(undo, &deadline).await?;
         let queries = rules::fetch_for_undo(&goals);
+        let mut judges = self.judges(&queries).await?;
         let read = self.inner.backend.read(&queries, &deadline);
         let answers = deadline.wait_for("the storage to be read", read).await.flatten()?;
         let fetched = Fetched::new(&queries, answers, false);
+        self.check_undo(&mut judges, &goals, &fetched)?;
         let mut draft = Draft::new(&fetched);
         let environment = &*self.inner.environment;
         let undone = {
             let mut uuid = || new_uuid(environment);
-            let mut ctx = self.inner.context(environment.now(), &mut uuid);
+            let mut ctx = self.inner.context(environment.now(), &mut uuid, &mut judges);
             rules::undo(&mut draft, &mut ctx, &goals, options)?
         };
         let changes = if undone.refusals.is_empty() { changes(&draft, &fetched, &goals) } else { Vec::new() };
@@ -231,7 +233,11 @@ impl Registry {
             Undo::RestoreObject { kind, project, name, at } => {
                 let key = object_key(*kind, project, name);
                 let project = key.project().to_owned();
-                let own_project = [Key::project_object(&project), Key::metadata(&project, Key::PROJECT_UUID)];
+                let own_project = [
+                    Key::project_object(&project),
+                    Key::metadata(&project, Key::PROJECT_UUID),
+                    Key::metadata(&project, Key::CREATOR),
+                ];
                 let is_wanted = |wanted: &Key| match wanted {
                     Key::Version { project: of, view, .. } => kind.is_view() && *of == project && view == name,
                     Key::UserMetadata { kind: of_kind, project: of, view } => {

@@ -89,17 +89,23 @@ impl Registry {
         cache.find_position(&self.deadline()).await?;
         let after = match after {
             Some(after) => {
-                self.journal(&JournalQuery::after(after, 1).without_images()).await?;
+                self.journal_page(&JournalQuery::after(after, 1).without_images(), &self.deadline()).await?;
                 Some(after)
             }
             None => {
-                let newest = self.journal(&JournalQuery::before(None, 1).without_images()).await?;
+                let newest =
+                    self.journal_page(&JournalQuery::before(None, 1).without_images(), &self.deadline()).await?;
                 newest.first().map(|entry| entry.revision)
             }
         };
         cache.start_following();
         cache.fill_soon();
-        let registry = self.with_call(CallOptions::new());
+        let options = CallOptions::new();
+        let options = match self.call.access() {
+            Some(access) => options.with_access(access.clone()),
+            None => options,
+        };
+        let registry = self.with_call(options);
         let (told_at, ready, coming) = (Instant::now(), VecDeque::new(), VecDeque::new());
         let watcher = Watcher { registry, filter, followed, after, told_at, ready, coming };
         let events = unfold(Some(watcher), |watcher| async {
@@ -118,7 +124,8 @@ impl Watcher {
         loop {
             while let Some(entry) = self.ready.pop_front() {
                 self.after = Some(entry.revision);
-                if let Some(entry) = self.filter.narrow(entry) {
+                let seen = self.registry.seen_of(entry).await?;
+                if let Some(entry) = seen.and_then(|entry| self.filter.narrow(entry)) {
                     self.told_at = Instant::now();
                     return Ok(WatchEvent::Commit(entry));
                 }
@@ -156,7 +163,7 @@ impl Watcher {
         let query = JournalQuery::after(self.after, PAGE).without_images();
         let page = {
             let _one_of_few = registry.inner.cache.recent().reads.acquire().await;
-            registry.journal(&query).await?
+            registry.journal_page(&query, &registry.deadline()).await?
         };
         if page.is_empty() {
             registry.inner.cache.start_following();
@@ -182,7 +189,7 @@ impl Watcher {
         if let Some(entry) = recent.shared(revision) {
             return Ok(entry);
         }
-        let read = self.registry.journal(&JournalQuery::of(revision)).await?;
+        let read = self.registry.journal_page(&JournalQuery::of(revision), &self.registry.deadline()).await?;
         match read.into_iter().next().filter(|entry| entry.revision == revision) {
             Some(entry) => {
                 let entry = Arc::new(entry);

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use prost_types::Timestamp;
 
+use crate::access::{self, Action, Actions};
 use crate::backend::{Key, Query};
 use crate::draft::{Context, Draft};
 use crate::encoded::Object;
@@ -98,6 +99,9 @@ impl Registry {
             Error::new(ErrorKind::InvalidArgument, format!("what was sent is not a {}", object.kind)).with_source(error)
         })?;
         rules::check_names(object, project, &self.inner.limits)?;
+        if object.kind == Kind::Permission {
+            access::check_permission(object, project)?;
+        }
         if object.kind == Kind::Project && object.name()? != project {
             return Err(Error::invalid(format!(
                 "project `{}` cannot be applied to project `{project}`",
@@ -136,7 +140,12 @@ impl Registry {
     #[doc(alias("delete_feature_view"))]
     pub async fn delete_view(&self, project: &str, name: &str) -> Result<()> {
         let queries = rules::fetch_for_delete(project, name, Kind::VIEWS);
-        let delete = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| rules::delete_view(draft, ctx, project, name);
+        let delete = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| {
+            if !ctx.judges.check_stored(draft, Action::Delete.into(), (project, Kind::VIEWS, name))? {
+                return Err(Error::view_not_found(project, name));
+            }
+            rules::delete_view(draft, ctx, project, name)
+        };
         self.transact(&queries, LockScope::Objects, delete).await.map(drop)
     }
 
@@ -179,7 +188,13 @@ impl Registry {
     async fn delete_project_if(&self, project: &str, seen: Option<&Bytes>) -> Result<StorageRemoval> {
         let queries = vec![Query::Keys(vec![Key::project_object(project)])];
         let deadline = self.deadline();
-        self.transact(&queries, LockScope::Projects, |draft, _| rules::delete_project(draft, project, seen)).await?;
+        let delete = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| {
+            if !ctx.judges.check_stored(draft, Action::Delete.into(), (project, &[Kind::Project], project))? {
+                return Err(Error::not_found(Kind::Project, project, project));
+            }
+            rules::delete_project(draft, project, seen)
+        };
+        self.transact(&queries, LockScope::Projects, delete).await?;
         if self.inner.keeps_tables {
             return Ok(StorageRemoval::Kept);
         }
@@ -210,6 +225,9 @@ impl Registry {
         }
         let queries = rules::fetch_for_materialization(project, view);
         let record = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| {
+            if !ctx.judges.check_stored(draft, Action::WriteOnline.into(), (project, Kind::VIEWS, view))? {
+                return Err(Error::not_found(Kind::FeatureView, project, view));
+            }
             rules::apply_materialization(draft, ctx, project, view, interval)
         };
         self.transact(&queries, LockScope::Objects, record).await.map(drop)
@@ -229,6 +247,9 @@ impl Registry {
         let interval = rules::interval(Some(start), Some(end))?;
         let queries = rules::fetch_for_materialization(project, view);
         let remove = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| {
+            if !ctx.judges.check_stored(draft, Action::WriteOnline.into(), (project, Kind::VIEWS, view))? {
+                return Err(Error::not_found(Kind::FeatureView, project, view));
+            }
             rules::remove_materialization(draft, ctx, project, view, &interval)
         };
         self.transact(&queries, LockScope::Objects, remove).await.map(drop)
@@ -250,6 +271,9 @@ impl Registry {
         }
         let queries = rules::fetch_for_user_metadata(kind, project, view);
         let attach = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| {
+            if !ctx.judges.check_stored(draft, Actions::REPLACE, (project, &[kind], view))? {
+                return Err(Error::not_found(kind, project, view));
+            }
             rules::apply_user_metadata(draft, ctx, kind, project, view, metadata.clone())
         };
         self.transact(&queries, LockScope::Objects, attach).await.map(drop)

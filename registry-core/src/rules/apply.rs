@@ -49,7 +49,7 @@ pub(crate) fn apply(
         project::ensure(draft, ctx, project)?;
         match object.kind {
             Kind::FeatureService => {
-                let resolved = feature_service::resolve(draft, project, object)?;
+                let resolved = feature_service::resolve(draft, ctx.judges, project, object)?;
                 replace(draft, ctx, project, &resolved, None)?;
             }
             kind if kind.is_view() => versions::apply_view(draft, ctx, project, object, options)?,

@@ -4,9 +4,13 @@ use bytes::Bytes;
 
 use crate::backend::{Key, Query};
 use crate::draft::{Context, Draft};
-use crate::error::{Error, Result};
+use crate::encoded::Object;
+use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
 use crate::rules::project;
+
+/// The tag of a project that is not to be deleted, and that lists leave out (Feast: `feast.constants.PROTECTED_PROJECT_TAG`).
+pub(crate) const PROTECTED_PROJECT_TAG: &str = "feast.dev/protected-project";
 
 /// What the rules of this file need to have read.
 pub(crate) fn fetch_for_delete(project: &str, name: &str, kinds: &[Kind]) -> Vec<Query> {
@@ -46,16 +50,36 @@ pub(crate) fn delete_view(draft: &mut Draft<'_>, ctx: &Context<'_>, project: &st
 /// not. `seen` is the object that the project must still have, if that matters.
 pub(crate) fn delete_project(draft: &mut Draft<'_>, project: &str, seen: Option<&Bytes>) -> Result<()> {
     let key = Key::project_object(project);
-    let is_there = match seen {
-        None => draft.exists(&key)?,
-        Some(seen) => match draft.get(&key)? {
-            Some(stored) if stored != *seen => return Err(Error::changed_since_seen(&key)),
-            stored => stored.is_some(),
-        },
-    };
-    if !is_there {
+    let Some(stored) = draft.get(&key)? else {
         return Err(Error::not_found(Kind::Project, project, project));
+    };
+    if seen.is_some_and(|seen| stored != *seen) {
+        return Err(Error::changed_since_seen(&key));
     }
+    check_unprotected(project, stored)?;
     draft.delete_project(project);
     Ok(())
+}
+
+/// Refuses to delete a project that is protected. (Feast's SDK does so itself before it asks.)
+///
+/// # Errors
+/// `Protected`.
+pub(crate) fn check_unprotected(project: &str, stored: Bytes) -> Result<()> {
+    // One that cannot be decoded can be deleted, or nobody could ever get rid of it.
+    if !is_protected(&Object::new(Kind::Project, stored)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Protected,
+        format!(
+            "project `{project}` is protected by its tag `{PROTECTED_PROJECT_TAG}`, so it cannot be deleted; apply it without the tag first"
+        ),
+    ))
+}
+
+/// Whether a project has the tag that protects it.
+pub(crate) fn is_protected(project: &Object) -> bool {
+    let (tag, value) = (PROTECTED_PROJECT_TAG.to_owned(), "true".to_owned());
+    project.has_tags([(&tag, &value)]).unwrap_or_default()
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use prost::Message;
 
+use crate::access::Judges;
 use crate::backend::Key;
 use crate::draft::Draft;
 use crate::encoded::Object;
@@ -64,7 +65,12 @@ pub(crate) fn unresolved_views(project: &str, service: &Object) -> Result<Vec<Ke
 ///
 /// # Errors
 /// `FeatureNotFound` when a view is not there, `InvalidArgument` when it has no such feature, or all that it takes is too much.
-pub(crate) fn resolve<'a>(draft: &mut Draft<'_>, project: &str, service: &'a Object) -> Result<Cow<'a, Object>> {
+pub(crate) fn resolve<'a>(
+    draft: &mut Draft<'_>,
+    judges: &mut Judges,
+    project: &str,
+    service: &'a Object,
+) -> Result<Cow<'a, Object>> {
     if projections(service)?.iter().all(is_resolved) {
         return Ok(Cow::Borrowed(service));
     }
@@ -75,7 +81,7 @@ pub(crate) fn resolve<'a>(draft: &mut Draft<'_>, project: &str, service: &'a Obj
     for field in wire::fields(&spec) {
         let field = field?;
         if field.number == PROJECTIONS {
-            wire::put(&mut resolved, PROJECTIONS, &complete(draft, project, &mut views, field.content)?);
+            wire::put(&mut resolved, PROJECTIONS, &complete(draft, judges, project, &mut views, field.content)?);
             if resolved.len() > MAX_RESOLVED {
                 return Err(Error::invalid(format!(
                     "with all features of its views, the feature service `{}` of project `{project}` has more than \
@@ -93,6 +99,7 @@ pub(crate) fn resolve<'a>(draft: &mut Draft<'_>, project: &str, service: &'a Obj
 /// An encoded projection, completed.
 fn complete(
     draft: &mut Draft<'_>,
+    judges: &mut Judges,
     project: &str,
     views: &mut HashMap<String, Source>,
     encoded: &[u8],
@@ -103,7 +110,7 @@ fn complete(
     let view = match views.entry(projection.feature_view_name.clone()) {
         Entry::Occupied(known) => known.into_mut(),
         Entry::Vacant(unknown) => {
-            let view = Source::find(draft, project, unknown.key())?.ok_or_else(|| {
+            let view = Source::find(draft, judges, project, unknown.key())?.ok_or_else(|| {
                 let name = unknown.key();
                 Error::new(
                     ErrorKind::FeatureNotFound,
@@ -190,9 +197,12 @@ fn fields_of(kind: Kind) -> (u32, Option<u32>) {
 }
 
 impl Source {
-    fn find(draft: &mut Draft<'_>, project: &str, name: &str) -> Result<Option<Self>> {
+    /// A view that whoever applies the service may see.
+    fn find(draft: &mut Draft<'_>, judges: &mut Judges, project: &str, name: &str) -> Result<Option<Self>> {
         for &kind in Kind::VIEWS {
-            if let Some(view) = readable(draft, kind, project, name)? {
+            if let Some(view) = readable(draft, kind, project, name)?
+                && judges.sees(project, &view)?
+            {
                 return Ok(Some(Self::of(&view)?));
             }
         }

@@ -38,6 +38,17 @@ pub(crate) fn ensure_identity(draft: &mut Draft<'_>, ctx: &mut Context<'_>, proj
     if ctx.keeps_metadata && draft.peek(&uuid)?.is_none() && !draft.has_written(&uuid) {
         draft.create(uuid, (ctx.new_uuid)(), &ctx.now);
     }
+    note_creator(draft, ctx, project)
+}
+
+/// Notes who makes the project, if this draft does and they are known.
+fn note_creator(draft: &mut Draft<'_>, ctx: &Context<'_>, project: &str) -> Result<()> {
+    let (object, fact) = (Key::project_object(project), Key::metadata(project, Key::CREATOR));
+    let is_new = draft.has_written(&object) && draft.peek(&object)?.is_none();
+    if let Some(creator) = ctx.judges.creator().filter(|_| is_new && ctx.keeps_metadata && !draft.has_written(&fact)) {
+        // What an older registry left there does not count.
+        draft.put(fact, creator.to_owned(), &ctx.now);
+    }
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Image;
 use crate::kind::Kind;
+use crate::rules::delete::check_unprotected;
 use crate::rules::replace::replace;
 use crate::rules::undo::definition::{applied, intervals, is_same, is_same_definition, rematerialized};
 use crate::rules::versions::{ApplyOptions, decode_record};
@@ -206,7 +207,13 @@ impl Undoing<'_, '_> {
         self.put_back_user_metadata(ctx)?;
         self.look_for_missing_views(&steps)?;
         for project in emptied {
-            if matches!(steps.get(&Key::project_object(project)), Some(Step::Delete)) {
+            let key = Key::project_object(project);
+            if matches!(steps.get(&key), Some(Step::Delete)) {
+                let unprotected = match self.draft.peek(&key)? {
+                    Some(stored) => check_unprotected(project, stored),
+                    None => Ok(()),
+                };
+                self.accept(&key, unprotected)?;
                 self.draft.delete_project(project);
             }
         }

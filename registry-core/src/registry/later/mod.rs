@@ -13,11 +13,13 @@
 mod overlay;
 mod queue;
 
+use std::slice;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::transact::Call;
 use super::{Inner, Registry};
+use crate::access::Judges;
 use crate::backend::Write;
 use crate::deadline::Deadline;
 use crate::draft::{Draft, Fetched};
@@ -67,7 +69,10 @@ impl Registry {
         if later.len() >= MOST {
             self.inner.settle(&call.deadline).await?;
         }
-        let writes = self.inner.try_out(project, &object, &call.deadline).await?;
+        let mut judges = self.judges(&rules::fetch_for_apply(project, slice::from_ref(&object))?).await?;
+        let writes = self.inner.try_out(project, &object, &call.deadline, &mut judges).await;
+        self.note(&mut judges, &writes).await?;
+        let writes = writes?;
         if writes.is_empty() {
             return Ok(());
         }
@@ -92,7 +97,20 @@ impl Registry {
             let told = "what was applied before is not durable yet; it goes on waiting, and a later commit tells";
             Error::new(error.kind(), format!("{told}: {error}")).with_source(error)
         })?;
-        self.inner.later.lost(answers_for).map_or(Ok(()), Err)
+        self.inner.later.lost(answers_for).map_or(Ok(()), |lost| Err(self.told_of(lost)))
+    }
+}
+
+impl Registry {
+    /// Who is not an administrator is not told which object of whom it was.
+    fn told_of(&self, lost: Error) -> Error {
+        match self.call.access() {
+            Some(access) if !access.is_admin() => Error::new(
+                lost.kind(),
+                "something that was applied with `commit: false` since can never be written; apply again what you have applied",
+            ),
+            _ => lost,
+        }
     }
 }
 
@@ -182,7 +200,8 @@ impl Inner {
         }
         let edits: Vec<Edit> = batch.iter().map(|waiting| Edit::Apply(waiting.object.clone())).collect();
         let queries = edit::fetch(&first.project, &edits)?;
-        let done = self.transact(&call, None, &queries, edit::scope(&edits), |draft, ctx| {
+        let mut judges = Judges::of_creator(first.creator.as_deref());
+        let done = self.transact(&call, &mut judges, None, &queries, edit::scope(&edits), |draft, ctx| {
             edit::run(draft, ctx, &first.project, &edits, ApplyOptions::default())
         });
         done.await?;
@@ -192,7 +211,13 @@ impl Inner {
     }
 
     /// What the rules write for an object after all that waits in its project.
-    async fn try_out(&self, project: &str, object: &Object, deadline: &Deadline) -> Result<Vec<Write>> {
+    async fn try_out(
+        &self,
+        project: &str,
+        object: &Object,
+        deadline: &Deadline,
+        judges: &mut Judges,
+    ) -> Result<Vec<Write>> {
         let mut objects = self.later.objects_of(project);
         objects.push(object.clone());
         let queries = rules::fetch_for_apply(project, &objects)?;
@@ -201,15 +226,20 @@ impl Inner {
         let mut draft = Draft::new(&fetched);
         let environment = &*self.environment;
         let mut new_uuid = || new_uuid(environment);
-        let mut ctx = self.context(environment.now(), &mut new_uuid);
+        let now = environment.now();
         objects.pop();
         for before in &objects {
-            // Whether one that waits can still be written is not this one's concern.
+            // Whether one that waits can still be written is not this one's concern, and it was judged when it came.
+            let mut judged = Judges::default();
+            let mut ctx = self.context(now, &mut new_uuid, &mut judged);
             drop(rules::apply(&mut draft, &mut ctx, project, before, ApplyOptions::default()));
         }
         let mark = draft.mark();
+        let mut ctx = self.context(now, &mut new_uuid, judges);
+        ctx.judges.check_apply(&mut draft, project, object)?;
         rules::apply(&mut draft, &mut ctx, project, object, ApplyOptions::default())?;
         let writes = draft.writes_since(mark).to_vec();
+        judges.check_writes(&fetched, &writes)?;
         self.check_sizes(&writes)?;
         Ok(writes)
     }

@@ -26,6 +26,8 @@ pub(super) struct Waiting {
     pub(super) object: Object,
     pub(super) author: Option<String>,
     pub(super) reason: Option<String>,
+    /// Who has made the project, if this makes it.
+    pub(super) creator: Option<String>,
     /// What it changes, as far as is known before it is written.
     writes: Vec<Write>,
 }
@@ -133,8 +135,17 @@ impl Later {
         let mut state = self.state();
         state.acknowledged += 1;
         let number = state.acknowledged;
-        let Call { author, reason, .. } = call;
-        state.waiting.push_back(Waiting { number, project: project.to_owned(), object, author, reason, writes });
+        let Call { author, reason, access, .. } = call;
+        let creator = access.map(|access| access.identity().username.clone());
+        state.waiting.push_back(Waiting {
+            number,
+            project: project.to_owned(),
+            object,
+            author,
+            reason,
+            creator,
+            writes,
+        });
         self.waiting_has_changed(&mut state);
         state.waiting.len() == 1
     }

@@ -1,5 +1,6 @@
 //! Tests of the registry over a storage that does as it is told, with a clock that stands still unless all wait.
 
+mod access;
 mod backwards;
 mod cache;
 mod calls;

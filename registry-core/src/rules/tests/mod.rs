@@ -34,6 +34,7 @@ use super::definition::{self, Closeness};
 use super::meta::Meta;
 use super::pin::key as version_key;
 use super::*;
+use crate::access::Judges;
 use crate::backend::{Backend, Commit, Expected, INFRA_NAME, Key, Outcome, Query, Record, Write};
 use crate::deadline::Deadline;
 use crate::draft::{Context, Draft, Fetched};
@@ -131,7 +132,12 @@ fn decide_with<T>(
         asked += 1;
         format!("{:08x}-0000-4000-8000-{asked:012x}", step.seed)
     };
-    let mut ctx = Context { now: step.now, new_uuid: &mut new_uuid, keeps_metadata: step.keeps_metadata };
+    let mut ctx = Context {
+        now: step.now,
+        new_uuid: &mut new_uuid,
+        keeps_metadata: step.keeps_metadata,
+        judges: &mut Judges::default(),
+    };
     let said = rule(&mut draft, &mut ctx)?;
     Ok((draft.into_commit(), said))
 }

@@ -1,0 +1,217 @@
+//! Whether somebody may do something, and why.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::access::policies::{Policies, Subject};
+use crate::access::{Access, Action, Actions, Unprotected};
+use crate::encoded::Object;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kind::Kind;
+
+/// Whether somebody may do something, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decision {
+    /// Whether they may.
+    pub is_allowed: bool,
+    /// Why, or why not.
+    pub reason: Reason,
+}
+
+/// What a decision rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// They are an administrator of this registry ([`AccessRules::admins`](crate::access::AccessRules)).
+    Admin,
+    /// They made the project.
+    Creator,
+    /// This permission of the project grants it.
+    Permission(Arc<str>),
+    /// The project has permissions, and none of them grants it.
+    NoneGrants,
+    /// The project has no permissions, so the rule for such projects holds.
+    NoPermissions,
+    /// The project is not there, so the rule about who may make projects holds.
+    NewProject,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Admin => f.write_str("an administrator may do everything"),
+            Reason::Creator => f.write_str("who made a project may do everything in it"),
+            Reason::Permission(name) => write!(f, "permission `{name}` grants it"),
+            Reason::NoneGrants => f.write_str("no permission of the project grants it"),
+            Reason::NoPermissions => {
+                f.write_str("the project has no permissions, and the rule for such projects decides")
+            }
+            Reason::NewProject => {
+                f.write_str("the project is not there, and the rule about who may make projects decides")
+            }
+        }
+    }
+}
+
+/// Something that was decided while a call was done, to be noted before it has an effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decided {
+    /// What was to be done.
+    pub actions: Actions,
+    /// With an object of which kind.
+    pub kind: Kind,
+    /// Of which project.
+    pub project: String,
+    /// The object's name.
+    pub name: String,
+    /// Whether it may be done, and why.
+    pub decision: Decision,
+}
+
+/// Decides about the objects of one project.
+#[derive(Debug, Clone)]
+pub(crate) struct Judge {
+    access: Access,
+    project: String,
+    policies: Arc<Policies>,
+    /// Whether anything of the project is known.
+    exists: bool,
+    /// What was decided by [`check`](Self::check).
+    decided: Vec<Decided>,
+}
+
+impl Judge {
+    pub(crate) fn new(access: Access, project: &str, policies: Arc<Policies>, exists: bool) -> Self {
+        Self { access, project: project.to_owned(), policies, exists, decided: Vec::new() }
+    }
+
+    /// Who is judged.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Whether somebody may do all of this with an object.
+    fn decide(&self, actions: Actions, subject: &Subject<'_>) -> Decision {
+        let rule = self.access.rules();
+        let decision = |is_allowed, reason| Decision { is_allowed, reason };
+        if self.access.is_admin() {
+            return decision(true, Reason::Admin);
+        }
+        let identity = self.access.identity();
+        if self.policies.is_creator(identity) {
+            return decision(true, Reason::Creator);
+        }
+        if !self.policies.is_empty() {
+            let grants = self.policies.grants_to(identity);
+            return match self.policies.granting(&grants, actions, subject) {
+                Some(permission) => decision(true, Reason::Permission(Arc::clone(permission))),
+                None => decision(false, Reason::NoneGrants),
+            };
+        }
+        if !self.exists && actions == Actions::from(Action::Create) {
+            return decision(rule.lets_anyone_create_projects, Reason::NewProject);
+        }
+        decision(rule.unprotected == Unprotected::Allow, Reason::NoPermissions)
+    }
+
+    /// Whether somebody may do all of this with an object, and why.
+    pub(crate) fn decide_about(&self, actions: Actions, kind: Kind, name: &str, object: Option<&Object>) -> Decision {
+        self.decide(actions, &self.subject(kind, name, object))
+    }
+
+    /// Whether somebody may see an object. An object without a name that can be read is nobody's.
+    pub(crate) fn sees(&self, object: &Object) -> bool {
+        object.name().is_ok_and(|name| self.may_see(object.kind, &name, Some(object)))
+    }
+
+    /// Whether somebody may see an object of a name, which may be there or not.
+    pub(crate) fn may_see(&self, kind: Kind, name: &str, object: Option<&Object>) -> bool {
+        self.allows(Action::Describe.into(), kind, name, object)
+    }
+
+    fn subject<'a>(&'a self, kind: Kind, name: &'a str, object: Option<&'a Object>) -> Subject<'a> {
+        Subject::new(kind, &self.project, name, object)
+    }
+
+    /// Refuses what somebody may not do, in words that do not tell whether the object is there.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub(crate) fn check(&mut self, actions: Actions, kind: Kind, name: &str, object: Option<&Object>) -> Result<()> {
+        let decision = self.decide_about(actions, kind, name, object);
+        tracing::debug!(
+            user = self.access.identity().username,
+            %actions,
+            project = self.project,
+            %kind,
+            name,
+            allowed = decision.is_allowed,
+            reason = %decision.reason,
+            "decided"
+        );
+        let is_allowed = decision.is_allowed;
+        self.note(actions, kind, name, decision);
+        if is_allowed { Ok(()) } else { Err(self.denied(actions, kind, name)) }
+    }
+
+    /// Refuses something without looking further, as what is not there would be refused.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, always.
+    pub(crate) fn refuse(&mut self, actions: Actions, kind: Kind, name: &str) -> Result<()> {
+        self.note(actions, kind, name, Decision { is_allowed: false, reason: Reason::NoneGrants });
+        Err(self.denied(actions, kind, name))
+    }
+
+    /// Whether somebody may do all of this with an object, which is not noted.
+    pub(crate) fn allows(&self, actions: Actions, kind: Kind, name: &str, object: Option<&Object>) -> bool {
+        self.decide_about(actions, kind, name, object).is_allowed
+    }
+
+    /// Whether something that was to be done with an object has been allowed.
+    pub(crate) fn has_allowed(&self, kind: Kind, name: &str) -> bool {
+        let mut noted = self.decided.iter().rev();
+        noted.any(|decided| decided.kind == kind && decided.name == name && decided.decision.is_allowed)
+    }
+
+    /// Whether the project is theirs to give to somebody.
+    pub(crate) fn owns(&self) -> bool {
+        self.access.is_admin() || self.policies.is_creator(self.access.identity())
+    }
+
+    fn note(&mut self, actions: Actions, kind: Kind, name: &str, decision: Decision) {
+        let decided = Decided { actions, kind, project: self.project.clone(), name: name.to_owned(), decision };
+        if !self.decided.contains(&decided) {
+            self.decided.push(decided);
+        }
+    }
+
+    /// What has been decided by [`check`](Self::check), each thing once.
+    pub(crate) fn take_decided(&mut self) -> Vec<Decided> {
+        std::mem::take(&mut self.decided)
+    }
+
+    fn denied(&self, actions: Actions, kind: Kind, name: &str) -> Error {
+        denied(&self.access.identity().username, actions, kind, &self.project, name)
+    }
+}
+
+/// That somebody may not do something. Whether the object is there is not told: it is the same for one that is not.
+fn denied(user: &str, actions: Actions, kind: Kind, project: &str, name: &str) -> Error {
+    let change = Actions::from(Action::Create) | Action::Update.into();
+    let what = match actions {
+        _ if actions == Actions::REPLACE || change.include(actions) => "create or update".to_owned(),
+        _ if actions == Action::WriteOnline.into() => "record materializations of".to_owned(),
+        _ => actions.to_string().to_lowercase(),
+    };
+    let what_of = match kind {
+        Kind::Project | Kind::Infra => format!("project `{project}`"),
+        _ => format!("{} `{name}` of project `{project}`", kind.label()),
+    };
+    Error::new(
+        ErrorKind::PermissionDenied,
+        format!("`{user}` is not permitted to {what} {what_of}; a permission of that project has to grant it"),
+    )
+}

@@ -1,0 +1,226 @@
+//! The permissions of a project, made ready to decide by (Feast: `enforce_policy`, `Permission.match_resource`).
+//!
+//! A permission is about kinds of object, names and tags; it allows actions; and its policy says to whom. One that grants is enough.
+//! What a project's permissions come to for somebody is worked out once and kept ([`Grants`]), so that a check costs little.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::access::{Action, Actions, Identity, pattern::Pattern};
+use crate::encoded::Object;
+use crate::error::{Error, Result};
+use crate::kind::Kind;
+use crate::proto::core::permission_spec::Type;
+use crate::proto::core::policy::PolicyType;
+use crate::proto::core::{Permission, PermissionSpec};
+use crate::wire;
+
+/// For how many callers at once it is known what the permissions come to.
+const CALLERS: usize = 1024;
+/// The field of a feature view's spec that batch feature views have.
+const FEATURE_TRANSFORMATION: u32 = 15;
+
+/// What is to be decided about: an object that is stored, or is to be, or might be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    kind: Kind,
+    name: &'a str,
+    /// Its bytes, if it is there: its tags may matter.
+    object: Option<&'a Object>,
+}
+
+impl<'a> Subject<'a> {
+    /// The infrastructure of a project has no permissions of its own: it is the project's, whose object is not looked at.
+    pub(crate) fn new(kind: Kind, project: &'a str, name: &'a str, object: Option<&'a Object>) -> Self {
+        match kind {
+            Kind::Infra => Self { kind: Kind::Project, name: project, object: None },
+            _ => Self { kind, name, object },
+        }
+    }
+
+    fn has_tags(&self, tags: &[(String, String)]) -> bool {
+        tags.is_empty()
+            || self
+                .object
+                .is_some_and(|object| object.has_tags(tags.iter().map(|(key, value)| (key, value))).unwrap_or_default())
+    }
+
+    fn is_batch(&self) -> bool {
+        let is_batch = |object: &Object| -> Result<bool> {
+            Ok(wire::sub_message(&object.spec()?, FEATURE_TRANSFORMATION)?.is_some())
+        };
+        self.object.is_some_and(|object| is_batch(object).unwrap_or_default())
+    }
+}
+
+/// The permissions of a project, and who made the project.
+#[derive(Debug, Default)]
+pub(crate) struct Policies {
+    grants: Vec<Grant>,
+    creator: Option<String>,
+    /// Of callers, by the address of their identity, which is kept alive with it.
+    known: Mutex<HashMap<usize, (Arc<Identity>, Arc<Grants>)>>,
+}
+
+/// A permission, made ready.
+#[derive(Debug)]
+struct Grant {
+    name: Arc<str>,
+    types: Vec<i32>,
+    patterns: Vec<Pattern>,
+    required_tags: Vec<(String, String)>,
+    actions: Actions,
+    policy: Option<PolicyType>,
+}
+
+/// What the permissions of a project grant to somebody: which of them do, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Grants(Vec<usize>);
+
+impl Policies {
+    /// Those of stored permissions. One that cannot be decoded grants nothing.
+    pub(crate) fn new<'a>(permissions: impl Iterator<Item = &'a Object>, creator: Option<String>) -> Self {
+        let grants = permissions.map(|permission| {
+            let grant = Grant::new(permission.decode::<Permission>().unwrap_or_default());
+            if has_unknown_policy(permission) { Grant { actions: Actions::NONE, ..grant } } else { grant }
+        });
+        Self { grants: grants.collect(), creator, known: Mutex::default() }
+    }
+
+    /// Whether there is no permission.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.grants.is_empty()
+    }
+
+    /// Whether somebody made the project.
+    pub(crate) fn is_creator(&self, identity: &Identity) -> bool {
+        self.creator.as_ref().is_some_and(|creator| *creator == identity.username)
+    }
+
+    /// What they grant to somebody.
+    pub(crate) fn grants_to(&self, identity: &Arc<Identity>) -> Arc<Grants> {
+        let address = Arc::as_ptr(identity) as usize;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, grants)) = known.get(&address) {
+            return Arc::clone(grants);
+        }
+        if known.len() >= CALLERS {
+            known.clear();
+        }
+        let granting = self.grants.iter().enumerate().filter(|(_, grant)| grant.is_for(identity));
+        let grants = Arc::new(Grants(granting.map(|(index, _)| index).collect()));
+        known.insert(address, (Arc::clone(identity), Arc::clone(&grants)));
+        grants
+    }
+
+    /// The first of somebody's grants that allows all these actions with an object.
+    pub(crate) fn granting(&self, grants: &Grants, actions: Actions, subject: &Subject<'_>) -> Option<&Arc<str>> {
+        let mut granted = grants.0.iter().map(|index| &self.grants[*index]);
+        granted.find(|grant| grant.allows(actions, subject)).map(|grant| &grant.name)
+    }
+}
+
+/// Whether a permission has a policy of a kind that is not known here, of a newer Feast: it is not one that lets everybody in.
+fn has_unknown_policy(permission: &Object) -> bool {
+    const POLICY: u32 = 7;
+    const KNOWN: u32 = 6;
+    let unknown = || -> Result<bool> {
+        let Some(policy) = wire::sub_message(&permission.spec()?, POLICY)?.map(Cow::into_owned) else {
+            return Ok(false);
+        };
+        for field in wire::fields(&policy) {
+            if field?.number > KNOWN {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    unknown().unwrap_or(true)
+}
+
+impl Grant {
+    fn new(permission: Permission) -> Self {
+        let PermissionSpec { name, types, name_patterns, required_tags, actions, policy, .. } =
+            permission.spec.unwrap_or_default();
+        let trimmed = |(key, value): (String, String)| (key.trim().to_owned(), value.trim().to_owned());
+        let action = |number: i32| usize::try_from(number).ok().and_then(|number| Action::ALL.get(number).copied());
+        Self {
+            name: name.into(),
+            types,
+            patterns: name_patterns.iter().map(|pattern| Pattern::new(pattern)).collect(),
+            required_tags: required_tags.into_iter().map(trimmed).collect(),
+            actions: actions.into_iter().filter_map(action).collect(),
+            policy: policy.and_then(|policy| policy.policy_type),
+        }
+    }
+
+    /// Whether the policy is met. Feast stores the one that lets everybody in as none.
+    fn is_for(&self, identity: &Identity) -> bool {
+        let Identity { roles, groups, namespaces, .. } = identity;
+        match &self.policy {
+            None => true,
+            Some(PolicyType::RoleBasedPolicy(policy)) => policy.roles.iter().any(|role| roles.contains(role)),
+            Some(PolicyType::GroupBasedPolicy(policy)) => policy.groups.iter().any(|group| groups.contains(group)),
+            Some(PolicyType::NamespaceBasedPolicy(policy)) => {
+                policy.namespaces.iter().any(|namespace| namespaces.contains(namespace))
+            }
+            Some(PolicyType::CombinedGroupNamespacePolicy(policy)) => {
+                policy.groups.iter().any(|group| groups.contains(group))
+                    || policy.namespaces.iter().any(|namespace| namespaces.contains(namespace))
+            }
+        }
+    }
+
+    fn allows(&self, actions: Actions, subject: &Subject<'_>) -> bool {
+        self.actions.include(actions)
+            && self.is_about(subject)
+            && (self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern.matches(subject.name)))
+            && subject.has_tags(&self.required_tags)
+    }
+
+    /// Whether the object is of one of the types, each of which stands for its subclasses in Feast too. None means all.
+    fn is_about(&self, subject: &Subject<'_>) -> bool {
+        let is_of = |number: &i32| {
+            let Ok(of) = Type::try_from(*number) else { return false };
+            match subject.kind {
+                Kind::Project => of == Type::Project,
+                Kind::Entity => of == Type::Entity,
+                Kind::DataSource => of == Type::DataSource,
+                Kind::FeatureView => of == Type::FeatureView || (of == Type::BatchFeatureView && subject.is_batch()),
+                Kind::StreamFeatureView => matches!(of, Type::FeatureView | Type::StreamFeatureView),
+                Kind::OnDemandFeatureView => of == Type::OnDemandFeatureView,
+                Kind::LabelView => of == Type::LabelView,
+                Kind::FeatureService => of == Type::FeatureService,
+                Kind::SavedDataset => of == Type::SavedDataset,
+                Kind::ValidationReference => of == Type::ValidationReference,
+                Kind::Permission => of == Type::Permission,
+                Kind::Infra => false,
+            }
+        };
+        self.types.is_empty() || self.types.iter().any(is_of)
+    }
+}
+
+/// The most name patterns of one permission.
+const PATTERNS: usize = 100;
+
+/// Refuses a permission whose name patterns would match nothing, or something else than in Feast.
+///
+/// # Errors
+/// `InvalidArgument`, naming the pattern and what is wrong with it.
+pub(crate) fn check_permission(permission: &Object, project: &str) -> Result<()> {
+    let spec = permission.decode::<Permission>()?.spec.unwrap_or_default();
+    let refused = |text: String| {
+        Error::invalid(format!("permission `{}` of project `{project}` cannot be enforced: {text}", spec.name))
+    };
+    if spec.name_patterns.len() > PATTERNS {
+        return Err(refused(format!("it has {} name patterns, and {PATTERNS} are the most", spec.name_patterns.len())));
+    }
+    for pattern in spec.name_patterns.iter().map(|pattern| Pattern::new(pattern)) {
+        if let Some(fault) = pattern.fault() {
+            return Err(refused(format!("its name pattern `{}` {fault}", pattern.text())));
+        }
+    }
+    Ok(())
+}
