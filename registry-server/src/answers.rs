@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use feast_registry_core::{Error, Registry};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tonic::{Response, Status};
 
 use crate::complaints::Complaint;
 use crate::parts::{self, Divided, InParts, Room};
 use crate::status::status;
+use crate::tenants::Memory;
 
 /// Answers of up to so many bytes are sent as a whole, and not counted.
 const SMALL: usize = 32 * 1024;
@@ -82,6 +84,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) objects: Objects,
     /// Where it is compressed, if the client offers that.
     pub(crate) compressor: Option<&'a Registry>,
+    /// Whose it is, if callers are known.
+    pub(crate) caller: Option<&'a Memory>,
 }
 
 impl Answers {
@@ -125,14 +129,25 @@ impl Answers {
         };
         let units = |budget: usize| u32::try_from(taken.min(budget).div_ceil(UNIT)).unwrap_or(u32::MAX);
         let memory = || Arc::clone(&self.memory).try_acquire_many_owned(units(self.most)).map_err(|_| exhausted());
-        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units(self.budget)) {
-            return self.send(asked, answer, (Some(room), memory()?)).await;
+        let of_caller = asked.caller.map(|caller| caller.take(taken));
+        if of_caller.as_ref().is_none_or(Option::is_some)
+            && let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units(self.budget))
+        {
+            return self.send(asked, answer, (Some(room), memory()?, of_caller.flatten())).await;
         }
-        drop(answer);
-        let acquired = tokio::time::timeout(WAITS_FOR, Arc::clone(&self.room).acquire_many_owned(units(self.budget)));
+        drop((answer, of_caller));
+        // Who has taken all that one may waits for themselves alone.
+        let of_caller = match asked.caller {
+            Some(caller) => match timeout(WAITS_FOR, caller.wait_for(taken)).await {
+                Ok(room) => room,
+                Err(_) => return Err(exhausted_by_caller()),
+            },
+            None => None,
+        };
+        let acquired = timeout(WAITS_FOR, Arc::clone(&self.room).acquire_many_owned(units(self.budget)));
         let room = acquired.await.ok().and_then(Result::ok);
         let memory = memory()?;
-        self.send(asked, make().await?, (room, memory)).await
+        self.send(asked, make().await?, (room, memory, of_caller)).await
     }
 
     async fn send<T: InParts>(&self, asked: Asked<'_>, answer: T, room: Room) -> Result<Response<T>, Status> {
@@ -183,6 +198,12 @@ impl Answers {
     }
 }
 
+fn exhausted_by_caller() -> Status {
+    Status::resource_exhausted(
+        "the caller's other requests and answers take all the memory that one caller may have; read those first, or ask for pages",
+    )
+}
+
 fn exhausted() -> Status {
     static REFUSED: Complaint = Complaint::new();
     REFUSED.say(|more| {
@@ -216,7 +237,7 @@ mod tests {
     }
 
     fn asked(objects: Objects) -> Asked<'static> {
-        Asked { call: "list_entities", objects, compressor: None }
+        Asked { call: "list_entities", objects, compressor: None, caller: None }
     }
 
     fn free(answers: &Answers) -> usize {

@@ -3,14 +3,17 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use feast_registry_core::access::Access;
 use feast_registry_core::{CallOptions, Waits};
 use tokio::time::Instant;
 use tonic::Request;
 use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
+use crate::callers::Expires;
 use crate::origin::{self, MAX_REASON};
 use crate::parts::GZIP;
+use crate::tenants::Memory;
 
 /// How long the caller waits, as every gRPC client with a deadline says.
 const TIMEOUT: &str = "grpc-timeout";
@@ -39,10 +42,24 @@ pub(crate) fn options<T>(request: &Request<T>, usual: Duration) -> CallOptions {
         Some(waits) => options.with_waits(waits.clone()),
         None => options,
     };
+    let options = match request.extensions().get::<Access>() {
+        Some(access) => options.with_access(access.clone()),
+        None => options,
+    };
     match author(request) {
         Some(author) => options.with_author(author),
         None => options,
     }
+}
+
+/// When what says who calls is good no longer, if ever.
+pub(crate) fn expires<T>(request: &Request<T>) -> Option<Instant> {
+    request.extensions().get::<Expires>().map(|expires| expires.0)
+}
+
+/// The memory that the caller may have, if callers are known.
+pub(crate) fn memory<T>(request: &Request<T>) -> Option<Memory> {
+    request.extensions().get::<Memory>().cloned()
 }
 
 /// When the client of a call that may go on for as long as it likes gives up, if it says so.
@@ -58,7 +75,8 @@ fn began<T>(request: &Request<T>) -> Instant {
 fn author<T>(request: &Request<T>) -> Option<String> {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let agent = request.metadata().get(USER_AGENT).map(|agent| agent.as_encoded_bytes());
-    origin::of_call(peer, agent)
+    let user = request.extensions().get::<Access>().map(|access| access.identity().username.as_str());
+    origin::of_call(user, peer, agent)
 }
 
 fn options_of(metadata: &MetadataMap, usual: Duration, began: Instant) -> CallOptions {

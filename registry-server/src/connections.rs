@@ -136,6 +136,16 @@ impl Activity {
         self.peer
     }
 
+    /// Who the client's certificate says that it is, if that counts.
+    pub(crate) fn certificate(&self) -> Option<&Arc<feast_registry_core::access::Identity>> {
+        None
+    }
+
+    /// Whether it is TLS.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        false
+    }
+
     /// Tells when it goes.
     pub(crate) fn going(&self) -> Going {
         Going(self.goes.subscribe())

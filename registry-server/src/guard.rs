@@ -20,6 +20,7 @@ use tonic::codegen::{BoxFuture, Bytes, Service, http};
 use tracing::Instrument;
 
 use crate::call::{self, Began, Peer};
+use crate::callers::{Caller, Callers};
 use crate::complaints::Complaint;
 use crate::connections::{Activity, AnswerUnderWay, CallUnderWay};
 use crate::metrics::OpenWatch;
@@ -27,6 +28,7 @@ use crate::parts::READ_WITHIN;
 use crate::record::{CallRecord, Identity, Recorder};
 use crate::request::{Allowance, Arrivals, Conversation, RequestLimits, Room};
 use crate::status::status;
+use crate::tenants::Share;
 
 /// How many calls may be under way.
 const CALLS: usize = 4096;
@@ -52,6 +54,8 @@ pub(crate) struct CallLimits {
     /// How long a call may take whose client sets no deadline, and how long any request may take to come.
     timeout: Duration,
     recorder: Arc<Recorder>,
+    /// `None`: everybody may do everything, and nobody is asked who they are.
+    callers: Option<Callers>,
 }
 
 /// A place among the calls that are under way; none is needed for health.
@@ -68,11 +72,12 @@ impl CallLimits {
         timeout: Duration,
         max_watchers: usize,
         recorder: Arc<Recorder>,
+        callers: Option<Callers>,
     ) -> Arc<Self> {
         let places = |number: usize| Arc::new(Semaphore::new(number.min(Semaphore::MAX_PERMITS)));
         let (calls, conversations, watchers) = (places(CALLS), places(CONVERSATIONS), places(max_watchers));
         let arrivals = Arrivals::default();
-        Arc::new(Self { calls, conversations, watchers, max_watchers, requests, arrivals, timeout, recorder })
+        Arc::new(Self { calls, conversations, watchers, max_watchers, requests, arrivals, timeout, recorder, callers })
     }
 
     async fn place(&self, service: Called, connection: &Activity) -> Result<Place, Status> {
@@ -134,6 +139,11 @@ enum Called {
 }
 
 impl Called {
+    /// Whether who calls has to say who they are. Supervisors have no credentials, and what there is to call is no secret.
+    fn is_for_callers(self) -> bool {
+        matches!(self, Self::Registry | Self::Watch)
+    }
+
     fn by(path: &str) -> Self {
         if path.starts_with("/grpc.health.") {
             Self::Health
@@ -203,6 +213,7 @@ where
             });
             let mut answer = answer?;
             record.answers(answer.headers_mut());
+            let share = under_way.share;
             let (of_call, place) = match called {
                 // What its client does not read may be all that there is.
                 Called::Health => (None, Place::default()),
@@ -217,7 +228,8 @@ where
                 Called::Reflection => Some(activity.begin_conversation()),
                 Called::Registry => Some(activity.begin_answer()),
             };
-            Ok(answer.map(|body| Body::new(AnswerBody { body, record, goes, _call: of_call, _place: place })))
+            let held = (of_call, place, share);
+            Ok(answer.map(|body| Body::new(AnswerBody { body, record, goes, _held: held })))
         };
         Box::pin(identity.of_call(guarded.instrument(span)))
     }
@@ -241,6 +253,8 @@ struct Call {
 struct UnderWay {
     place: Place,
     call: Option<CallUnderWay>,
+    /// Of its caller's, until its answer has gone.
+    share: Option<Share>,
 }
 
 impl Call {
@@ -273,6 +287,25 @@ impl Call {
         parts.extensions.insert(Began(*began));
         parts.extensions.insert(self.waits.clone());
         parts.extensions.insert(Peer(self.activity.peer()));
+        let memory = match &self.limits.callers {
+            Some(callers) if called.is_for_callers() => {
+                let deadline = Deadline::at(*comes_until).with_waits(self.waits.clone());
+                let path = parts.uri.path().to_owned();
+                let call = || (self.identity.id().to_owned(), path.clone());
+                let identified = callers.identify(&mut parts.headers, &self.activity, call);
+                let identified = deadline.wait_for("who calls to be found out", identified).await;
+                let Caller { access, expires, share } = identified.map_err(|error| status(&path, error))??;
+                parts.extensions.insert(access);
+                if let Some(expires) = expires {
+                    parts.extensions.insert(expires);
+                }
+                let memory = share.memory().clone();
+                parts.extensions.insert(memory.clone());
+                under_way.share = Some(share);
+                Some(memory)
+            }
+            _ => None,
+        };
         if *called == Called::Reflection {
             // One that says nothing for longer would be taken for one that reads nothing.
             let until = (*comes_until).min(*began + READ_WITHIN);
@@ -295,7 +328,7 @@ impl Call {
         };
         let arrival = async {
             tokio::select! {
-                arrived = requests.arrival(body, allowance, &self.identity) => arrived,
+                arrived = requests.arrival(body, allowance, &self.identity, memory) => arrived,
                 () = makes_way => Err(Status::resource_exhausted(
                     "the request has been coming for longer than all others, and the server has no place left; nothing was done"
                 )),
@@ -324,10 +357,9 @@ struct AnswerBody {
     record: CallRecord,
     /// None of an answer that may have nothing to say for long.
     goes: Option<AnswerUnderWay>,
-    /// The call has come to its end when its answer has gone.
-    _call: Option<CallUnderWay>,
-    /// A conversation has its place until its end.
-    _place: Place,
+    /// The call has come to its end when its answer has gone, and is among its caller's until then; a conversation has its place
+    /// until its end.
+    _held: (Option<CallUnderWay>, Place, Option<Share>),
 }
 
 impl http_body::Body for AnswerBody {

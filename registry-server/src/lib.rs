@@ -7,7 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod audit;
+mod authentication;
 mod call;
+mod callers;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod codec;
@@ -29,13 +32,20 @@ mod request;
 mod serve;
 mod service;
 mod status;
+mod tenants;
 #[cfg(feature = "otlp")]
 mod trace_context;
 
+pub use audit::AuditLog;
+#[cfg(feature = "oidc")]
+pub use authentication::OidcSettings;
+pub use authentication::{Authentication, AuthenticationBuilder, TOKEN_PREFIX, TokenEntry, new_token};
+pub use callers::Security;
 pub use metrics::Metrics;
 pub use monitoring::Monitoring;
 pub use serve::{DEFAULT_PORT, ServeOptions, listen, serve};
 pub use service::Service;
+pub use tenants::TenantLimits;
 
 /// The examples of the README are compiled with those of the documentation.
 #[cfg(doctest)]

@@ -43,8 +43,29 @@ const BUILD: Metric = Metric::gauge("feast_registry_build_info", "1, with the ve
 
 const WATCHERS: Metric = Metric::gauge("feast_registry_watchers", "Streams that follow what is committed");
 
-const ALL: &[Metric] =
-    &[STARTED, HANDLED, HANDLING, IN_FLIGHT, RECEIVED, SENT, CONNECTIONS, CONNECTED, REFUSED, READY, BUILD, WATCHERS];
+const AUDIT_LOST: Metric =
+    Metric::counter("feast_registry_audit_events_lost_total", "Events that could not be written to the audit log");
+const UNAUTHENTICATED: Metric = Metric::counter(
+    "feast_registry_unauthenticated_calls_total",
+    "Calls that were refused since their callers did not say who they are, or could not prove it",
+);
+
+const ALL: &[Metric] = &[
+    STARTED,
+    HANDLED,
+    HANDLING,
+    IN_FLIGHT,
+    RECEIVED,
+    SENT,
+    CONNECTIONS,
+    CONNECTED,
+    REFUSED,
+    READY,
+    BUILD,
+    WATCHERS,
+    AUDIT_LOST,
+    UNAUTHENTICATED,
+];
 
 /// The upper bounds that times are sorted by, in seconds: from what a cached read takes to what nobody waits for.
 const BUCKETS: [f64; 14] =
@@ -94,6 +115,16 @@ impl Metrics {
     pub(crate) fn upkeep(&self) {
         self.prometheus.run_upkeep();
     }
+}
+
+/// Counts events that the audit log does not have.
+pub(crate) fn audit_events_lost(events: u64) {
+    metrics::counter!(AUDIT_LOST.name).increment(events);
+}
+
+/// Counts calls whose callers are not known.
+pub(crate) fn unauthenticated_calls(calls: u64) {
+    metrics::counter!(UNAUTHENTICATED.name).increment(calls);
 }
 
 /// Measures whether the server is ready.

@@ -8,16 +8,15 @@ pub(crate) const MAX_AUTHOR: usize = 256;
 /// The longest reason, in characters.
 pub(crate) const MAX_REASON: usize = 1024;
 
-/// The author of a call that came to the server: the address of the client, or of the proxy before it, and what the client says
-/// that it is. A header that names another address is not looked at, since anybody can send one.
-pub(crate) fn of_call(peer: Option<IpAddr>, user_agent: Option<&[u8]>) -> Option<String> {
+/// The author of a call that came to the server: who calls, if that is known, the address of the client, or of the proxy before it,
+/// and what the client says that it is. A header that names another address is not looked at, since anybody can send one.
+pub(crate) fn of_call(user: Option<&str>, peer: Option<IpAddr>, user_agent: Option<&[u8]>) -> Option<String> {
+    let user = user.and_then(|user| cleaned(user.as_bytes(), MAX_AUTHOR));
+    // An IPv4 client of a socket that listens to both is shown as what it is.
+    let peer = peer.map(|peer| peer.to_canonical().to_string());
     let agent = user_agent.and_then(|agent| cleaned(agent, MAX_AUTHOR));
-    match (peer, agent) {
-        // An IPv4 client of a socket that listens to both is shown as what it is.
-        (Some(peer), Some(agent)) => cleaned(format!("{} {agent}", peer.to_canonical()).as_bytes(), MAX_AUTHOR),
-        (Some(peer), None) => Some(peer.to_canonical().to_string()),
-        (None, agent) => agent,
-    }
+    let parts: Vec<String> = [user, peer, agent].into_iter().flatten().collect();
+    cleaned(parts.join(" ").as_bytes(), MAX_AUTHOR)
 }
 
 /// Text of one line without characters that command a terminal or that show others in another order, of at most so many
@@ -49,14 +48,16 @@ mod tests {
     #[test]
     fn an_author_is_an_address_and_what_the_client_says_that_it_is() {
         let peer = |text: &str| Some(text.parse().expect("an address"));
-        for (peer, agent, author) in [
-            (peer("10.0.0.7"), Some(&b"grpc-python/1.85.0"[..]), Some("10.0.0.7 grpc-python/1.85.0")),
-            (peer("::ffff:10.0.0.7"), Some(b" \n "), Some("10.0.0.7")),
-            (peer("fe80::1"), None, Some("fe80::1")),
-            (None, Some(b"grpc-go/1.70"), Some("grpc-go/1.70")),
-            (None, None, None),
+        for (user, peer, agent, author) in [
+            (None, peer("10.0.0.7"), Some(&b"grpc-python/1.85.0"[..]), Some("10.0.0.7 grpc-python/1.85.0")),
+            (Some("ann"), peer("10.0.0.7"), Some(b"grpc-python"), Some("ann 10.0.0.7 grpc-python")),
+            (Some("ann\nroot"), None, None, Some("ann root")),
+            (None, peer("::ffff:10.0.0.7"), Some(b" \n "), Some("10.0.0.7")),
+            (None, peer("fe80::1"), None, Some("fe80::1")),
+            (None, None, Some(b"grpc-go/1.70"), Some("grpc-go/1.70")),
+            (None, None, None, None),
         ] {
-            assert_eq!(of_call(peer, agent).as_deref(), author);
+            assert_eq!(of_call(user, peer, agent).as_deref(), author);
         }
     }
 
@@ -70,7 +71,7 @@ mod tests {
         assert_eq!(cleaned("üüüüü", 4).as_deref(), Some("üüü…"));
         assert_eq!(cleaned(" \u{7}", 4), None);
         assert_eq!(super::cleaned(b"\xff\xfe", 4).as_deref(), Some("\u{fffd}\u{fffd}"));
-        let author = of_call(Some(IpAddr::from([10, 0, 0, 7])), Some(&[b'x'; 10_000])).expect("an author");
+        let author = of_call(None, Some(IpAddr::from([10, 0, 0, 7])), Some(&[b'x'; 10_000])).expect("an author");
         assert_eq!(author.chars().count(), MAX_AUTHOR);
     }
 }

@@ -34,8 +34,8 @@ pub(crate) const GZIP: &str = "gzip";
 /// It takes up to twice as long to notice.
 pub(crate) const READ_WITHIN: Duration = Duration::from_secs(30);
 
-/// Room for an answer: that which it need not wait for, if there was any, and memory.
-pub(crate) type Room = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
+/// Room for an answer: that which it need not wait for, if there was any; memory; and of its caller's own, if callers are known.
+pub(crate) type Room = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 /// A message that can be divided.
 pub(crate) trait InParts: Message + Default + Send + 'static {
@@ -255,7 +255,7 @@ mod tests {
     fn sent(answer: impl InParts) -> Vec<u8> {
         let size = answer.encoded_len() as u32;
         let memory = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().expect("a permit");
-        let Divided(body) = Divided::new(answer, size, (None, memory));
+        let Divided(body) = Divided::new(answer, size, (None, memory, None));
         let mut body = body.lock().expect("not poisoned").take().expect("a body");
         let (mut sent, mut is_over) = (Vec::new(), false);
         while let Poll::Ready(Some(frame)) =

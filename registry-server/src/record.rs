@@ -117,7 +117,7 @@ impl Recorder {
 }
 
 impl Identity {
-    fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         self.header().to_str().unwrap_or_default()
     }
 

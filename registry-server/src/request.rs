@@ -27,6 +27,7 @@ use tonic::codegen::http::HeaderMap;
 use crate::complaints::Complaint;
 use crate::record::Identity;
 use crate::status::status;
+use crate::tenants::Memory;
 
 /// What takes no more bytes than this is not counted.
 const SMALL: usize = 64 * 1024;
@@ -80,11 +81,21 @@ impl Allowance {
 
 /// The room that a request has, until this is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Room(Option<OwnedSemaphorePermit>);
+pub(crate) struct Room {
+    permit: Option<OwnedSemaphorePermit>,
+    /// Of the caller's own memory, if callers are known.
+    of_caller: Option<OwnedSemaphorePermit>,
+    caller: Option<Memory>,
+}
 
 impl Room {
+    /// None yet, of somebody's.
+    fn of(caller: Option<Memory>) -> Self {
+        Self { permit: None, of_caller: None, caller }
+    }
+
     fn units(&self) -> usize {
-        self.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+        self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 }
 
@@ -115,8 +126,9 @@ impl RequestLimits {
         mut body: Incoming,
         Allowance { most, .. }: Allowance,
         identity: &Identity,
+        caller: Option<Memory>,
     ) -> Result<(Received, Room), Status> {
-        let (mut received, mut room) = (Received::default(), Room::default());
+        let (mut received, mut room) = (Received::default(), Room::of(caller));
         while let Some(frame) = body.frame().await {
             // To whoever is still there: a client that broke its call off reads no answer.
             let frame = frame.map_err(|error| {
@@ -146,8 +158,15 @@ impl RequestLimits {
         let missing = bytes.div_ceil(UNIT).saturating_sub(room.units());
         if missing > 0 {
             let missing = u32::try_from(missing).map_err(|_| no_room())?;
+            if let Some(caller) = &room.caller
+                && !caller.add(&mut room.of_caller, bytes)
+            {
+                return Err(Status::resource_exhausted(
+                    "the caller's other requests and answers take all the memory that one caller may have; nothing was done: try again later",
+                ));
+            }
             let more = Arc::clone(&self.room).try_acquire_many_owned(missing).map_err(|_| no_room())?;
-            match &mut room.0 {
+            match &mut room.permit {
                 Some(has) => has.merge(more),
                 has => *has = Some(more),
             }
@@ -178,7 +197,9 @@ impl RequestLimits {
         // Most end here.
         let at_once = most.min(UNPACKED_AT_ONCE);
         if let Some(unpacked) = encoding.unpack(received.clone().into_message(), at_once)? {
-            let mut room = Room::default();
+            let caller = room.caller.take();
+            drop(room);
+            let mut room = Room::of(caller);
             self.make_room(unpacked.length.saturating_mul(weight), &mut room)?;
             return Ok((unpacked, room));
         }
@@ -188,7 +209,7 @@ impl RequestLimits {
             let Some(length) = encoding.measure(received.clone().into_message(), most)? else {
                 return Err(too_large("unpacks to more", most));
             };
-            let mut unpacked_room = Room::default();
+            let mut unpacked_room = Room::of(room.caller.clone());
             limits.make_room(length.saturating_mul(weight), &mut unpacked_room)?;
             let unpacked = encoding.unpack(received.into_message(), most)?;
             // The room goes along, since the work goes on to its end when its caller leaves.

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
+use crate::callers::{Callers, Security};
 use crate::connections::{self, Activity, ConnectionLimits};
 use crate::guard::{CallLimits, Guarded};
 use crate::health::ServerHealth;
@@ -68,6 +69,8 @@ pub struct ServeOptions {
     pub slow_call: Option<Duration>,
     /// Spans of calls have what OpenTelemetry's semantic conventions ask for. Default: no, since a log shows it too.
     pub is_traced: bool,
+    /// What is asked of callers. Default: nothing, so everybody who can connect may do everything.
+    pub security: Option<Security>,
     /// Where it is told whether the server is ready, besides gRPC. Default: nowhere.
     pub monitoring: Option<Monitoring>,
 }
@@ -87,6 +90,7 @@ impl Default for ServeOptions {
             compress_above: None,
             slow_call: Some(Duration::from_secs(1)),
             is_traced: false,
+            security: None,
             monitoring: None,
         }
     }
@@ -152,7 +156,9 @@ pub async fn serve(
 
     let recorder = Recorder::new(options.slow_call, options.is_traced);
     let requests = RequestLimits::new(options.max_message_size, registry.clone());
-    let calls = CallLimits::new(requests, options.request_timeout, options.max_watchers, recorder);
+    let audit = options.security.as_ref().and_then(|security| security.audit.clone());
+    let callers = options.security.map(Callers::new);
+    let calls = CallLimits::new(requests, options.request_timeout, options.max_watchers, recorder, callers);
     let on_connection =
         |activity: Arc<Activity>| Guarded { service: Isolated(services.clone()), limits: Arc::clone(&calls), activity };
     let stop = async {
@@ -183,6 +189,9 @@ pub async fn serve(
         tracing::warn!(connections = unfinished, "some requests were not finished within {seconds} s");
     }
     commit(&registry).await;
+    if let Some(audit) = audit {
+        audit.flush().await;
+    }
     Ok(())
 }
 

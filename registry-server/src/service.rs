@@ -26,6 +26,7 @@ use crate::proto::registry_server_server::RegistryServer;
 use crate::proto::*;
 use crate::serve::ServeOptions;
 use crate::status::status;
+use crate::tenants::Memory;
 
 /// Feast's registry server: an implementation of `feast.registry.RegistryServer` over a registry.
 #[derive(Clone)]
@@ -42,6 +43,8 @@ struct Call {
     answers: Option<Answers>,
     /// Whether its client takes answers that are compressed with gzip.
     takes_gzip: bool,
+    /// The caller's, if callers are known.
+    memory: Option<Memory>,
 }
 
 /// The tag of a project that `ListProjects` leaves out (Feast: `feast.constants.PROTECTED_PROJECT_TAG`).
@@ -87,7 +90,8 @@ impl Service {
     fn of_call<T>(&self, request: Request<T>) -> (Call, T) {
         let registry = self.registry.with_call(call::options(&request, self.request_timeout));
         let takes_gzip = call::takes_gzip(request.metadata());
-        (Call { registry, answers: self.answers.clone(), takes_gzip }, request.into_inner())
+        let memory = call::memory(&request);
+        (Call { registry, answers: self.answers.clone(), takes_gzip, memory }, request.into_inner())
     }
 }
 
@@ -103,7 +107,7 @@ impl Call {
         match &self.answers {
             Some(answers) => {
                 let compressor = self.takes_gzip.then_some(&self.registry);
-                answers.make(Asked { call, objects, compressor }, make).await
+                answers.make(Asked { call, objects, compressor, caller: self.memory.as_ref() }, make).await
             }
             None => make().await.map(Response::new),
         }
@@ -420,8 +424,8 @@ registry_server! {
         }
 
         async fn refresh(&self, request: Request<RefreshRequest>) -> Reply<()> {
-            let (this, _) = self.of_call(request);
-            reply("refresh", this.registry.refresh().await)
+            let (this, RefreshRequest { project }) = self.of_call(request);
+            reply("refresh", this.registry.refresh_for(&project).await)
         }
 
         async fn proto(&self, request: Request<()>) -> Reply<Encoded<core::Registry>> {

@@ -73,6 +73,8 @@ fn code_and_class(kind: ErrorKind) -> (Code, Option<&'static str>) {
         ErrorKind::FeatureNotFound => (Code::NotFound, Some("FeastObjectNotFoundException")),
         ErrorKind::ConflictingFeatureViewNames => (Code::Internal, Some("ConflictingFeatureViewNames")),
         ErrorKind::FeatureViewPinConflict => (Code::Internal, Some("FeatureViewPinConflict")),
+        ErrorKind::PermissionDenied => (Code::PermissionDenied, Some("FeastPermissionError")),
+        ErrorKind::Protected => (Code::FailedPrecondition, Some("FeastError")),
         // Feast answers these with a Python traceback's last line; its client raises at least a FeastError here.
         ErrorKind::InvalidArgument => (Code::InvalidArgument, Some("FeastError")),
         ErrorKind::ReadOnly => (Code::FailedPrecondition, Some("ReadOnlyRegistryException")),
@@ -116,6 +118,8 @@ fn is_of_rules(kind: ErrorKind) -> bool {
             | ErrorKind::FeatureNotFound
             | ErrorKind::ConflictingFeatureViewNames
             | ErrorKind::FeatureViewPinConflict
+            | ErrorKind::PermissionDenied
+            | ErrorKind::Protected
             | ErrorKind::Changed
     )
 }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use feast_registry_core::access::Access;
 use feast_registry_core::{
     CallOptions, JournalEntry, JournalFilter, JournalQuery, JournalRange, Registry, Result, Revision, Timestamp, Undo,
     UndoOptions,
@@ -15,7 +16,7 @@ use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
 use self::convert::{Room, filter, in_pieces, kind, piece, planned, restoration, size_of, without_bytes};
-use self::watching::Watching;
+use self::watching::{Ends, Watching};
 use crate::call;
 use crate::connections::Going;
 use crate::proto::history::history_server::History as HistoryServer;
@@ -125,7 +126,13 @@ impl HistoryServer for History {
         let deadline = call::deadline(&request);
         let going: Option<Going> = request.extensions().get().cloned();
         // Each read of the stream has a time of its own: the stream has none.
-        let registry = self.registry.with_call(CallOptions::new().with_timeout(self.request_timeout));
+        let options = CallOptions::new().with_timeout(self.request_timeout);
+        let options = match request.extensions().get::<Access>() {
+            Some(access) => options.with_access(access.clone()),
+            None => options,
+        };
+        let registry = self.registry.with_call(options);
+        let expires = call::expires(&request);
         let WatchRequest { after, filter: wanted, max_image_bytes } = request.into_inner();
         let begin = async {
             let wanted = filter(wanted)?;
@@ -138,7 +145,7 @@ impl HistoryServer for History {
             Ok(Watching::new(watch, begins, opening, Room::of_request(max_image_bytes, self.max_message_size)))
         };
         let watching = begin.await.map_err(|error| watching::explained(status("watch", error), after))?;
-        Ok(Response::new(Box::pin(watching.until(deadline, going))))
+        Ok(Response::new(Box::pin(watching.until(Ends { deadline, expires, going }))))
     }
 
     async fn list_versions(&self, request: Request<ListVersionsRequest>) -> Reply<ListVersionsResponse> {
@@ -200,7 +207,8 @@ async fn log(registry: &Registry, request: LogRequest) -> Result<LogResponse> {
             if request.since.is_some_and(|since| entry.at.seconds < since.seconds.saturating_sub(CLOCKS_DIFFER)) {
                 return Ok(response);
             }
-            if let Some(entry) = wanted(&filter, request.since, request.until, entry) {
+            let seen = registry.seen_of(Arc::new(entry)).await?;
+            if let Some(entry) = seen.and_then(|entry| wanted(&filter, request.since, request.until, entry)) {
                 let commit = without_bytes(&entry, PIECE);
                 bytes += size_of(&commit);
                 response.commits.push(commit);
@@ -222,10 +230,10 @@ fn wanted(
     filter: &JournalFilter,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
-    entry: JournalEntry,
+    entry: Arc<JournalEntry>,
 ) -> Option<Arc<JournalEntry>> {
     let at = (entry.at.seconds, entry.at.nanos);
     let is_since = since.is_none_or(|since| at >= (since.seconds, since.nanos));
     let is_until = until.is_none_or(|until| at <= (until.seconds, until.nanos));
-    if is_since && is_until { filter.narrow(Arc::new(entry)) } else { None }
+    if is_since && is_until { filter.narrow(entry) } else { None }
 }

@@ -28,22 +28,28 @@ pub(super) struct Watching {
     room: Room,
 }
 
+/// What ends a stream.
+pub(super) struct Ends {
+    /// Its client's.
+    pub(super) deadline: Option<Instant>,
+    /// When the credentials of its call are good no longer.
+    pub(super) expires: Option<Instant>,
+    /// Its connection goes.
+    pub(super) going: Option<Going>,
+}
+
 impl Watching {
     /// What `watch` tells, which begins after a revision; first of all, that it begins after `opening`.
     pub(super) fn new(watch: Watch, begins: Option<Revision>, opening: Option<Revision>, room: Room) -> Self {
         Self { watch, told: begins, opening, pieces: None, room }
     }
 
-    /// The stream, until its client's deadline is over or its connection goes.
-    pub(super) fn until(
-        self,
-        deadline: Option<Instant>,
-        going: Option<Going>,
-    ) -> impl Stream<Item = Result<WatchResponse, Status>> + Send {
-        stream::unfold(Some((self, going)), move |state| async move {
-            let (mut watching, mut going) = state?;
-            match watching.next(deadline, going.as_mut()).await {
-                Ok(event) => Some((Ok(WatchResponse { event: Some(event) }), Some((watching, going)))),
+    /// The stream, until something ends it.
+    pub(super) fn until(self, ends: Ends) -> impl Stream<Item = Result<WatchResponse, Status>> + Send {
+        stream::unfold(Some((self, ends)), move |state| async move {
+            let (mut watching, mut ends) = state?;
+            match watching.next(&mut ends).await {
+                Ok(event) => Some((Ok(WatchResponse { event: Some(event) }), Some((watching, ends)))),
                 Err(status) => {
                     let told = watching.told.map(Revision::number);
                     Some((Err(explained(status, told)), None))
@@ -52,18 +58,16 @@ impl Watching {
         })
     }
 
-    async fn next(&mut self, deadline: Option<Instant>, going: Option<&mut Going>) -> Result<Event, Status> {
+    async fn next(&mut self, ends: &mut Ends) -> Result<Event, Status> {
         let goes = async {
-            match going {
+            match &mut ends.going {
                 Some(going) => going.goes().await,
                 None => std::future::pending().await,
             }
         };
-        let is_over = async {
-            match deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
+        let at = async |moment: Option<Instant>| match moment {
+            Some(moment) => sleep_until(moment).await,
+            None => std::future::pending().await,
         };
         tokio::select! {
             biased;
@@ -71,7 +75,8 @@ impl Watching {
                 Goes::Stopping => "this server is shutting down",
                 Goes::Old => "this connection has been open for as long as any may be",
             })),
-            () = is_over => Err(Status::deadline_exceeded("the deadline of the call is over")),
+            () = at(ends.expires) => Err(Status::unauthenticated("what says who you are is good no longer: show something new")),
+            () = at(ends.deadline) => Err(Status::deadline_exceeded("the deadline of the call is over")),
             event = self.event() => event,
         }
     }

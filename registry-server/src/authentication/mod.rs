@@ -1,0 +1,235 @@
+//! Who makes a call: from the bearer token that comes with it to an identity.
+//!
+//! A token is one of a file (`frt_…`), the server's own (signed with a secret that its parts share), or of an identity provider. What
+//! was verified is remembered for a while by the token's digest, so that a caller costs little; tokens themselves are kept nowhere, and
+//! nothing here logs one.
+
+mod bearer;
+#[cfg(feature = "oidc")]
+mod claims;
+#[cfg(feature = "oidc")]
+mod internal;
+#[cfg(feature = "oidc")]
+mod oidc;
+mod remembered;
+#[cfg(feature = "oidc")]
+mod signatures;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use feast_registry_core::access::Identity;
+use feast_registry_core::{Error, ErrorKind, Result};
+use tonic::Status;
+use tonic::codegen::http::HeaderMap;
+
+use bearer::Token;
+#[cfg(feature = "oidc")]
+use internal::Internal;
+#[cfg(feature = "oidc")]
+use oidc::Oidc;
+use remembered::Remembered;
+use tokens::Tokens;
+
+#[cfg(feature = "oidc")]
+pub use oidc::OidcSettings;
+pub use tokens::{PREFIX as TOKEN_PREFIX, TokenEntry, new_token};
+
+/// For how long a token of an identity provider is not verified again: so long one counts that the provider's keys no longer verify.
+#[cfg(feature = "oidc")]
+const VERIFIED_FOR: Duration = Duration::from_secs(60);
+
+/// How callers say who they are. Cloning gives another handle on the same.
+#[derive(Clone)]
+pub struct Authentication {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    tokens: Option<Tokens>,
+    #[cfg(feature = "oidc")]
+    oidc: Option<Oidc>,
+    #[cfg(feature = "oidc")]
+    internal: Option<Internal>,
+    #[cfg_attr(not(feature = "oidc"), allow(dead_code))]
+    remembered: Remembered,
+}
+
+/// What to build an [`Authentication`] of. Without any of it, nobody is let in but by a certificate.
+#[derive(Default)]
+#[must_use]
+pub struct AuthenticationBuilder {
+    inner: Inner,
+}
+
+/// Somebody who has said who they are.
+#[derive(Debug, Clone)]
+pub(crate) struct Authenticated {
+    /// The same each time for the same token, as long as it says the same.
+    pub(crate) identity: Arc<Identity>,
+    /// It is another part of the same installation, which may do everything.
+    pub(crate) is_internal: bool,
+    /// By what, as the audit log names it.
+    pub(crate) method: &'static str,
+    /// When the token is good no longer.
+    pub(crate) until: Option<SystemTime>,
+}
+
+/// Why it is not known who calls. Its text is for the log; clients are told less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unauthenticated {
+    /// There is no token.
+    Missing,
+    /// The token is no good, for this reason.
+    Refused(String),
+    /// It cannot be found out now, for this reason.
+    Unavailable(String),
+}
+
+impl Authentication {
+    /// Begins to build one.
+    pub fn builder() -> AuthenticationBuilder {
+        AuthenticationBuilder::default()
+    }
+
+    /// Who calls with these headers. Waits for nobody if the token was verified a moment ago. Cancel-safe.
+    pub(crate) async fn identify(&self, headers: &HeaderMap) -> Result<Authenticated, Unauthenticated> {
+        let token = Token::of(headers)?;
+        if token.is_of_file() {
+            return match &self.inner.tokens {
+                Some(tokens) => tokens.identify(&token, SystemTime::now()),
+                None => {
+                    Err(Unauthenticated::Refused("the token is one of a file, and this server has none".to_owned()))
+                }
+            };
+        }
+        self.identify_signed(&token).await
+    }
+
+    #[cfg(feature = "oidc")]
+    async fn identify_signed(&self, token: &Token<'_>) -> Result<Authenticated, Unauthenticated> {
+        let now = SystemTime::now();
+        if let Some(known) = self.inner.remembered.get(token.digest(), now) {
+            return Ok(known);
+        }
+        let algorithm = signatures::algorithm_of(token.text())?;
+        let verified = match (&self.inner.internal, &self.inner.oidc) {
+            (Some(internal), _) if signatures::is_symmetric(algorithm) => internal.verify(token.text(), now)?,
+            (_, Some(oidc)) => oidc.verify(token.text(), algorithm).await?,
+            _ => return Err(Unauthenticated::Refused("no token of this kind is taken here".to_owned())),
+        };
+        let verify_again = now + VERIFIED_FOR;
+        let good_until = verified.until.map_or(verify_again, |until| until.min(verify_again));
+        Ok(self.inner.remembered.put(token.digest(), verified, good_until))
+    }
+
+    #[cfg(not(feature = "oidc"))]
+    async fn identify_signed(&self, _: &Token<'_>) -> Result<Authenticated, Unauthenticated> {
+        Err(Unauthenticated::Refused("no token of this kind is taken here".to_owned()))
+    }
+
+    /// Reads the file of tokens anew, if there is one, unless it has not changed. A file that cannot be read or understood leaves
+    /// things as they were. Blocks for a moment.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the file, the line and what is wrong.
+    pub fn reload(&self) -> Result<()> {
+        self.inner.tokens.as_ref().map_or(Ok(()), |tokens| tokens.reload().map(drop))
+    }
+
+    /// Looks every few seconds whether the file of tokens has changed, until this is dropped. Has nothing to do without one.
+    pub async fn follow_files(self) {
+        let Some(tokens) = &self.inner.tokens else { return };
+        loop {
+            tokio::time::sleep(tokens::LOOKS_EVERY).await;
+            match tokens.reload() {
+                Ok(true) => tracing::info!("the tokens were read anew"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "the tokens that were read before go on being taken"),
+            }
+        }
+    }
+}
+
+impl AuthenticationBuilder {
+    /// Takes the tokens of a file.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the file, the line and what is wrong.
+    pub fn tokens(mut self, path: &Path) -> Result<Self> {
+        self.inner.tokens = Some(Tokens::open(path)?);
+        Ok(self)
+    }
+
+    /// Takes the tokens of an identity provider. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// `InvalidConfig` when the settings cannot be.
+    #[cfg(feature = "oidc")]
+    pub fn oidc(mut self, settings: OidcSettings) -> Result<Self> {
+        self.inner.oidc = Some(Oidc::new(settings)?);
+        Ok(self)
+    }
+
+    /// Takes tokens that are signed (HS256) with this secret as those of the installation's other parts, which may do everything
+    /// (Feast: `INTRA_COMMUNICATION_BASE64`).
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a secret that is publicly known, or too short to be one.
+    #[cfg(feature = "oidc")]
+    pub fn internal_secret(mut self, secret: &str) -> Result<Self> {
+        self.inner.internal = Some(Internal::new(secret)?);
+        Ok(self)
+    }
+
+    /// All of it.
+    pub fn build(self) -> Authentication {
+        Authentication { inner: Arc::new(self.inner) }
+    }
+}
+
+impl Unauthenticated {
+    /// What the client is told. Why its token is no good is for the log alone: it would help whoever tries others.
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Self::Missing => Status::unauthenticated("the call has no bearer token; nothing was done"),
+            Self::Refused(_) => Status::unauthenticated("the bearer token is invalid or has expired; nothing was done"),
+            Self::Unavailable(_) => {
+                Status::unavailable("the bearer token cannot be verified now; nothing was done: try again later")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Unauthenticated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("it has no bearer token"),
+            Self::Refused(why) => f.write_str(why),
+            Self::Unavailable(why) => write!(f, "its token cannot be verified now: {why}"),
+        }
+    }
+}
+
+impl fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authentication").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AuthenticationBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthenticationBuilder").finish_non_exhaustive()
+    }
+}
+
+/// That a setting cannot be.
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, text.into())
+}

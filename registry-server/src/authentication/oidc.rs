@@ -1,0 +1,403 @@
+//! Tokens of an identity provider that speaks OpenID Connect.
+//!
+//! Its keys are read when the first token comes, and again when they are old or a token is signed with one that is not known. One reads
+//! for all, so a provider that hangs is asked once; whoever needs it waits for a bounded time, and few may wait at once.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use feast_registry_core::Result;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation, decode, decode_header};
+use reqwest::{Certificate, Client, Url};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::claims::{self, Claims};
+use super::internal::LEEWAY;
+use super::{Authenticated, Unauthenticated, invalid, signatures};
+
+/// How many calls may wait for the provider.
+const WAITING: usize = 256;
+/// How often the provider is asked for a key that is not known: whoever makes names up must not make us ask.
+const ASKS_EVERY: Duration = Duration::from_secs(10);
+/// How soon it is asked again after it did not answer.
+const ASKS_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// The largest document that is read, in bytes.
+const LARGEST: usize = 1024 * 1024;
+/// How many keys are looked at.
+const KEYS: usize = 100;
+/// The shortest modulus of an RSA key, in bytes.
+const SHORTEST_RSA: usize = 256;
+
+/// How an identity provider is asked, and what its tokens must say. The names are those of Feast's block `auth`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OidcSettings {
+    /// Where its discovery document is.
+    pub auth_discovery_url: String,
+    /// The client whose roles count (`resource_access.<client_id>.roles`).
+    pub client_id: Option<String>,
+    /// Whether its certificate is verified. Default: yes.
+    pub verify_ssl: bool,
+    /// A file of certificate authorities (PEM) that may have signed it, besides the system's.
+    pub ca_cert_path: Option<PathBuf>,
+    /// What tokens must be for (`aud`). Without it, those for any client of the provider are taken.
+    pub audience: Option<String>,
+    /// Who must have issued tokens (`iss`). Default: the issuer of the discovery document.
+    pub issuer: Option<String>,
+    /// How old its keys may become. Default: five minutes.
+    pub jwks_cache_lifespan: Duration,
+    /// How long it may take to answer. Default: 10 s.
+    pub jwks_request_timeout: Duration,
+}
+
+impl OidcSettings {
+    /// The provider with this discovery document.
+    pub fn new(auth_discovery_url: impl Into<String>) -> Self {
+        Self {
+            auth_discovery_url: auth_discovery_url.into(),
+            client_id: None,
+            verify_ssl: true,
+            ca_cert_path: None,
+            audience: None,
+            issuer: None,
+            jwks_cache_lifespan: Duration::from_secs(300),
+            jwks_request_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// An identity provider. Cloning gives another handle on the same.
+#[derive(Clone)]
+pub(super) struct Oidc(Arc<Provider>);
+
+struct Provider {
+    settings: OidcSettings,
+    discovery: Url,
+    http: Client,
+    state: Mutex<State>,
+    /// Whoever reads the keys has it.
+    reading: tokio::sync::Mutex<()>,
+    waiting: Semaphore,
+}
+
+#[derive(Default)]
+struct State {
+    keys: Option<Arc<Keys>>,
+    /// When they were last asked for, and why they were not had, if they were not.
+    asked: Option<(Instant, Option<String>)>,
+}
+
+/// What the provider signs with.
+struct Keys {
+    keys: Vec<Key>,
+    issuer: Option<String>,
+    read: Instant,
+}
+
+struct Key {
+    id: Option<String>,
+    key: DecodingKey,
+    kind: KeyKind,
+    /// What it may sign with alone, if that is said.
+    algorithm: Option<KeyAlgorithm>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyKind {
+    Rsa,
+    P256,
+    P384,
+    Ed25519,
+}
+
+impl Oidc {
+    /// A provider, of which nothing is asked yet.
+    ///
+    /// # Errors
+    /// `InvalidConfig` when the settings cannot be.
+    pub(super) fn new(settings: OidcSettings) -> Result<Self> {
+        signatures::install();
+        // Whoever has installed another has TLS too.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let discovery = Url::parse(&settings.auth_discovery_url)
+            .map_err(|error| invalid(format!("`auth_discovery_url` is no URL: {error}")))?;
+        if !matches!(discovery.scheme(), "https" | "http") {
+            return Err(invalid("`auth_discovery_url` must begin with https://"));
+        }
+        if discovery.scheme() == "http" && !is_loopback(&discovery) {
+            tracing::warn!(
+                "the identity provider is asked without TLS: who is between can let anybody in; use an https:// URL"
+            );
+        }
+        if !settings.verify_ssl {
+            tracing::warn!(
+                "the identity provider's certificate is not verified (verify_ssl: false): who is between can let anybody in"
+            );
+        }
+        if settings.audience.is_none() {
+            tracing::warn!(
+                "tokens for any client of the identity provider are taken; set `audience` in the block `auth`"
+            );
+        }
+        let mut builder = Client::builder()
+            .timeout(settings.jwks_request_timeout)
+            .redirect(reqwest::redirect::Policy::limited(3))
+            .user_agent(concat!("feast-registry/", env!("CARGO_PKG_VERSION")))
+            .tls_danger_accept_invalid_certs(!settings.verify_ssl);
+        if let Some(path) = &settings.ca_cert_path {
+            let wrong = |error: &dyn std::fmt::Display| invalid(format!("`ca_cert_path` {}: {error}", path.display()));
+            let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
+            let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
+            if authorities.is_empty() {
+                return Err(wrong(&"it has no certificates in PEM"));
+            }
+            builder = builder.tls_certs_merge(authorities);
+        }
+        let http =
+            builder.build().map_err(|error| invalid(format!("the identity provider cannot be asked: {error}")))?;
+        Ok(Self(Arc::new(Provider {
+            settings,
+            discovery,
+            http,
+            state: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            waiting: Semaphore::new(WAITING),
+        })))
+    }
+
+    /// Whose a token is.
+    pub(super) async fn verify(&self, token: &str, algorithm: Algorithm) -> Result<Authenticated, Unauthenticated> {
+        let refused = |why: &str| Unauthenticated::Refused(format!("its token is no good: {why}"));
+        if !signatures::ASYMMETRIC.contains(&algorithm) {
+            return Err(refused("it is signed with a secret, and the identity provider's keys are none"));
+        }
+        let header = decode_header(token).map_err(|error| refused(&error.to_string()))?;
+        let id = header.kid.as_deref();
+        let mut keys = self.keys().await?;
+        if keys.fitting(id, algorithm).next().is_none() {
+            // The provider may have a new one.
+            keys = self.newer_than(&keys).await?;
+        }
+        let settings = &self.0.settings;
+        let mut validation = Validation::new(algorithm);
+        (validation.leeway, validation.validate_nbf) = (LEEWAY, true);
+        match &settings.audience {
+            Some(audience) => {
+                validation.set_audience(&[audience]);
+                validation.required_spec_claims.insert("aud".to_owned());
+            }
+            None => validation.validate_aud = false,
+        }
+        if let Some(issuer) = settings.issuer.as_ref().or(keys.issuer.as_ref()) {
+            validation.set_issuer(&[issuer]);
+            validation.required_spec_claims.insert("iss".to_owned());
+        }
+        let mut why = "it is signed with a key that the identity provider does not have".to_owned();
+        for key in keys.fitting(id, algorithm) {
+            match decode::<Claims>(token, &key.key, &validation) {
+                Ok(data) => return self.authenticated(&data.claims),
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Err(refused(&why))
+    }
+
+    fn authenticated(&self, claims: &Claims) -> Result<Authenticated, Unauthenticated> {
+        if claims.get("kubernetes.io").is_some_and(Value::is_object) {
+            return Err(Unauthenticated::Refused("its token is of Kubernetes, which is not asked here".to_owned()));
+        }
+        let identity = claims::identity(claims, self.0.settings.client_id.as_deref())
+            .ok_or_else(|| Unauthenticated::Refused("its token does not say whose it is".to_owned()))?;
+        // A number that may have a fraction (RFC 7519, 2); it was verified.
+        let until = claims.get("exp").and_then(Value::as_f64).filter(|exp| (0.0..1e11).contains(exp));
+        let until = until.map(|exp| UNIX_EPOCH + Duration::from_secs_f64(exp));
+        Ok(Authenticated { identity: Arc::new(identity), is_internal: false, method: "oidc", until })
+    }
+
+    fn held(&self) -> Option<Arc<Keys>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).keys.clone()
+    }
+
+    /// The keys, read before if they are not too old. Those that are are used while somebody reads newer ones, but not for ever: a key
+    /// that the provider has taken back must not go on letting people in because the provider cannot be reached.
+    async fn keys(&self) -> Result<Arc<Keys>, Unauthenticated> {
+        let lifespan = self.0.settings.jwks_cache_lifespan;
+        match self.held() {
+            Some(keys) if keys.read.elapsed() < lifespan => Ok(keys),
+            Some(keys) if keys.read.elapsed() < 2 * lifespan => {
+                if self.may_ask() && self.0.reading.try_lock().is_ok() {
+                    let (provider, old) = (self.clone(), Arc::clone(&keys));
+                    tokio::spawn(async move { drop(provider.read_after(Some(&old)).await) });
+                }
+                Ok(keys)
+            }
+            Some(keys) => self.read_after(Some(&keys)).await,
+            None => self.read_after(None).await,
+        }
+    }
+
+    /// Whether the provider was not asked a moment ago.
+    fn may_ask(&self) -> bool {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state
+            .asked
+            .as_ref()
+            .is_none_or(|(at, failed)| at.elapsed() >= if failed.is_some() { ASKS_AGAIN_AFTER } else { ASKS_EVERY })
+    }
+
+    #[cfg(test)]
+    pub(super) fn may_ask_again(&self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).asked = None;
+    }
+
+    /// Newer keys than these, if the provider was not asked a moment ago.
+    async fn newer_than(&self, keys: &Arc<Keys>) -> Result<Arc<Keys>, Unauthenticated> {
+        match self.read_after(Some(keys)).await {
+            // Those that are there go on being good.
+            Err(_) if keys.read.elapsed() < 2 * self.0.settings.jwks_cache_lifespan => Ok(Arc::clone(keys)),
+            read => read,
+        }
+    }
+
+    /// Keys that were read after these. One caller reads, the others wait for that, and no more than a few.
+    async fn read_after(&self, before: Option<&Arc<Keys>>) -> Result<Arc<Keys>, Unauthenticated> {
+        let away = |why: String| Unauthenticated::Unavailable(why);
+        let Ok(_waiting) = self.0.waiting.try_acquire() else {
+            return Err(away(format!("{WAITING} calls wait for the identity provider already")));
+        };
+        let is_newer = |keys: &Arc<Keys>| before.is_none_or(|before| !Arc::ptr_eq(before, keys));
+        let _reading = self.0.reading.lock().await;
+        if let Some(keys) = self.held().filter(is_newer) {
+            return Ok(keys);
+        }
+        if !self.may_ask() {
+            let asked = self.0.state.lock().unwrap_or_else(PoisonError::into_inner).asked.clone();
+            return match (asked.and_then(|(_, failed)| failed), before) {
+                (Some(why), _) => Err(away(why)),
+                // They are the newest that there are.
+                (None, Some(before)) => Ok(Arc::clone(before)),
+                (None, None) => Err(away("its keys were read and are gone".to_owned())),
+            };
+        }
+        let read = tokio::time::timeout(2 * self.0.settings.jwks_request_timeout, self.read()).await;
+        let read = read.unwrap_or_else(|_| Err("it did not answer in time".to_owned()));
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Ok(keys) => {
+                let keys = Arc::new(keys);
+                (state.keys, state.asked) = (Some(Arc::clone(&keys)), Some((Instant::now(), None)));
+                Ok(keys)
+            }
+            Err(why) => {
+                tracing::warn!("the identity provider's keys cannot be read: {why}");
+                state.asked = Some((Instant::now(), Some(why.clone())));
+                Err(away(why))
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<Keys, String> {
+        let discovery = self.document(self.0.discovery.clone(), "the discovery document").await?;
+        let text = |key: &str| discovery.get(key).and_then(Value::as_str);
+        let url = text("jwks_uri").ok_or("the discovery document has no `jwks_uri`")?;
+        let url = Url::parse(url).map_err(|error| format!("its `jwks_uri` is no URL: {error}"))?;
+        if url.scheme() == "http" && self.0.discovery.scheme() == "https" {
+            return Err("its `jwks_uri` is without TLS".to_owned());
+        }
+        let issuer = text("issuer").map(str::to_owned);
+        if issuer.is_none() && self.0.settings.issuer.is_none() {
+            tracing::warn!(
+                "the discovery document names no issuer, so who has issued a token is not verified; set `issuer` in the block `auth`"
+            );
+        }
+        let document = self.document(url, "the keys").await?;
+        let listed = document.get("keys").and_then(Value::as_array).ok_or("the document of its keys has no `keys`")?;
+        let keys: Vec<Key> = listed.iter().take(KEYS).filter_map(Key::of).collect();
+        if keys.is_empty() {
+            return Err("it has no key that tokens can be verified with".to_owned());
+        }
+        Ok(Keys { keys, issuer, read: Instant::now() })
+    }
+
+    async fn document(&self, url: Url, what: &str) -> Result<Value, String> {
+        // What is in its query may be a secret.
+        let failed = |error: reqwest::Error| format!("{what}: {}", chain(&error.without_url()));
+        let mut response =
+            self.0.http.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+        let mut content = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            content.extend_from_slice(&chunk);
+            if content.len() > LARGEST {
+                return Err(format!("{what}: it has more than {LARGEST} bytes"));
+            }
+        }
+        serde_json::from_slice(&content).map_err(|error| format!("{what}: it is not JSON ({error})"))
+    }
+}
+
+impl Keys {
+    /// Those that may have signed a token that says this of its key. One that names no key must be of the only one there is.
+    fn fitting(&self, id: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &Key> {
+        let fits = move |key: &&Key| key.signs_with(algorithm) && id.is_none_or(|id| key.id.as_deref() == Some(id));
+        let is_clear = id.is_some() || self.keys.iter().filter(fits).count() == 1;
+        self.keys.iter().filter(fits).filter(move |_| is_clear)
+    }
+}
+
+impl Key {
+    /// A key of a set; `None` if tokens are not to be verified with it, or cannot be.
+    fn of(listed: &Value) -> Option<Self> {
+        let jwk: Jwk = serde_json::from_value(listed.clone()).ok()?;
+        let kind = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => KeyKind::Rsa,
+            AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => KeyKind::P256,
+            AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P384 => KeyKind::P384,
+            AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => KeyKind::Ed25519,
+            // A secret in a public document is none.
+            _ => return None,
+        };
+        if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+            return None;
+        }
+        let key = DecodingKey::from_jwk(&jwk).ok()?;
+        if let DecodingKeyKind::RsaModulusExponent { n, .. } = key.kind()
+            && n.iter().skip_while(|byte| **byte == 0).count() < SHORTEST_RSA
+        {
+            tracing::warn!(kid = jwk.common.key_id, "a key of the identity provider is too short, and is not used");
+            return None;
+        }
+        Some(Self { id: jwk.common.key_id, key, kind, algorithm: jwk.common.key_algorithm })
+    }
+
+    fn signs_with(&self, algorithm: Algorithm) -> bool {
+        let kind = match algorithm {
+            Algorithm::ES256 => KeyKind::P256,
+            Algorithm::ES384 => KeyKind::P384,
+            Algorithm::EdDSA => KeyKind::Ed25519,
+            other if other.family() == AlgorithmFamily::Rsa => KeyKind::Rsa,
+            _ => return false,
+        };
+        let is_said = self.algorithm.as_ref().is_none_or(|said| said.to_string() == format!("{algorithm:?}"));
+        self.kind == kind && is_said
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// An error with what caused it, which reqwest's own text leaves out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

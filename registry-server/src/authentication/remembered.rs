@@ -1,0 +1,45 @@
+//! Tokens that were verified a moment ago.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::Authenticated;
+use super::bearer::Digest;
+
+/// How many are remembered, twice: the older half is forgotten at once, so that nothing is ever looked for.
+const MOST: usize = 5000;
+
+type Known = HashMap<Digest, (Authenticated, SystemTime)>;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Remembered(Mutex<(Known, Known)>);
+
+#[cfg_attr(not(feature = "oidc"), allow(dead_code))]
+impl Remembered {
+    fn known(&self) -> MutexGuard<'_, (Known, Known)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose a token is, if it was verified and that is still good.
+    pub(super) fn get(&self, digest: &Digest, now: SystemTime) -> Option<Authenticated> {
+        let known = self.known();
+        let found = known.0.get(digest).or_else(|| known.1.get(digest));
+        found.filter(|(_, until)| now < *until).map(|(known, _)| known.clone())
+    }
+
+    /// Remembers whose a token is. Returns that with the identity that it had before, if it is the same.
+    pub(super) fn put(&self, digest: &Digest, mut verified: Authenticated, until: SystemTime) -> Authenticated {
+        let mut known = self.known();
+        let before = known.0.get(digest).or_else(|| known.1.get(digest));
+        if let Some((before, _)) = before.filter(|(before, _)| before.identity == verified.identity) {
+            verified.identity = Arc::clone(&before.identity);
+        }
+        if known.0.len() >= MOST {
+            known.1 = std::mem::take(&mut known.0);
+        }
+        known.0.insert(*digest, (verified.clone(), until));
+        verified
+    }
+}
