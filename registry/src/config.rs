@@ -14,19 +14,23 @@ mod env;
 mod findings;
 mod place;
 mod read;
+mod security;
 mod unset;
 mod yaml;
 
 use findings::{Findings, Problem};
+pub use security::{AuditConfig, AuthConfig, OidcConfig, ServerConfig, TlsConfig};
 
 /// What a registry takes from a `feature_store.yaml`.
 ///
 /// The file is read as Feast reads it: `$NAME` and `${NAME}` stand for environment variables anywhere in its text, and
-/// the result is YAML as PyYAML understands it. Two settings of it are used:
+/// the result is YAML as PyYAML understands it. These settings of it are used:
 ///
 /// - `project`, the name of the project;
 /// - `registry`, which is the path or the URL of a file, or a block with `registry_type: sql` or `registry_type: file`
-///   and the settings of such a registry.
+///   and the settings of such a registry;
+/// - `auth`, how callers of a server say who they are, and `registry_server`, what else it asks of them, which is ours and which
+///   Feast passes over.
 ///
 /// All else configures other parts of Feast and is not looked at. In the block, nothing is passed over: an unknown
 /// setting or a value that cannot be is an error, where Feast is often silent. Settings that concern Feast's clients
@@ -66,6 +70,10 @@ pub struct FeatureStoreConfig {
     pub project: Option<String>,
     /// What the registry is opened with.
     pub registry: RegistryConfig,
+    /// How callers of a server say who they are.
+    pub auth: AuthConfig,
+    /// What else a server asks of its callers.
+    pub server: ServerConfig,
     /// What the author of the file may not know, to be told once. None of it keeps the registry from being opened.
     pub warnings: Vec<Finding>,
     /// Where settings are in the file.
@@ -75,7 +83,14 @@ pub struct FeatureStoreConfig {
 impl FeatureStoreConfig {
     /// What a registry is opened with that no file says anything about.
     pub fn new(registry: RegistryConfig) -> Self {
-        Self { project: None, registry, warnings: Vec::new(), lines: BTreeMap::new() }
+        Self {
+            project: None,
+            registry,
+            auth: AuthConfig::NoAuth,
+            server: ServerConfig::default(),
+            warnings: Vec::new(),
+            lines: BTreeMap::new(),
+        }
     }
 
     /// Reads the file at `path`, or the `feature_store.yaml` in the folder there, with the environment variables of this

@@ -43,6 +43,7 @@ mod project;
 mod prune;
 mod restore;
 mod revert;
+mod security;
 mod selection;
 mod serve;
 mod show;
@@ -50,6 +51,7 @@ mod status;
 mod teardown;
 mod telemetry;
 mod text;
+mod tokens;
 mod undo;
 mod watch;
 
@@ -136,6 +138,7 @@ impl Cli {
                 Command::Journal(journal) => journal.run(self).await,
                 Command::Teardown(teardown) => teardown.run(self).await,
                 Command::Migrate(migrate) => migrate.run(self).await,
+                Command::Tokens(tokens) => tokens.run(),
                 Command::Completions(completions) => completions.run(self),
             };
             done.map(|()| ExitCode::SUCCESS)
@@ -203,6 +206,7 @@ enum Command {
     Teardown(teardown::Teardown),
     Migrate(migrate::Migrate),
     Config(config::Config),
+    Tokens(tokens::Tokens),
     Completions(completions::Completions),
 }
 

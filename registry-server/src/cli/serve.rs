@@ -14,6 +14,7 @@ use super::Cli;
 use super::files;
 use super::listen::listen;
 use super::location::Location;
+use super::security::{self, SecurityArgs};
 use super::telemetry::Telemetry;
 use crate::{DEFAULT_PORT, Metrics, Monitoring, ServeOptions};
 
@@ -36,7 +37,7 @@ pub(crate) struct Serve {
     #[command(flatten)]
     location: Location,
 
-    /// The address to listen on; 0.0.0.0 or :: for all. There is no authentication: mind who can reach it.
+    /// The address to listen on; 0.0.0.0 or :: for all. Mind who can reach it, unless callers have to say who they are.
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
 
@@ -118,6 +119,9 @@ pub(crate) struct Serve {
     slow_call: f64,
 
     #[command(flatten)]
+    security: SecurityArgs,
+
+    #[command(flatten)]
     telemetry: Telemetry,
 }
 
@@ -157,8 +161,13 @@ impl Serve {
     async fn serve(&self, cli: &Cli, signals: &mut Signals) -> Result<Ended> {
         let config = self.location.read(cli, |warning| tracing::warn!("{warning}"))?;
         let mut options = self.options();
+        options.security = self.security.of(&config)?;
         // Before the registry is opened, which may make it: a start that fails leaves nothing behind.
         let listener = listen(["--host", "--port"], &self.host, self.port).await?;
+        security::warn_of_openness(listener.local_addr()?, options.security.as_ref());
+        if let Some(security) = &options.security {
+            tokio::spawn(security.authentication.clone().follow_files());
+        }
         options.monitoring = self.monitoring().await?;
         let registry = tokio::select! {
             opened = self.open(cli, &config.registry, options.monitoring.as_ref()) => opened?,

@@ -4,10 +4,11 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 use std::str::FromStr;
 
 use super::findings::{Findings, Problem, shown};
-use super::yaml::{Entry, Value};
+use super::yaml::{Entry, Node, Value};
 
 /// A mapping of settings to their values. What a setting is not given for is `None`.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +112,21 @@ impl<'a> Block<'a> {
     /// A string that may also be left empty.
     pub(super) fn nullable_string(&self, key: &str) -> Option<&'a str> {
         if self.is_null(key) { None } else { self.string(key) }
+    }
+
+    /// A list of strings; empty if there is none.
+    pub(super) fn texts(&self, key: &str) -> Vec<String> {
+        let Some(entry) = self.entry(key) else { return Vec::new() };
+        let text = |item: &Rc<Node>| if let Value::Str(text) = item.value() { Some(text.to_owned()) } else { None };
+        let texts = match (&*entry.value, entry.value.value()) {
+            (_, Value::Null) => Some(Vec::new()),
+            (Node::Sequence { items, .. }, Value::Sequence) => items.iter().map(text).collect(),
+            _ => None,
+        };
+        texts.unwrap_or_else(|| {
+            self.must_be(key, "a list of strings", entry.value.value());
+            Vec::new()
+        })
     }
 
     pub(super) fn boolean(&self, key: &str) -> Option<bool> {

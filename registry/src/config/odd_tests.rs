@@ -59,7 +59,7 @@ fn a_variable_that_is_needed_and_not_set_is_an_error() {
 #[test]
 fn a_variable_that_is_not_set_does_not_matter_where_nothing_is_used() {
     for text in [
-        "registry: a\nonline_store: {connection_string: '${REDIS}'}\nauth: $AUTH",
+        "registry: a\nonline_store: {connection_string: '${REDIS}'}\nbatch_engine: $ENGINE",
         "registry: a # ${COMMENT}",
         "registry: # ${COMMENT}\n  path: a # $COMMENT\n  # ${COMMENT}\n  cache_ttl_seconds: 5",
         // What a variable brings in is not looked through.

@@ -9,7 +9,7 @@ use feast_registry_core::config::{CacheMode, History, RegistryConfig, RegistryUr
 use super::block::Block;
 use super::findings::{Findings, Problem};
 use super::yaml::{Node, Value};
-use super::{FeatureStoreConfig, engine, place, unset};
+use super::{FeatureStoreConfig, engine, place, security, unset};
 
 const S3_OPTIONS: &str = "s3_additional_kwargs";
 
@@ -68,7 +68,7 @@ pub(super) fn document(document: &Node, folder: &Path, findings: &Findings) -> O
 }
 
 fn file(file: &Block<'_>, folder: &Path) -> Option<FeatureStoreConfig> {
-    let mut lines = unset::look_through(file, &["project", "registry"]);
+    let mut lines = unset::look_through(file, &["project", "registry", "auth", "registry_server"]);
     let project = project(file);
     let registry = match file.get("registry") {
         None => {
@@ -87,7 +87,8 @@ fn file(file: &Block<'_>, folder: &Path) -> Option<FeatureStoreConfig> {
             None
         }
     };
-    Some(FeatureStoreConfig { project, lines, ..FeatureStoreConfig::new(registry?) })
+    let (auth, server) = (security::auth(file, folder), security::server(file, folder));
+    Some(FeatureStoreConfig { project, auth, server, lines, ..FeatureStoreConfig::new(registry?) })
 }
 
 /// The names that Feast accepts, and those with a hyphen, which it refuses only because of its SQLite online store.

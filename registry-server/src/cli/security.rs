@@ -1,0 +1,209 @@
+//! What `serve` asks of its callers: from options and the configuration.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use feast_registry::access::{AccessRules, Admins, Unprotected};
+use feast_registry::config::{AuthConfig, FeatureStoreConfig};
+
+use crate::{AuditLog, Authentication, AuthenticationBuilder, Security, TenantLimits};
+
+/// Feast's environment variable with the secret that the parts of an installation share.
+#[cfg(feature = "oidc")]
+const INTERNAL_SECRET: &str = "INTRA_COMMUNICATION_BASE64";
+
+/// What is asked of callers. Each option has the place of what the block `registry_server` of the feature_store.yaml says; how callers
+/// say who they are is in its block `auth`, as in Feast.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Who may do what")]
+pub(crate) struct SecurityArgs {
+    /// Take the bearer tokens of this file; whoever has none of them, and no other that is taken, is refused.
+    ///
+    /// `feast-registry tokens new` makes tokens, and says what goes into the file. It is read anew when it changes.
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
+
+    /// What callers may do in projects that have no permissions.
+    ///
+    /// With `allow`, everything, as in Feast; with `deny`, nothing, but for administrators and who made the project. Default: allow.
+    #[arg(long, value_enum, value_name = "RULE")]
+    default: Option<Rule>,
+
+    /// Who may make projects, which are then theirs. Default: anyone.
+    #[arg(long, value_enum, value_name = "WHO")]
+    create_projects: Option<Who>,
+
+    /// Somebody who may do everything, by name; `role:NAME` and `group:NAME` are all who have it. May be given several times.
+    #[arg(long = "admin", value_name = "NAME")]
+    admins: Vec<String>,
+
+    /// Append to this file who was allowed to do what, and who was not, as lines of JSON; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<PathBuf>,
+
+    /// Do nothing that cannot be written to the audit log.
+    #[arg(long, requires = "audit_log")]
+    audit_required: bool,
+
+    /// How many calls one caller may have under way.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    max_calls_per_caller: Option<u32>,
+
+    /// How many bytes of large requests and answers one caller may have under way.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    max_bytes_per_caller: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rule {
+    Allow,
+    Deny,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Who {
+    Anyone,
+    Admins,
+}
+
+impl SecurityArgs {
+    /// What is asked of callers; `None`: nothing.
+    pub(super) fn of(&self, config: &FeatureStoreConfig) -> Result<Option<Security>> {
+        let server = &config.server;
+        let tokens = self.tokens.as_deref().or(server.tokens.as_deref());
+        let admins = if self.admins.is_empty() { &server.admins } else { &self.admins };
+        let audit = match (&self.audit_log, &server.audit) {
+            (Some(path), _) => Some((path.as_path(), self.audit_required)),
+            (None, Some(audit)) => Some((audit.path.as_path(), audit.is_required)),
+            (None, None) => None,
+        };
+        let unprotected = match self.default {
+            Some(Rule::Allow) => Some(Unprotected::Allow),
+            Some(Rule::Deny) => Some(Unprotected::Deny),
+            None => server.default,
+        };
+        let Some(authentication) = authentication(&config.auth, tokens)? else {
+            if unprotected == Some(Unprotected::Deny) || !admins.is_empty() || audit.is_some() {
+                bail!(
+                    "`default: deny`, `admins` and `audit` need to know who calls: set `auth` in the feature_store.yaml, or give `--tokens`"
+                );
+            }
+            return Ok(None);
+        };
+        let mut security = Security::new(authentication);
+        let unprotected = unprotected.unwrap_or_default();
+        if unprotected == Unprotected::Allow {
+            tracing::warn!(
+                "projects without permissions are open to every caller, as in Feast; `default: deny` (--default deny) closes them"
+            );
+        }
+        let anyone = match self.create_projects {
+            Some(who) => who == Who::Anyone,
+            None => server.lets_anyone_create_projects.unwrap_or(true),
+        };
+        security.rules = AccessRules::default()
+            .with_unprotected(unprotected)
+            .with_anyone_creating_projects(anyone)
+            .with_admins(admins_of(admins)?);
+        security.audit = audit.map(|(path, is_required)| AuditLog::open(path, is_required)).transpose()?;
+        security.limits = TenantLimits {
+            calls: self
+                .max_calls_per_caller
+                .map(|calls| calls as usize)
+                .or(server.max_calls)
+                .unwrap_or(security.limits.calls),
+            bytes: self
+                .max_bytes_per_caller
+                .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+                .or(server.max_bytes)
+                .unwrap_or(security.limits.bytes),
+        };
+        Ok(Some(security))
+    }
+}
+
+fn authentication(auth: &AuthConfig, tokens: Option<&Path>) -> Result<Option<Authentication>> {
+    let builder = Authentication::builder();
+    let (builder, is_asked) = match auth {
+        AuthConfig::NoAuth => (builder, tokens.is_some()),
+        AuthConfig::Oidc(oidc) => (of_provider(builder, oidc)?, true),
+        AuthConfig::Kubernetes => bail!(
+            "`auth: kubernetes` is not served yet; give callers tokens of an identity provider (`type: oidc`) or of a file (`--tokens`)"
+        ),
+        _ => bail!("the type of `auth` is not served"),
+    };
+    if !is_asked {
+        return Ok(None);
+    }
+    let builder = match tokens {
+        Some(path) => builder.tokens(path)?,
+        None => builder,
+    };
+    Ok(Some(builder.build()))
+}
+
+#[cfg(feature = "oidc")]
+fn of_provider(
+    builder: AuthenticationBuilder,
+    oidc: &feast_registry::config::OidcConfig,
+) -> Result<AuthenticationBuilder> {
+    let mut settings = crate::OidcSettings::new(oidc.auth_discovery_url.clone());
+    settings.client_id.clone_from(&oidc.client_id);
+    settings.verify_ssl = oidc.verify_ssl;
+    settings.ca_cert_path.clone_from(&oidc.ca_cert_path);
+    settings.audience.clone_from(&oidc.audience);
+    settings.issuer.clone_from(&oidc.issuer);
+    settings.jwks_cache_lifespan = oidc.jwks_cache_lifespan;
+    settings.jwks_request_timeout = oidc.jwks_request_timeout;
+    let builder = builder.oidc(settings)?;
+    match std::env::var(INTERNAL_SECRET).ok().filter(|secret| !secret.is_empty()) {
+        // Charts set it without being asked, so that it is no good must not keep the server from starting.
+        Some(secret) => match Authentication::builder().internal_secret(&secret) {
+            Ok(_) => Ok(builder.internal_secret(&secret)?),
+            Err(why) => {
+                tracing::warn!("internal tokens are not taken: {why}");
+                Ok(builder)
+            }
+        },
+        None => Ok(builder),
+    }
+}
+
+#[cfg(not(feature = "oidc"))]
+fn of_provider(_: AuthenticationBuilder, _: &feast_registry::config::OidcConfig) -> Result<AuthenticationBuilder> {
+    bail!("`auth: {{type: oidc}}` is not served by this build, which has no feature `oidc`")
+}
+
+fn admins_of(names: &[String]) -> Result<Admins> {
+    let mut admins = Admins::default();
+    for name in names {
+        let (kind, rest) = name.split_once(':').unwrap_or(("user", name));
+        let set = match kind {
+            "role" => &mut admins.roles,
+            "group" => &mut admins.groups,
+            "user" => &mut admins.users,
+            // Names may have a colon in them, as those of service accounts.
+            _ => {
+                admins.users.insert(name.clone());
+                continue;
+            }
+        };
+        if rest.trim().is_empty() {
+            bail!("an administrator has no name in `{name}`");
+        }
+        set.insert(rest.to_owned());
+    }
+    Ok(admins)
+}
+
+/// Says what a server does not ask, where others than this machine can reach it.
+pub(super) fn warn_of_openness(address: SocketAddr, security: Option<&Security>) {
+    if security.is_none() && !address.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            "whoever can reach {address} may do everything, since nobody is asked who they are: set `auth` in the feature_store.yaml, or give \
+             `--tokens`"
+        );
+    }
+}
