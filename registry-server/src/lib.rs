@@ -29,6 +29,7 @@ mod request;
 mod serve;
 mod service;
 mod status;
+mod tls;
 #[cfg(feature = "otlp")]
 mod trace_context;
 
@@ -36,6 +37,7 @@ pub use metrics::Metrics;
 pub use monitoring::Monitoring;
 pub use serve::{DEFAULT_PORT, ServeOptions, listen, serve};
 pub use service::Service;
+pub use tls::{Tls, TlsFiles};
 
 /// The examples of the README are compiled with those of the documentation.
 #[cfg(doctest)]

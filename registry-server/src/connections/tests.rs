@@ -71,7 +71,7 @@ async fn run(limits: ConnectionLimits) -> Running {
             activities.lock().expect("a list").push(activity);
             Refusing
         };
-        serve(listener, limits, service, async { drop(has_stopped.await) }).await
+        serve(listener, limits, None, service, async { drop(has_stopped.await) }).await
     });
     Running { address, taken, stop, serving }
 }
