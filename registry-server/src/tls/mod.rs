@@ -127,4 +127,4 @@ impl Tls {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
