@@ -35,6 +35,16 @@ impl Security {
     pub fn new(authentication: Authentication) -> Self {
         Self { authentication, rules: AccessRules::default(), audit: None, limits: TenantLimits::default() }
     }
+
+    /// Reads the file of tokens anew, if there is one, and opens the audit log anew, after it was moved away. Blocks for a moment.
+    pub fn read_anew(&self) {
+        if let Err(error) = self.authentication.reload() {
+            tracing::error!(%error, "the tokens that were read before go on being taken");
+        }
+        if let Some(audit) = &self.audit {
+            audit.reopen();
+        }
+    }
 }
 
 /// All callers of a server.

@@ -8,11 +8,12 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use feast_registry_core::access::Identity;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,6 +29,7 @@ use tonic::codegen::{Service, http};
 use crate::complaints::Complaint;
 use crate::metrics::{ConnectionMetrics, OpenConnection};
 use crate::parts::READ_WITHIN;
+use crate::tls::{self, Speaks, Tls};
 
 /// What a client sends in any case: the preface of HTTP/2 and the head of its settings.
 const GREETING: usize = 24 + 9;
@@ -61,7 +63,8 @@ pub(crate) struct ConnectionLimits {
     pub(crate) keep_alive: Option<Duration>,
     /// How long calls that are under way may take when the server stops.
     pub(crate) grace: Duration,
-    /// Within which time a client must have begun to speak HTTP/2.
+    /// Within which time a client must have begun to speak HTTP/2; and before that, if the connection is encrypted, have agreed on
+    /// how.
     pub(crate) greeting: Duration,
 }
 
@@ -77,6 +80,9 @@ pub(crate) struct Activity {
     /// How many parts of answers have gone, or were let go.
     progress: AtomicUsize,
     peer: IpAddr,
+    /// Who its client is by the certificate, known before its first call.
+    certificate: OnceLock<Arc<Identity>>,
+    is_encrypted: AtomicBool,
     /// Why its streams that go on for as long as their clients like are to end, if they are.
     goes: watch::Sender<Option<Goes>>,
     watchers: Arc<Semaphore>,
@@ -126,6 +132,8 @@ impl Activity {
             conversations: AtomicUsize::new(0),
             progress: AtomicUsize::new(0),
             peer,
+            certificate: OnceLock::new(),
+            is_encrypted: AtomicBool::new(false),
             goes: watch::Sender::new(None),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
         })
@@ -136,14 +144,14 @@ impl Activity {
         self.peer
     }
 
-    /// Who the client's certificate says that it is, if that counts.
-    pub(crate) fn certificate(&self) -> Option<&Arc<feast_registry_core::access::Identity>> {
-        None
+    /// Who its client is by the certificate, if that is to say so (`--client-cert-identity`) and names somebody.
+    pub(crate) fn certificate(&self) -> Option<&Arc<Identity>> {
+        self.certificate.get()
     }
 
     /// Whether it is TLS.
     pub(crate) fn is_encrypted(&self) -> bool {
-        false
+        self.is_encrypted.load(Ordering::Relaxed)
     }
 
     /// Tells when it goes.
@@ -224,10 +232,11 @@ impl Drop for AnswerUnderWay {
 }
 
 /// Takes connections until `stop` completes; then has all of them end, in the time of grace. `service` makes what answers on
-/// a connection. Returns how many had not ended, which are cut.
+/// a connection, before anything is known of its client but the address. Returns how many had not ended, which are cut.
 pub(crate) async fn serve<S>(
     listener: TcpListener,
     limits: ConnectionLimits,
+    tls: Option<Tls>,
     service: impl Fn(Arc<Activity>) -> S,
     stop: impl Future<Output = ()>,
 ) -> usize
@@ -278,7 +287,13 @@ where
         let activity = Activity::new(peer);
         let service = service(Arc::clone(&activity));
         let held = (permit, metrics.opened());
-        connections.spawn(serve_one(connection, limits, service, activity, stopping.subscribe(), held));
+        let stopping = stopping.subscribe();
+        match &tls {
+            None => connections.spawn(serve_plain(connection, limits, service, activity, stopping, held)),
+            Some(tls) => {
+                connections.spawn(serve_encrypted(connection, tls.clone(), limits, service, activity, stopping, held))
+            }
+        };
     }
     // Whoever connects from now on is told so at once, and may find another server.
     drop(listener);
@@ -288,13 +303,45 @@ where
     connections.len()
 }
 
-async fn serve_one<S>(
+/// Serves on a connection that is encrypted first. Until then it is one of those that there may be, and has as much time as for
+/// its first words.
+async fn serve_encrypted<S>(
     connection: TcpStream,
+    tls: Tls,
     limits: ConnectionLimits,
     service: S,
     activity: Arc<Activity>,
     mut stopping: watch::Receiver<bool>,
-    _held: (OwnedSemaphorePermit, OpenConnection),
+    held: (OwnedSemaphorePermit, OpenConnection),
+) where
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
+{
+    if connection.set_nodelay(true).is_err() {
+        return;
+    }
+    let peer = activity.peer;
+    let encrypted = tokio::select! {
+        encrypted = tls.accept(connection, peer, Speaks::Http2, limits.greeting) => encrypted,
+        // Nothing was asked for yet.
+        _ = stopping.wait_for(|is_stopping| *is_stopping) => None,
+    };
+    let Some(inner) = encrypted else { return };
+    activity.is_encrypted.store(true, Ordering::Relaxed);
+    if let Some(identity) = tls.identity(&inner, peer) {
+        activity.certificate.get_or_init(|| identity);
+    }
+    serve_on(Counted { inner, activity, is_plain: false }, limits, service, stopping, held).await;
+}
+
+async fn serve_plain<S>(
+    connection: TcpStream,
+    limits: ConnectionLimits,
+    service: S,
+    activity: Arc<Activity>,
+    stopping: watch::Receiver<bool>,
+    held: (OwnedSemaphorePermit, OpenConnection),
 ) where
     S: Service<http::Request<Incoming>, Response = http::Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -305,7 +352,23 @@ async fn serve_one<S>(
     if connection.set_nodelay(true).is_err() {
         return;
     }
-    let io = TokioIo::new(Counted { inner: connection, activity: Arc::clone(&activity) });
+    serve_on(Counted { inner: connection, activity, is_plain: true }, limits, service, stopping, held).await;
+}
+
+async fn serve_on<C, S>(
+    connection: Counted<C>,
+    limits: ConnectionLimits,
+    service: S,
+    mut stopping: watch::Receiver<bool>,
+    _held: (OwnedSemaphorePermit, OpenConnection),
+) where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
+{
+    let activity = Arc::clone(&connection.activity);
+    let io = TokioIo::new(connection);
     let mut http2 = http2::Builder::new(TokioExecutor::new());
     http2
         .timer(TokioTimer::new())
@@ -384,21 +447,27 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// A connection whose bytes are counted as they come.
-struct Counted {
-    inner: TcpStream,
+struct Counted<C> {
+    inner: C,
     activity: Arc<Activity>,
+    /// Whether it is not encrypted.
+    is_plain: bool,
 }
 
-impl AsyncRead for Counted {
+impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        self.activity.bytes_received.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        let received = &buffer.filled()[before..];
+        let earlier = self.activity.bytes_received.fetch_add(received.len(), Ordering::Relaxed);
+        if earlier == 0 && self.is_plain && received.first() == Some(&tls::FIRST_BYTE) {
+            tls::complain_of_tls_without_it(self.activity.peer, Speaks::Http2);
+        }
         polled
     }
 }
 
-impl AsyncWrite for Counted {
+impl<C: AsyncWrite + Unpin> AsyncWrite for Counted<C> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }

@@ -33,6 +33,7 @@ mod serve;
 mod service;
 mod status;
 mod tenants;
+mod tls;
 #[cfg(feature = "otlp")]
 mod trace_context;
 
@@ -46,6 +47,7 @@ pub use monitoring::Monitoring;
 pub use serve::{DEFAULT_PORT, ServeOptions, listen, serve};
 pub use service::Service;
 pub use tenants::TenantLimits;
+pub use tls::{Tls, TlsFiles};
 
 /// The examples of the README are compiled with those of the documentation.
 #[cfg(doctest)]

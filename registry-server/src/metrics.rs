@@ -41,6 +41,11 @@ const REFUSED: Metric = Metric::counter(
 const READY: Metric = Metric::gauge("feast_registry_ready", "Whether the server says that it is ready (1) or not (0)");
 const BUILD: Metric = Metric::gauge("feast_registry_build_info", "1, with the version of the server");
 
+const CERTIFICATE: Metric = Metric::gauge(
+    "feast_registry_tls_certificate_not_after_timestamp_seconds",
+    "When the certificate that clients are shown ends, in seconds since 1970",
+);
+
 const WATCHERS: Metric = Metric::gauge("feast_registry_watchers", "Streams that follow what is committed");
 
 const AUDIT_LOST: Metric =
@@ -65,6 +70,7 @@ const ALL: &[Metric] = &[
     WATCHERS,
     AUDIT_LOST,
     UNAUTHENTICATED,
+    CERTIFICATE,
 ];
 
 /// The upper bounds that times are sorted by, in seconds: from what a cached read takes to what nobody waits for.
@@ -130,6 +136,11 @@ pub(crate) fn unauthenticated_calls(calls: u64) {
 /// Measures whether the server is ready.
 pub(crate) fn measure_readiness(is_ready: bool) {
     metrics::gauge!(READY.name).set(if is_ready { 1.0 } else { 0.0 });
+}
+
+/// Measures when the certificate ends that clients are shown, in seconds since 1970.
+pub(crate) fn measure_certificate(not_after: f64) {
+    metrics::gauge!(CERTIFICATE.name).set(not_after);
 }
 
 /// What is measured of connections.

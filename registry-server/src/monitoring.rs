@@ -1,7 +1,8 @@
-//! What supervisors and Prometheus ask for, over plain HTTP: `/livez`, `/readyz` and `/metrics`.
+//! What supervisors and Prometheus ask for, over HTTP: `/livez`, `/readyz` and `/metrics`.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -19,6 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::connections::PAUSES_FOR;
 use crate::metrics::{Metrics, UPKEEP_EVERY, measure_readiness};
+use crate::tls::{self, Speaks, Tls};
 
 /// How many connections there may be at once. Each is for one request; one too many takes the place of the oldest, so those
 /// that never ask keep nobody out.
@@ -40,6 +43,7 @@ const HELP: &str = "This is a feast-registry server.
 #[derive(Debug, Clone)]
 pub struct Monitoring {
     metrics: Option<Metrics>,
+    tls: Option<Tls>,
     /// Why the server is not ready, if it is not.
     readiness: Arc<watch::Sender<Result<(), &'static str>>>,
 }
@@ -48,7 +52,14 @@ impl Monitoring {
     /// Of a server that has not started yet. Without metrics, `/metrics` is not found.
     pub fn new(metrics: Option<Metrics>) -> Self {
         measure_readiness(false);
-        Self { metrics, readiness: Arc::new(watch::Sender::new(Err("it is starting"))) }
+        Self { metrics, tls: None, readiness: Arc::new(watch::Sender::new(Err("it is starting"))) }
+    }
+
+    /// The same over HTTPS. Clients need no certificate for it, whatever they need elsewhere: probes have none.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Says why the server has not started yet.
@@ -62,7 +73,7 @@ impl Monitoring {
         let _ = self.readiness.send_replace(ready);
     }
 
-    /// Answers requests until it is dropped.
+    /// Answers requests until it is dropped; with TLS, looks meanwhile whether its files have changed.
     pub async fn serve(self, listener: TcpListener) {
         let mut open: VecDeque<AbortHandle> = VecDeque::new();
         let upkeep = async {
@@ -73,7 +84,7 @@ impl Monitoring {
         };
         let accept = async {
             loop {
-                let Ok((connection, _)) = listener.accept().await else {
+                let Ok((connection, peer)) = listener.accept().await else {
                     sleep(PAUSES_FOR).await;
                     continue;
                 };
@@ -85,18 +96,38 @@ impl Monitoring {
                 }
                 let this = self.clone();
                 let answering = tokio::spawn(async move {
-                    drop(timeout(ANSWERS_WITHIN, this.serve_one(connection)).await);
+                    drop(timeout(ANSWERS_WITHIN, this.serve_one(connection, peer.ip())).await);
                 });
                 open.push_back(answering.abort_handle());
+            }
+        };
+        let fresh = async {
+            match &self.tls {
+                Some(tls) => match tls.keep_fresh().await {},
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = upkeep => {}
             () = accept => {}
+            () = fresh => {}
         }
     }
 
-    async fn serve_one(self, connection: TcpStream) {
+    async fn serve_one(self, connection: TcpStream, peer: IpAddr) {
+        if let Some(tls) = &self.tls {
+            if let Some(encrypted) = tls.accept(connection, peer, Speaks::Http1, ANSWERS_WITHIN).await {
+                self.serve_on(encrypted).await;
+            }
+            return;
+        }
+        if tls::waits_for_first_byte(&connection).await == Some(tls::FIRST_BYTE) {
+            return tls::complain_of_tls_without_it(peer, Speaks::Http1);
+        }
+        self.serve_on(connection).await;
+    }
+
+    async fn serve_on(&self, connection: impl AsyncRead + AsyncWrite + Unpin) {
         let service = service_fn(|request: Request<Incoming>| {
             let answer = self.answer(request.method(), request.uri().path());
             async move { Ok::<_, Infallible>(answer) }

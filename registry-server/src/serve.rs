@@ -25,6 +25,7 @@ use crate::proto::registry_server_server::RegistryServerServer;
 use crate::record::Recorder;
 use crate::request::RequestLimits;
 use crate::service::Service;
+use crate::tls::Tls;
 
 /// The port of Feast's registry server.
 pub const DEFAULT_PORT: u16 = 6570;
@@ -73,6 +74,8 @@ pub struct ServeOptions {
     pub security: Option<Security>,
     /// Where it is told whether the server is ready, besides gRPC. Default: nowhere.
     pub monitoring: Option<Monitoring>,
+    /// What connections are encrypted with. Its files are read anew when they change. Default: they are not encrypted.
+    pub tls: Option<Tls>,
 }
 
 impl Default for ServeOptions {
@@ -92,6 +95,7 @@ impl Default for ServeOptions {
             is_traced: false,
             security: None,
             monitoring: None,
+            tls: None,
         }
     }
 }
@@ -183,7 +187,14 @@ pub async fn serve(
         grace: options.grace,
         greeting: GREETS_WITHIN,
     };
-    let unfinished = connections::serve(listener, limits, on_connection, stop).await;
+    let serving = connections::serve(listener, limits, options.tls.clone(), on_connection, stop);
+    let unfinished = match &options.tls {
+        None => serving.await,
+        Some(tls) => tokio::select! {
+            unfinished = serving => unfinished,
+            never = tls.keep_fresh() => match never {},
+        },
+    };
     if unfinished > 0 {
         let seconds = options.grace.as_secs_f64();
         tracing::warn!(connections = unfinished, "some requests were not finished within {seconds} s");

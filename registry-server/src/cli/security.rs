@@ -1,6 +1,5 @@
 //! What `serve` asks of its callers: from options and the configuration.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -69,8 +68,8 @@ enum Who {
 }
 
 impl SecurityArgs {
-    /// What is asked of callers; `None`: nothing.
-    pub(super) fn of(&self, config: &FeatureStoreConfig) -> Result<Option<Security>> {
+    /// What is asked of callers; `None`: nothing. Certificates may say who they are.
+    pub(super) fn of(&self, config: &FeatureStoreConfig, by_certificates: bool) -> Result<Option<Security>> {
         let server = &config.server;
         let tokens = self.tokens.as_deref().or(server.tokens.as_deref());
         let admins = if self.admins.is_empty() { &server.admins } else { &self.admins };
@@ -84,7 +83,7 @@ impl SecurityArgs {
             Some(Rule::Deny) => Some(Unprotected::Deny),
             None => server.default,
         };
-        let Some(authentication) = authentication(&config.auth, tokens)? else {
+        let Some(authentication) = authentication(&config.auth, tokens, by_certificates)? else {
             if unprotected == Some(Unprotected::Deny) || !admins.is_empty() || audit.is_some() {
                 bail!(
                     "`default: deny`, `admins` and `audit` need to know who calls: set `auth` in the feature_store.yaml, or give `--tokens`"
@@ -124,10 +123,10 @@ impl SecurityArgs {
     }
 }
 
-fn authentication(auth: &AuthConfig, tokens: Option<&Path>) -> Result<Option<Authentication>> {
+fn authentication(auth: &AuthConfig, tokens: Option<&Path>, by_certificates: bool) -> Result<Option<Authentication>> {
     let builder = Authentication::builder();
     let (builder, is_asked) = match auth {
-        AuthConfig::NoAuth => (builder, tokens.is_some()),
+        AuthConfig::NoAuth => (builder, tokens.is_some() || by_certificates),
         AuthConfig::Oidc(oidc) => (of_provider(builder, oidc)?, true),
         AuthConfig::Kubernetes => bail!(
             "`auth: kubernetes` is not served yet; give callers tokens of an identity provider (`type: oidc`) or of a file (`--tokens`)"
@@ -196,14 +195,4 @@ fn admins_of(names: &[String]) -> Result<Admins> {
         set.insert(rest.to_owned());
     }
     Ok(admins)
-}
-
-/// Says what a server does not ask, where others than this machine can reach it.
-pub(super) fn warn_of_openness(address: SocketAddr, security: Option<&Security>) {
-    if security.is_none() && !address.ip().to_canonical().is_loopback() {
-        tracing::warn!(
-            "whoever can reach {address} may do everything, since nobody is asked who they are: set `auth` in the feature_store.yaml, or give \
-             `--tokens`"
-        );
-    }
 }

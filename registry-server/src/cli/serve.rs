@@ -1,22 +1,26 @@
 //! `feast-registry serve`.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
 use clap::Args;
+use feast_registry::config::ServerConfig;
 use feast_registry::{ErrorKind, Registry, RegistryConfig};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Cli;
 use super::files;
 use super::listen::listen;
 use super::location::Location;
-use super::security::{self, SecurityArgs};
+use super::security::SecurityArgs;
 use super::telemetry::Telemetry;
-use crate::{DEFAULT_PORT, Metrics, Monitoring, ServeOptions};
+use crate::{DEFAULT_PORT, Metrics, Monitoring, Security, ServeOptions, Tls, TlsFiles};
 
 /// How long to wait before a storage that did not answer at start is tried again: at first, and at the most.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -30,7 +34,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 ///     registry_type: remote
 ///     path: localhost:6570
 ///
-/// Stop it with Ctrl-C or SIGTERM: requests that are under way are finished first.
+/// Stop it with Ctrl-C or SIGTERM: requests that are under way are finished first. SIGHUP has it read the files of --cert, --key
+/// and --client-ca anew, which it does by itself too when they change.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, about = "Serve a registry to Feast's SDK")]
 pub(crate) struct Serve {
@@ -44,6 +49,29 @@ pub(crate) struct Serve {
     /// The port to listen on; 0 takes a free one, which the start-up line names.
     #[arg(long, default_value_t = DEFAULT_PORT)]
     port: u16,
+
+    /// Encrypt with TLS: the server's certificate, in PEM, and after it those of its issuers that clients do not have.
+    ///
+    /// --metrics-addr is encrypted with it too. The files are read anew when they change, as when cert-manager renews them, and
+    /// at SIGHUP; connections go on meanwhile. What cannot be used is told in the log, and what was there before stays.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM, not encrypted.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+
+    /// Take only clients with a certificate that one of this file has signed (mutual TLS), in PEM.
+    ///
+    /// No certificate is asked for on the port of --metrics-addr, since kubelets and Prometheus have none.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    client_ca: Option<PathBuf>,
+
+    /// Take who a client is from its certificate: the common name (CN) is the user, the organizations (O) are the groups.
+    ///
+    /// As in Kubernetes. A certificate without a common name, or with several, names nobody.
+    #[arg(long, requires = "client_ca")]
+    client_cert_identity: bool,
 
     /// The largest message that is accepted and sent, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = ServeOptions::default().max_message_size)]
@@ -108,7 +136,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=31_536_000))]
     wait_for_storage: u64,
 
-    /// Serve /metrics (for Prometheus), /livez and /readyz over plain HTTP on this address, as 127.0.0.1:9570.
+    /// Serve /metrics (for Prometheus), /livez and /readyz over HTTP on this address, as 127.0.0.1:9570; with --cert over HTTPS.
     ///
     /// There is no authentication: mind who can reach it.
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
@@ -161,19 +189,22 @@ impl Serve {
     async fn serve(&self, cli: &Cli, signals: &mut Signals) -> Result<Ended> {
         let config = self.location.read(cli, |warning| tracing::warn!("{warning}"))?;
         let mut options = self.options();
-        options.security = self.security.of(&config)?;
+        let tls = self.tls_files(&config.server);
+        let has_identities = tls.as_ref().is_some_and(|files| files.client_certificate_is_identity);
+        options.security = self.security.of(&config, has_identities)?;
+        options.tls = open_tls(tls).await?;
+        let _read_anew = signals.read_anew(options.tls.clone(), options.security.clone());
         // Before the registry is opened, which may make it: a start that fails leaves nothing behind.
         let listener = listen(["--host", "--port"], &self.host, self.port).await?;
-        security::warn_of_openness(listener.local_addr()?, options.security.as_ref());
         if let Some(security) = &options.security {
             tokio::spawn(security.authentication.clone().follow_files());
         }
-        options.monitoring = self.monitoring().await?;
+        options.monitoring = self.monitoring(options.tls.clone()).await?;
         let registry = tokio::select! {
             opened = self.open(cli, &config.registry, options.monitoring.as_ref()) => opened?,
             () = signals.next() => return Ok(Ended::BeforeItWasOpen),
         };
-        tracing::info!("serving {} on {}", registry.location(), listener.local_addr()?);
+        say_what_is_served(&registry.location(), listener.local_addr()?, &options);
         notify(NotifyState::Ready);
         let (stop, is_stopped) = tokio::sync::oneshot::channel();
         let is_stopped = async {
@@ -230,13 +261,31 @@ impl Serve {
     }
 
     /// What answers supervisors and Prometheus, from before the registry is opened until the process ends.
-    async fn monitoring(&self) -> Result<Option<Monitoring>> {
+    async fn monitoring(&self, tls: Option<Tls>) -> Result<Option<Monitoring>> {
         let Some((host, port)) = &self.metrics_addr else { return Ok(None) };
         let listener = listen(["--metrics-addr"; 2], host, *port).await?;
-        tracing::info!("metrics and health over HTTP on {}", listener.local_addr()?);
+        let over = if tls.is_some() { "HTTPS" } else { "HTTP" };
+        tracing::info!("metrics and health over {over} on {}", listener.local_addr()?);
         let monitoring = Monitoring::new(Some(Metrics::install()?));
+        let monitoring = match tls {
+            Some(tls) => monitoring.with_tls(tls),
+            None => monitoring,
+        };
         tokio::spawn(monitoring.clone().serve(listener));
         Ok(Some(monitoring))
+    }
+
+    /// What connections are to be encrypted with: what the command line says, or else the configuration.
+    fn tls_files(&self, server: &ServerConfig) -> Option<TlsFiles> {
+        let (certificate, key, client_ca, has_identities) = match (&self.cert, &self.key, &server.tls) {
+            (Some(certificate), Some(key), _) => (certificate, key, &self.client_ca, self.client_cert_identity),
+            (_, _, Some(tls)) => (&tls.cert, &tls.key, &tls.client_ca, tls.client_cert_identity),
+            _ => return None,
+        };
+        let mut files = TlsFiles::new(certificate, key);
+        files.client_ca.clone_from(client_ca);
+        files.client_certificate_is_identity = has_identities;
+        Some(files)
     }
 
     fn options(&self) -> ServeOptions {
@@ -263,6 +312,40 @@ impl Serve {
     }
 }
 
+async fn open_tls(files: Option<TlsFiles>) -> Result<Option<Tls>> {
+    let Some(files) = files else { return Ok(None) };
+    // A network file system may take its time.
+    Ok(Some(tokio::task::spawn_blocking(move || Tls::open(files)).await??))
+}
+
+/// The start-up line, and before it what whoever reads it should know: this is the place for both.
+fn say_what_is_served(location: &str, address: SocketAddr, options: &ServeOptions) {
+    let is_for_this_machine = address.ip().to_canonical().is_loopback();
+    let how = match &options.tls {
+        Some(tls) if tls.is_mutual() => "with TLS, to clients with a certificate,",
+        Some(_) => "with TLS",
+        None => "without TLS",
+    };
+    if options.tls.is_none() && !is_for_this_machine {
+        tracing::warn!(
+            "calls from other machines are not encrypted: whoever is on the way can read and change them. Encrypt them with \
+             --cert and --key, or listen on 127.0.0.1 behind a proxy that does"
+        );
+    }
+    let who = match &options.security {
+        Some(_) => "to callers who say who they are",
+        None => "without authentication",
+    };
+    if options.security.is_none() && !is_for_this_machine {
+        tracing::warn!(
+            "whoever can reach {address} may do everything, since nobody is asked who they are: set `auth` in the feature_store.yaml, \
+             or give --tokens"
+        );
+    }
+    // The address is the last word, for scripts that look for it.
+    tracing::info!("serving {location} {how} {who} on {address}");
+}
+
 /// How serving has come to an end.
 enum Ended {
     InOrder,
@@ -271,10 +354,12 @@ enum Ended {
     AtOnce,
 }
 
-/// What asks the process to end.
+/// What asks the process to end, or to read its files anew.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// None once somebody waits for it.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -282,7 +367,30 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?,
             interrupt: signal(SignalKind::interrupt()).context("Ctrl-C cannot be caught")?,
+            // It would end the process.
+            hangup: Some(signal(SignalKind::hangup()).context("SIGHUP cannot be caught")?),
         })
+    }
+
+    /// Has files be read anew at each SIGHUP, until what is returned is dropped.
+    fn read_anew(&mut self, tls: Option<Tls>, security: Option<Security>) -> JoinSet<()> {
+        let mut task = JoinSet::new();
+        let Some(mut hangup) = self.hangup.take() else { return task };
+        task.spawn(async move {
+            while hangup.recv().await.is_some() {
+                if tls.is_none() && security.is_none() {
+                    tracing::info!("SIGHUP: there is nothing to read anew");
+                }
+                // The log says what came of it.
+                if let Some(tls) = &tls {
+                    drop(tls.reload().await);
+                }
+                if let Some(security) = &security {
+                    security.read_anew();
+                }
+            }
+        });
+        task
     }
 
     async fn next(&mut self) {

@@ -1,6 +1,8 @@
 use std::convert::Infallible;
 use std::sync::Mutex;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -8,6 +10,8 @@ use tonic::Status;
 use tonic::codegen::BoxFuture;
 
 use super::*;
+use crate::tls::TlsFiles;
+use crate::tls::tests::certificates::{self, Issuer, Pair};
 
 /// HTTP/2's preface and empty settings.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -61,6 +65,10 @@ struct Running {
 }
 
 async fn run(limits: ConnectionLimits) -> Running {
+    run_with(limits, None).await
+}
+
+async fn run_with(limits: ConnectionLimits, tls: Option<Tls>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let taken: Arc<Mutex<Vec<Arc<Activity>>>> = Arc::default();
@@ -71,7 +79,7 @@ async fn run(limits: ConnectionLimits) -> Running {
             activities.lock().expect("a list").push(activity);
             Refusing
         };
-        serve(listener, limits, service, async { drop(has_stopped.await) }).await
+        serve(listener, limits, tls, service, async { drop(has_stopped.await) }).await
     });
     Running { address, taken, stop, serving }
 }
@@ -233,4 +241,109 @@ async fn who_reads_nothing_of_its_answers_is_noticed_and_who_reads_slowly_is_not
     let since = began.elapsed();
     activity.is_unread().await;
     assert!(began.elapsed() - since <= READ_WITHIN * 2);
+}
+
+/// A server with TLS, and who has signed its certificate.
+struct Encrypted {
+    _folder: tempfile::TempDir,
+    issuer: Issuer,
+    tls: Tls,
+}
+
+fn encrypted(change: impl FnOnce(TlsFiles) -> TlsFiles) -> Encrypted {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let issuer = certificates::issuer("ours");
+    let (certificate, key) = certificates::server(&issuer).write(folder.path(), "server");
+    std::fs::write(folder.path().join("ca.crt"), issuer.pem()).expect("a file");
+    let files = change(TlsFiles::new(certificate, key).with_client_ca(folder.path().join("ca.crt")));
+    Encrypted { tls: Tls::open(files).expect("certificates"), _folder: folder, issuer }
+}
+
+/// A client who trusts an issuer and shows a certificate.
+async fn secured(running: &Running, issuer: &Issuer, shows: &Pair) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(issuer.der().clone()).expect("an issuer");
+    let chain = CertificateDer::pem_slice_iter(shows.certificate.as_bytes()).collect::<Result<_, _>>();
+    let key = PrivateKeyDer::from_pem_slice(shows.key.as_bytes()).expect("a key");
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain.expect("a certificate"), key)
+        .expect("a pair");
+    let connection = TcpStream::connect(running.address).await.expect("a connection");
+    let name = "localhost".try_into().expect("a name");
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, connection).await.expect("a handshake")
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_verified_says_who_a_client_is_if_it_is_to() {
+    for (is_to, identity) in [(true, Some(Identity::new("ann").with_groups(["fleet"]))), (false, None)] {
+        let encrypted = encrypted(|files| if is_to { files.with_identities() } else { files });
+        let running = run_with(limits(), Some(encrypted.tls.clone())).await;
+        let nameless = certificates::pair(&encrypted.issuer, |_| {});
+        for (shows, identity) in [(certificates::client(&encrypted.issuer, "ann", "fleet"), identity), (nameless, None)]
+        {
+            let mut client = secured(&running, &encrypted.issuer, &shows).await;
+            client.write_all(HELLO).await.expect("it is sent");
+            let mut settings = [0; 9];
+            client.read_exact(&mut settings).await.expect("settings");
+            let activity = running.taken.lock().expect("a list").pop().expect("a connection");
+            assert_eq!(activity.certificate().map(|identity| (**identity).clone()), identity);
+        }
+    }
+}
+
+/// The head of a record that announces more than comes.
+const HALF_A_RECORD: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
+
+#[tokio::test]
+async fn who_does_not_end_a_handshake_keeps_nobody_out_and_is_not_kept() {
+    let encrypted = encrypted(|files| files);
+    let greeting = Duration::from_secs(1);
+    let running = run_with(ConnectionLimits { greeting, ..limits() }, Some(encrypted.tls.clone())).await;
+    let began = Instant::now();
+    let mut slow = Vec::new();
+    for says in [&b""[..], &HALF_A_RECORD[..1], HALF_A_RECORD].repeat(20) {
+        slow.push(running.connect(says).await);
+    }
+    let shows = certificates::client(&encrypted.issuer, "ann", "fleet");
+    // Whoever is done with the handshake still has to say something.
+    let mut silent = secured(&running, &encrypted.issuer, &shows).await;
+    let mut friendly = secured(&running, &encrypted.issuer, &shows).await;
+    friendly.write_all(HELLO).await.expect("it is sent");
+    let mut settings = [0; 9];
+    friendly.read_exact(&mut settings).await.expect("settings");
+    assert!(began.elapsed() < greeting, "it waited for the others: {:?}", began.elapsed());
+    for connection in slow {
+        assert!(until_closed(connection).await.is_empty());
+    }
+    let mut sent = Vec::new();
+    drop(timeout(SOON, silent.read_to_end(&mut sent)).await.expect("it is closed soon"));
+    // One byte now and then does not give it more time.
+    let mut dripping = running.connect(HALF_A_RECORD).await;
+    let drips = async {
+        loop {
+            sleep(Duration::from_millis(100)).await;
+            if dripping.write_all(&[0]).await.is_err() || matches!(dripping.try_read(&mut [0; 64]), Ok(0)) {
+                break;
+            }
+        }
+    };
+    timeout(SOON, drips).await.expect("it is closed soon");
+    let mut one = [0];
+    let more = async { while friendly.read(&mut one).await.expect("it is open") > 0 {} };
+    assert!(timeout(Duration::from_millis(300), more).await.is_err(), "it is open");
+}
+
+#[tokio::test]
+async fn a_handshake_does_not_keep_the_server_from_stopping() {
+    let encrypted = encrypted(|files| files);
+    let running = run_with(limits(), Some(encrypted.tls.clone())).await;
+    let _connections = [running.connect(b"").await, running.connect(HALF_A_RECORD).await];
+    while running.taken() < 2 {
+        tokio::task::yield_now().await;
+    }
+    running.stop.send(()).expect("it runs");
+    assert_eq!(timeout(SOON, running.serving).await.expect("it ends").expect("no panic"), 0);
 }
