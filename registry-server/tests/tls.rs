@@ -207,9 +207,17 @@ async fn who_trusts_another_ca_is_told_of_in_the_log() {
     let fixture = Fixture::new();
     let server = fixture.start_with_tls(&[]);
     assert!(!is_answered(server.grpc(), &certificates::issuer("other"), None).await);
-    let line = server.says("does not accept the server's certificate");
+    let line = server.says("does not accept the server's certificate (");
     assert!(line.contains("WARN") && line.contains("(UnknownCA)") && line.contains("peer=127.0.0.1"), "{line}");
     assert!(is_answered(server.grpc(), &fixture.issuer, None).await);
+    // Some say nothing, and leave; who has said nothing before is no client.
+    drop(TcpStream::connect(("127.0.0.1", server.grpc())).await.expect("a connection"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!server.log().contains("left in the middle"), "{}", server.log());
+    let mut leaving = TcpStream::connect(("127.0.0.1", server.grpc())).await.expect("a connection");
+    leaving.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.expect("it is sent");
+    drop(leaving);
+    server.says("it left in the middle of the TLS handshake");
     // Who speaks something else within TLS is told apart.
     encrypt(server.grpc(), &fixture.issuer, &["http/1.1"]).await.expect_err("no protocol in common");
     server.says("speaks TLS, but not HTTP/2, which gRPC needs");

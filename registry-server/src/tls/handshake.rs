@@ -102,7 +102,7 @@ impl Tls {
                     .accept(connection)
                     .into_fallible()
                     .await
-                    .map_err(|(error, connection)| Failed::Handshake(error, connection)),
+                    .map_err(|(error, connection)| Failed::Handshake { error, connection, has_begun: said > 0 }),
             }
         };
         match timeout(within, handshake).await {
@@ -112,12 +112,14 @@ impl Tls {
                 turn_away(connection, plain.answer()).await;
                 None
             }
-            Ok(Err(Failed::Handshake(error, connection))) => {
+            Ok(Err(Failed::Handshake { error, connection, has_begun })) => {
                 tracing::debug!(%peer, %error, "a TLS handshake failed");
                 if let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
                     complain(cause, speaks, peer);
                     // It has been told by an alert, which is lost if the connection is reset.
                     turn_away(connection, &[]).await;
+                } else if has_begun {
+                    complain_of_leaving(peer);
                 }
                 None
             }
@@ -149,7 +151,12 @@ impl Tls {
 
 enum Failed {
     Plain(Plain, TcpStream),
-    Handshake(io::Error, TcpStream),
+    Handshake {
+        error: io::Error,
+        connection: TcpStream,
+        /// Whether the client had said anything.
+        has_begun: bool,
+    },
 }
 
 impl Plain {
@@ -197,6 +204,20 @@ fn complain_of_plain(plain: Plain, speaks: Speaks, peer: IpAddr) {
         }),
         Plain::Other => tracing::debug!(%peer, "a connection was closed on which something else than TLS was spoken"),
     }
+}
+
+/// Says that a client has left in the middle of a handshake. Those of gRPC's C core, as Feast's, do so without a word if they do not
+/// accept what they are shown.
+fn complain_of_leaving(peer: IpAddr) {
+    static LEFT: Complaint = Complaint::new();
+    LEFT.say(|more| {
+        tracing::warn!(
+            %peer,
+            "it seems that a client does not accept the server's certificate: it left in the middle of the TLS handshake, as Feast's do \
+             then. It needs the CA that has signed it (`cert` in the block `registry` of feature_store.yaml), and the certificate must name the \
+             host that the client calls (or the client's `authority`){more}"
+        );
+    });
 }
 
 /// Says why a handshake failed, if it is something that an operator can mend. Each kind has a complaint of its own, so that none is
