@@ -400,7 +400,7 @@ def test_the_dashboard_and_the_alerts_show_what_there_is(tmp_path: Path, project
                 seen.query(expression)
             groups = seen.ask("rules")["groups"]
             alerts = {rule["name"]: rule for group in groups for rule in group["rules"]}
-            assert len(alerts) == 10 and all(rule["health"] == "ok" for rule in alerts.values()), alerts
+            assert len(alerts) == 11 and all(rule["health"] == "ok" for rule in alerts.values()), alerts
             quiet = {name for name, rule in alerts.items() if rule["state"] == "inactive"}
             assert quiet == set(alerts), alerts
 

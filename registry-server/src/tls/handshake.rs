@@ -28,10 +28,6 @@ const ANSWER_HTTP1: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
     This port speaks TLS: ask with https://\n";
 
-/// What a client of HTTP/2 is told that does not encrypt: clients of gRPC show it.
-const REASON_HTTP2: &[u8] =
-    b"this port speaks TLS: Feast's clients need `cert`, or `is_tls: true`, in the block `registry`";
-
 /// What somebody says who does not speak TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plain {
@@ -106,22 +102,24 @@ impl Tls {
                     .accept(connection)
                     .into_fallible()
                     .await
-                    .map_err(|(error, connection)| Failed::Handshake(error, connection)),
+                    .map_err(|(error, connection)| Failed::Handshake { error, connection, has_begun: said > 0 }),
             }
         };
         match timeout(within, handshake).await {
             Ok(Ok(stream)) => Some(stream),
             Ok(Err(Failed::Plain(plain, connection))) => {
                 complain_of_plain(plain, speaks, peer);
-                turn_away(connection, &plain.answer()).await;
+                turn_away(connection, plain.answer()).await;
                 None
             }
-            Ok(Err(Failed::Handshake(error, connection))) => {
+            Ok(Err(Failed::Handshake { error, connection, has_begun })) => {
                 tracing::debug!(%peer, %error, "a TLS handshake failed");
                 if let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
                     complain(cause, speaks, peer);
                     // It has been told by an alert, which is lost if the connection is reset.
                     turn_away(connection, &[]).await;
+                } else if has_begun {
+                    complain_of_leaving(peer);
                 }
                 None
             }
@@ -153,21 +151,21 @@ impl Tls {
 
 enum Failed {
     Plain(Plain, TcpStream),
-    Handshake(io::Error, TcpStream),
+    Handshake {
+        error: io::Error,
+        connection: TcpStream,
+        /// Whether the client had said anything.
+        has_begun: bool,
+    },
 }
 
 impl Plain {
-    fn answer(self) -> Vec<u8> {
+    /// What it is told. A client of gRPC is told nothing: it would take any frame for a server that has come to life, and try again
+    /// at once and for ever, where one whose connection ends fails its call.
+    fn answer(self) -> &'static [u8] {
         match self {
-            Self::Http1 => ANSWER_HTTP1.to_vec(),
-            Self::Http2 => {
-                // Settings, of which there are none, come first. Then GOAWAY: no stream was looked at; INADEQUATE_SECURITY.
-                let mut frames = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
-                frames.extend([0, 0, 8 + REASON_HTTP2.len() as u8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc]);
-                frames.extend(REASON_HTTP2);
-                frames
-            }
-            Self::Other => Vec::new(),
+            Self::Http1 => ANSWER_HTTP1,
+            Self::Http2 | Self::Other => &[],
         }
     }
 }
@@ -206,6 +204,20 @@ fn complain_of_plain(plain: Plain, speaks: Speaks, peer: IpAddr) {
         }),
         Plain::Other => tracing::debug!(%peer, "a connection was closed on which something else than TLS was spoken"),
     }
+}
+
+/// Says that a client has left in the middle of a handshake. Those of gRPC's C core, as Feast's, do so without a word if they do not
+/// accept what they are shown.
+fn complain_of_leaving(peer: IpAddr) {
+    static LEFT: Complaint = Complaint::new();
+    LEFT.say(|more| {
+        tracing::warn!(
+            %peer,
+            "it seems that a client does not accept the server's certificate: it left in the middle of the TLS handshake, as Feast's do \
+             then. It needs the CA that has signed it (`cert` in the block `registry` of feature_store.yaml), and the certificate must name the \
+             host that the client calls (or the client's `authority`){more}"
+        );
+    });
 }
 
 /// Says why a handshake failed, if it is something that an operator can mend. Each kind has a complaint of its own, so that none is
@@ -282,15 +294,5 @@ mod tests {
         ] {
             assert_eq!(Plain::of(first), plain, "{first:?}");
         }
-    }
-
-    #[test]
-    fn the_frames_that_turn_a_client_away_are_well_formed() {
-        let frames = Plain::Http2.answer();
-        let (settings, goaway) = frames.split_at(9);
-        assert_eq!(settings, [0, 0, 0, 4, 0, 0, 0, 0, 0]);
-        assert_eq!(usize::from(goaway[2]), goaway.len() - 9);
-        assert_eq!(goaway[3], 7);
-        assert!(goaway.ends_with(REASON_HTTP2) && REASON_HTTP2.len() < 200);
     }
 }
