@@ -60,8 +60,11 @@ pub(crate) struct Policies {
     grants: Vec<Grant>,
     creator: Option<String>,
     /// Of callers, by the address of their identity, which is kept alive with it.
-    known: Mutex<HashMap<usize, (Arc<Identity>, Arc<Grants>)>>,
+    known: Mutex<HashMap<usize, Known>>,
 }
+
+/// Somebody, and what is granted to them.
+type Known = (Arc<Identity>, Arc<Grants>);
 
 /// A permission, made ready.
 #[derive(Debug)]

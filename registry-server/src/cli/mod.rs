@@ -190,7 +190,7 @@ Exit codes: 0 done, 1 an error, which is on stderr, 2 a command line that cannot
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     Status(status::Status),
     List(list::List),
     Get(get::Get),
