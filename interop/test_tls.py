@@ -163,7 +163,7 @@ def test_the_name_that_a_client_expects(ca: Authority, tmp_path: Path) -> None:
         is_refused(registry(server, cert=str(ca.path), authority="other.example"))
 
 
-def test_a_client_that_does_not_encrypt_is_told_so(ca: Authority, tmp_path: Path) -> None:
+def test_a_client_that_does_not_encrypt_is_turned_away(ca: Authority, tmp_path: Path) -> None:
     with harness.running(start(tmp_path, ca.server())) as server:
         is_refused(registry(server))
         server.says("it speaks HTTP/2 without TLS")
