@@ -88,7 +88,7 @@ fn is_caught(flaw: Flaw) {
     for name in *names {
         // A race need not go wrong each time that it can.
         let test = test(name);
-        let message = (0..12).find_map(|_| runtime().block_on(test.run(factory(flaw, name))).err());
+        let message = (0..100).find_map(|_| runtime().block_on(test.run(factory(flaw, name))).err());
         let message = message.unwrap_or_else(|| panic!("`{name}` passes on a backend that has the flaw {flaw:?}"));
         let begin = format!("broken promise: {}\n", test.promise);
         assert!(message.starts_with(&begin), "`{name}` does not say which promise the flaw {flaw:?} breaks: {message}");
