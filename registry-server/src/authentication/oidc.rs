@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use feast_registry_core::Result;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
@@ -395,21 +395,6 @@ impl Key {
     }
 }
 
-/// Whether tokens of a type say who calls. A provider signs others with the same keys, which say that somebody has logged out, and
-/// the like.
-fn is_of_caller(kind: &str) -> bool {
-    let kind = kind.to_ascii_lowercase();
-    matches!(kind.strip_prefix("application/").unwrap_or(&kind), "jwt" | "at+jwt")
-}
-
-/// Whether a token was issued later than clocks may differ, or at no time. One that does not say when is none of these.
-fn is_from_the_future(claims: &Claims) -> bool {
-    let Some(issued) = claims.get("iat") else { return false };
-    let now =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + Duration::from_secs(LEEWAY);
-    issued.as_f64().is_none_or(|issued| issued > now.as_secs_f64())
-}
-
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -424,4 +409,19 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Whether tokens of a type say who calls. A provider signs others with the same keys, which say that somebody has logged out, and
+/// the like.
+fn is_of_caller(kind: &str) -> bool {
+    let kind = kind.to_ascii_lowercase();
+    matches!(kind.strip_prefix("application/").unwrap_or(&kind), "jwt" | "at+jwt")
+}
+
+/// Whether a token was issued later than clocks may differ, or at no time. One that does not say when is none of these.
+fn is_from_the_future(claims: &Claims) -> bool {
+    let Some(issued) = claims.get("iat") else { return false };
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default()
+        + Duration::from_secs(LEEWAY);
+    issued.as_f64().is_none_or(|issued| issued > now.as_secs_f64())
 }
