@@ -32,7 +32,8 @@ impl Internal {
     /// `InvalidConfig` for a secret that is publicly known, or too short to be one.
     pub(super) fn new(secret: &str) -> Result<Self> {
         signatures::install();
-        if secret == PUBLIC {
+        // A file that it was read from may have ended with a line break.
+        if secret.trim() == PUBLIC {
             return Err(invalid(
                 "INTRA_COMMUNICATION_BASE64 is the value that charts have by default, which everybody knows",
             ));

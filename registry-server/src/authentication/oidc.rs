@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use feast_registry_core::Result;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation, decode, decode_header};
 use reqwest::{Certificate, Client, Url};
 use serde_json::Value;
@@ -176,6 +176,9 @@ impl Oidc {
             return Err(refused("it is signed with a secret, and the identity provider's keys are none"));
         }
         let header = decode_header(token).map_err(|error| refused(&error.to_string()))?;
+        if !header.typ.as_deref().is_none_or(is_of_caller) {
+            return Err(refused("it is of another type than `JWT` and `at+jwt`"));
+        }
         let id = header.kid.as_deref();
         let mut keys = self.keys().await?;
         if keys.fitting(id, algorithm).next().is_none() {
@@ -199,6 +202,9 @@ impl Oidc {
         let mut why = "it is signed with a key that the identity provider does not have".to_owned();
         for key in keys.fitting(id, algorithm) {
             match decode::<Claims>(token, &key.key, &validation) {
+                Ok(data) if is_from_the_future(&data.claims) => {
+                    return Err(refused("its `iat` is in the future; mind the clocks"));
+                }
                 Ok(data) => return self.authenticated(&data.claims),
                 Err(error) => why = error.to_string(),
             }
@@ -363,6 +369,9 @@ impl Key {
         if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
             return None;
         }
+        if jwk.common.key_operations.as_ref().is_some_and(|operations| !operations.contains(&KeyOperations::Verify)) {
+            return None;
+        }
         let key = DecodingKey::from_jwk(&jwk).ok()?;
         if let DecodingKeyKind::RsaModulusExponent { n, .. } = key.kind()
             && n.iter().skip_while(|byte| **byte == 0).count() < SHORTEST_RSA
@@ -400,4 +409,19 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Whether tokens of a type say who calls. A provider signs others with the same keys, which say that somebody has logged out, and
+/// the like.
+fn is_of_caller(kind: &str) -> bool {
+    let kind = kind.to_ascii_lowercase();
+    matches!(kind.strip_prefix("application/").unwrap_or(&kind), "jwt" | "at+jwt")
+}
+
+/// Whether a token was issued later than clocks may differ, or at no time. One that does not say when is none of these.
+fn is_from_the_future(claims: &Claims) -> bool {
+    let Some(issued) = claims.get("iat") else { return false };
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default()
+        + Duration::from_secs(LEEWAY);
+    issued.as_f64().is_none_or(|issued| issued > now.as_secs_f64())
 }

@@ -386,6 +386,7 @@ async fn internal_tokens_are_signed_with_a_secret() {
         Authentication::builder().internal_secret("aW50cmEtc2VydmVyLWNvbW11bmljYXRpb24=").is_err(),
         "everybody knows it"
     );
+    assert!(Authentication::builder().internal_secret(" aW50cmEtc2VydmVyLWNvbW11bmljYXRpb24=\n").is_err());
     assert!(Authentication::builder().internal_secret("short").is_err());
     let authentication = Authentication::builder().internal_secret(SECRET).expect("a secret").build();
     let identify = async |token: String| authentication.identify(&bearer(&token)).await;
@@ -408,4 +409,36 @@ async fn internal_tokens_are_signed_with_a_secret() {
         refused(identify(hs256(SECRET.as_bytes(), &header, &claims)).await);
     }
     assert!(!format!("{authentication:?}").contains(SECRET));
+}
+
+#[tokio::test]
+async fn what_a_provider_signs_for_other_purposes_lets_nobody_in() {
+    let provider = Provider::start().await;
+    let authentication = provider.authentication();
+    let identify = async |token: String| authentication.identify(&bearer(&token)).await;
+    let typed = |typ: &str| provider.signed(&json!({"alg": "RS256", "kid": "rsa", "typ": typ}), &provider.claims());
+    for typ in ["JWT", "jwt", "at+jwt", "application/at+JWT"] {
+        identify(typed(typ)).await.unwrap_or_else(|why| panic!("{typ}: {why}"));
+    }
+    for typ in ["logout+jwt", "dpop+jwt", "secevent+jwt", "JWE", ""] {
+        assert!(refused(identify(typed(typ)).await).contains("type"), "{typ}");
+    }
+    let issued = |iat: Value| {
+        let mut claims = provider.claims();
+        claims["iat"] = iat;
+        provider.signed(&json!({"alg": "RS256", "kid": "rsa"}), &claims)
+    };
+    identify(issued(json!(from_now(5)))).await.expect("clocks differ a little");
+    for iat in [json!(from_now(60)), json!(from_now(-60).to_string()), json!(null)] {
+        assert!(refused(identify(issued(iat.clone())).await).contains("iat"), "{iat}");
+    }
+
+    let mut encrypts = provider.rsa_key("rsa");
+    encrypts.as_object_mut().expect("an object").remove("use");
+    let mut verifies = encrypts.clone();
+    (encrypts["key_ops"], verifies["key_ops"]) = (json!(["encrypt", "wrapKey"]), json!(["verify"]));
+    *provider.keys.lock().expect("not poisoned") = vec![encrypts, provider.ec_key("ec")];
+    refused(provider.authentication().identify(&bearer(&provider.good())).await);
+    *provider.keys.lock().expect("not poisoned") = vec![verifies];
+    provider.authentication().identify(&bearer(&provider.good())).await.expect("it is for that");
 }
