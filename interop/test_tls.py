@@ -112,7 +112,7 @@ def is_refused(registry: RemoteRegistry) -> str:
 
 def test_a_client_that_has_the_ca(ca: Authority, tmp_path: Path) -> None:
     with harness.running(start(tmp_path, ca.server())) as server:
-        assert " with TLS on " in server.says("serving ")
+        assert " with TLS and " in server.says("serving ")
         works(registry(server, cert=str(ca.path)))
         works(registry(server, host=harness.HOST, cert=str(ca.path)))
 

@@ -181,7 +181,7 @@ async fn get(mut connection: impl tokio::io::AsyncRead + tokio::io::AsyncWrite +
 async fn a_server_with_a_certificate_serves_grpc_and_metrics_with_tls() {
     let fixture = Fixture::new();
     let server = fixture.start_with_tls(&["--metrics-addr", "127.0.0.1:0"]);
-    assert!(server.says("serving ").contains("registry.db with TLS on 127.0.0.1:"));
+    assert!(server.says("serving ").contains("registry.db with TLS and without authentication on 127.0.0.1:"));
     let mut client = connect(server.grpc(), &fixture.issuer, None).await.expect("a connection");
     client.proto(()).await.expect("an answer");
 
@@ -251,7 +251,7 @@ async fn who_does_not_encrypt_is_turned_away_and_told_of_in_the_log() {
 async fn who_encrypts_where_nobody_else_does_is_told_of_in_the_log() {
     let fixture = Fixture::new();
     let server = fixture.start(&["--metrics-addr", "127.0.0.1:0"]);
-    assert!(server.says("serving ").contains("without TLS on 127.0.0.1:"));
+    assert!(server.says("serving ").contains("without TLS and without authentication on 127.0.0.1:"));
     for (port, says) in [
         (server.grpc(), "a client speaks TLS, and this server does not"),
         (server.metrics(), "health or metrics over TLS"),
@@ -268,7 +268,11 @@ async fn who_encrypts_where_nobody_else_does_is_told_of_in_the_log() {
 async fn with_a_client_ca_a_certificate_of_it_is_required_but_not_for_metrics() {
     let fixture = Fixture::new();
     let server = fixture.start_with_tls(&["--client-ca", "ca.crt", "--metrics-addr", "127.0.0.1:0"]);
-    assert!(server.says("serving ").contains("with TLS, to clients with a certificate, on 127.0.0.1:"));
+    assert!(
+        server
+            .says("serving ")
+            .contains("with TLS, to clients with a certificate, and without authentication on 127.0.0.1:")
+    );
     let port = server.grpc();
     let known = certificates::client(&fixture.issuer, "ann", "fleet");
     assert!(is_answered(port, &fixture.issuer, Some(&known)).await);

@@ -333,8 +333,8 @@ fn say_what_is_served(location: &str, address: SocketAddr, options: &ServeOption
         );
     }
     let who = match &options.security {
-        Some(_) => "to callers who say who they are",
-        None => "without authentication",
+        Some(_) => "and with authentication",
+        None => "and without authentication",
     };
     if options.security.is_none() && !is_for_this_machine {
         tracing::warn!(

@@ -64,7 +64,7 @@ fn serve_says_what_it_serves_and_ends_in_order() {
     let server = Server::start(&fixture, &[]);
     assert!(
         server.started.contains("serving sqlite:///")
-            && server.started.contains("registry.db without TLS on 127.0.0.1:")
+            && server.started.contains("registry.db without TLS and without authentication on 127.0.0.1:")
     );
     assert!(!server.started.contains('\u{1b}'), "{}", server.started);
     assert!(
@@ -221,7 +221,7 @@ fn serve_takes_a_feature_store_yaml() {
     let url = format!("sqlite:///{}", fixture.path("other.db").display());
     let file = feature_store(&fixture, &url, "rides");
     let server = Server::start(&fixture, &["-c", &file, "--host", "[::1]"]);
-    assert!(server.started.contains("other.db without TLS on [::1]:"), "{}", server.started);
+    assert!(server.started.contains("other.db without TLS and without authentication on [::1]:"), "{}", server.started);
     assert_eq!(server.stop().0, Some(0));
     assert!(fixture.path("other.db").exists() && !fixture.path("registry.db").exists());
 }
