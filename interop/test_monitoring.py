@@ -121,6 +121,8 @@ def test_every_metric_is_documented(tmp_path: Path) -> None:
             ask(server, "Refresh", api.RefreshRequest()).ok()
             text = Scraped.of(metrics).text
     there = set(re.findall(r"^# HELP ((?:feast_registry|grpc_server)_\w+)", text, re.M))
+    # Only where there is one; registry-server/tests/tls.rs looks at it.
+    there.add("feast_registry_tls_certificate_not_after_timestamp_seconds")
     assert there == documented, there ^ documented
 
 
