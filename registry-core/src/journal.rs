@@ -7,6 +7,7 @@ mod filter;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -184,6 +185,17 @@ impl JournalEntry {
     /// An entry of a commit without an author, a reason or changes.
     pub fn new(revision: Revision, id: CommitId, at: Timestamp) -> Self {
         Self { revision, id, at, author: None, reason: None, changes: Vec::new() }
+    }
+
+    /// The same with those of its changes alone that are to be kept; itself if all are.
+    pub(crate) fn narrowed(entry: Arc<Self>, is_kept: impl Fn(&Change) -> bool) -> Arc<Self> {
+        if entry.changes.iter().all(&is_kept) {
+            return entry;
+        }
+        let mut narrowed = Self::new(entry.revision, entry.id, entry.at);
+        (narrowed.author, narrowed.reason) = (entry.author.clone(), entry.reason.clone());
+        narrowed.changes = entry.changes.iter().filter(|change| is_kept(change)).cloned().collect();
+        Arc::new(narrowed)
     }
 
     /// The same with [`Image::NotKept`] for [`Image::Value`]: what [`JournalQuery::without_images`] asks for.

@@ -70,18 +70,13 @@ impl JournalFilter {
         if !self.is_by(&entry) {
             return None;
         }
-        let views = self.views_of(&entry);
-        if !self.narrows() || entry.changes.iter().all(|change| self.is_of(change, &views)) {
-            return (!entry.changes.is_empty() || !self.narrows()).then_some(entry);
+        if !self.narrows() {
+            return Some(entry);
         }
-        let changes: Vec<Change> = entry.changes.iter().filter(|change| self.is_of(change, &views)).cloned().collect();
-        if changes.is_empty() {
-            return None;
-        }
-        let mut narrowed = JournalEntry::new(entry.revision, entry.id, entry.at);
-        (narrowed.author, narrowed.reason) = (entry.author.clone(), entry.reason.clone());
-        narrowed.changes = changes;
-        Some(Arc::new(narrowed))
+        let of_entry = Arc::clone(&entry);
+        let views = self.views_of(&of_entry);
+        let narrowed = JournalEntry::narrowed(entry, |change| self.is_of(change, &views));
+        (!narrowed.changes.is_empty()).then_some(narrowed)
     }
 
     fn narrows(&self) -> bool {

@@ -51,11 +51,15 @@ impl Registry {
     /// Who decides about the projects of a write.
     pub(super) async fn judges(&self, queries: &[Query]) -> Result<Judges> {
         let Some(access) = self.call.access() else { return Ok(Judges::default()) };
+        Ok(Judges::new(access.clone(), self.judges_of(access, projects_of(queries)).await?))
+    }
+
+    async fn judges_of(&self, access: &Access, projects: BTreeSet<&str>) -> Result<HashMap<String, Judge>> {
         let mut judges = HashMap::new();
-        for project in projects_of(queries) {
+        for project in projects {
             judges.insert(project.to_owned(), self.judge_for(access, project).await?);
         }
-        Ok(Judges::new(access.clone(), judges))
+        Ok(judges)
     }
 
     /// Has what was decided about a write noted, which has come to `outcome` so far.
@@ -114,10 +118,8 @@ impl Registry {
     /// The records that the caller may see, of objects of all projects: it is their keys that say of which.
     pub(super) async fn only_seen_of_all(&self, records: Vec<Record>) -> Result<Vec<Record>> {
         let Some(access) = self.call.access().filter(|access| !access.is_admin()) else { return Ok(records) };
-        let mut judges = HashMap::new();
-        for project in records.iter().map(|record| record.key.project()).collect::<BTreeSet<_>>() {
-            judges.insert(project.to_owned(), self.judge_for(access, project).await?);
-        }
+        let projects = records.iter().map(|record| record.key.project()).collect();
+        let judges = self.judges_of(access, projects).await?;
         let is_seen = move |record: &Record| {
             let Key::Object { kind, project, name } = &record.key else { return false };
             let object = Object::new(*kind, record.value.clone());
@@ -136,7 +138,7 @@ impl Registry {
     /// Those of the storage, when the cache is filled first.
     pub async fn seen_of(&self, entry: Arc<JournalEntry>) -> Result<Option<Arc<JournalEntry>>> {
         let Some(access) = self.call.access().filter(|access| !access.is_admin()) else { return Ok(Some(entry)) };
-        let mut judges: HashMap<String, Option<Judge>> = HashMap::new();
+        let mut projects = BTreeSet::new();
         for project in entry.changes.iter().map(|change| change.target.project()).collect::<BTreeSet<_>>() {
             let began = self.cached(|contents| {
                 let project = contents.entry(Kind::Project, project, project)?;
@@ -146,24 +148,15 @@ impl Registry {
                 let created = object.created_timestamp().ok().flatten();
                 created.is_none_or(|created| order(&created) <= order(&entry.at))
             });
-            let judge = if is_of_this_one { Some(self.judge_for(access, project).await?) } else { None };
-            judges.insert(project.to_owned(), judge);
+            if is_of_this_one {
+                projects.insert(project);
+            }
         }
-        let is_seen = |change: &Change| {
-            let judge = judges.get(change.target.project()).and_then(Option::as_ref);
-            judge.is_some_and(|judge| sees_change(judge, change))
-        };
-        if entry.changes.iter().all(is_seen) {
-            return Ok((!entry.changes.is_empty()).then_some(entry));
-        }
-        let changes: Vec<Change> = entry.changes.iter().filter(|change| is_seen(change)).cloned().collect();
-        if changes.is_empty() {
-            return Ok(None);
-        }
-        let mut seen = JournalEntry::new(entry.revision, entry.id, entry.at);
-        (seen.author, seen.reason) = (entry.author.clone(), entry.reason.clone());
-        seen.changes = changes;
-        Ok(Some(Arc::new(seen)))
+        let judges = self.judges_of(access, projects).await?;
+        let is_seen =
+            |change: &Change| judges.get(change.target.project()).is_some_and(|judge| sees_change(judge, change));
+        let seen = JournalEntry::narrowed(entry, is_seen);
+        Ok((!seen.changes.is_empty()).then_some(seen))
     }
 
     /// Refuses to undo what the caller may not see, before it is told what that would be.
