@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use crate::access::{Access, Action, Actions, Decided, Judge};
 use crate::backend::{INFRA_NAME, Key, Record, Write};
+use crate::deadline::Deadline;
 use crate::draft::{Draft, Fetched};
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +35,17 @@ impl Judges {
     /// Who makes a project that is made, if that is known.
     pub(crate) fn creator(&self) -> Option<&str> {
         self.creator.as_deref()
+    }
+
+    /// Has what was decided about a write noted, within the time of its call.
+    ///
+    /// # Errors
+    /// Those of whoever notes it, unless the write was refused: then it is refused whether that could be noted or not.
+    pub(crate) async fn note(&mut self, deadline: &Deadline, is_refused: bool) -> Result<()> {
+        let decided = self.take_decided();
+        let Some(access) = &self.access else { return Ok(()) };
+        let noted = deadline.wait_for("the audit log", access.note(&decided)).await.flatten();
+        if is_refused { Ok(()) } else { noted }
     }
 
     /// What has been decided since the last time, each thing once.

@@ -62,14 +62,6 @@ impl Registry {
         Ok(judges)
     }
 
-    /// Has what was decided about a write noted, which has come to `outcome` so far.
-    pub(super) async fn note<T>(&self, judges: &mut Judges, outcome: &Result<T>) -> Result<()> {
-        let Some(access) = self.call.access() else { return Ok(()) };
-        let noted = access.note(&judges.take_decided()).await;
-        // What was refused is refused whether that could be noted or not.
-        if outcome.is_ok() { noted } else { Ok(()) }
-    }
-
     /// What there is under a name for the caller, of what was found there. Kinds are those that it may be of.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 
 use super::{Inner, Registry};
-use crate::access::{Access, Judges};
+use crate::access::Judges;
 use crate::backend::{Commit, Key, Outcome, Query, Record, Write};
 use crate::deadline::Deadline;
 use crate::draft::{Context, Draft, Fetched};
@@ -31,13 +31,12 @@ pub(super) struct Call {
     pub(super) deadline: Deadline,
     pub(super) author: Option<String>,
     pub(super) reason: Option<String>,
-    pub(super) access: Option<Access>,
 }
 
 impl Call {
     /// A call of the registry itself.
     pub(super) fn of_registry(deadline: Deadline) -> Self {
-        Self { deadline, author: None, reason: None, access: None }
+        Self { deadline, author: None, reason: None }
     }
 }
 
@@ -82,8 +81,7 @@ impl Registry {
 
     /// The call that a write of this handle makes, beginning now.
     pub(super) fn write_call(&self) -> Call {
-        let access = self.call.access().cloned();
-        Call { deadline: self.deadline(), author: self.call.author(), reason: self.call.reason(), access }
+        Call { deadline: self.deadline(), author: self.call.author(), reason: self.call.reason() }
     }
 }
 
@@ -143,14 +141,7 @@ impl Inner {
             if is_recalled && !matches!(&decided, Ok((_, Some(commit))) if puts_an_object(commit)) {
                 continue;
             }
-            if let Some(access) = &call.access {
-                let noted =
-                    call.deadline.wait_for("the audit log", access.note(&judges.take_decided())).await.flatten();
-                // What was refused is refused whether that could be noted or not.
-                if decided.is_ok() {
-                    noted?;
-                }
-            }
+            judges.note(&call.deadline, decided.is_err()).await?;
             let (value, commit) = decided?;
             let Some(commit) = commit else {
                 self.show_unchanged(&keys, fetched, deadline).await;

@@ -71,12 +71,12 @@ impl Registry {
         }
         let mut judges = self.judges(&rules::fetch_for_apply(project, slice::from_ref(&object))?).await?;
         let writes = self.inner.try_out(project, &object, &call.deadline, &mut judges).await;
-        self.note(&mut judges, &writes).await?;
+        judges.note(&call.deadline, writes.is_err()).await?;
         let writes = writes?;
         if writes.is_empty() {
             return Ok(());
         }
-        let is_first = later.add(project, object, writes, call);
+        let is_first = later.add(project, object, writes, call, judges.creator());
         if is_first {
             tokio::spawn(settle_after(Arc::downgrade(&self.inner), LONGEST));
         } else if later.len() >= MANY {

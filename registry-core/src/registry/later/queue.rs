@@ -131,12 +131,19 @@ impl Later {
     }
 
     /// Adds an object, which is acknowledged by that. Returns whether nothing else waits.
-    pub(super) fn add(&self, project: &str, object: Object, writes: Vec<Write>, call: Call) -> bool {
+    pub(super) fn add(
+        &self,
+        project: &str,
+        object: Object,
+        writes: Vec<Write>,
+        call: Call,
+        creator: Option<&str>,
+    ) -> bool {
         let mut state = self.state();
         state.acknowledged += 1;
         let number = state.acknowledged;
-        let Call { author, reason, access, .. } = call;
-        let creator = access.map(|access| access.identity().username.clone());
+        let Call { author, reason, .. } = call;
+        let creator = creator.map(str::to_owned);
         state.waiting.push_back(Waiting {
             number,
             project: project.to_owned(),
