@@ -15,6 +15,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kind::{FeastObject, Kind};
 use crate::wire;
 
+/// The tag of a project that is protected (Feast: `feast.constants.PROTECTED_PROJECT_TAG`).
+pub(crate) const PROTECTED_PROJECT_TAG: &str = "feast.dev/protected-project";
+
 /// A message of type `T` in its serialized form, decoded only when somebody asks.
 ///
 /// It takes the place of `T` in other messages: encoding it writes its bytes, decoding it takes the bytes in, so that an
@@ -222,6 +225,12 @@ impl Object {
             }
         }
         Ok(is_there.into_iter().all(|is_there| is_there))
+    }
+
+    /// Whether it is a project that lists leave out and that is not to be deleted: one with the tag `feast.dev/protected-project: "true"`.
+    pub fn is_protected(&self) -> Result<bool> {
+        let (tag, value) = (PROTECTED_PROJECT_TAG.to_owned(), "true".to_owned());
+        self.has_tags([(&tag, &value)])
     }
 
     /// When the object was made (UTC); `None` when the message does not say.

@@ -47,9 +47,6 @@ struct Call {
     memory: Option<Memory>,
 }
 
-/// The tag of a project that `ListProjects` leaves out (Feast: `feast.constants.PROTECTED_PROJECT_TAG`).
-const PROTECTED_PROJECT_TAG: &str = "feast.dev/protected-project";
-
 type Reply<T> = std::result::Result<Response<T>, Status>;
 
 /// The answer to a call, or its error.
@@ -374,11 +371,7 @@ registry_server! {
             let freshness = Freshness::allow_cache(request.allow_cache);
             let list = || async {
                 let projects = this.registry.list(Kind::Project, None, &filter, freshness).await?;
-                let protected = [(PROTECTED_PROJECT_TAG.to_owned(), "true".to_owned())];
-                let is_shown = move |project: &Object| {
-                    Ok(!project.has_tags(protected.iter().map(|(tag, value)| (tag, value)))?)
-                };
-                let projects = this.filtered(projects, is_shown).await?;
+                let projects = this.filtered(projects, |project| Ok(!project.is_protected()?)).await?;
                 let (projects, pagination) = this.page(projects, request.pagination, request.sorting.as_ref()).await?;
                 Ok(ListProjectsResponse { projects: encoded(projects), pagination: Some(pagination) })
             };

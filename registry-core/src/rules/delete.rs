@@ -4,13 +4,10 @@ use bytes::Bytes;
 
 use crate::backend::{Key, Query};
 use crate::draft::{Context, Draft};
-use crate::encoded::Object;
+use crate::encoded::{Object, PROTECTED_PROJECT_TAG};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
 use crate::rules::project;
-
-/// The tag of a project that is not to be deleted, and that lists leave out (Feast: `feast.constants.PROTECTED_PROJECT_TAG`).
-pub(crate) const PROTECTED_PROJECT_TAG: &str = "feast.dev/protected-project";
 
 /// What the rules of this file need to have read.
 pub(crate) fn fetch_for_delete(project: &str, name: &str, kinds: &[Kind]) -> Vec<Query> {
@@ -67,7 +64,7 @@ pub(crate) fn delete_project(draft: &mut Draft<'_>, project: &str, seen: Option<
 /// `Protected`.
 pub(crate) fn check_unprotected(project: &str, stored: Bytes) -> Result<()> {
     // One that cannot be decoded can be deleted, or nobody could ever get rid of it.
-    if !is_protected(&Object::new(Kind::Project, stored)) {
+    if !Object::new(Kind::Project, stored).is_protected().unwrap_or_default() {
         return Ok(());
     }
     Err(Error::new(
@@ -76,10 +73,4 @@ pub(crate) fn check_unprotected(project: &str, stored: Bytes) -> Result<()> {
             "project `{project}` is protected by its tag `{PROTECTED_PROJECT_TAG}`, so it cannot be deleted; apply it without the tag first"
         ),
     ))
-}
-
-/// Whether a project has the tag that protects it.
-pub(crate) fn is_protected(project: &Object) -> bool {
-    let (tag, value) = (PROTECTED_PROJECT_TAG.to_owned(), "true".to_owned());
-    project.has_tags([(&tag, &value)]).unwrap_or_default()
 }
