@@ -40,6 +40,11 @@ const WHOLE_EVERY: Duration = Duration::from_secs(600);
 const SECOND_IS_OVER: Duration = Duration::from_millis(1200);
 /// A project is not read anew before so many times as long has gone by as that took.
 const REST: u32 = 10;
+/// The same for projects whose notes the journal explains: nothing says that there is anything to find. Never longer than the
+/// time to live.
+const SWEEP_REST: u32 = 500;
+/// A project that is written to without a pause is checked all the same, so often.
+const SWEEP_BUSY_EVERY: Duration = Duration::from_secs(10);
 /// How long a look may take.
 const LOOK_FOR: Duration = Duration::from_secs(60);
 /// How long what others have committed before is waited for, which the journal may hold back while others write.
@@ -64,8 +69,8 @@ pub(super) struct Outside {
     looked: Option<Instant>,
     /// How long it took.
     look_took: Duration,
-    /// When every project was last checked that had been changed.
-    swept: Option<Instant>,
+    /// Not before then are projects checked whose notes the journal explains.
+    sweep_at: Option<Instant>,
     read_whole: Option<Instant>,
     not_before: Option<Instant>,
 }
@@ -156,11 +161,7 @@ impl Cache {
                 notes.insert(project, Some(record.value));
             }
         }
-        let sweeps = !self.config.ttl.is_zero()
-            && outside.swept.is_some_and(|swept| now.duration_since(swept) >= self.config.ttl);
-        if sweeps {
-            outside.swept = Some(now);
-        }
+        let sweeps = outside.sweep_at.is_none_or(|sweep_at| now >= sweep_at);
         outside.projects.retain(|project, _| notes.contains_key(project));
         let mut to_check = Vec::new();
         for (project, note) in notes {
@@ -177,28 +178,46 @@ impl Cache {
             if checked.note != note {
                 (checked.note, checked.since) = (note.clone(), now);
             }
-            let was_read_in_time = checked.read >= checked.since + SECOND_IS_OVER;
-            let is_unchecked = note.is_none() || checked.read_note != note || !was_read_in_time;
             let is_over = now >= checked.since + SECOND_IS_OVER;
-            if !is_explained || (checked.is_open && is_over) || (sweeps && is_unchecked) {
+            let since_read = now.duration_since(checked.read);
+            let is_to_sweep = match &note {
+                // Nothing tells when it was last changed.
+                None => !self.config.ttl.is_zero() && since_read >= self.config.ttl,
+                Some(_) => {
+                    let was_read_since = checked.read >= checked.since + SECOND_IS_OVER;
+                    let is_unchecked = checked.read_note != note || !was_read_since;
+                    is_unchecked && (is_over || since_read >= SWEEP_BUSY_EVERY)
+                }
+            };
+            if !is_explained || (checked.is_open && is_over) || (sweeps && is_to_sweep) {
                 to_check.push((project, note, is_explained));
             }
         }
-        let is_resting = outside.not_before.is_some_and(|not_before| now < not_before && !sweeps);
+        let is_resting = outside.not_before.is_some_and(|not_before| now < not_before);
         if to_check.is_empty() || is_resting || !self.has_all_that_is_journaled(&deadline).await? {
             return Ok(());
         }
         // What the journal held back before explains some of it.
         let held = self.notes_held();
         to_check.retain(|(project, note, was_explained)| *was_explained || held.get(project) != Some(note));
-        for (project, note, _) in to_check {
+        let mut sweeping = Duration::ZERO;
+        for (project, note, is_explained) in to_check {
             let began = Instant::now();
             let Some(found) = self.check_project(&project, &deadline).await? else { continue };
-            outside.not_before = Some(Instant::now() + began.elapsed() * REST);
+            let took = began.elapsed();
+            outside.not_before = Some(Instant::now() + took * REST);
+            if is_explained {
+                sweeping += took;
+            }
             if let Some(checked) = outside.projects.get_mut(&project) {
                 let may_be_more = found.is_any && began < checked.since + SECOND_IS_OVER;
                 (checked.read_note, checked.read, checked.is_open) = (note, began, may_be_more || found.is_unclear);
             }
+        }
+        if !sweeping.is_zero() {
+            let rest = sweeping * SWEEP_REST;
+            let longest = if self.config.ttl.is_zero() { rest } else { self.config.ttl };
+            outside.sweep_at = Some(Instant::now() + rest.min(longest));
         }
         Ok(())
     }
@@ -220,9 +239,9 @@ impl Cache {
             is_open: false,
         };
         let projects = self.notes_held().into_iter().map(|(project, note)| (project, checked(note))).collect();
-        let Outside { looked, look_took, .. } = *outside;
-        let (swept, read_whole) = (Some(now), Some(now));
-        *outside = Outside { generation, projects, looked, look_took, swept, read_whole, not_before: None };
+        let Outside { looked, look_took, sweep_at, .. } = *outside;
+        *outside =
+            Outside { generation, projects, looked, look_took, sweep_at, read_whole: Some(now), not_before: None };
     }
 
     /// When the projects that are held were last changed, as far as the contents say.

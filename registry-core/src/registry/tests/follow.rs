@@ -7,7 +7,7 @@ use super::*;
 use crate::cache::Cache;
 use crate::journal::{Image, JournalFilter, Target};
 use crate::registry::WatchEvent;
-use crate::{Expected, OUTSIDE};
+use crate::{Commit, Expected, OUTSIDE, Outcome};
 
 /// For ever, so that nothing is read anew by itself.
 const NEVER: CacheConfig = CacheConfig { mode: CacheMode::Sync, ttl: Duration::ZERO };
@@ -106,6 +106,49 @@ async fn what_is_in_no_journal_is_found_and_journaled_once_whoever_finds_it() {
     let notes: Vec<_> = of_outside.flat_map(|entry| entry.changes.clone()).collect();
     assert!(!notes.is_empty());
     assert_replays(&journal, &storage).await;
+}
+
+/// Feast notes changes in whole seconds: what it writes in the second of a journaled write, or before one, is given away by nothing.
+#[tokio::test(start_paused = true)]
+async fn what_is_written_in_the_second_of_a_journaled_write_is_found_soon() {
+    let (here, there, storage) = two().await;
+    here.apply("p", entity("driver", "before")).await.expect("an apply");
+    for registry in [&here, &there] {
+        assert_eq!(read(registry, "driver", Freshness::Cached).await.as_deref(), Some("before"));
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let put = |name: &str, description: &str| {
+        Write::Put(Record::new(Key::object(Kind::Entity, "p", name), entity(name, description).bytes, 1))
+    };
+    let journaled = async |second: u64, description: &str| {
+        let note = Record::new(Key::metadata("p", Key::LAST_UPDATED), Bytes::from(second.to_string()), 1);
+        let commit = Commit::new(Vec::new(), vec![put("rider", description), Write::Put(note)]);
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let outcome = storage.inner.commit(commit, &deadline).await.expect("a commit");
+        assert!(matches!(outcome, Outcome::Committed { .. }));
+    };
+    // The note is that of a journaled write in each case; a busy project is no exception.
+    let mut seconds = 4_000_000_000_u64..;
+    for (description, busy) in [("with it", 0), ("without a pause", 30)] {
+        journaled(seconds.next().expect("a second"), description).await;
+        storage.inner.write_outside(vec![put("driver", description)]);
+        for round in 0..busy {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            journaled(seconds.next().expect("a second"), &format!("{round}")).await;
+        }
+        tokio::time::sleep(if busy == 0 { Duration::from_secs(4) } else { Duration::ZERO }).await;
+        for registry in [&here, &there] {
+            assert_eq!(read(registry, "driver", Freshness::Cached).await.as_deref(), Some(description));
+        }
+    }
+    let journal = here.journal(&JournalQuery::after(None, 1000)).await.expect("the journal");
+    assert_eq!(journal.iter().filter(|entry| entry.author.as_deref() == Some(OUTSIDE)).count(), 2);
+    // Then there is rest.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    storage.queried.lock().expect("not poisoned").clear();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let queried = storage.queried.lock().expect("not poisoned").clone();
+    assert!(!queried.iter().any(|query| matches!(query, Query::Objects { .. })), "{queried:?}");
 }
 
 /// Clients ask for a refresh when they please, and it must not hide what it finds.
