@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use crate::{Error, Result, Retention};
 
+mod authentication;
 mod url;
 
+pub use authentication::{KubernetesConfig, OidcConfig};
 pub use url::RegistryUrl;
 
 /// Everything that a registry is opened with. Made with [`new`](Self::new), and changed field by field.

@@ -38,8 +38,6 @@ mod tls;
 mod trace_context;
 
 pub use audit::AuditLog;
-#[cfg(feature = "oidc")]
-pub use authentication::OidcSettings;
 pub use authentication::{Authentication, AuthenticationBuilder, TOKEN_PREFIX, TokenEntry, new_token};
 pub use callers::Security;
 pub use metrics::Metrics;

@@ -18,8 +18,9 @@ mod security;
 mod unset;
 mod yaml;
 
+pub use feast_registry_core::config::{KubernetesConfig, OidcConfig};
 use findings::{Findings, Problem};
-pub use security::{AuditConfig, AuthConfig, OidcConfig, ServerConfig, TlsConfig};
+pub use security::{AuditConfig, AuthConfig, ServerConfig, TlsConfig};
 
 /// What a registry takes from a `feature_store.yaml`.
 ///

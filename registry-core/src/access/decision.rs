@@ -170,6 +170,11 @@ impl Judge {
         self.decide_about(actions, kind, name, object).is_allowed
     }
 
+    /// Whether the project is not there, and somebody may make it.
+    pub(crate) fn may_make_project(&self) -> bool {
+        !self.exists && self.allows(Action::Create.into(), Kind::Project, &self.project, None)
+    }
+
     /// Whether something that was to be done with an object has been allowed.
     pub(crate) fn has_allowed(&self, kind: Kind, name: &str) -> bool {
         let mut noted = self.decided.iter().rev();

@@ -48,6 +48,11 @@ impl Registry {
         }
     }
 
+    /// Whether a project is not there, and the caller is somebody who may make it.
+    pub(super) async fn may_make(&self, project: &str) -> Result<bool> {
+        Ok(self.judge(project).await?.is_some_and(|judge| judge.may_make_project()))
+    }
+
     /// Who decides about the projects of a write.
     pub(super) async fn judges(&self, queries: &[Query]) -> Result<Judges> {
         let Some(access) = self.call.access() else { return Ok(Judges::default()) };

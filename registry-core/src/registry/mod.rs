@@ -191,7 +191,7 @@ impl Registry {
     /// `PermissionDenied`; those of the storage.
     pub async fn refresh_for(&self, project: &str) -> Result<()> {
         if let Some(mut judge) = self.judge(project).await?
-            && !judge.allows(Action::Create.into(), Kind::Project, project, None)
+            && !judge.may_make_project()
         {
             let object = self.find_any(&[Kind::Project], project, project, Freshness::Cached).await?;
             judge.check(Action::Describe.into(), Kind::Project, project, object.as_ref())?;

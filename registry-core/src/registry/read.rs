@@ -198,8 +198,12 @@ impl Registry {
         cache.read(look)
     }
 
-    /// The infrastructure of a project; empty when there is none, also for a project that is not there.
+    /// The infrastructure of a project; empty when there is none, also for a project that is not there. Whoever may make a project
+    /// may look before they do.
     pub async fn get_infra(&self, project: &str, freshness: Freshness) -> Result<Object> {
+        if self.may_make(project).await? {
+            return Ok(Object::new(Kind::Infra, Bytes::new()));
+        }
         let infra = self.find(&[Kind::Infra], project, INFRA_NAME, freshness).await?;
         Ok(infra.unwrap_or_else(|| Object::new(Kind::Infra, Bytes::new())))
     }

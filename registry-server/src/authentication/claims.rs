@@ -3,18 +3,34 @@
 use feast_registry_core::access::Identity;
 use serde_json::{Map, Value};
 
+use super::Unauthenticated;
+
 /// The claims of a token.
 pub(super) type Claims = Map<String, Value>;
 
 /// The claims that may have a name, the first of which that is text counts.
 const NAMES: [&str; 5] = ["preferred_username", "upn", "azp", "appid", "sub"];
 
-/// Who has a token with these claims; `None` if it has no name. Roles are those of the client and those at the top.
-pub(super) fn identity(claims: &Claims, client_id: Option<&str>) -> Option<Identity> {
-    let name = NAMES.iter().find_map(|name| claims.get(*name)?.as_str()).filter(|name| !name.trim().is_empty())?;
+/// The longest name, in bytes.
+const LONGEST: usize = 1024;
+
+/// Who has a token with these claims. Roles are those of the client and those at the top.
+pub(super) fn identity(claims: &Claims, client_id: Option<&str>) -> Result<Identity, Unauthenticated> {
+    let named = NAMES.iter().find_map(|name| claims.get(*name)?.as_str()).unwrap_or_default();
     let of_client = client_id.and_then(|client| claims.get("resource_access")?.get(client)?.get("roles"));
     let roles = [of_client, claims.get("roles")].into_iter().flat_map(texts);
-    Some(Identity::new(name).with_roles(roles).with_groups(texts(claims.get("groups"))))
+    Ok(name(named)?.with_roles(roles).with_groups(texts(claims.get("groups"))))
+}
+
+/// Somebody of this name, if it can be shown to people as it is: it stands in logs, in the journal and in errors.
+pub(super) fn name(name: &str) -> Result<Identity, Unauthenticated> {
+    let refused = |why: &str| Err(Unauthenticated::Refused(why.to_owned()));
+    match name {
+        _ if name.trim().is_empty() => refused("its token does not say whose it is"),
+        _ if name.len() > LONGEST => refused("the name in its token is too long"),
+        _ if name.chars().any(char::is_control) => refused("the name in its token has control characters"),
+        _ => Ok(Identity::new(name)),
+    }
 }
 
 fn texts(list: Option<&Value>) -> impl Iterator<Item = &str> {
@@ -28,7 +44,7 @@ mod tests {
     use super::*;
 
     fn of(claims: Value) -> Option<Identity> {
-        identity(claims.as_object().expect("an object"), Some("feast"))
+        identity(claims.as_object().expect("an object"), Some("feast")).ok()
     }
 
     #[test]
@@ -40,7 +56,15 @@ mod tests {
             Some("job")
         );
         assert_eq!(name(json!({"sub": "1"})).as_deref(), Some("1"));
-        for nobody in [json!({}), json!({"sub": 1}), json!({"sub": " "}), json!({"email": "ann@x"})] {
+        let too_long = json!({ "sub": "x".repeat(1025) });
+        for nobody in [
+            json!({}),
+            json!({"sub": 1}),
+            json!({"sub": " "}),
+            json!({"email": "ann@x"}),
+            json!({"sub": "a\nb"}),
+            too_long,
+        ] {
             assert_eq!(name(nobody), None);
         }
     }

@@ -1,6 +1,7 @@
 //! Who makes a call: from the bearer token that comes with it to an identity.
 //!
-//! A token is one of a file (`frt_…`), the server's own (signed with a secret that its parts share), or of an identity provider. What
+//! A token is one of a file (`frt_…`), the server's own (signed with a secret that its parts share), of an identity provider, or of a
+//! Kubernetes cluster. What
 //! was verified is remembered for a while by the token's digest, so that a caller costs little; tokens themselves are kept nowhere, and
 //! nothing here logs one.
 
@@ -9,6 +10,8 @@ mod bearer;
 mod claims;
 #[cfg(feature = "oidc")]
 mod internal;
+#[cfg(feature = "oidc")]
+mod kubernetes;
 #[cfg(feature = "oidc")]
 mod oidc;
 mod remembered;
@@ -32,14 +35,16 @@ use tonic::codegen::http::HeaderMap;
 
 use bearer::Token;
 #[cfg(feature = "oidc")]
+use feast_registry_core::config::{KubernetesConfig, OidcConfig};
+#[cfg(feature = "oidc")]
 use internal::Internal;
+#[cfg(feature = "oidc")]
+use kubernetes::Kubernetes;
 #[cfg(feature = "oidc")]
 use oidc::Oidc;
 use remembered::Remembered;
 use tokens::Tokens;
 
-#[cfg(feature = "oidc")]
-pub use oidc::OidcSettings;
 pub use tokens::{PREFIX as TOKEN_PREFIX, TokenEntry, new_token};
 
 /// For how long a token of an identity provider is not verified again: so long one counts that the provider's keys no longer verify.
@@ -57,6 +62,8 @@ struct Inner {
     tokens: Option<Tokens>,
     #[cfg(feature = "oidc")]
     oidc: Option<Oidc>,
+    #[cfg(feature = "oidc")]
+    kubernetes: Option<Kubernetes>,
     #[cfg(feature = "oidc")]
     internal: Option<Internal>,
     #[cfg_attr(not(feature = "oidc"), allow(dead_code))]
@@ -101,6 +108,12 @@ impl Authentication {
         AuthenticationBuilder::default()
     }
 
+    /// Whether this process runs in the Kubernetes cluster of these settings, as one of its service accounts.
+    #[cfg(feature = "oidc")]
+    pub fn is_in_cluster(config: &KubernetesConfig) -> bool {
+        kubernetes::is_there(config)
+    }
+
     /// Who calls with these headers. Waits for nobody if the token was verified a moment ago. Cancel-safe.
     pub(crate) async fn identify(&self, headers: &HeaderMap) -> Result<Authenticated, Unauthenticated> {
         let token = Token::of(headers)?;
@@ -121,15 +134,33 @@ impl Authentication {
         if let Some(known) = self.inner.remembered.get(token.digest(), now) {
             return Ok(known);
         }
-        let algorithm = signatures::algorithm_of(token.text())?;
-        let verified = match (&self.inner.internal, &self.inner.oidc) {
-            (Some(internal), _) if signatures::is_symmetric(algorithm) => internal.verify(token.text(), now)?,
-            (_, Some(oidc)) => oidc.verify(token.text(), algorithm).await?,
-            _ => return Err(Unauthenticated::Refused("no token of this kind is taken here".to_owned())),
+        let Inner { oidc, kubernetes, internal, remembered, .. } = &*self.inner;
+        let text = token.text();
+        let algorithm = signatures::algorithm_of(text);
+        if let (Some(internal), Ok(algorithm)) = (internal, &algorithm)
+            && signatures::is_symmetric(*algorithm)
+        {
+            let verified = internal.verify(text, now)?;
+            return Ok(remembered.put(token.digest(), verified, now + VERIFIED_FOR));
+        }
+        if let Some(kubernetes) = kubernetes
+            && (oidc.is_none() || Kubernetes::has_issued(text))
+        {
+            let _turn = kubernetes.turn().await?;
+            // Another call of the same caller may have had it reviewed meanwhile.
+            return match remembered.get(token.digest(), SystemTime::now()) {
+                Some(known) => Ok(known),
+                None => {
+                    let reviewed = kubernetes.review(text).await?;
+                    Ok(remembered.put(token.digest(), reviewed, SystemTime::now() + kubernetes::REVIEWED_FOR))
+                }
+            };
+        }
+        let Some(oidc) = oidc else {
+            return Err(Unauthenticated::Refused("no token of this kind is taken here".to_owned()));
         };
-        let verify_again = now + VERIFIED_FOR;
-        let good_until = verified.until.map_or(verify_again, |until| until.min(verify_again));
-        Ok(self.inner.remembered.put(token.digest(), verified, good_until))
+        let verified = oidc.verify(text, algorithm?).await?;
+        Ok(remembered.put(token.digest(), verified, now + VERIFIED_FOR))
     }
 
     #[cfg(not(feature = "oidc"))]
@@ -175,8 +206,21 @@ impl AuthenticationBuilder {
     /// # Errors
     /// `InvalidConfig` when the settings cannot be.
     #[cfg(feature = "oidc")]
-    pub fn oidc(mut self, settings: OidcSettings) -> Result<Self> {
-        self.inner.oidc = Some(Oidc::new(settings)?);
+    pub fn oidc(mut self, config: OidcConfig) -> Result<Self> {
+        self.inner.oidc = Some(Oidc::new(config)?);
+        Ok(self)
+    }
+
+    /// Takes the tokens that a Kubernetes cluster knows; beside [`oidc`](Self::oidc), those that say that they are of one. Nothing is asked
+    /// of it yet. Blocks for a moment.
+    ///
+    /// What roles callers have is asked of the cluster too, unless an identity provider says that.
+    ///
+    /// # Errors
+    /// `InvalidConfig` when there is no cluster, or the server's own account cannot be read.
+    #[cfg(feature = "oidc")]
+    pub fn kubernetes(mut self, config: &KubernetesConfig) -> Result<Self> {
+        self.inner.kubernetes = Some(Kubernetes::new(config, self.inner.oidc.is_none())?);
         Ok(self)
     }
 
@@ -230,6 +274,12 @@ impl fmt::Debug for AuthenticationBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthenticationBuilder").finish_non_exhaustive()
     }
+}
+
+#[cfg(feature = "oidc")]
+fn is_loopback(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// That a setting cannot be.

@@ -3,11 +3,11 @@
 //! Its keys are read when the first token comes, and again when they are old or a token is signed with one that is not known. One reads
 //! for all, so a provider that hangs is asked once; whoever needs it waits for a bounded time, and few may wait at once.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use feast_registry_core::Result;
+use feast_registry_core::config::OidcConfig;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation, decode, decode_header};
 use reqwest::{Certificate, Client, Url};
@@ -17,14 +17,18 @@ use tokio::time::Instant;
 
 use super::claims::{self, Claims};
 use super::internal::LEEWAY;
-use super::{Authenticated, Unauthenticated, invalid, signatures};
+use super::{Authenticated, Unauthenticated, invalid, is_loopback, signatures};
 
 /// How many calls may wait for the provider.
 const WAITING: usize = 256;
 /// How often the provider is asked for a key that is not known: whoever makes names up must not make us ask.
 const ASKS_EVERY: Duration = Duration::from_secs(10);
-/// How soon it is asked again after it did not answer.
+/// How soon it is asked again after it did not answer, while no token can be verified.
 const ASKS_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// At which part of their lifespan keys are read anew without anybody waiting for it.
+const REFRESHED_AT: f64 = 0.8;
+/// How many redirections are followed.
+const REDIRECTIONS: usize = 3;
 /// The largest document that is read, in bytes.
 const LARGEST: usize = 1024 * 1024;
 /// How many keys are looked at.
@@ -32,55 +36,17 @@ const KEYS: usize = 100;
 /// The shortest modulus of an RSA key, in bytes.
 const SHORTEST_RSA: usize = 256;
 
-/// How an identity provider is asked, and what its tokens must say. The names are those of Feast's block `auth`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OidcSettings {
-    /// Where its discovery document is.
-    pub auth_discovery_url: String,
-    /// The client whose roles count (`resource_access.<client_id>.roles`).
-    pub client_id: Option<String>,
-    /// Whether its certificate is verified. Default: yes.
-    pub verify_ssl: bool,
-    /// A file of certificate authorities (PEM) that may have signed it, besides the system's.
-    pub ca_cert_path: Option<PathBuf>,
-    /// What tokens must be for (`aud`). Without it, those for any client of the provider are taken.
-    pub audience: Option<String>,
-    /// Who must have issued tokens (`iss`). Default: the issuer of the discovery document.
-    pub issuer: Option<String>,
-    /// How old its keys may become. Default: five minutes.
-    pub jwks_cache_lifespan: Duration,
-    /// How long it may take to answer. Default: 10 s.
-    pub jwks_request_timeout: Duration,
-}
-
-impl OidcSettings {
-    /// The provider with this discovery document.
-    pub fn new(auth_discovery_url: impl Into<String>) -> Self {
-        Self {
-            auth_discovery_url: auth_discovery_url.into(),
-            client_id: None,
-            verify_ssl: true,
-            ca_cert_path: None,
-            audience: None,
-            issuer: None,
-            jwks_cache_lifespan: Duration::from_secs(300),
-            jwks_request_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
 /// An identity provider. Cloning gives another handle on the same.
 #[derive(Clone)]
 pub(super) struct Oidc(Arc<Provider>);
 
 struct Provider {
-    settings: OidcSettings,
+    config: OidcConfig,
     discovery: Url,
     http: Client,
     state: Mutex<State>,
     /// Whoever reads the keys has it.
-    reading: tokio::sync::Mutex<()>,
+    reading: Arc<tokio::sync::Mutex<()>>,
     waiting: Semaphore,
 }
 
@@ -119,11 +85,11 @@ impl Oidc {
     ///
     /// # Errors
     /// `InvalidConfig` when the settings cannot be.
-    pub(super) fn new(settings: OidcSettings) -> Result<Self> {
+    pub(super) fn new(config: OidcConfig) -> Result<Self> {
         signatures::install();
         // Whoever has installed another has TLS too.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let discovery = Url::parse(&settings.auth_discovery_url)
+        let discovery = Url::parse(&config.auth_discovery_url)
             .map_err(|error| invalid(format!("`auth_discovery_url` is no URL: {error}")))?;
         if !matches!(discovery.scheme(), "https" | "http") {
             return Err(invalid("`auth_discovery_url` must begin with https://"));
@@ -133,22 +99,22 @@ impl Oidc {
                 "the identity provider is asked without TLS: who is between can let anybody in; use an https:// URL"
             );
         }
-        if !settings.verify_ssl {
+        if !config.verify_ssl {
             tracing::warn!(
                 "the identity provider's certificate is not verified (verify_ssl: false): who is between can let anybody in"
             );
         }
-        if settings.audience.is_none() {
+        if config.audience.is_none() {
             tracing::warn!(
                 "tokens for any client of the identity provider are taken; set `audience` in the block `auth`"
             );
         }
         let mut builder = Client::builder()
-            .timeout(settings.jwks_request_timeout)
-            .redirect(reqwest::redirect::Policy::limited(3))
+            .timeout(config.jwks_request_timeout)
+            .redirect(reqwest::redirect::Policy::custom(redirect))
             .user_agent(concat!("feast-registry/", env!("CARGO_PKG_VERSION")))
-            .tls_danger_accept_invalid_certs(!settings.verify_ssl);
-        if let Some(path) = &settings.ca_cert_path {
+            .tls_danger_accept_invalid_certs(!config.verify_ssl);
+        if let Some(path) = &config.ca_cert_path {
             let wrong = |error: &dyn std::fmt::Display| invalid(format!("`ca_cert_path` {}: {error}", path.display()));
             let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
             let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
@@ -160,11 +126,11 @@ impl Oidc {
         let http =
             builder.build().map_err(|error| invalid(format!("the identity provider cannot be asked: {error}")))?;
         Ok(Self(Arc::new(Provider {
-            settings,
+            config,
             discovery,
             http,
             state: Mutex::default(),
-            reading: tokio::sync::Mutex::default(),
+            reading: Arc::default(),
             waiting: Semaphore::new(WAITING),
         })))
     }
@@ -185,17 +151,17 @@ impl Oidc {
             // The provider may have a new one.
             keys = self.newer_than(&keys).await?;
         }
-        let settings = &self.0.settings;
+        let config = &self.0.config;
         let mut validation = Validation::new(algorithm);
         (validation.leeway, validation.validate_nbf) = (LEEWAY, true);
-        match &settings.audience {
+        match &config.audience {
             Some(audience) => {
                 validation.set_audience(&[audience]);
                 validation.required_spec_claims.insert("aud".to_owned());
             }
             None => validation.validate_aud = false,
         }
-        if let Some(issuer) = settings.issuer.as_ref().or(keys.issuer.as_ref()) {
+        if let Some(issuer) = config.issuer.as_ref().or(keys.issuer.as_ref()) {
             validation.set_issuer(&[issuer]);
             validation.required_spec_claims.insert("iss".to_owned());
         }
@@ -216,8 +182,7 @@ impl Oidc {
         if claims.get("kubernetes.io").is_some_and(Value::is_object) {
             return Err(Unauthenticated::Refused("its token is of Kubernetes, which is not asked here".to_owned()));
         }
-        let identity = claims::identity(claims, self.0.settings.client_id.as_deref())
-            .ok_or_else(|| Unauthenticated::Refused("its token does not say whose it is".to_owned()))?;
+        let identity = claims::identity(claims, self.0.config.client_id.as_deref())?;
         // A number that may have a fraction (RFC 7519, 2); it was verified.
         let until = claims.get("exp").and_then(Value::as_f64).filter(|exp| (0.0..1e11).contains(exp));
         let until = until.map(|exp| UNIX_EPOCH + Duration::from_secs_f64(exp));
@@ -228,31 +193,46 @@ impl Oidc {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner).keys.clone()
     }
 
-    /// The keys, read before if they are not too old. Those that are are used while somebody reads newer ones, but not for ever: a key
-    /// that the provider has taken back must not go on letting people in because the provider cannot be reached.
+    /// The keys, read anew before if they are too old: one that the provider has taken back must not go on letting people in because
+    /// nobody has called for a while. Old ones are used while another caller reads newer ones, and while the provider does not answer,
+    /// but not for ever.
     async fn keys(&self) -> Result<Arc<Keys>, Unauthenticated> {
-        let lifespan = self.0.settings.jwks_cache_lifespan;
-        match self.held() {
-            Some(keys) if keys.read.elapsed() < lifespan => Ok(keys),
-            Some(keys) if keys.read.elapsed() < 2 * lifespan => {
-                if self.may_ask() && self.0.reading.try_lock().is_ok() {
-                    let (provider, old) = (self.clone(), Arc::clone(&keys));
-                    tokio::spawn(async move { drop(provider.read_after(Some(&old)).await) });
-                }
-                Ok(keys)
-            }
-            Some(keys) => self.read_after(Some(&keys)).await,
-            None => self.read_after(None).await,
+        let lifespan = self.0.config.jwks_cache_lifespan;
+        let Some(keys) = self.held() else { return self.read_after(None).await };
+        let age = keys.read.elapsed();
+        if age >= 2 * lifespan {
+            return self.read_after(Some(&keys)).await;
         }
+        let is_to_be_read =
+            age >= lifespan.mul_f64(REFRESHED_AT) && self.may_ask() && self.0.reading.try_lock().is_ok();
+        if is_to_be_read && age >= lifespan && !self.has_failed() {
+            return self.newer_than(&keys).await;
+        }
+        if is_to_be_read {
+            let (provider, old) = (self.clone(), Arc::clone(&keys));
+            tokio::spawn(async move { drop(provider.read_after(Some(&old)).await) });
+        }
+        Ok(keys)
     }
 
     /// Whether the provider was not asked a moment ago.
     fn may_ask(&self) -> bool {
         let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state
-            .asked
-            .as_ref()
-            .is_none_or(|(at, failed)| at.elapsed() >= if failed.is_some() { ASKS_AGAIN_AFTER } else { ASKS_EVERY })
+        let has_keys = state.keys.as_ref().is_some_and(|keys| self.are_good(keys));
+        state.asked.as_ref().is_none_or(|(at, failed)| {
+            at.elapsed() >= if failed.is_some() && !has_keys { ASKS_AGAIN_AFTER } else { ASKS_EVERY }
+        })
+    }
+
+    /// Whether the provider did not answer when it was last asked.
+    fn has_failed(&self) -> bool {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.asked.as_ref().is_some_and(|(_, failed)| failed.is_some())
+    }
+
+    /// Whether keys may be used, be it for want of newer ones.
+    fn are_good(&self, keys: &Keys) -> bool {
+        keys.read.elapsed() < 2 * self.0.config.jwks_cache_lifespan
     }
 
     #[cfg(test)]
@@ -264,7 +244,7 @@ impl Oidc {
     async fn newer_than(&self, keys: &Arc<Keys>) -> Result<Arc<Keys>, Unauthenticated> {
         match self.read_after(Some(keys)).await {
             // Those that are there go on being good.
-            Err(_) if keys.read.elapsed() < 2 * self.0.settings.jwks_cache_lifespan => Ok(Arc::clone(keys)),
+            Err(_) if self.are_good(keys) => Ok(Arc::clone(keys)),
             read => read,
         }
     }
@@ -276,7 +256,7 @@ impl Oidc {
             return Err(away(format!("{WAITING} calls wait for the identity provider already")));
         };
         let is_newer = |keys: &Arc<Keys>| before.is_none_or(|before| !Arc::ptr_eq(before, keys));
-        let _reading = self.0.reading.lock().await;
+        let reading = Arc::clone(&self.0.reading).lock_owned().await;
         if let Some(keys) = self.held().filter(is_newer) {
             return Ok(keys);
         }
@@ -289,21 +269,25 @@ impl Oidc {
                 (None, None) => Err(away("its keys were read and are gone".to_owned())),
             };
         }
-        let read = tokio::time::timeout(2 * self.0.settings.jwks_request_timeout, self.read()).await;
-        let read = read.unwrap_or_else(|_| Err("it did not answer in time".to_owned()));
+        // In a task of its own: a caller who leaves must not have the provider asked again by the next.
+        let this = self.clone();
+        let read = tokio::spawn(async move {
+            let _reading = reading;
+            this.read_and_keep().await
+        });
+        read.await.unwrap_or_else(|error| Err(error.to_string())).map_err(away)
+    }
+
+    async fn read_and_keep(&self) -> Result<Arc<Keys>, String> {
+        let read = tokio::time::timeout(2 * self.0.config.jwks_request_timeout, self.read()).await;
+        let read = read.unwrap_or_else(|_| Err("it did not answer in time".to_owned())).map(Arc::new);
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match read {
-            Ok(keys) => {
-                let keys = Arc::new(keys);
-                (state.keys, state.asked) = (Some(Arc::clone(&keys)), Some((Instant::now(), None)));
-                Ok(keys)
-            }
-            Err(why) => {
-                tracing::warn!("the identity provider's keys cannot be read: {why}");
-                state.asked = Some((Instant::now(), Some(why.clone())));
-                Err(away(why))
-            }
+        state.asked = Some((Instant::now(), read.as_ref().err().cloned()));
+        match &read {
+            Ok(keys) => state.keys = Some(Arc::clone(keys)),
+            Err(why) => tracing::warn!("the identity provider's keys cannot be read: {why}"),
         }
+        read
     }
 
     async fn read(&self) -> Result<Keys, String> {
@@ -315,7 +299,7 @@ impl Oidc {
             return Err("its `jwks_uri` is without TLS".to_owned());
         }
         let issuer = text("issuer").map(str::to_owned);
-        if issuer.is_none() && self.0.settings.issuer.is_none() {
+        if issuer.is_none() && self.0.config.issuer.is_none() {
             tracing::warn!(
                 "the discovery document names no issuer, so who has issued a token is not verified; set `issuer` in the block `auth`"
             );
@@ -395,13 +379,19 @@ impl Key {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+/// A redirection is followed a few times, but never away from TLS.
+fn redirect(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action {
+    if attempt.previous().len() > REDIRECTIONS {
+        return attempt.error("there are too many redirections");
+    }
+    if attempt.url().scheme() != "https" && attempt.previous().iter().any(|url| url.scheme() == "https") {
+        return attempt.error("the redirection leaves TLS");
+    }
+    attempt.follow()
 }
 
 /// An error with what caused it, which reqwest's own text leaves out.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

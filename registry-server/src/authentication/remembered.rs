@@ -29,8 +29,10 @@ impl Remembered {
         found.filter(|(_, until)| now < *until).map(|(known, _)| known.clone())
     }
 
-    /// Remembers whose a token is. Returns that with the identity that it had before, if it is the same.
-    pub(super) fn put(&self, digest: &Digest, mut verified: Authenticated, until: SystemTime) -> Authenticated {
+    /// Remembers whose a token is, until it is to be verified again, or is good no longer. Returns that with the identity that it had
+    /// before, if it is the same.
+    pub(super) fn put(&self, digest: &Digest, mut verified: Authenticated, verify_again: SystemTime) -> Authenticated {
+        let until = verified.until.map_or(verify_again, |until| until.min(verify_again));
         let mut known = self.known();
         let before = known.0.get(digest).or_else(|| known.1.get(digest));
         if let Some((before, _)) = before.filter(|(before, _)| before.identity == verified.identity) {

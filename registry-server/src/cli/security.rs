@@ -124,18 +124,11 @@ impl SecurityArgs {
 }
 
 fn authentication(auth: &AuthConfig, tokens: Option<&Path>, by_certificates: bool) -> Result<Option<Authentication>> {
-    let builder = Authentication::builder();
-    let (builder, is_asked) = match auth {
-        AuthConfig::NoAuth => (builder, tokens.is_some() || by_certificates),
-        AuthConfig::Oidc(oidc) => (of_provider(builder, oidc)?, true),
-        AuthConfig::Kubernetes => bail!(
-            "`auth: kubernetes` is not served yet; give callers tokens of an identity provider (`type: oidc`) or of a file (`--tokens`)"
-        ),
-        _ => bail!("the type of `auth` is not served"),
+    let builder = match auth {
+        AuthConfig::NoAuth if tokens.is_none() && !by_certificates => return Ok(None),
+        AuthConfig::NoAuth => Authentication::builder(),
+        _ => signed(auth)?,
     };
-    if !is_asked {
-        return Ok(None);
-    }
     let builder = match tokens {
         Some(path) => builder.tokens(path)?,
         None => builder,
@@ -143,36 +136,38 @@ fn authentication(auth: &AuthConfig, tokens: Option<&Path>, by_certificates: boo
     Ok(Some(builder.build()))
 }
 
+/// Takes tokens that others have signed.
 #[cfg(feature = "oidc")]
-fn of_provider(
-    builder: AuthenticationBuilder,
-    oidc: &feast_registry::config::OidcConfig,
-) -> Result<AuthenticationBuilder> {
-    let mut settings = crate::OidcSettings::new(oidc.auth_discovery_url.clone());
-    settings.client_id.clone_from(&oidc.client_id);
-    settings.verify_ssl = oidc.verify_ssl;
-    settings.ca_cert_path.clone_from(&oidc.ca_cert_path);
-    settings.audience.clone_from(&oidc.audience);
-    settings.issuer.clone_from(&oidc.issuer);
-    settings.jwks_cache_lifespan = oidc.jwks_cache_lifespan;
-    settings.jwks_request_timeout = oidc.jwks_request_timeout;
-    let builder = builder.oidc(settings)?;
-    match std::env::var(INTERNAL_SECRET).ok().filter(|secret| !secret.is_empty()) {
-        // Charts set it without being asked, so that it is no good must not keep the server from starting.
-        Some(secret) => match Authentication::builder().internal_secret(&secret) {
-            Ok(_) => Ok(builder.internal_secret(&secret)?),
-            Err(why) => {
-                tracing::warn!("internal tokens are not taken: {why}");
-                Ok(builder)
-            }
-        },
-        None => Ok(builder),
+fn signed(auth: &AuthConfig) -> Result<AuthenticationBuilder> {
+    use feast_registry::config::KubernetesConfig;
+
+    let builder = Authentication::builder();
+    let builder = match auth {
+        AuthConfig::Oidc(oidc) => {
+            let builder = builder.oidc(oidc.as_ref().clone())?;
+            let cluster = KubernetesConfig::default();
+            // As in Feast, its own service accounts are known there too.
+            if Authentication::is_in_cluster(&cluster) { builder.kubernetes(&cluster)? } else { builder }
+        }
+        AuthConfig::Kubernetes(cluster) => builder.kubernetes(cluster)?,
+        _ => bail!("the type of `auth` is not served"),
+    };
+    let Some(secret) = std::env::var(INTERNAL_SECRET).ok().filter(|secret| !secret.is_empty()) else {
+        return Ok(builder);
+    };
+    // Charts set it without being asked, so that it is no good must not keep the server from starting.
+    match Authentication::builder().internal_secret(&secret) {
+        Ok(_) => Ok(builder.internal_secret(&secret)?),
+        Err(why) => {
+            tracing::warn!("internal tokens are not taken: {why}");
+            Ok(builder)
+        }
     }
 }
 
 #[cfg(not(feature = "oidc"))]
-fn of_provider(_: AuthenticationBuilder, _: &feast_registry::config::OidcConfig) -> Result<AuthenticationBuilder> {
-    bail!("`auth: {{type: oidc}}` is not served by this build, which has no feature `oidc`")
+fn signed(_: &AuthConfig) -> Result<AuthenticationBuilder> {
+    bail!("this type of `auth` is not served by this build, which has no feature `oidc`")
 }
 
 fn admins_of(names: &[String]) -> Result<Admins> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use feast_registry_core::access::Unprotected;
+use feast_registry_core::config::{KubernetesConfig, OidcConfig};
 
 use super::block::Block;
 use super::read::LONGEST;
@@ -19,30 +20,8 @@ pub enum AuthConfig {
     NoAuth,
     /// By tokens of an identity provider.
     Oidc(Box<OidcConfig>),
-    /// By tokens of Kubernetes.
-    Kubernetes,
-}
-
-/// An identity provider, as the block `auth` describes it to a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OidcConfig {
-    /// Where its discovery document is.
-    pub auth_discovery_url: String,
-    /// The client whose roles count.
-    pub client_id: Option<String>,
-    /// Whether its certificate is verified.
-    pub verify_ssl: bool,
-    /// A file of certificate authorities that may have signed it.
-    pub ca_cert_path: Option<PathBuf>,
-    /// What tokens must be for.
-    pub audience: Option<String>,
-    /// Who must have issued tokens.
-    pub issuer: Option<String>,
-    /// How old its keys may become.
-    pub jwks_cache_lifespan: Duration,
-    /// How long it may take to answer.
-    pub jwks_request_timeout: Duration,
+    /// By tokens that a Kubernetes cluster reviews.
+    Kubernetes(Box<KubernetesConfig>),
 }
 
 /// What a server is told in the block `registry_server`, which Feast passes over. What it does not say is `None`.
@@ -138,7 +117,7 @@ pub(super) fn auth(file: &Block<'_>, folder: &Path) -> AuthConfig {
         Some(Value::Str(kind)) => {
             return match kind {
                 "no_auth" => AuthConfig::NoAuth,
-                "kubernetes" => AuthConfig::Kubernetes,
+                "kubernetes" => AuthConfig::Kubernetes(Box::default()),
                 "oidc" => {
                     file.wrong("auth", "is `oidc`, which needs a block with `type: oidc` and `auth_discovery_url`");
                     AuthConfig::NoAuth
@@ -160,8 +139,7 @@ pub(super) fn auth(file: &Block<'_>, folder: &Path) -> AuthConfig {
             block.only(&["type"], &[], |_| "");
             AuthConfig::NoAuth
         }
-        // As in Feast, anything else may stand there.
-        Some(Value::Str("kubernetes")) => AuthConfig::Kubernetes,
+        Some(Value::Str("kubernetes")) => AuthConfig::Kubernetes(Box::new(kubernetes(&block, folder))),
         Some(Value::Str("oidc")) => {
             oidc(&block, folder).map_or(AuthConfig::NoAuth, |oidc| AuthConfig::Oidc(Box::new(oidc)))
         }
@@ -172,11 +150,31 @@ pub(super) fn auth(file: &Block<'_>, folder: &Path) -> AuthConfig {
     }
 }
 
+/// As in Feast, anything else may stand there.
+fn kubernetes(block: &Block<'_>, folder: &Path) -> KubernetesConfig {
+    let mut config = KubernetesConfig::default();
+    config.api_server = text(block, "api_server").filter(|url| is_url(block, "api_server", url));
+    config.service_account_dir = path(block, "service_account_dir", folder);
+    config.audience = text(block, "audience");
+    config
+}
+
+fn text(block: &Block<'_>, key: &str) -> Option<String> {
+    block.nullable_string(key).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn is_url(block: &Block<'_>, key: &str, text: &str) -> bool {
+    let is_url = text.starts_with("https://") || text.starts_with("http://");
+    if !is_url {
+        block.wrong(key, "must be an https:// URL");
+    }
+    is_url
+}
+
 fn oidc(block: &Block<'_>, folder: &Path) -> Option<OidcConfig> {
     block.only(&OIDC, &OIDC_CLIENT, |_| "");
-    let text = |key| block.nullable_string(key).filter(|text| !text.is_empty()).map(str::to_owned);
-    text("ui_client_id");
-    let seconds = |key, usual: u64| {
+    text(block, "ui_client_id");
+    let seconds = |key, usual: Duration| {
         let seconds = block.read(key, "a number of seconds, more than 0", |value| match value {
             Value::Int(seconds) if (1..=LONGEST).contains(&seconds) => {
                 u64::try_from(seconds).ok().map(Duration::from_secs)
@@ -184,35 +182,26 @@ fn oidc(block: &Block<'_>, folder: &Path) -> Option<OidcConfig> {
             Value::Float(seconds) if seconds > 0.0 => Duration::try_from_secs_f64(seconds).ok(),
             _ => None,
         });
-        seconds.unwrap_or(Duration::from_secs(usual))
+        seconds.unwrap_or(usual)
     };
-    let config = OidcConfig {
-        auth_discovery_url: String::new(),
-        client_id: text("client_id"),
-        verify_ssl: block.boolean("verify_ssl").unwrap_or(true),
-        ca_cert_path: text("ca_cert_path").map(|path| folder.join(path)),
-        audience: text("audience"),
-        issuer: text("issuer"),
-        jwks_cache_lifespan: seconds("jwks_cache_lifespan_seconds", 300),
-        jwks_request_timeout: seconds("jwks_request_timeout_seconds", 10),
-    };
-    match text("auth_discovery_url") {
-        Some(url) if url.starts_with("https://") || url.starts_with("http://") => {
-            Some(OidcConfig { auth_discovery_url: url, ..config })
-        }
-        Some(_) => {
-            block.wrong("auth_discovery_url", "must be an https:// URL");
-            None
-        }
-        None if matches!(block.get("auth_discovery_url"), None | Some(Value::Null | Value::Str(_))) => {
-            block.wrong(
-                "auth_discovery_url",
-                "is missing; it names the provider's discovery document, as `https://idp/realms/feast/.well-known/openid-configuration`",
-            );
-            None
-        }
-        None => None,
+    let mut config = OidcConfig::new(text(block, "auth_discovery_url").unwrap_or_default());
+    config.client_id = text(block, "client_id");
+    config.verify_ssl = block.boolean("verify_ssl").unwrap_or(config.verify_ssl);
+    config.ca_cert_path = path(block, "ca_cert_path", folder);
+    config.audience = text(block, "audience");
+    config.issuer = text(block, "issuer");
+    config.jwks_cache_lifespan = seconds("jwks_cache_lifespan_seconds", config.jwks_cache_lifespan);
+    config.jwks_request_timeout = seconds("jwks_request_timeout_seconds", config.jwks_request_timeout);
+    if !config.auth_discovery_url.is_empty() {
+        return is_url(block, "auth_discovery_url", &config.auth_discovery_url).then_some(config);
     }
+    if matches!(block.get("auth_discovery_url"), None | Some(Value::Null | Value::Str(_))) {
+        block.wrong(
+            "auth_discovery_url",
+            "is missing; it names the provider's discovery document, as `https://idp/realms/feast/.well-known/openid-configuration`",
+        );
+    }
+    None
 }
 
 /// Reads the block `registry_server`.
@@ -297,8 +286,18 @@ mod tests {
             assert_eq!(parse(open).auth, AuthConfig::NoAuth, "{open}");
         }
         for kubernetes in ["auth: kubernetes", "auth: {type: kubernetes, user_token: x, anything: 1}"] {
-            assert_eq!(parse(kubernetes).auth, AuthConfig::Kubernetes);
+            assert_eq!(parse(kubernetes).auth, AuthConfig::Kubernetes(Box::default()));
         }
+        let AuthConfig::Kubernetes(cluster) = parse(
+            "auth: {type: kubernetes, api_server: \"https://k8s:6443\", service_account_dir: account, audience: feast}",
+        )
+        .auth
+        else {
+            panic!("it is Kubernetes")
+        };
+        assert_eq!(cluster.api_server.as_deref(), Some("https://k8s:6443"));
+        assert_eq!(cluster.service_account_dir.as_deref(), Some(Path::new("repo/account")));
+        assert_eq!(cluster.audience.as_deref(), Some("feast"));
         let AuthConfig::Oidc(oidc) =
             parse("auth: {type: oidc, auth_discovery_url: \"${URL}\", client_secret: x, client_id: c}").auth
         else {
@@ -340,6 +339,8 @@ mod tests {
                 "jwks_cache_lifespan_seconds",
             ),
             ("auth: {auth_discovery_url: https://i}", "auth_discovery_url"),
+            ("auth: {type: kubernetes, api_server: k8s}", "https://"),
+            ("auth: {type: kubernetes, audience: 1}", "audience"),
             ("registry_server: {tokns: x}", "tokns"),
             ("registry_server: [x]", "a block of settings"),
             ("registry_server: {default: open}", "`allow` or `deny`"),

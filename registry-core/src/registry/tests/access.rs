@@ -243,9 +243,16 @@ async fn each_object_is_judged_by_the_permissions_of_its_own_project() {
 async fn who_makes_a_project_has_it() {
     let (registry, _) = open().await;
     let (ann, eve) = (called(&registry, access("ann", &[])), called(&registry, access("eve", &[])));
+    // Feast's client looks first.
+    for freshness in [Freshness::Cached, Freshness::Stored] {
+        ann.get_infra("p", freshness).await.expect("who may make a project may look");
+    }
+    ann.refresh_for("p").await.expect("the same");
     ann.apply("p", entity("driver", "")).await.expect("anybody may make a project");
     ann.apply("p", entity("driver", "changed")).await.expect("it is theirs");
     refused(eve.apply("p", entity("driver", "")).await);
+    refused(eve.get_infra("p", Freshness::Cached).await);
+    refused(eve.refresh_for("p").await);
     refused(eve.get(Kind::Entity, "p", "driver", Freshness::Cached).await);
     // Also where it waits for its commit.
     let (waiting, _) = open_with(RegistryOptions::default().with_defers(true)).await;
@@ -264,7 +271,10 @@ async fn who_makes_a_project_has_it() {
 
     let strict = Arc::new(AccessRules::default().with_anyone_creating_projects(false));
     let nobody = Access::new(Arc::new(Identity::new("tim")), Arc::clone(&strict));
-    refused(called(&registry, nobody).apply("new", entity("driver", "")).await);
+    let nobody = called(&registry, nobody);
+    refused(nobody.get_infra("new", Freshness::Cached).await);
+    refused(nobody.refresh_for("new").await);
+    refused(nobody.apply("new", entity("driver", "")).await);
     let admin = Access::new(Arc::new(Identity::new("root")), strict).as_admin();
     called(&registry, admin).apply("new", entity("driver", "")).await.expect("administrators may");
 }

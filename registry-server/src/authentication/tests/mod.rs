@@ -2,6 +2,8 @@
 
 mod files;
 #[cfg(feature = "oidc")]
+mod kubernetes;
+#[cfg(feature = "oidc")]
 mod provider;
 
 use tonic::codegen::http::HeaderMap;

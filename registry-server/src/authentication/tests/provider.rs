@@ -33,7 +33,9 @@ fn text(bytes: impl AsRef<[u8]>) -> String {
 struct Provider {
     url: String,
     keys: Mutex<Vec<Value>>,
+    /// How often it was asked for its keys, and how often for anything.
     asked: AtomicUsize,
+    requests: AtomicUsize,
     hangs: AtomicBool,
     fails: AtomicBool,
     rsa: RsaKeyPair,
@@ -52,6 +54,7 @@ impl Provider {
             url,
             keys: Mutex::default(),
             asked: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
             hangs: AtomicBool::new(false),
             fails: AtomicBool::new(false),
             rsa: RsaKeyPair::from_pkcs8(RSA).expect("a key"),
@@ -76,6 +79,7 @@ impl Provider {
     }
 
     async fn answer(&self, path: &str) -> hyper::Response<Full<Bytes>> {
+        self.requests.fetch_add(1, Ordering::SeqCst);
         if self.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
@@ -113,15 +117,15 @@ impl Provider {
         json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": text(self.ed.public_key().as_ref())})
     }
 
-    fn settings(&self) -> OidcSettings {
-        let mut settings = OidcSettings::new(format!("{}/discovery", self.url));
-        settings.audience = Some("registry".to_owned());
-        settings.jwks_request_timeout = Duration::from_millis(300);
-        settings
+    fn config(&self) -> OidcConfig {
+        let mut config = OidcConfig::new(format!("{}/discovery", self.url));
+        config.audience = Some("registry".to_owned());
+        config.jwks_request_timeout = Duration::from_millis(300);
+        config
     }
 
     fn authentication(&self) -> Authentication {
-        Authentication::builder().oidc(self.settings()).expect("settings").build()
+        Authentication::builder().oidc(self.config()).expect("settings").build()
     }
 
     fn claims(&self) -> Value {
@@ -228,7 +232,7 @@ async fn a_token_that_says_the_wrong_thing_is_refused() {
 async fn no_trick_with_the_header_or_the_signature_works() {
     let provider = Provider::start().await;
     let authentication = Authentication::builder()
-        .oidc(provider.settings())
+        .oidc(provider.config())
         .expect("settings")
         .internal_secret(SECRET)
         .expect("a secret")
@@ -326,9 +330,9 @@ async fn keys_that_are_no_good_are_not_used() {
 #[tokio::test]
 async fn a_new_key_is_found_and_an_old_one_dies() {
     let provider = Provider::start().await;
-    let mut settings = provider.settings();
-    settings.jwks_cache_lifespan = Duration::from_millis(400);
-    let oidc = Oidc::new(settings).expect("settings");
+    let mut config = provider.config();
+    config.jwks_cache_lifespan = Duration::from_millis(400);
+    let oidc = Oidc::new(config).expect("settings");
     let verify = async |token: &str| oidc.verify(token, signatures::algorithm_of(token)?).await;
     *provider.keys.lock().expect("not poisoned") = vec![provider.ec_key("old")];
     let old = provider.signed(&json!({"alg": "ES256", "kid": "old"}), &provider.claims());
@@ -348,6 +352,35 @@ async fn a_new_key_is_found_and_an_old_one_dies() {
     verify(&new).await.expect("they are used while others are asked for");
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(matches!(verify(&new).await, Err(Unauthenticated::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_key_that_was_taken_back_while_nobody_called_lets_nobody_in() {
+    let provider = Provider::start().await;
+    let mut config = provider.config();
+    config.jwks_cache_lifespan = Duration::from_millis(400);
+    let oidc = Oidc::new(config).expect("settings");
+    let verify = async |token: &str| oidc.verify(token, signatures::algorithm_of(token)?).await;
+    let token = provider.signed(&json!({"alg": "EdDSA", "kid": "ed"}), &provider.claims());
+    verify(&token).await.expect("it is good");
+    *provider.keys.lock().expect("not poisoned") = vec![provider.ec_key("ec")];
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    oidc.may_ask_again();
+    refused(verify(&token).await);
+}
+
+/// Who makes keys up and leaves at once must not have the provider asked each time.
+#[tokio::test]
+async fn callers_who_leave_do_not_have_the_provider_asked_again() {
+    let provider = Provider::start().await;
+    let oidc = Oidc::new(provider.config()).expect("settings");
+    provider.hangs.store(true, Ordering::SeqCst);
+    for number in 0..10 {
+        let token = provider.signed(&json!({"alg": "RS256", "kid": number.to_string()}), &provider.claims());
+        let verified = oidc.verify(&token, signatures::algorithm_of(&token).expect("one"));
+        tokio::time::timeout(Duration::from_millis(20), verified).await.expect_err("the caller leaves");
+    }
+    assert_eq!(provider.requests.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
