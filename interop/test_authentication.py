@@ -875,3 +875,14 @@ def test_the_server_s_own_token_is_renewed(
     monkeypatch.setattr(kubernetes, "own_token", "the-registry-server-an-hour-later")
     (tmp_path / "serviceaccount" / "token").write_text(kubernetes.own_token)
     harness.wait_until(lambda: let_in(store()), 90, "the server to call with its new token")
+
+
+def test_a_user_who_is_called_as_a_service_account_is_not_it(
+    kubernetes_server: harness.Server, kubernetes: KubernetesApi, tmp_path: Path
+) -> None:
+    """Whose project it is goes by name, and Kubernetes lets a user have a name with a colon in it."""
+    token = kubernetes.person("team-rides:deployer")
+    store = store_with(tmp_path / "store", kubernetes_server, {"type": "kubernetes", "user_token": token})
+    assert projects(store) == []
+    with pytest.raises(FeastPermissionError):
+        store.registry.apply_entity(Entity(name="driver", join_keys=["driver_id"]), PROJECT)
