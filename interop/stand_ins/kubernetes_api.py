@@ -1,7 +1,7 @@
 """What a registry server asks of the API of Kubernetes, over HTTPS: reviews of tokens, and lists of role bindings.
 
-It is as strict as the real one (`kubectl` would get the same answers): it takes the server's own bearer token alone, and refuses paths,
-methods, parameters and bodies that the real one would not take, or that a server has no reason to send. It notes every call.
+It is strict: it takes the server's own bearer token alone, and refuses paths, methods, parameters and bodies that the real one would
+not take, or that a server has no reason to send. Its lists have pages, as those of a large cluster. It notes every call.
 """
 
 from __future__ import annotations
