@@ -286,8 +286,8 @@ def kubernetes_people(api: KubernetesApi) -> dict[str, Person]:
     api.bind_member(user("dan"), "team-growth")
     # Whoever administers another namespace hands out no roles of the registry.
     api.bind("reader", user("eve"), group("team-pricing-people"), namespace="team-pricing")
-    # None of these is a role of carol's: of another namespace than the server's, of others who are called the same, of the whole cluster,
-    # and of a group whose members they are as Kubernetes has it, but which is not them.
+    # None of these is a role of carol's account: of another namespace than the server's, of others who are called the same, and of the
+    # whole cluster.
     api.bind("reader", account("carol", "team-pricing"), namespace="team-pricing")
     api.bind("reader", account("carol", "team-other"), user("carol"), user("team-pricing:carol"), group("carol"))
     api.bind_everywhere("reader", account("carol", "team-pricing"))
@@ -806,6 +806,16 @@ def test_a_token_that_kubernetes_does_not_know(
     for name, token in forged.items():
         assert kubernetes.reviews_of(token) >= 1, f"nobody was asked of {name}"
     is_unauthenticated(store_with(tmp_path / "store", kubernetes_server, None).list_projects)
+
+
+def test_what_a_token_of_kubernetes_is_for(kubernetes: KubernetesApi, ca: Authority, tmp_path: Path) -> None:
+    """Those that were made for something else, such as the API itself, are no good where an audience is set."""
+    blocks = closed(tmp_path, {**kubernetes_auth(kubernetes, ca, tmp_path), "audience": AUDIENCE})
+    with harness.running(harness.start_ours(tmp_path / "registry.db", blocks=blocks)) as server:
+        store = lambda token: store_with(tmp_path / "store", server, {"type": "kubernetes", "user_token": token})
+        assert projects(store(kubernetes.account("bob", "team-rides", AUDIENCE))) == []
+        is_unauthenticated(store(kubernetes.account("bob", "team-rides")).list_projects)
+        is_unauthenticated(store(kubernetes.account("bob", "team-rides", "vault")).list_projects)
 
 
 def test_nobody_new_is_let_in_while_kubernetes_is_out_of_order(

@@ -22,6 +22,7 @@ ROLE_BINDINGS = f"{RBAC}/rolebindings"
 CLUSTER_ROLE_BINDINGS = f"{RBAC}/clusterrolebindings"
 LISTS = re.compile(rf"{RBAC}/(?:namespaces/(?P<namespace>[a-z0-9-]+)/)?(?P<kind>rolebindings|clusterrolebindings)")
 NAMESPACE = "feast"
+OWN_AUDIENCE = "https://kubernetes.default.svc"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class KubernetesApi:
     failure: int | None = None
     #: The most items that one answer to a list has.
     page: int = 3
+    _issued: int = 0
+    _audiences: dict[str, str] = field(default_factory=dict)
     _bindings: dict[str, list[dict[str, Any]]] = field(
         default_factory=lambda: {"rolebindings": [], "clusterrolebindings": []}
     )
@@ -97,17 +100,19 @@ class KubernetesApi:
         (folder / "namespace").write_text(NAMESPACE)
         return folder
 
-    def account(self, name: str, namespace: str) -> str:
-        """The token of a service account. Kubernetes puts it in the three groups itself."""
+    def account(self, name: str, namespace: str, audience: str = OWN_AUDIENCE) -> str:
+        """The token of a service account, for an audience. Kubernetes puts it in the three groups itself."""
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
-        return self._issue(f"system:serviceaccount:{namespace}:{name}", groups)
+        return self._issue(f"system:serviceaccount:{namespace}:{name}", groups, audience)
 
     def person(self, name: str, *groups: str) -> str:
         """The token of a user."""
         return self._issue(name, [*groups, "system:authenticated"])
 
-    def _issue(self, username: str, groups: list[str]) -> str:
-        token = f"token-{len(self.tokens)}-of-{username.replace(':', '.')}"
+    def _issue(self, username: str, groups: list[str], audience: str = OWN_AUDIENCE) -> str:
+        token = f"token-{self._issued}-of-{username.replace(':', '.')}"
+        self._issued += 1
+        self._audiences[token] = audience
         self.tokens[token] = {"username": username, "uid": f"uid-of-{username}", "groups": groups}
         return token
 
@@ -163,9 +168,9 @@ class KubernetesApi:
             raise Refusal(422, "Invalid", "spec.token: Required value")
         # What is false, and what is empty, is left out.
         status: dict[str, Any] = {"user": {}, "error": "[invalid bearer token, token lookup failed]"}
-        if token in self.tokens:
-            status = {"authenticated": True, "user": self.tokens[token]}
-            status["audiences"] = spec.get("audiences") or ["https://kubernetes.default.svc"]
+        asked_for = spec.get("audiences") or [OWN_AUDIENCE]
+        if token in self.tokens and self._audiences[token] in asked_for:
+            status = {"authenticated": True, "user": self.tokens[token], "audiences": [self._audiences[token]]}
         return {**kind, "metadata": {}, "spec": spec, "status": status}
 
     def _list(self, found: re.Match[str], query: dict[str, list[str]]) -> dict[str, Any]:
