@@ -204,18 +204,19 @@ def start_ours(
     port: int | None = None,
     wait: bool = True,
     settings: dict[str, Any] | None = None,
+    blocks: dict[str, Any] | None = None,
     program: str | None = None,
 ) -> Server:
-    """Our server over a SQLite file, another database, or the registry that is named; `settings` are those of a
-    feature_store.yaml. `program` is another one than `feast-registry`."""
+    """Our server over a SQLite file, another database, or the registry that is named; `settings` are those of the
+    block `registry` of a feature_store.yaml, `blocks` its other ones. `program` is another one than `feast-registry`."""
     port = port or free_port()
     folder, path = (db.parent, db) if isinstance(db, Path) else (db.folder, db.path)
     command = [str(registry_bin(program)), "serve", "--host", HOST, "--port", str(port)]
-    if settings is None:
+    if settings is None and blocks is None:
         command += ["--registry", registry or registry_url(db)]
     else:
         config = folder / f"feature_store-{port}.yaml"
-        write_registry_config(config, db, **settings)
+        write_registry_config(config, db, blocks=blocks, **(settings or {}))
         command += ["-c", str(config)]
     return _spawn("ours", [*command, *options], folder, path, port, wait)
 
@@ -225,12 +226,14 @@ def registry_url(db: Path | Database | str) -> str:
     return db if isinstance(db, str) else f"sqlite:///{db}" if isinstance(db, Path) else db.url
 
 
-def write_registry_config(config: Path, db: Path | Database, project: str = "rides", **settings: Any) -> None:
+def write_registry_config(
+    config: Path, db: Path | Database, project: str = "rides", blocks: dict[str, Any] | None = None, **settings: Any
+) -> None:
     """A feature_store.yaml whose registry is in a database, unless its `path` is among the settings. JSON is YAML."""
     registry = {"registry_type": "sql", "path": registry_url(db), **settings}
     online = {"type": "sqlite", "path": str(config.with_suffix(".online.db"))}
     store = {"project": project, "provider": "local", "registry": registry, "online_store": online}
-    config.write_text(json.dumps({**store, "entity_key_serialization_version": 3}, indent=2))
+    config.write_text(json.dumps({**store, "entity_key_serialization_version": 3, **(blocks or {})}, indent=2))
 
 
 def start_feast(db: Path, *, port: int | None = None, wait: bool = True) -> Server:
@@ -504,22 +507,26 @@ def feast_executable() -> str:
     return str(path)
 
 
-def feast_fast(nursery: Nursery, repo: Path, *commands: Sequence[str], timeout: float = 120) -> list[Ran]:
+def feast_fast(
+    nursery: Nursery, repo: Path, *commands: Sequence[str], timeout: float = 120, env: dict[str, str] | None = None
+) -> list[Ran]:
     """Runs `feast ARGS…` in the repository, all at the same time, in processes forked from the nursery."""
     logs = [repo.parent / f"cli-{uuid.uuid4().hex}.log" for _ in commands]
-    pids = [nursery.start(["cli", *command], log, repo) for command, log in zip(commands, logs)]
+    pids = [nursery.start(["cli", *command], log, repo, **(env or {})) for command, log in zip(commands, logs)]
     codes = [nursery.wait(pid, timeout) for pid in pids]
     texts = [log.read_text(errors="replace") for log in logs]
     return [Ran(tuple(c), -1 if code is None else code, text) for c, code, text in zip(commands, codes, texts)]
 
 
-def feast_cli(repo: Path, *commands: Sequence[str], timeout: float = 240) -> list[Ran]:
+def feast_cli(
+    repo: Path, *commands: Sequence[str], timeout: float = 240, env: dict[str, str] | None = None
+) -> list[Ran]:
     """Runs the executable `feast ARGS…` in the repository, all commands at the same time."""
     started = [
         subprocess.Popen(
             [feast_executable(), *command],
             cwd=repo,
-            env=child_env(),
+            env=child_env(**(env or {})),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
