@@ -269,7 +269,8 @@ async fn who_makes_a_project_has_it() {
     let log = eve.log(&LogQuery::new(JournalFilter::new(), 100)).await.expect("a log");
     assert_eq!(log.len(), 1, "what was in the former project is not theirs: {log:?}");
 
-    let strict = Arc::new(AccessRules::default().with_anyone_creating_projects(false));
+    let strict = AccessRules::default().with_unprotected(Unprotected::Deny).with_anyone_creating_projects(false);
+    let strict = Arc::new(strict);
     let nobody = Access::new(Arc::new(Identity::new("tim")), Arc::clone(&strict));
     let nobody = called(&registry, nobody);
     refused(nobody.get_infra("new", Freshness::Cached).await);
