@@ -273,7 +273,7 @@ def kubernetes_people(api: KubernetesApi) -> dict[str, Person]:
         groups = ["system:authenticated", "system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
         who = {"roles": list(roles), "groups": groups, "namespaces": [namespace]}
         auth = given(api.account(name, namespace))
-        return Person(auth, sees, principal(f"{namespace}:{name}", "kubernetes", **who))
+        return Person(auth, sees, principal(f"system:serviceaccount:{namespace}:{name}", "kubernetes", **who))
 
     def of_person(name: str, sees: Sees, groups: list[str], *roles: str, namespaces: Sequence[str] = ()) -> Person:
         who = {"roles": list(roles), "groups": sorted([*groups, "system:authenticated"])}

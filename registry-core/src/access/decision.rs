@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::access::policies::{Policies, Subject};
+use crate::access::policies::{Policies, Subject, Weighed};
 use crate::access::{Access, Action, Actions, Unprotected};
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +17,16 @@ pub struct Decision {
     pub is_allowed: bool,
     /// Why, or why not.
     pub reason: Reason,
+}
+
+/// A decision, and what each permission of the project has to do with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// Whether somebody may do something, and why.
+    pub decision: Decision,
+    /// The permissions of the project, in their order.
+    pub weighed: Vec<Weighed>,
 }
 
 /// What a decision rests on.
@@ -119,6 +129,12 @@ impl Judge {
     /// Whether somebody may do all of this with an object, and why.
     pub(crate) fn decide_about(&self, actions: Actions, kind: Kind, name: &str, object: Option<&Object>) -> Decision {
         self.decide(actions, &self.subject(kind, name, object))
+    }
+
+    /// The same, with what each permission of the project has to do with it.
+    pub(crate) fn explain(&self, actions: Actions, kind: Kind, name: &str, object: Option<&Object>) -> Explanation {
+        let weighed = self.policies.weigh(self.access.identity(), actions, &self.subject(kind, name, object));
+        Explanation { decision: self.decide_about(actions, kind, name, object), weighed }
     }
 
     /// Whether somebody may see an object. An object without a name that can be read is nobody's.

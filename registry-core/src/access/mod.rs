@@ -42,8 +42,9 @@ use crate::async_trait;
 use crate::error::Result;
 
 pub use action::{Action, Actions};
-pub use decision::{Decided, Decision, Reason};
+pub use decision::{Decided, Decision, Explanation, Reason};
 pub use identity::Identity;
+pub use policies::{Lack, Weighed};
 
 pub(crate) use decision::Judge;
 pub(crate) use judges::Judges;

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::access::{Action, Actions, Identity, pattern::Pattern};
@@ -122,6 +123,56 @@ impl Policies {
         let mut granted = grants.0.iter().map(|index| &self.grants[*index]);
         granted.find(|grant| grant.allows(actions, subject)).map(|grant| &grant.name)
     }
+
+    /// Each permission held against what is to be done.
+    pub(crate) fn weigh(&self, identity: &Identity, actions: Actions, subject: &Subject<'_>) -> Vec<Weighed> {
+        let weigh = |grant: &Grant| Weighed {
+            permission: Arc::clone(&grant.name),
+            lacks: grant.lacks(identity, actions, subject).collect(),
+        };
+        self.grants.iter().map(weigh).collect()
+    }
+}
+
+/// A permission, held against what somebody is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Weighed {
+    /// Its name.
+    pub permission: Arc<str>,
+    /// What it lacks; one that lacks nothing grants it.
+    pub lacks: Vec<Lack>,
+}
+
+/// Why a permission does not grant something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lack {
+    /// It does not allow these actions.
+    Actions(Actions),
+    /// It is about objects of other types.
+    Type,
+    /// None of its name patterns matches the whole name.
+    Name,
+    /// The object lacks one of these tags, which it requires, or is not there.
+    Tags(Vec<(String, String)>),
+    /// It is for others; for whom, in words.
+    Policy(String),
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lack::Actions(actions) => write!(f, "it does not allow {actions}"),
+            Lack::Type => f.write_str("it is about other types"),
+            Lack::Name => f.write_str("none of its name patterns matches"),
+            Lack::Tags(tags) => {
+                let tags: Vec<String> = tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                write!(f, "it requires the tags {}", tags.join(", "))
+            }
+            Lack::Policy(whom) => write!(f, "it is for {whom}"),
+        }
+    }
 }
 
 /// Whether a permission has a policy of a kind that is not known here, of a newer Feast: it is not one that lets everybody in.
@@ -178,8 +229,42 @@ impl Grant {
     fn allows(&self, actions: Actions, subject: &Subject<'_>) -> bool {
         self.actions.include(actions)
             && self.is_about(subject)
-            && (self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern.matches(subject.name)))
+            && self.names(subject)
             && subject.has_tags(&self.required_tags)
+    }
+
+    fn names(&self, subject: &Subject<'_>) -> bool {
+        self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern.matches(subject.name))
+    }
+
+    /// What makes it not grant something to somebody.
+    fn lacks(&self, identity: &Identity, actions: Actions, subject: &Subject<'_>) -> impl Iterator<Item = Lack> {
+        let denied: Actions = actions.iter().filter(|action| !self.actions.include((*action).into())).collect();
+        [
+            (denied != Actions::NONE).then_some(Lack::Actions(denied)),
+            (!self.is_about(subject)).then_some(Lack::Type),
+            (!self.names(subject)).then_some(Lack::Name),
+            (!subject.has_tags(&self.required_tags)).then(|| Lack::Tags(self.required_tags.clone())),
+            (!self.is_for(identity)).then(|| Lack::Policy(self.whom())),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Whom it is for, in words.
+    fn whom(&self) -> String {
+        let of = |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("the {what} {}", names.join(", ")));
+        let whom = match &self.policy {
+            None => return "everybody".to_owned(),
+            Some(PolicyType::RoleBasedPolicy(policy)) => [of("roles", &policy.roles), None],
+            Some(PolicyType::GroupBasedPolicy(policy)) => [of("groups", &policy.groups), None],
+            Some(PolicyType::NamespaceBasedPolicy(policy)) => [of("namespaces", &policy.namespaces), None],
+            Some(PolicyType::CombinedGroupNamespacePolicy(policy)) => {
+                [of("groups", &policy.groups), of("namespaces", &policy.namespaces)]
+            }
+        };
+        let whom: Vec<String> = whom.into_iter().flatten().collect();
+        if whom.is_empty() { "nobody".to_owned() } else { whom.join(" and ") }
     }
 
     /// Whether the object is of one of the types, each of which stands for its subclasses in Feast too. None means all.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use prost_types::Timestamp;
 
-use crate::access::{Access, Action, Actions, Decision, Judge, Judges};
+use crate::access::{Access, Action, Actions, Decision, Explanation, Judge, Judges};
 use crate::backend::{Key, Query, Record};
 use crate::draft::Fetched;
 use crate::encoded::Object;
@@ -29,10 +29,23 @@ impl Registry {
         actions: impl Into<Actions>,
         (kind, project, name): (Kind, &str, &str),
     ) -> Result<Decision> {
+        Ok(self.explain(access, actions, (kind, project, name)).await?.decision)
+    }
+
+    /// The same, with what each permission of the project has to do with it.
+    ///
+    /// # Errors
+    /// Those of the storage, when the cache is filled first.
+    pub async fn explain(
+        &self,
+        access: &Access,
+        actions: impl Into<Actions>,
+        (kind, project, name): (Kind, &str, &str),
+    ) -> Result<Explanation> {
         let judge = self.judge_for(access, project).await?;
         let name = if kind == Kind::Project { project } else { name };
         let stored = self.with_call(self.call.clone().without_access()).find_cached(kind, project, name).await?;
-        Ok(judge.decide_about(actions.into(), kind, name, stored.as_ref()))
+        Ok(judge.explain(actions.into(), kind, name, stored.as_ref()))
     }
 
     async fn judge_for(&self, access: &Access, project: &str) -> Result<Judge> {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use clap::error::ErrorKind;
-use feast_registry::{Freshness, Kind, Object};
+use feast_registry::{ErrorKind as RegistryErrorKind, Freshness, Kind, Object};
 
 use super::location::{Location, Opened};
 use super::output::{self, Format};
@@ -77,6 +77,35 @@ impl Which {
     /// The name and the project that were asked for, of an object that need not be there any more.
     pub(super) fn asked(&self) -> (Option<&str>, Option<&str>) {
         (self.name.as_deref(), self.project.as_deref())
+    }
+
+    /// Its kind, its project and its name, whether it is there or not. A view that is in none of the four kinds is a feature view.
+    pub(super) async fn named(&self, opened: &Opened) -> Result<(Kind, String, String)> {
+        let (selection, name) = (self.selection, self.name.as_deref().unwrap_or_default());
+        if selection == Selection::One(Kind::Project) {
+            let name = self.name.as_deref().or(self.project.as_deref());
+            let project = match name {
+                Some(name) => name.to_owned(),
+                None => self.choose_project(opened).await?,
+            };
+            return Ok((Kind::Project, project.clone(), project));
+        }
+        // One that is not there may be made.
+        let project = match &self.project {
+            Some(project) => project.clone(),
+            None => self.choose_project(opened).await?,
+        };
+        let kind = match selection {
+            Selection::One(kind) => kind,
+            Selection::Views | Selection::All => {
+                match opened.registry.get_any_view(&project, name, Freshness::Stored).await {
+                    Ok(view) => view.kind,
+                    Err(error) if error.kind() == RegistryErrorKind::ViewNotFound => Kind::FeatureView,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        };
+        Ok((kind, project, name.to_owned()))
     }
 
     /// Finds it.

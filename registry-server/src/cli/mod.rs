@@ -38,6 +38,7 @@ mod missing;
 mod moment;
 mod origin;
 mod output;
+mod permissions;
 mod program;
 mod project;
 mod prune;
@@ -125,6 +126,7 @@ impl Cli {
                 Command::Config(config) => return config.run(self).await,
                 Command::Serve(serve) => return serve.run(self).await,
                 Command::Status(status) => return status.run(self).await,
+                Command::Permissions(permissions) => return permissions.run(self).await,
                 Command::List(list) => list.run(self).await,
                 Command::Get(get) => get.run(self).await,
                 Command::Describe(describe) => describe.run(self).await,
@@ -177,6 +179,7 @@ Examples:
   feast-registry watch                                       the same as it happens
   feast-registry teardown --project rides                    delete a project, after asking
   feast-registry config check -c feature_store.yaml          what is wrong with a configuration
+  feast-registry permissions check --as bob delete project rides    whether somebody may do something, and why
 
 All but `serve` read the registry itself, also while a server serves it (unless its storage lets in one process alone). Which
 registry: that of the first of these that is there.
@@ -206,6 +209,7 @@ enum Command {
     Teardown(teardown::Teardown),
     Migrate(migrate::Migrate),
     Config(config::Config),
+    Permissions(permissions::Permissions),
     Tokens(tokens::Tokens),
     Completions(completions::Completions),
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use feast_registry::access::{AccessRules, Admins, Unprotected};
-use feast_registry::config::{AuthConfig, FeatureStoreConfig};
+use feast_registry::config::{AuthConfig, FeatureStoreConfig, ServerConfig};
 
 use crate::{AuditLog, Authentication, AuthenticationBuilder, Security, TenantLimits};
 
@@ -24,19 +24,8 @@ pub(crate) struct SecurityArgs {
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
 
-    /// What callers may do in projects that have no permissions.
-    ///
-    /// With `allow`, everything, as in Feast; with `deny`, nothing, but for administrators and who made the project. Default: allow.
-    #[arg(long, value_enum, value_name = "RULE")]
-    default: Option<Rule>,
-
-    /// Who may make projects, which are then theirs. Default: anyone.
-    #[arg(long, value_enum, value_name = "WHO")]
-    create_projects: Option<Who>,
-
-    /// Somebody who may do everything, by name; `role:NAME` and `group:NAME` are all who have it. May be given several times.
-    #[arg(long = "admin", value_name = "NAME")]
-    admins: Vec<String>,
+    #[command(flatten)]
+    rules: RuleArgs,
 
     /// Append to this file who was allowed to do what, and who was not, as lines of JSON; `-` is standard output.
     #[arg(long, value_name = "FILE")]
@@ -53,6 +42,51 @@ pub(crate) struct SecurityArgs {
     /// How many bytes of large requests and answers one caller may have under way.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     max_bytes_per_caller: Option<u64>,
+}
+
+/// What holds besides the permissions that are stored. Each option has the place of what the block `registry_server` says.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Who may do what")]
+pub(crate) struct RuleArgs {
+    /// What callers may do in projects that have no permissions.
+    ///
+    /// With `allow`, everything, as in Feast; with `deny`, nothing, but for administrators and who made the project. Default: allow.
+    #[arg(long, value_enum, value_name = "RULE")]
+    default: Option<Rule>,
+
+    /// Who may make projects, which are then theirs. Default: anyone.
+    #[arg(long, value_enum, value_name = "WHO")]
+    create_projects: Option<Who>,
+
+    /// Somebody who may do everything, by name; `role:NAME` and `group:NAME` are all who have it. May be given several times.
+    #[arg(long = "admin", value_name = "NAME")]
+    admins: Vec<String>,
+}
+
+impl RuleArgs {
+    /// The rules that these options and this configuration come to.
+    pub(super) fn of(&self, server: &ServerConfig) -> Result<AccessRules> {
+        let anyone = match self.create_projects {
+            Some(who) => who == Who::Anyone,
+            None => server.lets_anyone_create_projects.unwrap_or(true),
+        };
+        Ok(AccessRules::default()
+            .with_unprotected(self.unprotected(server).unwrap_or_default())
+            .with_anyone_creating_projects(anyone)
+            .with_admins(admins_of(self.admins(server))?))
+    }
+
+    fn unprotected(&self, server: &ServerConfig) -> Option<Unprotected> {
+        match self.default {
+            Some(Rule::Allow) => Some(Unprotected::Allow),
+            Some(Rule::Deny) => Some(Unprotected::Deny),
+            None => server.default,
+        }
+    }
+
+    fn admins<'a>(&'a self, server: &'a ServerConfig) -> &'a [String] {
+        if self.admins.is_empty() { &server.admins } else { &self.admins }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -72,19 +106,14 @@ impl SecurityArgs {
     pub(super) fn of(&self, config: &FeatureStoreConfig, by_certificates: bool) -> Result<Option<Security>> {
         let server = &config.server;
         let tokens = self.tokens.as_deref().or(server.tokens.as_deref());
-        let admins = if self.admins.is_empty() { &server.admins } else { &self.admins };
         let audit = match (&self.audit_log, &server.audit) {
             (Some(path), _) => Some((path.as_path(), self.audit_required)),
             (None, Some(audit)) => Some((audit.path.as_path(), audit.is_required)),
             (None, None) => None,
         };
-        let unprotected = match self.default {
-            Some(Rule::Allow) => Some(Unprotected::Allow),
-            Some(Rule::Deny) => Some(Unprotected::Deny),
-            None => server.default,
-        };
         let Some(authentication) = authentication(&config.auth, tokens, by_certificates)? else {
-            if unprotected == Some(Unprotected::Deny) || !admins.is_empty() || audit.is_some() {
+            let is_closed = self.rules.unprotected(server) == Some(Unprotected::Deny);
+            if is_closed || !self.rules.admins(server).is_empty() || audit.is_some() {
                 bail!(
                     "`default: deny`, `admins` and `audit` need to know who calls: set `auth` in the feature_store.yaml, or give `--tokens`"
                 );
@@ -92,20 +121,12 @@ impl SecurityArgs {
             return Ok(None);
         };
         let mut security = Security::new(authentication);
-        let unprotected = unprotected.unwrap_or_default();
-        if unprotected == Unprotected::Allow {
+        security.rules = self.rules.of(server)?;
+        if security.rules.unprotected == Unprotected::Allow {
             tracing::warn!(
                 "projects without permissions are open to every caller, as in Feast; `default: deny` (--default deny) closes them"
             );
         }
-        let anyone = match self.create_projects {
-            Some(who) => who == Who::Anyone,
-            None => server.lets_anyone_create_projects.unwrap_or(true),
-        };
-        security.rules = AccessRules::default()
-            .with_unprotected(unprotected)
-            .with_anyone_creating_projects(anyone)
-            .with_admins(admins_of(admins)?);
         security.audit = audit.map(|(path, is_required)| AuditLog::open(path, is_required)).transpose()?;
         security.limits = TenantLimits {
             calls: self

@@ -294,6 +294,43 @@ async fn a_project_without_permissions_is_open_or_closed() {
     refused(called(&registry, open).apply("p", entity("driver", "")).await);
 }
 
+/// An explanation names what each permission lacks, and decides as the rest does.
+#[tokio::test]
+async fn a_decision_can_be_explained() {
+    let registry = ruled().await;
+    let mut odd = grant("odd", "auditor", &[Type::FeatureView], &["x.*"], READ);
+    if let Some(spec) = &mut odd.spec {
+        spec.required_tags.insert("team".to_owned(), "ml".to_owned());
+    }
+    registry.apply("p", Object::encode(&odd)).await.expect("an apply");
+    let driver = (Kind::Entity, "p", "driver");
+    let explained =
+        registry.explain(&access("ann", &["reader"]), Action::Delete, driver).await.expect("it is explained");
+    assert_eq!((explained.decision.is_allowed, explained.decision.reason), (false, Reason::NoneGrants));
+    let lacks = explained.weighed.iter().map(|weighed| {
+        let lacks: Vec<String> = weighed.lacks.iter().map(ToString::to_string).collect();
+        (&*weighed.permission, lacks.join("; "))
+    });
+    let expected = [
+        ("readers", "it does not allow DELETE"),
+        ("writers", "it is for the roles writer"),
+        (
+            "odd",
+            "it does not allow DELETE; it is about other types; none of its name patterns matches; it requires the tags team=ml; it is for \
+             the roles auditor",
+        ),
+    ];
+    let mut lacks: Vec<_> = lacks.collect();
+    lacks.sort_unstable_by_key(|(name, _)| expected.iter().position(|(known, _)| known == name));
+    assert_eq!(lacks, expected.map(|(name, lacks)| (name, lacks.to_owned())));
+    for (roles, action) in [(&["writer"][..], Action::Delete), (&["reader"], Action::Describe), (&[], Action::Describe)]
+    {
+        let explained = registry.explain(&access("ann", roles), action, driver).await.expect("it is explained");
+        let granted = explained.weighed.iter().any(|weighed| weighed.lacks.is_empty());
+        assert_eq!(granted, explained.decision.is_allowed, "{roles:?} {action}");
+    }
+}
+
 #[tokio::test]
 async fn required_tags_restrict() {
     let (registry, _) = open().await;
