@@ -15,6 +15,7 @@ mod growth;
 mod load;
 mod machine;
 mod operation;
+mod permissions;
 mod raw;
 mod report;
 mod sample;
@@ -85,6 +86,8 @@ enum Part {
     Direct,
     /// What it costs a server that another one has written, and when it shows there.
     Following,
+    /// What it costs to ask callers who they are, and what they may.
+    Permissions,
     /// Calls per second on database servers, and what an apply costs beside 10 and 10,000 feature views.
     Databases,
 }
@@ -148,6 +151,9 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     if wanted(Part::Following) {
         following::measure(&setup, &mut report).await?;
+    }
+    if wanted(Part::Permissions) {
+        permissions::measure(&setup, &mut report).await?;
     }
     if wanted(Part::Direct) {
         direct::measure(&setup, &mut report).await?;

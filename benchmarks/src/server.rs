@@ -9,12 +9,37 @@ use anyhow::{Context, Result, bail};
 use feast_registry_server::proto::ListProjectsRequest;
 use feast_registry_server::proto::registry_server_client::RegistryServerClient;
 use tokio::process::{Child, Command};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 use crate::machine;
 
 /// A client of one server.
-pub(crate) type Client = RegistryServerClient<Channel>;
+pub(crate) type Client = RegistryServerClient<InterceptedService<Channel, Credentials>>;
+
+/// What has a server ask its callers who they are, and what they then say.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard {
+    /// Blocks of a feature_store.yaml.
+    pub(crate) settings: String,
+    pub(crate) authorization: MetadataValue<Ascii>,
+}
+
+/// What a client says of itself with each call, if anything.
+#[derive(Debug, Clone)]
+pub(crate) struct Credentials(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(authorization) = &self.0 {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        Ok(request)
+    }
+}
 
 /// How long a server may take to answer its first call.
 const START_UP: Duration = Duration::from_secs(120);
@@ -57,8 +82,14 @@ impl Contender {
 
     /// Starts its server on the registry of a URL and waits until it answers; `folder` is its own.
     pub(crate) async fn start(&self, folder: &Path, url: &str) -> Result<Server> {
+        self.start_guarded(folder, url, None).await
+    }
+
+    /// The same with callers who have to say who they are.
+    pub(crate) async fn start_guarded(&self, folder: &Path, url: &str, guard: Option<Guard>) -> Result<Server> {
         let config = folder.join("feature_store.yaml");
-        std::fs::write(&config, feature_store_yaml(url))?;
+        let settings = guard.as_ref().map_or("", |guard| &guard.settings);
+        std::fs::write(&config, feature_store_yaml(url) + settings)?;
         let address = free_address()?;
         let port = address.rsplit(':').next().unwrap_or_default();
         let mut command = self.command("serve");
@@ -77,7 +108,8 @@ impl Contender {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start the server of {}", self.name()))?;
-        let mut server = Server { name: self.name(), child, address, log, start_up: Duration::ZERO };
+        let credentials = Credentials(guard.map(|guard| guard.authorization));
+        let mut server = Server { name: self.name(), child, address, log, credentials, start_up: Duration::ZERO };
         server.wait_until_it_answers(began).await?;
         server.start_up = began.elapsed();
         Ok(server)
@@ -115,6 +147,7 @@ pub(crate) struct Server {
     child: Child,
     address: String,
     log: PathBuf,
+    credentials: Credentials,
 }
 
 impl Server {
@@ -126,7 +159,7 @@ impl Server {
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(4 << 20);
         let channel = endpoint.connect().await?;
-        Ok(RegistryServerClient::new(channel)
+        Ok(RegistryServerClient::with_interceptor(channel, self.credentials.clone())
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(MAX_MESSAGE_SIZE))
     }

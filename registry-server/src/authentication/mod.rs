@@ -179,13 +179,17 @@ impl Authentication {
 
     /// Looks every few seconds whether the file of tokens has changed, until this is dropped. Has nothing to do without one.
     pub async fn follow_files(self) {
-        let Some(tokens) = &self.inner.tokens else { return };
-        loop {
+        while self.inner.tokens.is_some() {
             tokio::time::sleep(tokens::LOOKS_EVERY).await;
-            match tokens.reload() {
-                Ok(true) => tracing::info!("the tokens were read anew"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, "the tokens that were read before go on being taken"),
+            let this = self.clone();
+            // A disk that does not answer must not hold up calls.
+            let read =
+                tokio::task::spawn_blocking(move || this.inner.tokens.as_ref().map_or(Ok(false), Tokens::reload));
+            match read.await {
+                Ok(Ok(true)) => tracing::info!("the tokens were read anew"),
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the tokens that were read before go on being taken"),
+                Err(error) => tracing::error!(%error, "reading the tokens anew has failed"),
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -20,6 +21,8 @@ use super::{Authenticated, Unauthenticated, invalid};
 
 /// What tokens begin with, so that scanners of secrets find them, and nobody takes them for others.
 pub const PREFIX: &str = "frt_";
+/// The largest file that is read, in bytes: some ten thousand tokens.
+const LARGEST: u64 = 4 << 20;
 /// How often it is looked whether the file has changed.
 pub(super) const LOOKS_EVERY: Duration = Duration::from_secs(2);
 
@@ -102,8 +105,14 @@ impl Tokens {
     /// `InvalidConfig`, naming the file and what is wrong.
     pub(super) fn reload(&self) -> Result<bool> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let content = fs::read(&self.path)
-            .map_err(|error| invalid(format!("the file of tokens {} cannot be read: {error}", self.path.display())))?;
+        let path = self.path.display();
+        let mut content = Vec::new();
+        fs::File::open(&self.path)
+            .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut content))
+            .map_err(|error| invalid(format!("the file of tokens {path} cannot be read: {error}")))?;
+        if content.len() as u64 > LARGEST {
+            return Err(invalid(format!("the file of tokens {path} has more than {LARGEST} bytes")));
+        }
         if *read == content && !content.is_empty() {
             return Ok(false);
         }

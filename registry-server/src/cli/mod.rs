@@ -189,7 +189,8 @@ registry: that of the first of these that is there.
   FEAST_FS_YAML_FILE_PATH       environment variable, Feast's: the path of a feature_store.yaml
   sqlite:///registry.db
 
-Exit codes: 0 done, 1 an error, which is on stderr, 2 a command line that cannot be understood.";
+Exit codes: 0 done, 1 an error, which is on stderr, 2 a command line that cannot be understood,
+3 `permissions check` says no.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -1,7 +1,7 @@
 //! `feast-registry tokens`.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use feast_registry::Timestamp;
 
-use super::output;
-use crate::{TokenEntry, new_token};
+use super::{moment, output};
+use crate::{Authentication, TokenEntry, new_token};
 
 /// Make bearer tokens for callers that have no identity provider.
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ enum Command {
 #[command(after_help = "\
 Examples:
   feast-registry tokens new deploy --role writer --file tokens.yaml
-  feast-registry tokens new dashboard --role reader --expires-days 90 --file tokens.yaml
+  feast-registry tokens new dashboard --role reader --expires-in 90d --file tokens.yaml
   feast-registry serve --tokens tokens.yaml")]
 struct New {
     /// Who has the token: the name that permissions, the journal and the audit log know them by.
@@ -46,9 +46,9 @@ struct New {
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
 
-    /// After how many days it is good no longer. Without, it is until it is taken out of the file.
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
-    expires_days: Option<u64>,
+    /// After how long it is good no longer, as 12h or 90d. Without, it is until it is taken out of the file.
+    #[arg(long, value_name = "TIME", value_parser = time_to_come)]
+    expires_in: Option<Duration>,
 
     /// Append the entry to this file, which is made, readable by its owner alone, if it is not there. Without, it is shown on standard error.
     #[arg(long, value_name = "FILE")]
@@ -71,15 +71,21 @@ impl New {
         let token = new_token()?;
         let mut entry = TokenEntry::new(self.name.trim(), &token);
         (entry.roles, entry.groups) = (self.roles, self.groups);
-        if let Some(days) = self.expires_days {
-            let moment = SystemTime::now() + Duration::from_secs(days * 86_400);
-            let seconds = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-            entry.expires =
-                Some(Timestamp { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }.to_string());
+        if let Some(time) = self.expires_in {
+            entry.expires = Some(Timestamp { nanos: 0, ..Timestamp::from(SystemTime::now() + time) }.to_string());
         }
         let yaml = serde_saphyr::to_string(&vec![entry]).context("the entry has no YAML form")?;
         match &self.file {
             Some(path) => {
+                let before = match fs::read(path) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+                    read => read.with_context(|| format!("{} cannot be read", path.display()))?,
+                };
+                if !before.is_empty() {
+                    // What is no list of tokens would not become one by another.
+                    drop(Authentication::builder().tokens(path)?);
+                }
+                let yaml = if before.last().is_some_and(|byte| *byte != b'\n') { format!("\n{yaml}") } else { yaml };
                 let mut options = OpenOptions::new();
                 options.append(true).create(true);
                 #[cfg(unix)]
@@ -94,4 +100,14 @@ impl New {
         }
         output::print(format!("{token}\n").as_bytes())
     }
+}
+
+/// A time of a second to a hundred years.
+fn time_to_come(text: &str) -> Result<Duration, String> {
+    const LONGEST: i64 = 36_500 * 86_400;
+    let seconds = moment::ago(text).filter(|seconds| (1..=LONGEST).contains(seconds));
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("`{text}` is no time; it is one as 12h, 90d or 52w, up to 36500d"))
 }

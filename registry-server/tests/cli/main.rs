@@ -7,6 +7,7 @@ mod get;
 mod history;
 mod list;
 mod log;
+mod permissions;
 mod refused;
 mod serve;
 mod status;
