@@ -22,6 +22,7 @@ const CHECKS: &[(&str, &[&str])] = &[
             "vendor.github-workflows",
             ".github/workflows/ci.yml",
             ".github/workflows/conformance.yml",
+            ".github/workflows/advisories.yml",
         ],
     ),
     ("check-jsonschema", &["--builtin-schema", "vendor.github-actions", ".github/actions/rust/action.yml"]),
@@ -110,6 +111,18 @@ pub(crate) fn run(project: &Project) -> Result<()> {
 
 /// Holds the dependency tree against deny.toml.
 fn dependencies(project: &Project, steps: &mut Steps) {
+    deny(project, steps, "dependencies", &["bans", "licenses", "sources"]);
+}
+
+/// `cargo xtask advisories`: the same against the list of known vulnerabilities, which changes without us. So it is no lint.
+pub(crate) fn advisories(project: &Project) -> Result<()> {
+    let mut steps = Steps::new("advisories");
+    deny(project, &mut steps, "advisories", &["advisories"]);
+    steps.finish()
+}
+
+/// Runs checks of cargo-deny.
+fn deny(project: &Project, steps: &mut Steps, name: &str, checks: &[&str]) {
     let tools = project.root.join("target/tools");
     let built = tools.join(format!("bin/cargo-deny{}", env::consts::EXE_SUFFIX));
     let program = if in_path("cargo-deny") {
@@ -125,9 +138,9 @@ fn dependencies(project: &Project, steps: &mut Steps) {
         built
     } else {
         let remedy = format!("`cargo install cargo-deny@{CARGO_DENY} --locked` (minutes) brings cargo-deny");
-        return steps.leave_out("dependencies", &remedy);
+        return steps.leave_out(name, &remedy);
     };
-    steps.run("dependencies", project.command(program).args(["check", "bans", "licenses", "sources"]));
+    steps.run(name, project.command(program).arg("check").args(checks));
 }
 
 /// Checks what other programs read: docker compose, GitHub, the shell. None of them need be here.

@@ -62,6 +62,12 @@ enum Chore {
     /// against their schemas, and shell scripts checked, by Python packages in target/lint-venv.
     Lint,
 
+    /// Hold the dependencies against RustSec's list of known vulnerabilities
+    ///
+    /// Needs a network, for the list is downloaded. cargo-deny does it; with CI=true it is built into target/tools where it is not
+    /// installed.
+    Advisories,
+
     /// Package every crate that is published, and build each from its package, as its users will
     ///
     /// Uploads nothing. Takes minutes: all dependencies are built anew. `lint` makes the packages too, and looks at what is
@@ -139,6 +145,7 @@ fn main() -> ExitCode {
         Chore::Test(args) => test::run(&project, &args),
         Chore::Services { without } => services::keep(&project, &without),
         Chore::Lint => lint::run(&project),
+        Chore::Advisories => lint::advisories(&project),
         Chore::Package => package::run(&project),
         Chore::Bench(args) => bench::run(&project, &args),
         Chore::Soak { minutes } => soak::run(&project, minutes),

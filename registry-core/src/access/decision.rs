@@ -197,6 +197,23 @@ impl Judge {
         noted.any(|decided| decided.kind == kind && decided.name == name && decided.decision.is_allowed)
     }
 
+    /// Whether the project has room for these permissions. Whoever may not store them is told so later, and not how many there are.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the project and the limit.
+    pub(crate) fn check_room_for(&self, permissions: &[&Object]) -> Result<()> {
+        let may_store = |permission: &&Object| {
+            let name = permission.name().unwrap_or_default();
+            let may = |action: Action| self.allows(action.into(), Kind::Permission, &name, Some(permission));
+            may(Action::Create) || may(Action::Update)
+        };
+        if permissions.iter().all(may_store) {
+            self.policies.check_room_for(&self.project, permissions)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Whether the project is theirs to give to somebody.
     pub(crate) fn owns(&self) -> bool {
         self.access.is_admin() || self.policies.is_creator(self.access.identity())

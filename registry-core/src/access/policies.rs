@@ -17,6 +17,8 @@ use crate::proto::core::policy::PolicyType;
 use crate::proto::core::{Permission, PermissionSpec};
 use crate::wire;
 
+/// How many permissions and name patterns a project may have in all: all of them may be held against each object of a list.
+const LARGEST: usize = 2000;
 /// For how many callers at once it is known what the permissions come to.
 const CALLERS: usize = 1024;
 /// The field of a feature view's spec that batch feature views have.
@@ -122,6 +124,27 @@ impl Policies {
     pub(crate) fn granting(&self, grants: &Grants, actions: Actions, subject: &Subject<'_>) -> Option<&Arc<str>> {
         let mut granted = grants.0.iter().map(|index| &self.grants[*index]);
         granted.find(|grant| grant.allows(actions, subject)).map(|grant| &grant.name)
+    }
+
+    /// Whether there is room for these permissions beside those that they do not replace.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the project and the limit.
+    pub(crate) fn check_room_for(&self, project: &str, permissions: &[&Object]) -> Result<()> {
+        let specs =
+            permissions.iter().map(|permission| Ok(permission.decode::<Permission>()?.spec.unwrap_or_default()));
+        let specs = specs.collect::<Result<Vec<PermissionSpec>>>()?;
+        let is_replaced = |grant: &&Grant| specs.iter().any(|spec| *spec.name == *grant.name);
+        let stay = self.grants.iter().filter(|grant| !is_replaced(grant)).map(|grant| 1 + grant.patterns.len());
+        let come = specs.iter().map(|spec| 1 + spec.name_patterns.len());
+        let size = stay.chain(come).sum::<usize>();
+        if size <= LARGEST {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "project `{project}` would have {size} permissions and name patterns, and {LARGEST} are the most: have one permission be \
+             for several roles, or one pattern for several names"
+        )))
     }
 
     /// Each permission held against what is to be done.

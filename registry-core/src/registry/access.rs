@@ -66,6 +66,23 @@ impl Registry {
         Ok(self.judge(project).await?.is_some_and(|judge| judge.may_make_project()))
     }
 
+    /// Refuses permissions of tenants beyond what can be held against each object of a list without holding others up. Two who
+    /// apply some at the same time may get a few past it.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the project and the limit.
+    pub(super) async fn check_room_for_permissions(
+        &self,
+        project: &str,
+        objects: impl Iterator<Item = &Object> + Send,
+    ) -> Result<()> {
+        let permissions: Vec<&Object> = objects.filter(|object| object.kind == Kind::Permission).collect();
+        match self.judge(project).await? {
+            Some(judge) if !permissions.is_empty() => judge.check_room_for(&permissions),
+            _ => Ok(()),
+        }
+    }
+
     /// Who decides about the projects of a write.
     pub(super) async fn judges(&self, queries: &[Query]) -> Result<Judges> {
         let Some(access) = self.call.access() else { return Ok(Judges::default()) };
@@ -146,7 +163,7 @@ impl Registry {
     ///
     /// # Errors
     /// Those of the storage, when the cache is filled first.
-    pub async fn seen_of(&self, entry: Arc<JournalEntry>) -> Result<Option<Arc<JournalEntry>>> {
+    pub(crate) async fn seen_of(&self, entry: Arc<JournalEntry>) -> Result<Option<Arc<JournalEntry>>> {
         let Some(access) = self.call.access().filter(|access| !access.is_admin()) else { return Ok(Some(entry)) };
         let mut projects = BTreeSet::new();
         for project in entry.changes.iter().map(|change| change.target.project()).collect::<BTreeSet<_>>() {

@@ -37,6 +37,14 @@ impl Edit {
         Edit::Delete { kind, name: name.into() }
     }
 
+    /// What it applies.
+    pub(super) fn applied(&self) -> Option<&Object> {
+        match self {
+            Edit::Apply(object) => Some(object),
+            Edit::Delete { .. } => None,
+        }
+    }
+
     /// The kind and the name that it is stored under.
     pub(super) fn target(&self) -> Result<(Kind, String)> {
         match self {

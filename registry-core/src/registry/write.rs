@@ -72,6 +72,7 @@ impl Registry {
         for edit in &edits {
             self.check_edit(project, edit)?;
         }
+        self.check_room_for_permissions(project, edits.iter().filter_map(Edit::applied)).await?;
         let queries = edit::fetch(project, &edits)?;
         let done = self
             .transact(&queries, edit::scope(&edits), |draft, ctx| edit::run(draft, ctx, project, &edits, options))

@@ -62,6 +62,7 @@ impl Registry {
             return self.apply(project, object).await.map(drop);
         }
         self.check_edit(project, &Edit::Apply(object.clone()))?;
+        self.check_room_for_permissions(project, std::iter::once(&object)).await?;
         let _permit = self.inner.admit_write()?;
         let call = self.write_call();
         let later = &self.inner.later;

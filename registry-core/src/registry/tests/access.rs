@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 use prost_types::Timestamp;
 
 use super::*;
+use crate::ApplyOptions;
 use crate::access::{Access, AccessRules, Action, Decided, Identity, Reason, Unprotected, Witness};
 use crate::journal::JournalFilter;
 use crate::proto::core::permission_spec::{AuthzedAction, Type};
@@ -329,6 +330,27 @@ async fn a_decision_can_be_explained() {
         let granted = explained.weighed.iter().any(|weighed| weighed.lacks.is_empty());
         assert_eq!(granted, explained.decision.is_allowed, "{roles:?} {action}");
     }
+}
+
+/// Each object of a list is held against all of them.
+#[tokio::test]
+async fn a_project_has_room_for_so_many_permissions() {
+    let (registry, _) = open().await;
+    let ann = called(&registry, access("ann", &[]));
+    ann.apply("p", entity("driver", "")).await.expect("it is theirs");
+    let large = |number: usize| {
+        let patterns: Vec<String> = (0..99).map(|pattern| format!("x{pattern}")).collect();
+        let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+        Object::encode(&grant(&format!("{number}"), "role", &[], &patterns, READ))
+    };
+    let all = (0..20).map(large).collect();
+    ann.apply_all("p", all, ApplyOptions::default()).await.expect("there is room for 2,000");
+    ann.apply("p", large(7)).await.expect("it replaces one");
+    let error = ann.apply("p", large(20)).await.expect_err("there is no room");
+    assert!(error.kind() == ErrorKind::InvalidArgument && error.to_string().contains("2000"), "{error}");
+    refused(called(&registry, access("eve", &[])).apply("p", large(20)).await);
+    ann.apply("q", large(20)).await.expect("another project has its own");
+    registry.apply("p", large(20)).await.expect("whoever embeds a registry does as they like");
 }
 
 #[tokio::test]
