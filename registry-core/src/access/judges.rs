@@ -112,8 +112,12 @@ impl Judges {
                 judge.check(Actions::REPLACE, object.kind, &name, Some(object))
             }
             None => {
-                if object.kind != Kind::Project && !draft.exists(&Key::project_object(project))? {
-                    judge.check(Action::Create.into(), Kind::Project, project, None)?;
+                if object.kind != Kind::Project
+                    && !draft.exists(&Key::project_object(project))?
+                    && judge.check(Action::Create.into(), Kind::Project, project, None).is_err()
+                {
+                    // In the words for a project that is there: whether it is, is not for everybody to know either.
+                    return judge.refuse(Action::Create.into(), object.kind, &name);
                 }
                 judge.check(Action::Create.into(), object.kind, &name, Some(object))
             }

@@ -262,9 +262,14 @@ async fn who_makes_a_project_has_it() {
     let log = eve.log(&LogQuery::new(JournalFilter::new(), 100)).await.expect("a log");
     assert_eq!(log.len(), 1, "what was in the former project is not theirs: {log:?}");
 
-    let strict = Arc::new(AccessRules::default().with_anyone_creating_projects(false));
+    let strict = AccessRules::default().with_unprotected(Unprotected::Deny).with_anyone_creating_projects(false);
+    let strict = Arc::new(strict);
     let nobody = Access::new(Arc::new(Identity::new("tim")), Arc::clone(&strict));
-    refused(called(&registry, nobody).apply("new", entity("driver", "")).await);
+    let strange = called(&registry, nobody);
+    let of_new = refused(strange.apply("new", entity("driver", "")).await);
+    // Fault: what was said told whether there was such a project.
+    let of_other = refused(strange.apply("p", entity("driver", "")).await);
+    assert_eq!(of_new.replace("`new`", "…"), of_other.replace("`p`", "…"));
     let admin = Access::new(Arc::new(Identity::new("root")), strict).as_admin();
     called(&registry, admin).apply("new", entity("driver", "")).await.expect("administrators may");
 }
