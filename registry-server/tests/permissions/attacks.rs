@@ -26,7 +26,7 @@ fn texts(of: &MessageDescriptor, path: &Path, found: &mut Vec<Path>) {
         let value =
             if field.is_map() { field.kind().as_message().map(|entry| entry.map_entry_value_field()) } else { None };
         let kind = value.map_or_else(|| field.kind(), |value| value.kind());
-        let longer = [path.as_slice(), &[field.clone()]].concat();
+        let longer = [path.as_slice(), std::slice::from_ref(&field)].concat();
         match kind {
             Kind::String => found.push(longer),
             Kind::Message(inner) if depth(&inner) < NESTED => texts(&inner, &longer, found),
