@@ -74,9 +74,9 @@ impl Judges {
         Ok(self.of(project)?.is_none_or(|judge| judge.sees(object)))
     }
 
-    /// Whether whoever writes may see an object as it was, is, or would be.
-    pub(crate) fn sees_as(&mut self, project: &str, kind: Kind, name: &str, image: &Object) -> Result<bool> {
-        Ok(self.of(project)?.is_none_or(|judge| judge.may_see(kind, name, Some(image))))
+    /// Whether whoever writes may see an object as it was, is, or would be; or one that is not there.
+    pub(crate) fn sees_as(&mut self, project: &str, kind: Kind, name: &str, image: Option<&Object>) -> Result<bool> {
+        Ok(self.of(project)?.is_none_or(|judge| judge.may_see(kind, name, image)))
     }
 
     /// Refuses to store an object that may not be stored; of a project that is not there yet, also to make that.
@@ -112,8 +112,12 @@ impl Judges {
                 judge.check(Actions::REPLACE, object.kind, &name, Some(object))
             }
             None => {
-                if object.kind != Kind::Project && !draft.exists(&Key::project_object(project))? {
-                    judge.check(Action::Create.into(), Kind::Project, project, None)?;
+                if object.kind != Kind::Project
+                    && !draft.exists(&Key::project_object(project))?
+                    && judge.check(Action::Create.into(), Kind::Project, project, None).is_err()
+                {
+                    // In the words for a project that is there: whether it is, is not for everybody to know either.
+                    return judge.refuse(Action::Create.into(), object.kind, &name);
                 }
                 judge.check(Action::Create.into(), object.kind, &name, Some(object))
             }
@@ -202,6 +206,22 @@ impl Judges {
                 }
                 // What goes with an object that was decided about.
                 Write::Put(_) | Write::Delete(_) | Write::DeleteVersions { .. } => {}
+            }
+        }
+        self.check_user_metadata(fetched, writes)
+    }
+
+    /// What is attached to a view changes with it, or is changed alone as the view would be.
+    fn check_user_metadata(&mut self, fetched: &Fetched, writes: &[Write]) -> Result<()> {
+        for write in writes {
+            let (Write::Put(Record { key, .. }) | Write::Delete(key)) = write else { continue };
+            let Key::UserMetadata { kind, project, view } = key else { continue };
+            let Some(judge) = self.of(project)? else { continue };
+            let goes = |write: &Write| matches!(write, Write::DeleteProject { project: of } if of == project);
+            if !judge.has_allowed(*kind, view) && !writes.iter().any(goes) {
+                let stored = fetched.record(&Key::object(*kind, project, view));
+                let stored = stored.map(|record| Object::new(*kind, record.value.clone()));
+                judge.check(Actions::REPLACE, *kind, view, stored.as_ref())?;
             }
         }
         Ok(())

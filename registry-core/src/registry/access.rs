@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost_types::Timestamp;
 
 use crate::access::{Access, Action, Actions, Decision, Explanation, Judge, Judges};
@@ -13,10 +14,10 @@ use crate::backend::{Key, Query, Record};
 use crate::draft::Fetched;
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Change, Image, JournalEntry, Target};
+use crate::journal::{Change, Image, JournalEntry, Revision, Target};
 use crate::kind::Kind;
 use crate::registry::Registry;
-use crate::rules::Goals;
+use crate::rules::{self, Goals};
 
 impl Registry {
     /// Whether somebody may do something with an object, whether it is there or not, and why. Nothing is noted by a witness.
@@ -180,31 +181,92 @@ impl Registry {
             }
         }
         let judges = self.judges_of(access, projects).await?;
-        let is_seen =
-            |change: &Change| judges.get(change.target.project()).is_some_and(|judge| sees_change(judge, change));
+        let whole = Arc::clone(&entry);
+        let is_seen = |change: &Change| {
+            judges.get(change.target.project()).is_some_and(|judge| sees_change(judge, change, &whole.changes))
+        };
         let seen = JournalEntry::narrowed(entry, is_seen);
         Ok((!seen.changes.is_empty()).then_some(seen))
     }
 
-    /// Refuses to undo what the caller may not see, before it is told what that would be.
+    /// Refuses to undo an entry of the journal whose wanted changes the caller may not all see. Those of a project that is gone, and of
+    /// an earlier one of its name, nobody may but administrators.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, which does not name what was changed; those of the storage, when the cache is filled first.
+    pub(super) async fn check_sees_all(&self, entry: &JournalEntry, is_wanted: impl Fn(&Key) -> bool) -> Result<()> {
+        if self.call.access().is_none_or(Access::is_admin) {
+            return Ok(());
+        }
+        let mut wanted = entry.clone();
+        wanted.changes.retain(|change| match &change.target {
+            // It changes with whatever is changed in the project.
+            Target::Key(Key::Metadata { name, .. }) if name == Key::LAST_UPDATED => false,
+            Target::Key(key) => is_wanted(key),
+            Target::Project { project } => is_wanted(&Key::project_object(project)),
+            Target::Versions { project, view } => {
+                is_wanted(&Key::Version { project: project.clone(), view: view.clone(), number: 0 })
+            }
+        });
+        let changes = wanted.changes.len();
+        let seen = self.seen_of(Arc::new(wanted)).await?.map_or(0, |seen| seen.changes.len());
+        if seen == changes { Ok(()) } else { Err(undo_refused()) }
+    }
+
+    /// What is to be restored, or that it cannot be; but whoever may not see it is told the same whether it is there or not.
+    ///
+    /// # Errors
+    /// `PermissionDenied` for them; else that with which it was found.
+    pub(super) async fn shown_to_restore(
+        &self,
+        key: &Key,
+        found: Result<(Revision, Goals)>,
+    ) -> Result<(Revision, Goals)> {
+        let Key::Object { kind, project, name } = key else { return found };
+        let Some(judge) = self.judge(project).await?.filter(|judge| !judge.access().is_admin()) else { return found };
+        let is_seen = match &found {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound(_) | ErrorKind::Unsupported) => {
+                judge.may_see(*kind, name, None)
+            }
+            // It is as it was then.
+            Ok((_, goals)) if goals.get(key).is_none() => {
+                let stored = self.find_cached(*kind, project, name).await?;
+                judge.may_see(*kind, name, stored.as_ref())
+            }
+            Ok(_) | Err(_) => true,
+        };
+        if is_seen { found } else { Err(undo_refused()) }
+    }
+
+    /// Refuses to undo what the caller may not see as it is, or as it would be, before it is told what that would be.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, which does not name what it is.
     pub(super) fn check_undo(&self, judges: &mut Judges, goals: &Goals, fetched: &Fetched) -> Result<()> {
         if self.call.access().is_none_or(Access::is_admin) {
             return Ok(());
         }
         for (key, goal) in goals.iter() {
-            let Key::Object { kind, project, name } = key else { continue };
-            let before = fetched.record(key).map(|record| record.value.clone());
-            let after = if let Image::Value(after) = &goal.to { Some(after.clone()) } else { None };
+            let (kind, project, name) = match key {
+                Key::Object { kind, project, name } => (*kind, project, name),
+                Key::UserMetadata { kind, project, view } => (*kind, project, view),
+                // They go with an object, and were looked at in the journal.
+                Key::Version { .. } | Key::Metadata { .. } => continue,
+            };
+            let stored = fetched.record(&Key::object(kind, project, name)).map(|record| record.value.clone());
+            let to = match (&goal.to, key) {
+                (Image::Value(to), Key::Object { .. }) => Some(to.clone()),
+                _ => None,
+            };
+            let mut images: Vec<_> =
+                [stored, to].into_iter().flatten().map(|bytes| Some(Object::new(kind, bytes))).collect();
+            if images.is_empty() {
+                images.push(None);
+            }
             let is_there = fetched.record(&Key::project_object(project)).is_some();
-            let images = [before, after].into_iter().flatten().map(|bytes| Object::new(*kind, bytes));
             for image in images {
-                if !is_there || !judges.sees_as(project, *kind, name, &image)? {
-                    return Err(Error::new(
-                        ErrorKind::PermissionDenied,
-                        format!(
-                            "what is to be undone changed {key} or others that you are not permitted to see; an administrator can undo it"
-                        ),
-                    ));
+                if !is_there || !judges.sees_as(project, kind, name, image.as_ref())? {
+                    return Err(undo_refused());
                 }
             }
         }
@@ -229,26 +291,61 @@ impl Registry {
     }
 }
 
-/// Whether somebody sees a change. What goes with a view is seen with it.
-fn sees_change(judge: &Judge, change: &Change) -> bool {
+/// That somebody may not undo what they do not see. It is the same whatever that is.
+fn undo_refused() -> Error {
+    Error::new(
+        ErrorKind::PermissionDenied,
+        "what is to be undone changed something that you are not permitted to see; an administrator can undo it",
+    )
+}
+
+/// Whether somebody sees a change, which is one of those of a commit. What goes with a view is seen with it.
+fn sees_change(judge: &Judge, change: &Change, all: &[Change]) -> bool {
+    let images = || {
+        [&change.before, &change.after].into_iter().filter_map(|image| match image {
+            Image::Value(bytes) => Some(bytes),
+            Image::Absent | Image::NotKept => None,
+        })
+    };
     let sees = |kind: Kind, name: &str| {
-        let images = [&change.before, &change.after].map(|image| match image {
-            Image::Value(bytes) => Some(Object::new(kind, bytes.clone())),
-            _ => None,
-        });
-        match images {
-            [None, None] => judge.may_see(kind, name, None),
-            images => images.iter().flatten().all(|image| judge.may_see(kind, name, Some(image))),
+        let mut images = images().map(|bytes| Object::new(kind, bytes.clone())).peekable();
+        match images.peek() {
+            None => judge.may_see(kind, name, None),
+            Some(_) => images.all(|image| judge.may_see(kind, name, Some(&image))),
         }
     };
     match &change.target {
         Target::Project { project } => sees(Kind::Project, project),
-        Target::Versions { view, .. } | Target::Key(Key::Version { view, .. }) => {
-            Kind::VIEWS.iter().any(|kind| judge.may_see(*kind, view, None))
+        Target::Key(Key::Version { project, view, .. }) => {
+            let mut versions = images().peekable();
+            match versions.peek() {
+                None => sees_view(judge, (project, view), all),
+                Some(_) => versions.all(|version| sees_version(judge, view, version)),
+            }
         }
+        Target::Versions { project, view } => sees_view(judge, (project, view), all),
         Target::Key(Key::UserMetadata { kind, view, .. }) => judge.may_see(*kind, view, None),
         Target::Key(Key::Object { kind, name, .. }) => sees(*kind, name),
         Target::Key(Key::Metadata { project, .. }) => judge.may_see(Kind::Project, project, None),
+    }
+}
+
+/// Whether somebody sees the view of a record of a history. One that cannot be decoded is nobody's.
+fn sees_version(judge: &Judge, name: &str, version: &Bytes) -> bool {
+    rules::decode_record(version).is_ok_and(|record| {
+        let kind = Kind::from_version_type(&record.feature_view_type);
+        kind.is_some_and(|kind| judge.may_see(kind, name, Some(&Object::new(kind, record.feature_view_proto))))
+    })
+}
+
+/// Whether somebody sees the view of which only the name is known: the one that the commit changed as well, or else a view of
+/// whichever kind, since they must not see it by what they may see of another kind.
+fn sees_view(judge: &Judge, (project, view): (&str, &str), all: &[Change]) -> bool {
+    let is_of_view = |change: &&Change| matches!(&change.target, Target::Key(Key::Object { kind, project: of, name }) if kind.is_view() && of == project && name == view);
+    let mut of_view = all.iter().filter(is_of_view).peekable();
+    match of_view.peek() {
+        None => Kind::VIEWS.iter().all(|kind| judge.may_see(*kind, view, None)),
+        Some(_) => of_view.all(|change| sees_change(judge, change, &[])),
     }
 }
 

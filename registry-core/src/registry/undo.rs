@@ -92,6 +92,17 @@ pub struct PlannedChange {
     pub after: Option<Bytes>,
 }
 
+impl Undo {
+    /// What is to be as it was; nothing if a commit is reverted.
+    fn restored(&self) -> Option<Key> {
+        match self {
+            Undo::Revert(_) => None,
+            Undo::RestoreObject { kind, project, name, .. } => Some(object_key(*kind, project, name)),
+            Undo::RestoreProject { project, .. } => Some(Key::project_object(project)),
+        }
+    }
+}
+
 impl fmt::Display for Undo {
     /// What the journal has as the reason, but for the revision: `restore of entity `driver` of project `rides``.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,7 +173,11 @@ impl Registry {
         let _permit = self.inner.admit_read()?;
         let deadline = self.deadline();
         self.inner.settle(&deadline).await?;
-        let (revision, goals) = self.goals(undo, &deadline).await?;
+        let found = self.goals(undo, &deadline).await;
+        let (revision, goals) = match undo.restored() {
+            Some(key) => self.shown_to_restore(&key, found).await?,
+            None => found?,
+        };
         let queries = rules::fetch_for_undo(&goals);
         let mut judges = self.judges(&queries).await?;
         let read = self.inner.backend.read(&queries, &deadline);
@@ -221,12 +236,14 @@ impl Registry {
         match undo {
             Undo::Revert(revision) => {
                 let entry = self.entry_to_undo(*revision, deadline).await?;
+                self.check_sees_all(&entry, |_| true).await?;
                 goals.take_back(&entry.changes, |_| true);
                 Ok((*revision, goals))
             }
             Undo::RestoreProject { project, at } => {
                 goals = Goals::of_projects();
-                let revision = self.take_back_since(*at, &mut goals, |key| key.project() == project, deadline).await?;
+                let is_wanted = |key: &Key| key.project() == project;
+                let revision = self.take_back_since(*at, &mut goals, is_wanted, is_wanted, deadline).await?;
                 self.check_was_there(&goals, &Key::project_object(project), revision, deadline).await?;
                 Ok((revision, goals))
             }
@@ -245,7 +262,9 @@ impl Registry {
                     }
                     other => *other == key || own_project.contains(other),
                 };
-                let revision = self.take_back_since(*at, &mut goals, is_wanted, deadline).await?;
+                // A project that is there stays as it is, so it need not be seen.
+                let is_shown = |wanted: &Key| is_wanted(wanted) && (*wanted == key || !own_project.contains(wanted));
+                let revision = self.take_back_since(*at, &mut goals, &is_wanted, is_shown, deadline).await?;
                 self.check_was_there(&goals, &key, revision, deadline).await?;
                 // A project that is gone comes back with its object; one that is there stays as it is.
                 if key != own_project[0] && self.is_stored(&own_project[0], deadline).await? {
@@ -294,12 +313,14 @@ impl Registry {
         }
     }
 
-    /// Takes back what was done to keys since a moment, newest commit first. Returns the newest revision that stays.
+    /// Takes back what was done to keys since a moment, newest commit first. Returns the newest revision that stays. What is shown of
+    /// it the caller must be allowed to see.
     async fn take_back_since(
         &self,
         at: AsOf,
         goals: &mut Goals,
         is_wanted: impl Fn(&Key) -> bool,
+        is_shown: impl Fn(&Key) -> bool,
         deadline: &Deadline,
     ) -> Result<Revision> {
         let is_until = |entry: &JournalEntry| match at {
@@ -325,6 +346,7 @@ impl Registry {
                         _ => Ok(entry.revision),
                     };
                 }
+                self.check_sees_all(entry, &is_shown).await?;
                 goals.take_back(&entry.changes, &is_wanted);
                 before = Some(entry.revision);
             }
