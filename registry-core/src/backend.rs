@@ -78,6 +78,10 @@ impl Key {
     /// The fact that says who made a project, by name, where callers are known ([`access`](crate::access)). Feast does not know it.
     pub const CREATOR: &'static str = "creator";
 
+    /// The fact that says after which revision of the journal a project was made, in decimal, where callers are known: what is older was in
+    /// an earlier project of its name. Feast does not know it.
+    pub const MADE_AFTER: &'static str = "made_after_revision";
+
     /// The key of an object.
     pub fn object(kind: Kind, project: impl Into<String>, name: impl Into<String>) -> Self {
         Key::Object { kind, project: project.into(), name: name.into() }

@@ -168,7 +168,7 @@ impl Contents {
     }
 
     /// What is held under a key, sound or not; nothing of history and user metadata.
-    pub(super) fn stored(&self, key: &Key) -> Option<&Bytes> {
+    pub(crate) fn stored(&self, key: &Key) -> Option<&Bytes> {
         match key {
             Key::Object { kind, project, name } => self.entry(*kind, project, name).map(|entry| &entry.bytes),
             Key::Metadata { project, name } => self.metadata.get(project)?.get(name),

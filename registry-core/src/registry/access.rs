@@ -11,6 +11,7 @@ use prost_types::Timestamp;
 
 use crate::access::{Access, Action, Actions, Decision, Explanation, Judge, Judges};
 use crate::backend::{Key, Query, Record};
+use crate::cache::Contents;
 use crate::draft::Fetched;
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
@@ -168,15 +169,7 @@ impl Registry {
         let Some(access) = self.call.access().filter(|access| !access.is_admin()) else { return Ok(Some(entry)) };
         let mut projects = BTreeSet::new();
         for project in entry.changes.iter().map(|change| change.target.project()).collect::<BTreeSet<_>>() {
-            let began = self.cached(|contents| {
-                let project = contents.entry(Kind::Project, project, project)?;
-                Some(Object::new(Kind::Project, project.bytes.clone()))
-            });
-            let is_of_this_one = began.await?.is_some_and(|object| {
-                let created = object.created_timestamp().ok().flatten();
-                created.is_none_or(|created| order(&created) <= order(&entry.at))
-            });
-            if is_of_this_one {
+            if self.cached(|contents| is_of_present(contents, project, &entry)).await? {
                 projects.insert(project);
             }
         }
@@ -287,6 +280,20 @@ impl Registry {
                 ),
             )),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Whether an entry of the journal is of the project of this name that there is now, and not of an earlier one. Clocks, which may
+/// differ, only count where it is not noted after which revision the project was made: it was made by nobody in particular.
+fn is_of_present(contents: &Contents, project: &str, entry: &JournalEntry) -> bool {
+    let Some(object) = contents.entry(Kind::Project, project, project) else { return false };
+    let made_after = contents.stored(&Key::metadata(project, Key::MADE_AFTER));
+    match made_after.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()) {
+        Some(revision) => entry.revision > Revision::new(revision),
+        None => {
+            let created = Object::new(Kind::Project, object.bytes.clone()).created_timestamp().ok().flatten();
+            created.is_none_or(|created| order(&created) <= order(&entry.at))
         }
     }
 }

@@ -143,13 +143,14 @@ impl Inner {
             }
             judges.note(&call.deadline, decided.is_err()).await?;
             let (value, commit) = decided?;
-            let Some(commit) = commit else {
+            let Some(mut commit) = commit else {
                 self.show_unchanged(&keys, fetched, deadline).await;
                 return Ok(Done { value, revision: None });
             };
             if let Some(error) = failed {
                 return Err(error);
             }
+            self.note_made_after(&mut commit, deadline).await?;
             let (outcome, still_held) = self.commit(commit, deadline, held).await?;
             held = still_held;
             let outcome = match outcome {
@@ -186,6 +187,33 @@ impl Inner {
             }
         }
         Err(Error::internal("a write ran out of attempts"))
+    }
+
+    /// With a project that is somebody's goes where its part of the journal begins. The project was not there when this was read,
+    /// nor is it when the commit is done, so what was in an earlier one of its name is older.
+    async fn note_made_after(&self, commit: &mut Commit, deadline: &Deadline) -> Result<()> {
+        let of_creator = |write: &Write| match write {
+            Write::Put(Record { key: Key::Metadata { project, name }, .. }) if name == Key::CREATOR => {
+                Some(project.clone())
+            }
+            _ => None,
+        };
+        let made: Vec<String> = commit.writes.iter().filter_map(of_creator).collect();
+        if made.is_empty() {
+            return Ok(());
+        }
+        let newest = self.backend.newest_revision(deadline);
+        let newest = match deadline.wait_for("the journal to be read", newest).await.flatten() {
+            Ok(newest) => newest.map_or(0, Revision::number).to_string(),
+            // Without a journal there is nothing of an earlier project.
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let note = |project| {
+            Write::Put(Record::new(Key::metadata(project, Key::MADE_AFTER), newest.clone(), commit.at.seconds))
+        };
+        commit.writes.extend(made.into_iter().map(note).collect::<Vec<_>>());
+        Ok(())
     }
 
     /// What a rule makes of what was read, and the commit of it if there is anything to write.

@@ -254,6 +254,7 @@ impl Registry {
                     Key::project_object(&project),
                     Key::metadata(&project, Key::PROJECT_UUID),
                     Key::metadata(&project, Key::CREATOR),
+                    Key::metadata(&project, Key::MADE_AFTER),
                 ];
                 let is_wanted = |wanted: &Key| match wanted {
                     Key::Version { project: of, view, .. } => kind.is_view() && *of == project && view == name,

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use feast_registry_server::OidcSettings;
+use feast_registry_core::config::OidcConfig;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -50,8 +50,8 @@ impl Provider {
         this
     }
 
-    pub(crate) fn settings(&self) -> OidcSettings {
-        let mut settings = OidcSettings::new(format!("{}/discovery", self.url));
+    pub(crate) fn settings(&self) -> OidcConfig {
+        let mut settings = OidcConfig::new(format!("{}/discovery", self.url));
         settings.audience = Some(AUDIENCE.to_owned());
         settings
     }

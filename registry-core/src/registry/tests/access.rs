@@ -335,6 +335,41 @@ async fn a_decision_can_be_explained() {
     }
 }
 
+/// A clock that says what it is told.
+#[derive(Debug)]
+struct Told(std::sync::atomic::AtomicI64);
+
+impl crate::Environment for Told {
+    fn now(&self) -> Timestamp {
+        Timestamp { seconds: self.0.load(std::sync::atomic::Ordering::SeqCst), nanos: 0 }
+    }
+
+    fn random(&self) -> u128 {
+        crate::System.random()
+    }
+}
+
+/// Fault: where clocks differ, whoever took the name of a project that was gone saw what had been in it; and whose clock was behind did not
+/// see what they did themselves.
+#[tokio::test]
+async fn clocks_do_not_say_what_was_in_an_earlier_project() {
+    let clock = Arc::new(Told(1_700_000_100.into()));
+    let options = RegistryOptions::default().with_environment(Arc::clone(&clock) as Arc<dyn crate::Environment>);
+    let (registry, _) = open_with(options).await;
+    let (ann, eve) = (called(&registry, access("ann", &[])), called(&registry, access("eve", &[])));
+    ann.apply("p", entity("driver", "secret")).await.expect("an apply");
+    ann.delete_project("p").await.expect("it is theirs");
+    clock.0.store(1_700_000_050, std::sync::atomic::Ordering::SeqCst);
+    eve.apply("p", entity("rider", "")).await.expect("nobody has it");
+    clock.0.store(1_700_000_000, std::sync::atomic::Ordering::SeqCst);
+    eve.apply("p", entity("rider", "changed")).await.expect("it is theirs");
+    let journal = eve.journal(&JournalQuery::after(None, 100)).await.expect("the journal");
+    let seen: Vec<bool> = journal.iter().map(|entry| !entry.changes.is_empty()).collect();
+    assert_eq!(seen, [false, false, true, true], "{journal:?}");
+    let all = registry.journal(&JournalQuery::after(None, 100)).await.expect("the journal");
+    refused(eve.plan_undo(&Undo::Revert(all[0].revision), UndoOptions::default()).await);
+}
+
 /// Each object of a list is held against all of them.
 #[tokio::test]
 async fn a_project_has_room_for_so_many_permissions() {
