@@ -7,14 +7,11 @@ use anyhow::{Context, Result, bail};
 use feast_registry::{ApplyOptions, Kind, Object, Registry, RegistryConfig};
 use mysql_async::prelude::Queryable;
 
-use crate::load;
+use crate::cells::Cells;
 use crate::operation::Operation;
-use crate::report::{Pair, Report, both, median, number};
+use crate::report::{Report, median, number};
 use crate::sample::{PROJECT, entity};
-use crate::setup::{Setup, turns};
-
-/// So many callers at once.
-const CALLERS: [usize; 2] = [1, 16];
+use crate::setup::Setup;
 
 /// Cached reads come first, as in any server that is in use: what is held in memory need not be read before it is written.
 const OPERATIONS: [Operation; 5] = [
@@ -56,25 +53,16 @@ pub(crate) async fn measure(setup: &Setup, urls: &[String], report: &mut Report)
 }
 
 async fn side_by_side(setup: &Setup, server: &Server<'_>, report: &mut Report) -> Result<()> {
-    let cells: Vec<(Operation, usize)> =
-        OPERATIONS.into_iter().flat_map(|operation| CALLERS.map(|callers| (operation, callers))).collect();
-    let mut rates = vec![Pair::default(); cells.len()];
+    let mut cells = Cells::new(["Feast", "ours"], &OPERATIONS);
     for round in 0..setup.rounds {
         let databases = [server.create("feast").await?, server.create("ours").await?];
         for database in &databases {
             drop(database.filled(setup, setup.sample.views.len()).await?);
         }
         let servers = setup.start_both_at(&databases[0].feast_url(), &databases[1].url()).await?;
-        for (&(operation, callers), rates) in cells.iter().zip(&mut rates) {
-            let mut pair = [None; 2];
-            for of in turns(round) {
-                let measured = load::measure(&servers[of], &setup.sample, operation, callers, setup.cell).await;
-                pair[of] = report.take(measured).map(|work| work.rate);
-            }
-            rates.add(pair);
-            let [feast, ours] = both(pair);
-            let name = server.name();
-            eprintln!("{name}, round {}: {operation}, callers: {callers}: Feast {feast}/s, ours {ours}/s", round + 1);
+        eprintln!("{}", server.name());
+        for index in 0..cells.operations().len() {
+            cells.measure(index, round, &servers, setup, report).await;
         }
         for server in servers {
             server.stop().await?;
@@ -83,12 +71,7 @@ async fn side_by_side(setup: &Setup, server: &Server<'_>, report: &mut Report) -
             database.remove().await?;
         }
     }
-    report.heading(&format!("Calls per second on {}", server.name()));
-    let row = |((operation, callers), pair): (&(Operation, usize), &Pair)| {
-        vec![operation.to_string(), callers.to_string(), pair.figure(0), pair.figure(1), pair.times()]
-    };
-    let rows: Vec<Vec<String>> = cells.iter().zip(&rates).map(row).collect();
-    report.table(&["call", "callers", "Feast", "ours", "ours / Feast"], &rows);
+    cells.report(&format!(" on {}", server.name()), report);
     Ok(())
 }
 

@@ -16,12 +16,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::load::{self, Throughput};
+use crate::cells::Cells;
 use crate::operation::Operation;
-use crate::report::{Pair, Report, both};
+use crate::report::Report;
 use crate::sample::PROJECT;
-use crate::server::Guard;
-use crate::setup::{Setup, VIEWS, turns};
+use crate::server::{Guard, Server};
+use crate::setup::{Setup, VIEWS};
 
 /// Permissions of the project, and of how many the caller has the role: all but the last are about other names.
 const PERMISSIONS: usize = 200;
@@ -30,52 +30,33 @@ const OWN: usize = 50;
 const DESCRIBE: i32 = 1;
 const OPERATIONS: [Operation; 2] =
     [Operation::GetFeatureView { allow_cache: true }, Operation::ListFeatureViews { allow_cache: true }];
-const CALLERS: [usize; 2] = [1, 16];
 
 pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
     eprintln!("servers without authentication, and with it and {PERMISSIONS} permissions");
     let provider = Provider::start().await?;
-    let cells: Vec<(Operation, usize)> =
-        OPERATIONS.into_iter().flat_map(|operation| CALLERS.map(|callers| (operation, callers))).collect();
-    let (mut rates, mut costs) = (vec![Pair::default(); cells.len()], vec![Pair::default(); cells.len()]);
+    let mut cells = Cells::new(["open", "guarded"], &OPERATIONS);
     for round in 0..setup.rounds {
-        let mut servers = Vec::new();
-        for guard in [None, Some(provider.guard()?)] {
-            let file = setup.registry(VIEWS)?;
-            let url = format!("sqlite:///{}", file.display());
-            grant(&url).await?;
-            let folder = file.parent().context("a registry file without a folder")?;
-            servers.push(setup.ours.start_guarded(folder, &url, guard).await?);
-        }
-        for (index, &(operation, callers)) in cells.iter().enumerate() {
-            let mut work: [Option<Throughput>; 2] = [None; 2];
-            for of in turns(round) {
-                let measured = load::measure(&servers[of], &setup.sample, operation, callers, setup.cell).await;
-                work[of] = report.take(measured);
-            }
-            let rate = work.map(|work| work.map(|work| work.rate));
-            rates[index].add(rate);
-            costs[index].add(work.map(|work| work.and_then(|work| work.cost)));
-            let [open, guarded] = both(rate);
-            eprintln!("round {}: {operation}, callers: {callers}: open {open}/s, guarded {guarded}/s", round + 1);
+        let servers = [start(setup, None).await?, start(setup, Some(provider.guard()?)).await?];
+        for index in 0..cells.operations().len() {
+            cells.measure(index, round, &servers, setup, report).await;
         }
         for server in servers {
             server.stop().await?;
         }
     }
-    report.heading(&format!(
-        "Authentication (OIDC) and {PERMISSIONS} permissions, of which the caller has {OWN}: cached reads"
-    ));
-    let rows = |figures: &[Pair], ratio: fn(&Pair) -> String| -> Vec<Vec<String>> {
-        let row = |((operation, callers), pair): (&(Operation, usize), &Pair)| {
-            vec![operation.to_string(), callers.to_string(), pair.figure(0), pair.figure(1), ratio(pair)]
-        };
-        cells.iter().zip(figures).map(row).collect()
-    };
-    report.table(&["calls per second", "callers", "open", "guarded", "guarded / open"], &rows(&rates, Pair::times));
-    let columns = ["processor time of a call, µs", "callers", "open", "guarded", "open / guarded"];
-    report.table(&columns, &rows(&costs, Pair::inverse_times));
+    let about =
+        format!(", without authentication and with it (OIDC, {PERMISSIONS} permissions, {OWN} of them the caller's)");
+    cells.report(&about, report);
     Ok(())
+}
+
+/// Starts a server on a registry with permissions.
+async fn start(setup: &Setup, guard: Option<Guard>) -> Result<Server> {
+    let file = setup.registry(VIEWS)?;
+    let url = format!("sqlite:///{}", file.display());
+    grant(&url).await?;
+    let folder = file.parent().context("a registry file without a folder")?;
+    setup.ours.start_guarded(folder, &url, guard).await
 }
 
 /// Stores the permissions.

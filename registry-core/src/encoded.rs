@@ -16,7 +16,7 @@ use crate::kind::{FeastObject, Kind};
 use crate::wire;
 
 /// The tag of a project that is protected (Feast: `feast.constants.PROTECTED_PROJECT_TAG`).
-pub(crate) const PROTECTED_PROJECT_TAG: &str = "feast.dev/protected-project";
+pub const PROTECTED_PROJECT_TAG: &str = "feast.dev/protected-project";
 
 /// A message of type `T` in its serialized form, decoded only when somebody asks.
 ///

@@ -65,7 +65,7 @@ pub use backend::{Backend, Commit, Expected, INFRA_NAME, Key, Limits, Outcome, P
 pub use bytes::Bytes;
 pub use deadline::{Caller, Deadline};
 pub use difference::{Difference, FieldChange};
-pub use encoded::{Encoded, Object};
+pub use encoded::{Encoded, Object, PROTECTED_PROJECT_TAG};
 pub use environment::{Environment, System};
 pub use error::{Error, ErrorKind, Result};
 pub use features::Feature;

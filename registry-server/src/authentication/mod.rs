@@ -9,6 +9,8 @@ mod bearer;
 #[cfg(feature = "oidc")]
 mod claims;
 #[cfg(feature = "oidc")]
+mod http;
+#[cfg(feature = "oidc")]
 mod internal;
 #[cfg(feature = "oidc")]
 mod kubernetes;
@@ -278,12 +280,6 @@ impl fmt::Debug for AuthenticationBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthenticationBuilder").finish_non_exhaustive()
     }
-}
-
-#[cfg(feature = "oidc")]
-fn is_loopback(url: &reqwest::Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// That a setting cannot be.

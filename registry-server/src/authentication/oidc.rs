@@ -16,8 +16,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::claims::{self, Claims};
+use super::http::{self, is_loopback};
 use super::internal::LEEWAY;
-use super::{Authenticated, Unauthenticated, invalid, is_loopback, signatures};
+use super::{Authenticated, Unauthenticated, invalid, signatures};
 
 /// How many calls may wait for the provider.
 const WAITING: usize = 256;
@@ -314,18 +315,12 @@ impl Oidc {
     }
 
     async fn document(&self, url: Url, what: &str) -> Result<Value, String> {
-        // What is in its query may be a secret.
-        let failed = |error: reqwest::Error| format!("{what}: {}", chain(&error.without_url()));
-        let mut response =
-            self.0.http.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
-        let mut content = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            content.extend_from_slice(&chunk);
-            if content.len() > LARGEST {
-                return Err(format!("{what}: it has more than {LARGEST} bytes"));
-            }
-        }
-        serde_json::from_slice(&content).map_err(|error| format!("{what}: it is not JSON ({error})"))
+        let asked = self.0.http.get(url).send().await.and_then(reqwest::Response::error_for_status);
+        let answered = match asked {
+            Ok(response) => http::json(response, LARGEST).await,
+            Err(error) => Err(http::said(error)),
+        };
+        answered.map_err(|why| format!("{what}: {why}"))
     }
 }
 
@@ -388,17 +383,6 @@ fn redirect(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Actio
         return attempt.error("the redirection leaves TLS");
     }
     attempt.follow()
-}
-
-/// An error with what caused it, which reqwest's own text leaves out.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Whether tokens of a type say who calls. A provider signs others with the same keys, which say that somebody has logged out, and

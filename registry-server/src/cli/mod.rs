@@ -41,6 +41,7 @@ mod output;
 mod permissions;
 mod program;
 mod project;
+mod protect;
 mod prune;
 mod restore;
 mod revert;

@@ -18,6 +18,7 @@ use super::Cli;
 use super::files;
 use super::listen::listen;
 use super::location::Location;
+use super::protect;
 use super::security::SecurityArgs;
 use super::telemetry::Telemetry;
 use crate::{DEFAULT_PORT, Metrics, Monitoring, Security, ServeOptions, Tls, TlsFiles};
@@ -33,6 +34,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 ///   registry:
 ///     registry_type: remote
 ///     path: localhost:6570
+///
+/// With FEAST_PROTECTED_PROJECT=true in the environment, the project of the feature_store.yaml is protected against deletion, and left out of
+/// lists; with any other value it is no longer.
 ///
 /// Stop it with Ctrl-C or SIGTERM: requests that are under way are finished first. SIGHUP has it read the files of --cert, --key
 /// and --client-ca anew, which it does by itself too when they change.
@@ -204,6 +208,7 @@ impl Serve {
             opened = self.open(cli, &config.registry, options.monitoring.as_ref()) => opened?,
             () = signals.next() => return Ok(Ended::BeforeItWasOpen),
         };
+        protect::by_environment(&registry, config.project.as_deref()).await?;
         say_what_is_served(&registry.location(), listener.local_addr()?, &options);
         notify(NotifyState::Ready);
         let (stop, is_stopped) = tokio::sync::oneshot::channel();

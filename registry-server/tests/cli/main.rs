@@ -35,8 +35,14 @@ use tempfile::TempDir;
 const START: i64 = 1_700_000_000;
 
 /// The environment variables that commands look at.
-const VARIABLES: [&str; 5] =
-    ["FEAST_REGISTRY_URL", "FEATURE_STORE_YAML_BASE64", "FEAST_FS_YAML_FILE_PATH", "RUST_LOG", "NO_COLOR"];
+const VARIABLES: [&str; 6] = [
+    "FEAST_REGISTRY_URL",
+    "FEATURE_STORE_YAML_BASE64",
+    "FEAST_FS_YAML_FILE_PATH",
+    "RUST_LOG",
+    "NO_COLOR",
+    "FEAST_PROTECTED_PROJECT",
+];
 
 /// A folder with or without a registry in it, and the command line run there.
 struct Fixture {

@@ -349,3 +349,27 @@ fn serve_out_of_files_says_so_and_goes_on() {
     std::net::TcpStream::connect(server.address()).expect("it listens");
     assert_eq!(server.stop().0, Some(0));
 }
+
+/// As Feast's charts have it.
+#[tokio::test]
+async fn the_environment_protects_the_configured_project() {
+    let fixture = Fixture::filled().await;
+    let file = feature_store(&fixture, &fixture.url(), "rides");
+    let with = |value: &str| {
+        let mut command = fixture.command(&["serve", "--port", "0", "-c", &file]);
+        Server::run(command.env("FEAST_PROTECTED_PROJECT", value))
+    };
+    let before = stored(&fixture.open().await, Kind::Project, "rides", "rides").await;
+    for (value, is_protected) in [("true", true), ("", true), ("false", false), ("TRUE", true)] {
+        assert_eq!(with(value).stop().0, Some(0));
+        let project = stored(&fixture.open().await, Kind::Project, "rides", "rides").await;
+        assert_eq!(project.is_protected().expect("a project"), is_protected, "{value}");
+        assert_eq!(project.created_timestamp().expect("a project"), before.created_timestamp().expect("a project"));
+    }
+    let deleted = fixture.open().await.delete_project("rides").await.expect_err("it is protected");
+    assert_eq!(deleted.kind(), feast_registry::ErrorKind::Protected);
+    let ran = Ran::of(
+        fixture.command(&["serve", "--port", "0"]).env("FEAST_PROTECTED_PROJECT", "true").output().expect("it runs"),
+    );
+    assert!(ran.code == 1 && ran.stderr.contains("-c"), "{}", ran.stderr);
+}

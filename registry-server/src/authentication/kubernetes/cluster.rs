@@ -10,8 +10,8 @@ use feast_registry_core::config::KubernetesConfig;
 use reqwest::{Certificate, Client, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 
-use super::super::oidc::chain;
-use super::super::{invalid, is_loopback};
+use super::super::http::{self, chain, is_loopback};
+use super::super::invalid;
 
 /// Where Kubernetes puts what a process needs to ask.
 const ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -148,20 +148,13 @@ fn client(authorities: &[u8]) -> Result<Client, String> {
 }
 
 async fn ask(path: &str, request: RequestBuilder, token: &str) -> Result<Value, String> {
-    let failed = |error: reqwest::Error| format!("the Kubernetes API: {path}: {}", chain(&error.without_url()));
-    let mut response = request.bearer_auth(token).send().await.map_err(failed)?;
+    let said = |why: String| format!("the Kubernetes API: {path}: {why}");
+    let response = request.bearer_auth(token).send().await.map_err(|error| said(http::said(error)))?;
     let status = response.status();
     if !status.is_success() {
-        return Err(format!("the Kubernetes API answers {path} with {status}{}", remedy(status)));
+        return Err(said(format!("it answers {status}{}", remedy(status))));
     }
-    let mut content = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        content.extend_from_slice(&chunk);
-        if content.len() > LARGEST {
-            return Err(format!("the Kubernetes API answers {path} with more than {LARGEST} bytes"));
-        }
-    }
-    serde_json::from_slice(&content).map_err(|error| format!("the Kubernetes API: {path}: it is not JSON ({error})"))
+    http::json(response, LARGEST).await.map_err(said)
 }
 
 fn remedy(status: StatusCode) -> &'static str {
