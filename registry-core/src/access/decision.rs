@@ -214,6 +214,11 @@ impl Judge {
         }
     }
 
+    /// How much work it is to decide about an object, in units of the usual.
+    pub(crate) fn weight(&self) -> usize {
+        self.policies.weight()
+    }
+
     /// Whether the project is theirs to give to somebody.
     pub(crate) fn owns(&self) -> bool {
         self.access.is_admin() || self.policies.is_creator(self.access.identity())

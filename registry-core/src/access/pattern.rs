@@ -7,15 +7,22 @@
 use std::sync::OnceLock;
 
 use regex_automata::meta::{self, Regex};
+use regex_automata::nfa::thompson::WhichCaptures;
 use regex_automata::{Anchored, Input};
 use regex_syntax::ast::{self, AssertionKind, Ast, ClassSetItem, Flag, FlagsItemKind, Visitor};
 use regex_syntax::hir::translate::Translator;
-use regex_syntax::hir::{Hir, Look};
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 /// The longest pattern, in bytes.
 const LONGEST: usize = 1000;
 /// How large the automaton of a pattern may become, in bytes: what counts to a hundred thousand is refused.
 const LARGEST: usize = 256 * 1024;
+/// How much work a pattern may be ([`Pattern::work`]).
+const MOST_WORK: usize = 500;
+/// So many ranges of characters are as much work as one character.
+const RANGES: usize = 64;
+/// A longer name, in bytes, matches no pattern. Feast's columns have 255 characters.
+const LONGEST_NAME: usize = 512;
 /// How deep groups may be nested.
 const DEEPEST: u32 = 50;
 
@@ -37,12 +44,17 @@ impl Pattern {
     pub(crate) fn matches(&self, name: &str) -> bool {
         let regex = self.regex.get_or_init(|| compile(&self.text).ok());
         let input = Input::new(name).anchored(Anchored::Yes).earliest(true);
-        regex.as_ref().is_some_and(|regex| regex.is_match(input))
+        name.len() <= LONGEST_NAME && regex.as_ref().is_some_and(|regex| regex.is_match(input))
     }
 
     /// Why it matches nothing, if it is one that does not; goes on from the pattern.
     pub(crate) fn fault(&self) -> Option<String> {
         compile(&self.text).err()
+    }
+
+    /// How much work it is to match it, at each character of a name: what may have to be looked for at once.
+    pub(crate) fn work(&self) -> usize {
+        understand(&self.text).map_or(0, |hir| work(&hir, false))
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -51,22 +63,66 @@ impl Pattern {
 }
 
 /// The automaton of a pattern, or what is wrong with it.
+///
+/// It is one that takes no memory beyond its own size, unlike those that are made while they match: tenants have many, and names are
+/// short.
 fn compile(text: &str) -> Result<Regex, String> {
+    let hir = understand(text)?;
+    let too_much = || "stands for too much: count to less, or name fewer alternatives".to_owned();
+    if work(&hir, false) > MOST_WORK {
+        return Err(too_much());
+    }
+    // Put together from parts: in text, `a)|(b` would get out of what is written around it.
+    let whole = Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]);
+    let config = meta::Config::new().nfa_size_limit(Some(LARGEST)).which_captures(WhichCaptures::None);
+    meta::Builder::new().configure(config).build_from_hir(&whole).map_err(|error| match error.size_limit() {
+        Some(_) => too_much(),
+        None => format!("cannot be understood: {error}"),
+    })
+}
+
+/// What a pattern says, or what is wrong with it.
+fn understand(text: &str) -> Result<Hir, String> {
     if text.len() > LONGEST {
         return Err(format!("has {} bytes, and {LONGEST} are the most", text.len()));
     }
     let ast = ast::parse::ParserBuilder::new().nest_limit(DEEPEST).empty_min_range(true).build().parse(text);
     let ast = ast.map_err(|error| in_words(error.kind()))?;
     ast::visit(&ast, Alike)?;
-    let hir =
-        Translator::new().translate(text, &ast).map_err(|error| format!("cannot be understood: {}", error.kind()))?;
-    // Put together from parts: in text, `a)|(b` would get out of what is written around it.
-    let whole = Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]);
-    let config = meta::Config::new().nfa_size_limit(Some(LARGEST));
-    meta::Builder::new().configure(config).build_from_hir(&whole).map_err(|error| match error.size_limit() {
-        Some(_) => "stands for too much: count to less, or name fewer alternatives".to_owned(),
-        None => format!("cannot be understood: {error}"),
-    })
+    Translator::new().translate(text, &ast).map_err(|error| format!("cannot be understood: {}", error.kind()))
+}
+
+/// How much of a pattern can be looked for at the same character of a name: each way to go on, and what is repeated as often as it is.
+/// What is simply written one after the other is looked for one after the other.
+fn work(hir: &Hir, is_repeated: bool) -> usize {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => 0,
+        HirKind::Literal(literal) => {
+            if is_repeated {
+                literal.0.len()
+            } else {
+                0
+            }
+        }
+        // Those of Unicode, as `\w`, are large.
+        HirKind::Class(class) => usize::from(is_repeated) + ranges(class) / RANGES,
+        HirKind::Repetition(repetition) => {
+            let times = repetition.max.unwrap_or(repetition.min) as usize;
+            work(&repetition.sub, true).saturating_mul(times.max(1)).saturating_add(1)
+        }
+        HirKind::Capture(capture) => work(&capture.sub, is_repeated),
+        HirKind::Concat(parts) => parts.iter().map(|part| work(part, is_repeated)).fold(0, usize::saturating_add),
+        HirKind::Alternation(parts) => {
+            parts.iter().map(|part| work(part, is_repeated)).fold(parts.len(), usize::saturating_add)
+        }
+    }
+}
+
+fn ranges(class: &Class) -> usize {
+    match class {
+        Class::Unicode(class) => class.ranges().len(),
+        Class::Bytes(class) => class.ranges().len(),
+    }
 }
 
 fn in_words(error: &ast::ErrorKind) -> String {
@@ -214,6 +270,8 @@ mod tests {
             ("(", "understood"),
             ("*", "understood"),
             ("(?:a{1000}){1000}", "stands for too much"),
+            ("(?:[a-z]?[b-y]?){251}", "stands for too much"),
+            ("(?:a*){4294967295}", "stands for too much"),
         ] {
             let parsed = Pattern::new(pattern);
             let fault = parsed.fault().unwrap_or_else(|| panic!("{pattern:?} is taken"));
@@ -224,12 +282,32 @@ mod tests {
         assert!(Pattern::new(&"(".repeat(LONGEST)).fault().is_some());
     }
 
+    #[test]
+    fn what_is_repeated_is_work() {
+        for (pattern, expected) in [
+            ("", 0),
+            ("driver_stats", 0),
+            ("driver_.*", 2),
+            (r"\d+_id", 3),
+            (r"\w+_id", 14),
+            ("[a-z]{2,63}", 64),
+            ("driver|rider|x.", 3),
+            ("(?:ab|cd){3}", 19),
+            ("(?:a?){490}", 981),
+            ("(", 0),
+        ] {
+            assert_eq!(Pattern::new(pattern).work(), expected, "{pattern}");
+        }
+        let any = Pattern::new(".*");
+        assert!(any.matches(&"a".repeat(LONGEST_NAME)) && !any.matches(&"a".repeat(LONGEST_NAME + 1)));
+    }
+
     /// Each of these takes Python's engine years.
     #[test]
     fn no_pattern_hangs() {
         let began = Instant::now();
         for pattern in ["(a+)+b", "(a|a)*b", "(a|aa)+c", "(?:a?){60}a{60}b", "(.*)*x"] {
-            assert!(!Pattern::new(pattern).matches(&"a".repeat(5000)), "{pattern}");
+            assert!(!Pattern::new(pattern).matches(&"a".repeat(LONGEST_NAME)), "{pattern}");
         }
         // A bound of the test, not a measurement: what hangs does so for ages.
         assert!(began.elapsed() < Duration::from_secs(60));

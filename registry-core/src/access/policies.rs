@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::access::{Action, Actions, Identity, pattern::Pattern};
 use crate::encoded::Object;
@@ -17,8 +17,8 @@ use crate::proto::core::policy::PolicyType;
 use crate::proto::core::{Permission, PermissionSpec};
 use crate::wire;
 
-/// How many permissions and name patterns a project may have in all: all of them may be held against each object of a list.
-const LARGEST: usize = 2000;
+/// How large the permissions of a project may be in all ([`size`]): all of them may be held against each object of a list.
+const LARGEST: usize = 4000;
 /// For how many callers at once it is known what the permissions come to.
 const CALLERS: usize = 1024;
 /// The field of a feature view's spec that batch feature views have.
@@ -62,6 +62,7 @@ impl<'a> Subject<'a> {
 pub(crate) struct Policies {
     grants: Vec<Grant>,
     creator: Option<String>,
+    weight: OnceLock<usize>,
     /// Of callers, by the address of their identity, which is kept alive with it.
     known: Mutex<HashMap<usize, Known>>,
 }
@@ -91,7 +92,7 @@ impl Policies {
             let grant = Grant::new(permission.decode::<Permission>().unwrap_or_default());
             if has_unknown_policy(permission) { Grant { actions: Actions::NONE, ..grant } } else { grant }
         });
-        Self { grants: grants.collect(), creator, known: Mutex::default() }
+        Self { grants: grants.collect(), creator, weight: OnceLock::new(), known: Mutex::default() }
     }
 
     /// Whether there is no permission.
@@ -126,6 +127,14 @@ impl Policies {
         granted.find(|grant| grant.allows(actions, subject)).map(|grant| &grant.name)
     }
 
+    /// How much work it is to hold them all against an object, in units of as much as a few permissions of the usual kind are.
+    pub(crate) fn weight(&self) -> usize {
+        const UNIT: usize = 100;
+        self.weight
+            .get_or_init(|| 1 + self.grants.iter().map(|grant| size(grant.patterns.iter())).sum::<usize>() / UNIT)
+            .to_owned()
+    }
+
     /// Whether there is room for these permissions beside those that they do not replace.
     ///
     /// # Errors
@@ -135,15 +144,19 @@ impl Policies {
             permissions.iter().map(|permission| Ok(permission.decode::<Permission>()?.spec.unwrap_or_default()));
         let specs = specs.collect::<Result<Vec<PermissionSpec>>>()?;
         let is_replaced = |grant: &&Grant| specs.iter().any(|spec| *spec.name == *grant.name);
-        let stay = self.grants.iter().filter(|grant| !is_replaced(grant)).map(|grant| 1 + grant.patterns.len());
-        let come = specs.iter().map(|spec| 1 + spec.name_patterns.len());
+        let stay = self.grants.iter().filter(|grant| !is_replaced(grant)).map(|grant| size(grant.patterns.iter()));
+        let come = specs.iter().map(|spec| {
+            let patterns: Vec<Pattern> = spec.name_patterns.iter().map(|text| Pattern::new(text)).collect();
+            size(patterns.iter())
+        });
         let size = stay.chain(come).sum::<usize>();
         if size <= LARGEST {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "project `{project}` would have {size} permissions and name patterns, and {LARGEST} are the most: have one permission be \
-             for several roles, or one pattern for several names"
+            "the permissions of project `{project}` would be too much work to hold against each object: {size}, and {LARGEST} is the most, \
+             counting each permission, each of its name patterns, and what is repeated in these; have one permission be for several roles, \
+             or one pattern for several names"
         )))
     }
 
@@ -196,6 +209,12 @@ impl fmt::Display for Lack {
             Lack::Policy(whom) => write!(f, "it is for {whom}"),
         }
     }
+}
+
+/// How large a permission with these name patterns is: what holding it against an object costs at the most, at each character of the
+/// object's name.
+fn size<'a>(patterns: impl Iterator<Item = &'a Pattern>) -> usize {
+    patterns.map(|pattern| 1 + pattern.work()).fold(1, usize::saturating_add)
 }
 
 /// Whether a permission has a policy of a kind that is not known here, of a newer Feast: it is not one that lets everybody in.

@@ -12,6 +12,7 @@ use prost_types::Timestamp;
 use crate::access::{Access, Action, Actions, Decision, Explanation, Judge, Judges};
 use crate::backend::{Key, Query, Record};
 use crate::cache::Contents;
+use crate::deadline::Deadline;
 use crate::draft::Fetched;
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
@@ -140,8 +141,8 @@ impl Registry {
         let Some(judge) = self.judge(project).await?.filter(|judge| !judge.access().is_admin()) else {
             return Ok(objects);
         };
-        let count = objects.len();
-        self.compute(count, move || Ok(objects.into_iter().filter(|object| judge.sees(object)).collect())).await
+        let (deadline, work) = (self.deadline(), objects.len() * judge.weight());
+        self.compute(work, move || only(objects, &deadline, |object| judge.sees(object))).await
     }
 
     /// The records that the caller may see, of objects of all projects: it is their keys that say of which.
@@ -149,13 +150,15 @@ impl Registry {
         let Some(access) = self.call.access().filter(|access| !access.is_admin()) else { return Ok(records) };
         let projects = records.iter().map(|record| record.key.project()).collect();
         let judges = self.judges_of(access, projects).await?;
+        let weight_of = |record: &Record| judges.get(record.key.project()).map_or(0, Judge::weight);
+        let work = records.iter().map(weight_of).sum();
         let is_seen = move |record: &Record| {
             let Key::Object { kind, project, name } = &record.key else { return false };
             let object = Object::new(*kind, record.value.clone());
             judges.get(project).is_some_and(|judge| judge.may_see(*kind, name, Some(&object)))
         };
-        let count = records.len();
-        self.compute(count, move || Ok(records.into_iter().filter(is_seen).collect())).await
+        let deadline = self.deadline();
+        self.compute(work, move || only(records, &deadline, is_seen)).await
     }
 
     /// What the caller may see of an entry of the journal; nothing if that is none of it.
@@ -282,6 +285,24 @@ impl Registry {
             _ => Ok(()),
         }
     }
+}
+
+/// Those that are seen. It ends at the deadline: tenants say how much work their permissions are.
+///
+/// # Errors
+/// `DeadlineExceeded`.
+fn only<T>(all: Vec<T>, deadline: &Deadline, is_seen: impl Fn(&T) -> bool) -> Result<Vec<T>> {
+    const LOOKS_EVERY: usize = 64;
+    let mut seen = Vec::new();
+    for (index, one) in all.into_iter().enumerate() {
+        if index % LOOKS_EVERY == 0 {
+            deadline.check("a list to be held against permissions")?;
+        }
+        if is_seen(&one) {
+            seen.push(one);
+        }
+    }
+    Ok(seen)
 }
 
 /// Whether an entry of the journal is of the project of this name that there is now, and not of an earlier one. Clocks, which may
