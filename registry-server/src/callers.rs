@@ -39,7 +39,7 @@ impl Security {
     /// Reads the file of tokens anew, if there is one, and opens the audit log anew, after it was moved away. Blocks for a moment.
     pub fn read_anew(&self) {
         if let Err(error) = self.authentication.reload() {
-            tracing::error!(%error, "the tokens that were read before go on being taken");
+            tracing::error!(%error, "the previous tokens stay in force");
         }
         if let Some(audit) = &self.audit {
             audit.reopen();

@@ -39,7 +39,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::async_trait;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 pub use action::{Action, Actions};
 pub use decision::{Decided, Decision, Explanation, Reason};
@@ -85,6 +85,38 @@ pub struct Admins {
 }
 
 impl Admins {
+    /// Adds those that a text names: a user, or with `role:` or `group:` before it whoever has that. A name with another word and a
+    /// colon in it, as those of service accounts have, is a user's; `user:` says so too.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for an empty name, and for `roles:` and the like, which would be a user's and is not meant to.
+    pub fn add(&mut self, text: &str) -> Result<()> {
+        let refused = |why: &str| Err(Error::new(ErrorKind::InvalidConfig, format!("`{text}` {why}")));
+        let (kind, name) = text.split_once(':').unwrap_or(("user", text));
+        let set = match kind {
+            "user" => &mut self.users,
+            "role" => &mut self.roles,
+            "group" => &mut self.groups,
+            "users" | "roles" | "groups" | "admin" | "admins" => {
+                return refused("names nobody; write `role:NAME`, `group:NAME`, or the name of a user");
+            }
+            _ => {
+                self.users.insert(text.to_owned());
+                return Ok(());
+            }
+        };
+        if name.trim().is_empty() {
+            return refused("has no name in it");
+        }
+        set.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.roles.is_empty() && self.groups.is_empty()
+    }
+
     /// Whether somebody is one of them.
     pub fn include(&self, identity: &Identity) -> bool {
         self.users.contains(&identity.username)

@@ -7,11 +7,11 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OidcConfig {
-    /// Where its discovery document is.
+    /// Where its discovery document is. Without TLS (`http://`), whoever is between can let anybody in.
     pub auth_discovery_url: String,
     /// The client whose roles count (`resource_access.<client_id>.roles`). Default: none.
     pub client_id: Option<String>,
-    /// Whether its certificate is verified. Default: yes.
+    /// Whether its certificate is verified; if not, whoever is between can let anybody in. Default: yes.
     pub verify_ssl: bool,
     /// A file of certificate authorities (PEM) that may have signed it, besides the system's.
     pub ca_cert_path: Option<PathBuf>,

@@ -188,9 +188,9 @@ impl Authentication {
             let read =
                 tokio::task::spawn_blocking(move || this.inner.tokens.as_ref().map_or(Ok(false), Tokens::reload));
             match read.await {
-                Ok(Ok(true)) => tracing::info!("the tokens were read anew"),
+                Ok(Ok(true)) => self.inner.tokens.iter().for_each(Tokens::tell),
                 Ok(Ok(false)) => {}
-                Ok(Err(error)) => tracing::error!(%error, "the tokens that were read before go on being taken"),
+                Ok(Err(error)) => tracing::error!(%error, "the previous tokens stay in force"),
                 Err(error) => tracing::error!(%error, "reading the tokens anew has failed"),
             }
         }

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::claims::{self, Claims};
-use super::http::{self, is_loopback};
+use super::http;
 use super::internal::LEEWAY;
 use super::{Authenticated, Unauthenticated, invalid, signatures};
 
@@ -94,21 +94,6 @@ impl Oidc {
             .map_err(|error| invalid(format!("`auth_discovery_url` is no URL: {error}")))?;
         if !matches!(discovery.scheme(), "https" | "http") {
             return Err(invalid("`auth_discovery_url` must begin with https://"));
-        }
-        if discovery.scheme() == "http" && !is_loopback(&discovery) {
-            tracing::warn!(
-                "the identity provider is asked without TLS: who is between can let anybody in; use an https:// URL"
-            );
-        }
-        if !config.verify_ssl {
-            tracing::warn!(
-                "the identity provider's certificate is not verified (verify_ssl: false): who is between can let anybody in"
-            );
-        }
-        if config.audience.is_none() {
-            tracing::warn!(
-                "tokens for any client of the identity provider are taken; set `audience` in the block `auth`"
-            );
         }
         let mut builder = Client::builder()
             .timeout(config.jwks_request_timeout)

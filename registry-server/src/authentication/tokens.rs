@@ -94,6 +94,7 @@ impl Tokens {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let tokens = Self { path: path.to_owned(), by_digest: RwLock::default(), read: Mutex::default() };
         tokens.reload()?;
+        tokens.tell();
         tokens.warn_of_readers();
         Ok(tokens)
     }
@@ -134,7 +135,18 @@ impl Tokens {
         let text =
             std::str::from_utf8(content).map_err(|_| invalid(format!("the file of tokens {path} is not UTF-8")))?;
         let entries: Option<Vec<TokenEntry>> = serde_saphyr::from_str(text).map_err(|error| {
-            invalid(format!("the file of tokens {path} cannot be understood: {error}; it is a list of `name`, `sha256` and, if wanted, `roles`, `groups`, `namespaces`, `expires`"))
+            let line = error.location().map(|at| format!(", line {}", at.line())).unwrap_or_default();
+            // Its own text quotes the file, in which somebody may have written a token.
+            let why = error.without_snippet().to_string();
+            let field = why.split_once("unknown field").and_then(|(_, rest)| rest.split(['`', '\'']).nth(1));
+            let why = match field.filter(|field| !field.starts_with(PREFIX) && field.len() <= 32) {
+                Some(field) => format!("an entry has no setting `{field}`"),
+                None => "it cannot be understood".to_owned(),
+            };
+            invalid(format!(
+                "the file of tokens {path}{line}: {why}; it is a list of entries with `name`, `sha256` and, if wanted, `roles`, `groups`, \
+                 `namespaces`, `expires`, as `feast-registry tokens new` writes them"
+            ))
         })?;
         let mut known = HashMap::new();
         for entry in entries.unwrap_or_default() {
@@ -143,13 +155,19 @@ impl Tokens {
             if name.is_empty() {
                 return Err(invalid(format!("the file of tokens {path}: a token has no `name`")));
             }
-            let digest = hexadecimal(&entry.sha256)
-                .ok_or_else(|| wrong("has no SHA-256 digest of 64 hexadecimal digits as its `sha256`"))?;
+            let digest = hexadecimal(&entry.sha256).ok_or_else(|| {
+                wrong(match entry.sha256.starts_with(PREFIX) {
+                    true => "has the token itself as its `sha256`; its SHA-256 digest belongs there",
+                    false => "has no SHA-256 digest of 64 hexadecimal digits as its `sha256`",
+                })
+            })?;
             let expires = match &entry.expires {
                 Some(moment) => Some(
-                    moment.parse::<Timestamp>().ok().and_then(|moment| SystemTime::try_from(moment).ok()).ok_or_else(
-                        || wrong(&format!("has `expires: {moment}`, which is no moment such as 2027-01-31T00:00:00Z")),
-                    )?,
+                    moment
+                        .parse::<Timestamp>()
+                        .ok()
+                        .and_then(|moment| SystemTime::try_from(moment).ok())
+                        .ok_or_else(|| wrong("has an `expires` that is no moment such as 2027-01-31T00:00:00Z"))?,
                 ),
                 None => None,
             };
@@ -186,6 +204,25 @@ impl Tokens {
         }
     }
 
+    /// How many tokens there are, and how many of them have expired.
+    pub(super) fn count(&self, now: SystemTime) -> (usize, usize) {
+        let by_digest = self.by_digest.read().unwrap_or_else(PoisonError::into_inner);
+        let has_expired = |known: &&Known| known.expires.is_some_and(|expires| expires <= now);
+        (by_digest.len(), by_digest.values().filter(has_expired).count())
+    }
+
+    /// Says how many tokens were read, for whoever expected others.
+    pub(super) fn tell(&self) {
+        match self.count(SystemTime::now()) {
+            (all, expired) if all == expired => {
+                tracing::warn!(
+                    "the file of tokens has none that is valid: nobody can call by one ({all} have expired)"
+                );
+            }
+            (all, expired) => tracing::info!("{all} tokens were read, of which {expired} have expired"),
+        }
+    }
+
     /// Who can write the file can let anybody in.
     fn warn_of_readers(&self) {
         #[cfg(unix)]
@@ -193,7 +230,7 @@ impl Tokens {
             use std::os::unix::fs::PermissionsExt;
             const OTHERS_WRITE: u32 = 0o022;
             if fs::metadata(&self.path).is_ok_and(|file| file.permissions().mode() & OTHERS_WRITE != 0) {
-                tracing::warn!(path = %self.path.display(), "others than its owner may write the file of tokens, and let anybody in: chmod go-w");
+                tracing::warn!(path = %self.path.display(), "the file of tokens is writable by others than its owner, who could let anybody in; run chmod go-w");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use feast_registry::access::{AccessRules, Admins, Unprotected};
 use feast_registry::config::{AuthConfig, FeatureStoreConfig, ServerConfig};
@@ -73,7 +73,7 @@ impl RuleArgs {
         Ok(AccessRules::default()
             .with_unprotected(self.unprotected(server).unwrap_or_default())
             .with_anyone_creating_projects(anyone)
-            .with_admins(admins_of(self.admins(server))?))
+            .with_admins(self.admins(server)?))
     }
 
     fn unprotected(&self, server: &ServerConfig) -> Option<Unprotected> {
@@ -84,8 +84,13 @@ impl RuleArgs {
         }
     }
 
-    fn admins<'a>(&'a self, server: &'a ServerConfig) -> &'a [String] {
-        if self.admins.is_empty() { &server.admins } else { &self.admins }
+    fn admins(&self, server: &ServerConfig) -> Result<Admins> {
+        if self.admins.is_empty() {
+            return Ok(server.admins.clone());
+        }
+        let mut admins = Admins::default();
+        self.admins.iter().try_for_each(|name| admins.add(name)).context("--admin")?;
+        Ok(admins)
     }
 }
 
@@ -112,10 +117,27 @@ impl SecurityArgs {
             (None, None) => None,
         };
         let Some(authentication) = authentication(&config.auth, tokens, by_certificates)? else {
-            let is_closed = self.rules.unprotected(server) == Some(Unprotected::Deny);
-            if is_closed || !self.rules.admins(server).is_empty() || audit.is_some() {
+            let has_limits = self.max_calls_per_caller.map(u64::from).or(self.max_bytes_per_caller).is_some()
+                || server.max_calls.or(server.max_bytes).is_some();
+            let set: Vec<&str> = [
+                ("`default: deny`", self.rules.unprotected(server) == Some(Unprotected::Deny)),
+                (
+                    "`create_projects`",
+                    self.rules.create_projects.is_some() || server.lets_anyone_create_projects.is_some(),
+                ),
+                ("`admins`", !self.rules.admins(server)?.is_empty()),
+                ("`audit`", audit.is_some()),
+                ("`limits`", has_limits),
+            ]
+            .into_iter()
+            .filter_map(|(name, is_set)| is_set.then_some(name))
+            .collect();
+            if !set.is_empty() {
                 bail!(
-                    "`default: deny`, `admins` and `audit` need to know who calls: set `auth` in the feature_store.yaml, or give `--tokens`"
+                    "{} cannot be kept without knowing who calls, and the server would be open to everybody: set `auth` in the \
+                     feature_store.yaml, give it a file of tokens (`registry_server.tokens`, --tokens), or take who clients are from \
+                     their certificates (--client-cert-identity)",
+                    set.join(", ")
                 );
             }
             return Ok(None);
@@ -189,26 +211,4 @@ fn signed(auth: &AuthConfig) -> Result<AuthenticationBuilder> {
 #[cfg(not(feature = "oidc"))]
 fn signed(_: &AuthConfig) -> Result<AuthenticationBuilder> {
     bail!("this type of `auth` is not served by this build, which has no feature `oidc`")
-}
-
-fn admins_of(names: &[String]) -> Result<Admins> {
-    let mut admins = Admins::default();
-    for name in names {
-        let (kind, rest) = name.split_once(':').unwrap_or(("user", name));
-        let set = match kind {
-            "role" => &mut admins.roles,
-            "group" => &mut admins.groups,
-            "user" => &mut admins.users,
-            // Names may have a colon in them, as those of service accounts.
-            _ => {
-                admins.users.insert(name.clone());
-                continue;
-            }
-        };
-        if rest.trim().is_empty() {
-            bail!("an administrator has no name in `{name}`");
-        }
-        set.insert(rest.to_owned());
-    }
-    Ok(admins)
 }

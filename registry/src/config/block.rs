@@ -70,6 +70,18 @@ impl<'a> Block<'a> {
         }
     }
 
+    /// The names of the settings.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.entries.iter().filter_map(|entry| if let Value::Str(key) = entry.key.value() { Some(key) } else { None })
+    }
+
+    /// Notes what else is in the block than these settings, and is passed over. Of them, those that are `known` are named.
+    pub(super) fn warn_of_others(&self, known: &[&str], tolerated: &[&str]) {
+        for key in self.keys().filter(|key| !known.contains(key) && !tolerated.contains(key)) {
+            self.warn(key, format_args!("has no effect; the settings that have one are `{}`", known.join("`, `")));
+        }
+    }
+
     /// The settings of a block that holds nothing but strings.
     pub(super) fn strings(&self) -> Vec<(String, String)> {
         let string = |entry: &Entry, value: Value<'_>| match value {

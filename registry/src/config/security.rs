@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use feast_registry_core::access::Unprotected;
+use feast_registry_core::access::{Admins, Unprotected};
 use feast_registry_core::config::{KubernetesConfig, OidcConfig};
 
 use super::block::Block;
@@ -36,8 +36,8 @@ pub struct ServerConfig {
     pub default: Option<Unprotected>,
     /// Whether everybody may make a project.
     pub lets_anyone_create_projects: Option<bool>,
-    /// Who may do everything: names, or `role:` or `group:` and a name.
-    pub admins: Vec<String>,
+    /// Who may do everything.
+    pub admins: Admins,
     /// Where it is noted who was allowed to do what.
     pub audit: Option<AuditConfig>,
     /// How many calls one caller may have under way.
@@ -135,6 +135,10 @@ pub(super) fn auth(file: &Block<'_>, folder: &Path) -> AuthConfig {
         }
     };
     match block.get("type") {
+        None if block.keys().next().is_some() => {
+            block.wrong("type", "is missing; it is `oidc`, `kubernetes` or `no_auth`");
+            AuthConfig::NoAuth
+        }
         None | Some(Value::Str("no_auth")) => {
             block.only(&["type"], &[], |_| "");
             AuthConfig::NoAuth
@@ -150,8 +154,9 @@ pub(super) fn auth(file: &Block<'_>, folder: &Path) -> AuthConfig {
     }
 }
 
-/// As in Feast, anything else may stand there.
+/// As in Feast, anything else may stand there; it is told of.
 fn kubernetes(block: &Block<'_>, folder: &Path) -> KubernetesConfig {
+    block.warn_of_others(&["type", "api_server", "service_account_dir", "audience"], &["user_token"]);
     let mut config = KubernetesConfig::default();
     config.api_server = text(block, "api_server").filter(|url| is_url(block, "api_server", url));
     config.service_account_dir = path(block, "service_account_dir", folder);
@@ -193,7 +198,15 @@ fn oidc(block: &Block<'_>, folder: &Path) -> Option<OidcConfig> {
     config.jwks_cache_lifespan = seconds("jwks_cache_lifespan_seconds", config.jwks_cache_lifespan);
     config.jwks_request_timeout = seconds("jwks_request_timeout_seconds", config.jwks_request_timeout);
     if !config.auth_discovery_url.is_empty() {
+        warn_of_strangers(block, &config);
         return is_url(block, "auth_discovery_url", &config.auth_discovery_url).then_some(config);
+    }
+    if OIDC_CLIENT.iter().any(|key| block.get(key).is_some()) {
+        block.wrong(
+            "auth_discovery_url",
+            "is missing; without it, the block is one of a client, and a server cannot use it",
+        );
+        return None;
     }
     if matches!(block.get("auth_discovery_url"), None | Some(Value::Null | Value::Str(_))) {
         block.wrong(
@@ -204,16 +217,40 @@ fn oidc(block: &Block<'_>, folder: &Path) -> Option<OidcConfig> {
     None
 }
 
+/// Says where somebody else could be taken for the identity provider, or somebody else's token for one that is for here.
+fn warn_of_strangers(block: &Block<'_>, config: &OidcConfig) {
+    if config.audience.is_none() {
+        block.warn("audience", "is not set, so tokens for any client of the identity provider are taken");
+    }
+    if !config.verify_ssl {
+        block.warn("verify_ssl", "is `false`, so whoever is between here and the identity provider can let anybody in");
+    }
+    let host =
+        config.auth_discovery_url.strip_prefix("http://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
+    if host.is_some_and(|host| !matches!(host, "localhost" | "127.0.0.1" | "[")) {
+        block.warn("auth_discovery_url", "has no TLS, so whoever is between can let anybody in; use an https:// URL");
+    }
+}
+
 /// Reads the block `registry_server`.
 pub(super) fn server(file: &Block<'_>, folder: &Path) -> ServerConfig {
+    // What is meant to close a server must not be passed over as what is of others.
+    for key in file.keys().filter(|key| *key != "registry_server") {
+        let letters: String = key.chars().filter(char::is_ascii_alphabetic).collect();
+        if letters.eq_ignore_ascii_case("registryserver") {
+            file.wrong(
+                key,
+                "is no setting; the block with what a server asks of its callers is called `registry_server`",
+            );
+        }
+    }
     let Some(block) = file.nullable_block("registry_server", "registry_server.") else {
         return ServerConfig::default();
     };
     block.only(&["tls", "tokens", "default", "create_projects", "admins", "audit", "limits"], &[], |_| "");
     let mut config = ServerConfig {
-        tokens: path(&block, "tokens", folder),
+        tokens: file_of(&block, "tokens", folder),
         default: block.choice("default", &[Unprotected::Allow, Unprotected::Deny].map(Choice)).map(|choice| choice.0),
-        admins: block.texts("admins"),
         ..ServerConfig::default()
     };
     config.lets_anyone_create_projects = block.read("create_projects", "`anyone` or `admins`", |value| match value {
@@ -221,16 +258,24 @@ pub(super) fn server(file: &Block<'_>, folder: &Path) -> ServerConfig {
         Value::Str("admins") => Some(false),
         _ => None,
     });
+    for name in block.texts("admins") {
+        if let Err(error) = config.admins.add(&name) {
+            block.wrong("admins", format_args!("has an entry that cannot be: {error}"));
+        }
+    }
+    if config.lets_anyone_create_projects == Some(false) && config.admins.is_empty() {
+        block.warn("create_projects", "leaves nobody who may make projects, since there are no `admins`");
+    }
     if let Some(tls) = block.nullable_block("tls", "registry_server.tls.") {
         tls.only(&["cert", "key", "client_ca", "client_cert_identity"], &[], |_| "");
         let files = [("cert", "key"), ("key", "cert")].map(|(key, other)| {
-            let file = path(&tls, key, folder);
+            let file = file_of(&tls, key, folder);
             if file.is_none() && tls.get(key).is_none() {
                 tls.wrong(key, format_args!("is missing; it goes with `{other}`"));
             }
             file
         });
-        let client_ca = path(&tls, "client_ca", folder);
+        let client_ca = file_of(&tls, "client_ca", folder);
         let client_cert_identity = tls.boolean("client_cert_identity").unwrap_or_default();
         if client_cert_identity && client_ca.is_none() {
             tls.wrong("client_cert_identity", "needs `client_ca`, which says whose certificates are believed");
@@ -243,6 +288,7 @@ pub(super) fn server(file: &Block<'_>, folder: &Path) -> ServerConfig {
         audit.only(&["path", "required"], &[], |_| "");
         let is_required = audit.boolean("required").unwrap_or_default();
         match audit.string("path") {
+            Some("") => audit.wrong("path", "is empty; it is a file, or `-` for standard output"),
             Some("-") => config.audit = Some(AuditConfig { path: "-".into(), is_required }),
             Some(path) => config.audit = Some(AuditConfig { path: folder.join(path), is_required }),
             None if audit.get("path").is_none() => {
@@ -257,6 +303,14 @@ pub(super) fn server(file: &Block<'_>, folder: &Path) -> ServerConfig {
         config.max_bytes = limits.integer("bytes", 1..=i64::MAX.into(), " of bytes of one caller");
     }
     config
+}
+
+/// A file that must be named if the setting is there: an empty name, as of a variable that is not set, must not leave a server open.
+fn file_of(block: &Block<'_>, key: &str, folder: &Path) -> Option<PathBuf> {
+    if matches!(block.get(key), Some(Value::Str(""))) {
+        block.wrong(key, "is empty; it names a file");
+    }
+    path(block, key, folder)
 }
 
 fn path(block: &Block<'_>, key: &str, folder: &Path) -> Option<PathBuf> {
@@ -338,7 +392,14 @@ mod tests {
                 "auth: {type: oidc, auth_discovery_url: https://i, jwks_cache_lifespan_seconds: 0}",
                 "jwks_cache_lifespan_seconds",
             ),
-            ("auth: {auth_discovery_url: https://i}", "auth_discovery_url"),
+            ("auth: {auth_discovery_url: https://i}", "`auth.type` is missing"),
+            ("auth: {type: oidc, token: t}", "one of a client"),
+            ("registry_server: {tokens: ''}", "is empty"),
+            ("registry_server: {audit: {path: ''}}", "is empty"),
+            ("registry_server: {admins: ['roles:x']}", "`role:NAME`"),
+            ("registry_server: {admins: ['role: ']}", "no name"),
+            ("registry-server: {default: deny}", "called `registry_server`"),
+            ("registryServer: {}", "called `registry_server`"),
             ("auth: {type: kubernetes, api_server: k8s}", "https://"),
             ("auth: {type: kubernetes, audience: 1}", "audience"),
             ("registry_server: {tokns: x}", "tokns"),
@@ -354,6 +415,30 @@ mod tests {
         ] {
             let error = read(block).expect_err(block);
             assert!(error.contains(part) && error.contains("line 3"), "{block}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_meant_is_told() {
+        let odd = |blocks: &str| {
+            let warnings = parse(blocks).warnings;
+            warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        for (block, part) in [
+            ("auth: {type: kubernetes, audiance: feast}", "audiance"),
+            ("auth: {type: oidc, auth_discovery_url: https://i}", "any client"),
+            ("auth: {type: oidc, auth_discovery_url: https://i, audience: a, verify_ssl: false}", "verify_ssl"),
+            ("auth: {type: oidc, auth_discovery_url: 'http://i/d', audience: a}", "no TLS"),
+            ("registry_server: {create_projects: admins}", "nobody"),
+        ] {
+            assert!(odd(block).contains(part), "{block}: {}", odd(block));
+        }
+        for block in [
+            "auth: {type: kubernetes, user_token: x}",
+            "auth: {type: oidc, auth_discovery_url: 'http://localhost:8080/d', audience: a}",
+            "registry_server: {create_projects: admins, admins: [alice]}",
+        ] {
+            assert_eq!(odd(block), "", "{block}");
         }
     }
 
@@ -378,12 +463,14 @@ mod tests {
             client_ca: Some("repo/ca.pem".into()),
             client_cert_identity: true,
         };
+        let mut admins = Admins::default();
+        (admins.users, admins.groups) = (["alice".to_owned()].into(), ["platform".to_owned()].into());
         let expected = ServerConfig {
             tls: Some(tls),
             tokens: Some("repo/tokens.yaml".into()),
             default: Some(Unprotected::Deny),
             lets_anyone_create_projects: Some(false),
-            admins: vec!["alice".to_owned(), "group:platform".to_owned()],
+            admins,
             audit: Some(AuditConfig { path: "repo/audit.jsonl".into(), is_required: true }),
             max_calls: Some(8),
             max_bytes: Some(1_000_000),

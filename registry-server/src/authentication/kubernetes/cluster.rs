@@ -48,13 +48,16 @@ impl Cluster {
         };
         let url = Url::parse(&url).map_err(|error| invalid(format!("`api_server` is no URL: {error}")))?;
         if url.scheme() != "https" && !is_loopback(&url) {
-            return Err(invalid("`api_server` must begin with https://: tokens are sent there"));
+            return Err(invalid("`auth.api_server` must begin with https://, since tokens are sent there"));
         }
         let account = config.service_account_dir.clone().unwrap_or_else(|| ACCOUNT_DIR.into());
         let read = |name: &str| {
             let path = account.join(name);
             fs::read(&path).map_err(|error| {
-                invalid(format!("the server's own service account cannot be read: {}: {error}", path.display()))
+                invalid(format!(
+                    "the server's own service account (`auth.service_account_dir`) cannot be read: {}: {error}",
+                    path.display()
+                ))
             })
         };
         let namespace = String::from_utf8_lossy(&read("namespace")?).trim().to_owned();

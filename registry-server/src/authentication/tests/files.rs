@@ -38,6 +38,20 @@ async fn a_token_of_the_file_is_taken_as_long_as_it_is_there() {
     let error = authentication.reload().expect_err("it cannot be understood");
     assert!(error.to_string().contains("tokens.yaml") && error.to_string().contains("rolls"), "{error}");
     identify(bearer(&token)).await.expect("what was read before is taken");
+    // Nor is it shown what stands there: it may be a token.
+    for content in [
+        format!("- {{name: a, token: {token}}}\n"),
+        format!("- name: a\n  sha256: {token}\n"),
+        format!("- name: a\n  sha256: [{token}]\n"),
+        format!("- {token}\n"),
+        format!("{token}: 1\n"),
+        format!("- {{name: a, sha256: {token}, {token}: 1}}\n"),
+        format!("- {{name: a, sha256: \"{token}\n"),
+    ] {
+        fs::write(&path, &content).expect("written");
+        let error = authentication.reload().expect_err("it cannot be understood").to_string();
+        assert!(!error.contains(&token) && error.contains("tokens.yaml") && !error.contains('\n'), "{error}");
+    }
     write(&path, &[TokenEntry::new("other", &other)]);
     authentication.reload().expect("it is understood");
     refused(identify(bearer(&token)).await);
