@@ -8,8 +8,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use feast_registry_core::access::{Access, Decided, Witness};
 use feast_registry_core::{Error, ErrorKind, Kind, Result, Timestamp, async_trait};
@@ -27,11 +28,38 @@ const WAITING: usize = 4096;
 pub struct AuditLog {
     events: SyncSender<Message>,
     is_required: bool,
+    refusals: Arc<Refusals>,
 }
 
 enum Message {
     Event { line: Vec<u8>, written: Option<oneshot::Sender<io::Result<()>>> },
     Reopen,
+}
+
+/// How many calls without good credentials are written in a second.
+const REFUSALS: u64 = 20;
+/// As much of their paths is, in characters: theirs is any text.
+const LONGEST_PATH: usize = 200;
+
+/// How many refused calls were written in the last second, and how many were not since.
+#[derive(Debug, Default)]
+struct Refusals(Mutex<(Option<Instant>, u64, u64)>);
+
+impl Refusals {
+    /// Whether there is room for another one, and how many there was none for before it.
+    fn room(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (began, written, unwritten) = &mut *state;
+        if began.is_none_or(|began| now.duration_since(began) >= Duration::from_secs(1)) {
+            (*began, *written) = (Some(now), 0);
+        }
+        if *written >= REFUSALS {
+            *unwritten += 1;
+            return None;
+        }
+        *written += 1;
+        Some(std::mem::take(unwritten))
+    }
 }
 
 /// Where a call comes from and what it is, as events say it.
@@ -69,7 +97,7 @@ impl AuditLog {
         writer.spawn(move || sink.write_all(&received)).map_err(|error| {
             Error::new(ErrorKind::Unavailable, "the thread of the audit log cannot be started").with_source(error)
         })?;
-        Ok(Self { events, is_required })
+        Ok(Self { events, is_required, refusals: Arc::default() })
     }
 
     /// Opens the file anew, after it was moved away.
@@ -87,18 +115,22 @@ impl AuditLog {
         }
     }
 
-    /// Notes that somebody could not say who they are.
+    /// Notes that somebody could not say who they are. Of a flood of them, only so many a second are written: nobody who has no credentials
+    /// is to fill a disk. The next one says how many were not.
     pub(crate) fn note_refused(&self, source: &CallSource, why: &str) {
+        let Some(unwritten) = self.refusals.room(Instant::now()) else { return };
+        let path: String = source.path.chars().take(LONGEST_PATH).collect();
         let event = json!({
             "event_type": "registry.authentication",
             "timestamp": now(),
             "request_id": source.request_id,
             "principal": null,
             "source": in_json(source),
-            "action": { "path": source.path },
+            "action": { "path": path },
             "resource": null,
             "outcome": "denied",
             "detail": why,
+            "unwritten": unwritten,
         });
         self.send(line_of(&event), None);
     }
@@ -192,7 +224,7 @@ fn lost(events: u64, why: &dyn std::fmt::Display) {
 /// What events are written to.
 enum Sink {
     Stdout,
-    File { path: PathBuf, file: File },
+    File { path: PathBuf, file: File, is_torn: bool },
 }
 
 impl Sink {
@@ -204,7 +236,7 @@ impl Sink {
             let text = format!("the audit log {} cannot be opened to be written: {error}", path.display());
             Error::new(ErrorKind::InvalidConfig, text).with_source(error)
         })?;
-        Ok(Sink::File { path: path.to_owned(), file })
+        Ok(Sink::File { path: path.to_owned(), file, is_torn: false })
     }
 
     /// Writes events until nobody can send any more.
@@ -233,14 +265,22 @@ impl Sink {
                 stdout.write_all(line)?;
                 stdout.flush()
             }
-            Sink::File { file, .. } => file.write_all(line),
+            Sink::File { file, is_torn, .. } => {
+                // What was cut off, as on a full disk, must not take the next event with it.
+                if std::mem::take(is_torn) && !line.is_empty() {
+                    *is_torn = true;
+                    file.write_all(b"\n")?;
+                    *is_torn = false;
+                }
+                file.write_all(line).inspect_err(|_| *is_torn = true)
+            }
         }
     }
 
     fn reopen(&mut self) {
-        let Sink::File { path, file } = self else { return };
+        let Sink::File { path, file, is_torn } = self else { return };
         match open(path) {
-            Ok(opened) => *file = opened,
+            Ok(opened) => (*file, *is_torn) = (opened, false),
             Err(error) => {
                 tracing::error!(%error, path = %path.display(), "the audit log cannot be opened anew; the old file is written on");
             }
@@ -249,6 +289,11 @@ impl Sink {
 }
 
 fn open(path: &Path) -> io::Result<File> {
+    // A pipe would have this wait for whoever reads it.
+    #[cfg(unix)]
+    if std::fs::metadata(path).is_ok_and(|file| std::os::unix::fs::FileTypeExt::is_fifo(&file.file_type())) {
+        return Err(io::Error::other("it is a pipe; write to a file, or to standard output with `-`"));
+    }
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
@@ -329,6 +374,44 @@ mod tests {
         audit.reopen();
         ann.apply("rides", &entity("rider")).await.expect("it is theirs");
         assert_eq!(self::events(&path).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn nobody_without_credentials_fills_the_log() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.jsonl");
+        let audit = AuditLog::open(&path, false).expect("a log");
+        let mut source = source();
+        source.path = "/x".repeat(5000);
+        for _ in 0..1000 {
+            audit.note_refused(&source, "it has no bearer token");
+        }
+        audit.flush().await;
+        let first = events(&path);
+        assert!((20..=60).contains(&first.len()), "{}", first.len());
+        assert!(fs::metadata(&path).expect("a file").len() < 60 * 1000);
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        audit.note_refused(&source, "it has no bearer token");
+        audit.flush().await;
+        let unwritten: u64 = events(&path).iter().filter_map(|event| event["unwritten"].as_u64()).sum();
+        assert_eq!(unwritten, 1001 - events(&path).len() as u64, "none goes uncounted");
+    }
+
+    /// What a full disk has cut off is a line of its own.
+    #[test]
+    fn an_event_after_one_that_was_cut_off_is_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.jsonl");
+        fs::write(&path, "{\"event_ty").expect("written");
+        let file = open(&path).expect("a file");
+        let mut sink = Sink::File { path: path.clone(), file, is_torn: true };
+        sink.write(b"{}\n").expect("written");
+        sink.write(b"{}\n").expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("a log"), "{\"event_ty\n{}\n{}\n");
+        let full = File::options().write(true).open("/dev/full").expect("a file");
+        let mut sink = Sink::File { path, file: full, is_torn: false };
+        sink.write(b"{}\n").expect_err("there is no room");
+        assert!(matches!(sink, Sink::File { is_torn: true, .. }));
     }
 
     #[tokio::test]

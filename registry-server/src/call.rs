@@ -10,7 +10,7 @@ use tonic::Request;
 use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
-use crate::callers::Expires;
+use crate::callers::Credentials;
 use crate::origin::{self, MAX_REASON};
 use crate::parts::GZIP;
 use crate::tenants::Memory;
@@ -53,8 +53,8 @@ pub(crate) fn options<T>(request: &Request<T>, usual: Duration) -> CallOptions {
 }
 
 /// When what says who calls is good no longer, if ever.
-pub(crate) fn expires<T>(request: &Request<T>) -> Option<Instant> {
-    request.extensions().get::<Expires>().map(|expires| expires.0)
+pub(crate) fn credentials<T>(request: &Request<T>) -> Option<Credentials> {
+    request.extensions().get::<Credentials>().cloned()
 }
 
 /// The memory that the caller may have, if callers are known.

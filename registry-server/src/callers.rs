@@ -1,10 +1,10 @@
 //! Who makes a call, and what they may do: from the credentials of a call to what the registry judges it by.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use feast_registry_core::access::{Access, AccessRules};
-use tokio::time::Instant;
+use feast_registry_core::access::{Access, AccessRules, Identity};
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 use tonic::codegen::http::HeaderMap;
 use tonic::codegen::http::header::AUTHORIZATION;
@@ -14,6 +14,7 @@ use crate::authentication::{Authentication, Unauthenticated};
 use crate::complaints::Complaint;
 use crate::connections::Activity;
 use crate::metrics;
+use crate::origin;
 use crate::tenants::{Share, TenantLimits, Tenants};
 
 /// What a server asks of its callers. Without it, everybody who can connect may do everything.
@@ -36,7 +37,8 @@ impl Security {
         Self { authentication, rules: AccessRules::default(), audit: None, limits: TenantLimits::default() }
     }
 
-    /// Reads the file of tokens anew, if there is one, and opens the audit log anew, after it was moved away. Blocks for a moment.
+    /// Reads the file of tokens anew, if there is one, and opens the audit log anew, after it was moved away. Blocks for a moment, or
+    /// for as long as a disk does not answer: not for a thread that answers calls.
     pub fn read_anew(&self) {
         if let Err(error) = self.authentication.reload() {
             tracing::error!(%error, "the previous tokens stay in force");
@@ -58,14 +60,50 @@ pub(crate) struct Callers {
 /// Who makes a call, and what they may.
 pub(crate) struct Caller {
     pub(crate) access: Access,
-    /// When what says who they are is good no longer: what goes on for as long as its caller likes ends then.
-    pub(crate) expires: Option<Expires>,
+    /// What says who they are: what goes on for as long as its caller likes ends with it.
+    pub(crate) credentials: Credentials,
     pub(crate) share: Share,
 }
 
-/// When the credentials of a call are good no longer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Expires(pub(crate) Instant);
+/// How often it is looked whether credentials are still good.
+const LOOKS_EVERY: Duration = Duration::from_secs(5);
+
+/// What says who makes a call, for as long as that goes on. It has no `Debug`, so that nothing shows the token.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    /// When they are good no longer, if that is known.
+    until: Option<Instant>,
+    /// A token, and whose it was; not of a client certificate, which is its connection's.
+    token: Option<(Authentication, HeaderMap, Arc<Identity>)>,
+    looks_at: Instant,
+}
+
+impl Credentials {
+    /// Completes when they are no longer good, or say something else of their caller than they did. That they cannot be verified now
+    /// does not count. Cancel-safe.
+    pub(crate) async fn end(&mut self) {
+        loop {
+            let until = async {
+                match self.until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = until => return,
+                () = sleep_until(self.looks_at) => {}
+            }
+            if let Some((authentication, headers, identity)) = &self.token {
+                match authentication.identify(headers).await {
+                    Ok(known) if known.identity == *identity => {}
+                    Err(Unauthenticated::Unavailable(_)) => {}
+                    Ok(_) | Err(_) => return,
+                }
+            }
+            self.looks_at = Instant::now() + LOOKS_EVERY;
+        }
+    }
+}
 
 impl Callers {
     pub(crate) fn new(security: Security) -> Self {
@@ -97,7 +135,14 @@ impl Callers {
                 Err(why) => return Err(self.refused(&source(call(), "none"), &why)),
             },
         };
+        let token = headers.get(AUTHORIZATION).map(|value| {
+            let mut of_token = HeaderMap::new();
+            of_token.insert(AUTHORIZATION, value.clone());
+            (self.authentication.clone(), of_token, Arc::clone(&identity))
+        });
         while headers.remove(AUTHORIZATION).is_some() {}
+        let looks_at = Instant::now() + LOOKS_EVERY;
+        let credentials = Credentials { until: until.and_then(expires), token, looks_at };
         let share = self.tenants.begin(&identity.username)?;
         let mut access = Access::new(identity, Arc::clone(&self.rules));
         if is_internal {
@@ -106,7 +151,7 @@ impl Callers {
         if let Some(audit) = &self.audit {
             access = access.with_witness(audit::witness(audit, source(call(), method)));
         }
-        Ok(Caller { access, expires: until.and_then(expires), share })
+        Ok(Caller { access, credentials, share })
     }
 
     fn refused(&self, source: &CallSource, why: &Unauthenticated) -> Status {
@@ -114,6 +159,7 @@ impl Callers {
         metrics::unauthenticated_calls(1);
         REFUSED.say(|more| {
             let CallSource { path, ip, .. } = source;
+            let why = origin::cleaned(why.to_string().as_bytes(), origin::MAX_REASON).unwrap_or_default();
             tracing::warn!(path, address = %ip.to_canonical(), "a call was refused: {why}{more}");
         });
         if let Some(audit) = &self.audit {
@@ -123,8 +169,8 @@ impl Callers {
     }
 }
 
-fn expires(until: SystemTime) -> Option<Expires> {
+fn expires(until: SystemTime) -> Option<Instant> {
     // What is over already was refused.
     let left = until.duration_since(SystemTime::now()).unwrap_or_default();
-    Instant::now().checked_add(left).map(Expires)
+    Instant::now().checked_add(left)
 }

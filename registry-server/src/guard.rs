@@ -294,10 +294,10 @@ impl Call {
                 let call = || (self.identity.id().to_owned(), path.clone());
                 let identified = callers.identify(&mut parts.headers, &self.activity, call);
                 let identified = deadline.wait_for("who calls to be found out", identified).await;
-                let Caller { access, expires, share } = identified.map_err(|error| status(&path, error))??;
+                let Caller { access, credentials, share } = identified.map_err(|error| status(&path, error))??;
                 parts.extensions.insert(access);
-                if let Some(expires) = expires {
-                    parts.extensions.insert(expires);
+                if *called == Called::Watch {
+                    parts.extensions.insert(credentials);
                 }
                 let memory = share.memory().clone();
                 parts.extensions.insert(memory.clone());

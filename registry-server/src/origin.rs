@@ -11,7 +11,10 @@ pub(crate) const MAX_REASON: usize = 1024;
 /// The author of a call that came to the server: who calls, if that is known, the address of the client, or of the proxy before it,
 /// and what the client says that it is. A header that names another address is not looked at, since anybody can send one.
 pub(crate) fn of_call(user: Option<&str>, peer: Option<IpAddr>, user_agent: Option<&[u8]>) -> Option<String> {
-    let user = user.and_then(|user| cleaned(user.as_bytes(), MAX_AUTHOR));
+    let user = user.and_then(|user| cleaned(user.as_bytes(), MAX_AUTHOR)).map(|user| {
+        // Or a name could be one with another address behind it.
+        if user.contains(char::is_whitespace) { format!("{user:?}") } else { user }
+    });
     // An IPv4 client of a socket that listens to both is shown as what it is.
     let peer = peer.map(|peer| peer.to_canonical().to_string());
     let agent = user_agent.and_then(|agent| cleaned(agent, MAX_AUTHOR));
@@ -51,7 +54,8 @@ mod tests {
         for (user, peer, agent, author) in [
             (None, peer("10.0.0.7"), Some(&b"grpc-python/1.85.0"[..]), Some("10.0.0.7 grpc-python/1.85.0")),
             (Some("ann"), peer("10.0.0.7"), Some(b"grpc-python"), Some("ann 10.0.0.7 grpc-python")),
-            (Some("ann\nroot"), None, None, Some("ann root")),
+            (Some("ann\nroot"), None, None, Some("\"ann root\"")),
+            (Some("ann 10.0.0.7"), peer("10.0.0.8"), None, Some("\"ann 10.0.0.7\" 10.0.0.8")),
             (None, peer("::ffff:10.0.0.7"), Some(b" \n "), Some("10.0.0.7")),
             (None, peer("fe80::1"), None, Some("fe80::1")),
             (None, None, Some(b"grpc-go/1.70"), Some("grpc-go/1.70")),

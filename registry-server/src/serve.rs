@@ -33,6 +33,8 @@ pub const DEFAULT_PORT: u16 = 6570;
 /// How many connections the system keeps until they are taken, if it allows so many.
 const BACKLOG: u32 = 4096;
 
+/// How long the end of a server waits for its audit log.
+const AUDIT_ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// Within which time a client must have begun to speak HTTP/2.
 const GREETS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -201,7 +203,10 @@ pub async fn serve(
     }
     commit(&registry).await;
     if let Some(audit) = audit {
-        audit.flush().await;
+        // Nobody may read it.
+        if tokio::time::timeout(AUDIT_ENDS_WITHIN, audit.flush()).await.is_err() {
+            tracing::error!("the audit log cannot be written, and events that wait for that are lost");
+        }
     }
     Ok(())
 }

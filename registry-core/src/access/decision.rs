@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::access::policies::{Policies, Subject, Weighed};
-use crate::access::{Access, Action, Actions, Unprotected};
+use crate::access::{Access, Action, Actions, Grounds, Unprotected};
 use crate::encoded::Object;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::Kind;
@@ -86,15 +86,37 @@ pub(crate) struct Judge {
     access: Access,
     project: String,
     policies: Arc<Policies>,
-    /// Whether anything of the project is known.
-    exists: bool,
+    grounds: Grounds,
+    /// Whether anything of a project is known whose object is not there.
+    has_remains: bool,
     /// What was decided by [`check`](Self::check).
     decided: Vec<Decided>,
 }
 
 impl Judge {
-    pub(crate) fn new(access: Access, project: &str, policies: Arc<Policies>, exists: bool) -> Self {
-        Self { access, project: project.to_owned(), policies, exists, decided: Vec::new() }
+    pub(crate) fn new(
+        access: Access,
+        project: &str,
+        policies: Arc<Policies>,
+        grounds: Grounds,
+        has_remains: bool,
+    ) -> Self {
+        Self { access, project: project.to_owned(), policies, grounds, has_remains, decided: Vec::new() }
+    }
+
+    /// Has it go by something else from now on.
+    pub(crate) fn go_by(&mut self, policies: Policies, grounds: Grounds) {
+        (self.policies, self.grounds) = (Arc::new(policies), grounds);
+    }
+
+    /// Which project it goes by.
+    pub(crate) fn grounds(&self) -> &Grounds {
+        &self.grounds
+    }
+
+    /// Whether there is nothing of the project.
+    fn is_new(&self) -> bool {
+        !self.grounds.is_there && !self.has_remains
     }
 
     /// Who is judged.
@@ -110,7 +132,7 @@ impl Judge {
             return decision(true, Reason::Admin);
         }
         let identity = self.access.identity();
-        if self.policies.is_creator(identity) {
+        if self.grounds.is_creator(&identity.username) {
             return decision(true, Reason::Creator);
         }
         if !self.policies.is_empty() {
@@ -120,7 +142,8 @@ impl Judge {
                 None => decision(false, Reason::NoneGrants),
             };
         }
-        if !self.exists && actions == Actions::from(Action::Create) {
+        // What is replaced in a project that is made by the same commit was made by it too.
+        if self.is_new() && (actions == Action::Create.into() || actions == Actions::REPLACE) {
             return decision(rule.lets_anyone_create_projects, Reason::NewProject);
         }
         decision(rule.unprotected == Unprotected::Allow, Reason::NoPermissions)
@@ -188,7 +211,7 @@ impl Judge {
 
     /// Whether the project is not there, and somebody may make it.
     pub(crate) fn may_make_project(&self) -> bool {
-        !self.exists && self.allows(Action::Create.into(), Kind::Project, &self.project, None)
+        self.is_new() && self.allows(Action::Create.into(), Kind::Project, &self.project, None)
     }
 
     /// Whether something that was to be done with an object has been allowed.
@@ -221,7 +244,7 @@ impl Judge {
 
     /// Whether the project is theirs to give to somebody.
     pub(crate) fn owns(&self) -> bool {
-        self.access.is_admin() || self.policies.is_creator(self.access.identity())
+        self.access.is_admin() || self.grounds.is_creator(&self.access.identity().username)
     }
 
     fn note(&mut self, actions: Actions, kind: Kind, name: &str, decision: Decision) {

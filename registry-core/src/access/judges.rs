@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 
-use crate::access::{Access, Action, Actions, Decided, Judge};
-use crate::backend::{INFRA_NAME, Key, Record, Write};
+use bytes::Bytes;
+
+use crate::access::{Access, Action, Actions, Decided, Grounds, Judge, Policies};
+use crate::backend::{Expected, INFRA_NAME, Key, Record, Write};
 use crate::deadline::Deadline;
 use crate::draft::{Draft, Fetched};
 use crate::encoded::Object;
@@ -19,17 +21,36 @@ pub(crate) struct Judges {
     access: Option<Access>,
     creator: Option<String>,
     by_project: HashMap<String, Judge>,
+    /// What has been noted of this write.
+    noted: Vec<Decided>,
 }
 
 impl Judges {
     pub(crate) fn new(access: Access, judges: impl IntoIterator<Item = (String, Judge)>) -> Self {
         let creator = Some(access.identity().username.clone());
-        Self { access: Some(access), creator, by_project: judges.into_iter().collect() }
+        Self { access: Some(access), creator, by_project: judges.into_iter().collect(), noted: Vec::new() }
     }
 
-    /// About none, since it was decided before; a project that is made is somebody's.
-    pub(crate) fn of_creator(creator: Option<&str>) -> Self {
-        Self { creator: creator.map(str::to_owned), ..Self::default() }
+    /// The projects about which it goes by something else than what is stored under these keys.
+    pub(crate) fn mistaken(&self, stored: impl Fn(&Key) -> Option<Bytes>) -> Vec<(String, Grounds)> {
+        let differs = |(project, judge): (&String, &Judge)| {
+            let grounds = Grounds::of(project, &stored);
+            (*judge.grounds() != grounds).then(|| (project.clone(), grounds))
+        };
+        self.by_project.iter().filter_map(differs).collect()
+    }
+
+    /// Has decisions about a project go by something else from now on.
+    pub(crate) fn go_by(&mut self, project: &str, policies: Policies, grounds: Grounds) {
+        if let Some(judge) = self.by_project.get_mut(project) {
+            judge.go_by(policies, grounds);
+        }
+    }
+
+    /// What has to hold when what was decided is done. For administrators nothing has to.
+    pub(crate) fn expectations(&self) -> Vec<(Key, Expected)> {
+        let judged = self.by_project.iter().filter(|(_, judge)| !judge.access().is_admin());
+        judged.flat_map(|(project, judge)| judge.grounds().expectations(project)).collect()
     }
 
     /// Who makes a project that is made, if that is known.
@@ -42,7 +63,10 @@ impl Judges {
     /// # Errors
     /// Those of whoever notes it, unless the write was refused: then it is refused whether that could be noted or not.
     pub(crate) async fn note(&mut self, deadline: &Deadline, is_refused: bool) -> Result<()> {
-        let decided = self.take_decided();
+        let mut decided = self.take_decided();
+        // A write that is decided again, since others wrote meanwhile, mostly comes out the same.
+        decided.retain(|one| !self.noted.contains(one));
+        self.noted.extend_from_slice(&decided);
         let Some(access) = &self.access else { return Ok(()) };
         let noted = deadline.wait_for("the audit log", access.note(&decided)).await.flatten();
         if is_refused { Ok(()) } else { noted }

@@ -29,6 +29,7 @@
 
 mod action;
 mod decision;
+mod grounds;
 mod identity;
 mod judges;
 mod pattern;
@@ -47,6 +48,7 @@ pub use identity::Identity;
 pub use policies::{Lack, Weighed};
 
 pub(crate) use decision::Judge;
+pub(crate) use grounds::Grounds;
 pub(crate) use judges::Judges;
 pub(crate) use policies::{Policies, check_permission};
 
@@ -189,6 +191,11 @@ impl Access {
     #[must_use]
     pub fn with_witness(self, witness: Arc<dyn Witness>) -> Self {
         Self { witness: Some(witness), ..self }
+    }
+
+    /// The same, noted by nobody: what is done was noted before.
+    pub(crate) fn unnoted(&self) -> Self {
+        Self { witness: None, ..self.clone() }
     }
 
     /// Who calls.

@@ -57,11 +57,10 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The permissions of a project, and who made the project.
+/// The permissions of a project.
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     grants: Vec<Grant>,
-    creator: Option<String>,
     weight: OnceLock<usize>,
     /// Of callers, by the address of their identity, which is kept alive with it.
     known: Mutex<HashMap<usize, Known>>,
@@ -87,22 +86,17 @@ pub(crate) struct Grants(Vec<usize>);
 
 impl Policies {
     /// Those of stored permissions. One that cannot be decoded grants nothing.
-    pub(crate) fn new<'a>(permissions: impl Iterator<Item = &'a Object>, creator: Option<String>) -> Self {
+    pub(crate) fn new<'a>(permissions: impl Iterator<Item = &'a Object>) -> Self {
         let grants = permissions.map(|permission| {
             let grant = Grant::new(permission.decode::<Permission>().unwrap_or_default());
             if has_unknown_policy(permission) { Grant { actions: Actions::NONE, ..grant } } else { grant }
         });
-        Self { grants: grants.collect(), creator, weight: OnceLock::new(), known: Mutex::default() }
+        Self { grants: grants.collect(), weight: OnceLock::new(), known: Mutex::default() }
     }
 
     /// Whether there is no permission.
     pub(crate) fn is_empty(&self) -> bool {
         self.grants.is_empty()
-    }
-
-    /// Whether somebody made the project.
-    pub(crate) fn is_creator(&self, identity: &Identity) -> bool {
-        self.creator.as_ref().is_some_and(|creator| *creator == identity.username)
     }
 
     /// What they grant to somebody.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use indexmap::IndexMap;
 
-use crate::access::Policies;
+use crate::access::{Grounds, Policies};
 use crate::backend::{Key, Record, Write};
 use crate::encoded::Object;
 use crate::kind::Kind;
@@ -31,7 +31,7 @@ pub(crate) struct Entry {
 pub(crate) struct Contents {
     objects: HashMap<Kind, IndexMap<String, Objects>>,
     metadata: HashMap<String, IndexMap<String, Bytes>>,
-    /// The permissions of those projects that have some, or whose creator is known, once somebody has asked for them.
+    /// The permissions of those projects that have some, once somebody has asked for them.
     policies: HashMap<String, OnceLock<Arc<Policies>>>,
     stored_so_far: u64,
     /// The last place that was given to something that another process has stored.
@@ -56,23 +56,21 @@ impl Contents {
         self.objects.get(&kind)?.get(project)?.get(name)
     }
 
-    /// The permissions of a project, made ready; and whether anything is held of the project at all.
-    pub(crate) fn policies(&self, project: &str) -> (Arc<Policies>, bool) {
-        let Some(policies) = self.policies.get(project) else {
-            return (
-                Arc::default(),
-                self.objects.values().any(|kinds| kinds.get(project).is_some_and(|of| !of.is_empty())),
-            );
-        };
+    /// What decisions about a project go by; and whether anything is held of it.
+    pub(crate) fn grounds(&self, project: &str) -> (Grounds, bool) {
+        let is_any = self.objects.values().any(|kinds| kinds.get(project).is_some_and(|of| !of.is_empty()));
+        (Grounds::of(project, |key| self.stored(key).cloned()), is_any)
+    }
+
+    /// The permissions of a project, made ready.
+    pub(crate) fn policies(&self, project: &str) -> Arc<Policies> {
+        let Some(policies) = self.policies.get(project) else { return Arc::default() };
         let policies = policies.get_or_init(|| {
             let mut permissions = Vec::new();
             self.list(Kind::Permission, Some(project), None, &mut permissions);
-            let facts = self.metadata.get(project);
-            let creator =
-                facts.and_then(|facts| facts.get(Key::CREATOR)).map(|name| String::from_utf8_lossy(name).into_owned());
-            Arc::new(Policies::new(permissions.iter(), creator))
+            Arc::new(Policies::new(permissions.iter()))
         });
-        (Arc::clone(policies), true)
+        Arc::clone(policies)
     }
 
     /// Has the permissions of a project made ready anew, once somebody asks for them.
@@ -247,9 +245,6 @@ impl Contents {
                     self.put(kind, project, name, value, updated, true);
                 }
                 Write::Put(Record { key: Key::Metadata { project, name }, value, .. }) => {
-                    if name == Key::CREATOR {
-                        self.forget_policies(&project);
-                    }
                     self.metadata.entry(project).or_default().insert(name, value);
                 }
                 Write::Delete(Key::Object { kind, project, name }) => {
@@ -261,9 +256,6 @@ impl Contents {
                     }
                 }
                 Write::Delete(Key::Metadata { project, name }) => {
-                    if name == Key::CREATOR {
-                        self.forget_policies(&project);
-                    }
                     if let Some(facts) = self.metadata.get_mut(&project) {
                         facts.shift_remove(&name);
                     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost_types::Timestamp;
 
-use crate::access::{Access, Action, Actions, Decision, Explanation, Judge, Judges};
+use crate::access::{Access, Action, Actions, Decision, Explanation, Grounds, Judge, Judges, Policies};
 use crate::backend::{Key, Query, Record};
 use crate::cache::Contents;
 use crate::deadline::Deadline;
@@ -52,8 +52,26 @@ impl Registry {
     }
 
     async fn judge_for(&self, access: &Access, project: &str) -> Result<Judge> {
-        let (policies, exists) = self.cached(|contents| contents.policies(project)).await?;
-        Ok(Judge::new(access.clone(), project, policies, exists))
+        let look = |contents: &Contents| (contents.policies(project), contents.grounds(project));
+        let (policies, (grounds, has_remains)) = self.cached(look).await?;
+        let Some(overlay) = self.inner.overlay().filter(|overlay| overlay.is_about(project)) else {
+            return Ok(Judge::new(access.clone(), project, policies, grounds, has_remains));
+        };
+        // What waits to be written counts already.
+        let query = Query::objects(Kind::Permission, Some(project));
+        let (mut permissions, stored) = self
+            .cached(|contents| {
+                let stored = Grounds::keys(project).map(|key| (contents.stored(&key).cloned(), key));
+                (contents.records(Kind::Permission, Some(project)), stored)
+            })
+            .await?;
+        overlay.show(&query, &mut permissions, true);
+        let grounds = Grounds::of(project, |key| match overlay.get(key) {
+            Some(waiting) => waiting.map(|record| record.value.clone()),
+            None => stored.iter().find(|(_, of)| of == key).and_then(|(value, _)| value.clone()),
+        });
+        let policies = Arc::new(policies_of(permissions));
+        Ok(Judge::new(access.clone(), project, policies, grounds, has_remains))
     }
 
     /// Who decides about a project for the caller; none if the caller may do everything, unsaid.
@@ -86,10 +104,12 @@ impl Registry {
         }
     }
 
-    /// Who decides about the projects of a write.
-    pub(super) async fn judges(&self, queries: &[Query]) -> Result<Judges> {
+    /// Who decides about the projects of a write, which then has to read what they go by as well.
+    pub(super) async fn judges(&self, queries: &mut Vec<Query>) -> Result<Judges> {
         let Some(access) = self.call.access() else { return Ok(Judges::default()) };
-        Ok(Judges::new(access.clone(), self.judges_of(access, projects_of(queries)).await?))
+        let judges = self.judges_of(access, projects_of(queries)).await?;
+        queries.push(Query::Keys(judges.keys().flat_map(|project| Grounds::keys(project)).collect()));
+        Ok(Judges::new(access.clone(), judges))
     }
 
     async fn judges_of(&self, access: &Access, projects: BTreeSet<&str>) -> Result<HashMap<String, Judge>> {
@@ -285,6 +305,13 @@ impl Registry {
             _ => Ok(()),
         }
     }
+}
+
+/// The permissions that were read.
+pub(super) fn policies_of(permissions: Vec<Record>) -> Policies {
+    let permissions: Vec<Object> =
+        permissions.into_iter().map(|record| Object::new(Kind::Permission, record.value)).collect();
+    Policies::new(permissions.iter())
 }
 
 /// Those that are seen. It ends at the deadline: tenants say how much work their permissions are.

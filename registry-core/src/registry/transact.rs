@@ -1,19 +1,23 @@
 //! How a write is done: queue, read, decide, commit; and again, if another writer was there in between.
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 
+use super::access::policies_of;
+use super::later::Overlay;
 use super::{Inner, Registry};
-use crate::access::Judges;
+use crate::access::{Grounds, Judges};
 use crate::backend::{Commit, Key, Outcome, Query, Record, Write};
 use crate::deadline::Deadline;
 use crate::draft::{Context, Draft, Fetched};
 use crate::environment::{fraction, new_uuid};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{CommitId, Revision};
+use crate::kind::Kind;
 use crate::locks::{LockScope, QueueGuard};
 
 /// The longest pause between two tries.
@@ -73,10 +77,11 @@ impl Registry {
     ) -> Result<Done<T>> {
         let call = self.write_call();
         // Whoever may do nothing here makes nobody wait.
-        let mut judges = self.judges(queries).await?;
+        let mut queries = queries.to_vec();
+        let mut judges = self.judges(&mut queries).await?;
         let permit = self.inner.admit_write()?;
         self.inner.settle(&call.deadline).await?;
-        self.inner.transact(&call, &mut judges, Some(permit), queries, scope, rule).await
+        self.inner.transact(&call, &mut judges, Some(permit), &queries, scope, rule).await
     }
 
     /// The call that a write of this handle makes, beginning now.
@@ -136,6 +141,11 @@ impl Inner {
                 }
             };
             let fetched = Fetched::new(queries, answers, is_recalled);
+            let mistaken = judges.mistaken(|key| fetched.record(key).map(|record| record.value.clone()));
+            if is_recalled && !mistaken.is_empty() {
+                continue;
+            }
+            self.judge_anew(judges, mistaken, None, deadline).await?;
             judges.take_decided();
             let decided = self.decide(call, judges, &fetched, &mut rule);
             if is_recalled && !matches!(&decided, Ok((_, Some(commit))) if puts_an_object(commit)) {
@@ -189,6 +199,27 @@ impl Inner {
         Err(Error::internal("a write ran out of attempts"))
     }
 
+    /// Has what was decided about projects by what the cache had of them decided by what is stored instead.
+    pub(super) async fn judge_anew(
+        &self,
+        judges: &mut Judges,
+        mistaken: Vec<(String, Grounds)>,
+        overlay: Option<&Overlay>,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        for (project, grounds) in mistaken {
+            let query = Query::objects(Kind::Permission, Some(&project));
+            let read = self.backend.read(slice::from_ref(&query), deadline);
+            let read = deadline.wait_for("the storage to be read", read).await.flatten()?;
+            let mut permissions = read.into_iter().next().unwrap_or_default();
+            if let Some(overlay) = overlay {
+                overlay.show(&query, &mut permissions, true);
+            }
+            judges.go_by(&project, policies_of(permissions), grounds);
+        }
+        Ok(())
+    }
+
     /// With a project that is somebody's goes where its part of the journal begins. The project was not there when this was read,
     /// nor is it when the commit is done, so what was in an earlier one of its name is older.
     async fn note_made_after(&self, commit: &mut Commit, deadline: &Deadline) -> Result<()> {
@@ -231,8 +262,13 @@ impl Inner {
         if draft.is_empty() {
             return Ok((value, None));
         }
-        let (expectations, writes) = draft.into_parts();
+        let (mut expectations, writes) = draft.into_parts();
         judges.check_writes(fetched, &writes)?;
+        for (key, expected) in judges.expectations() {
+            if expectations.iter().all(|(other, _)| *other != key) {
+                expectations.push((key, expected));
+            }
+        }
         self.check_sizes(&writes)?;
         let commit = Commit {
             id: CommitId::new(&now, environment.random()),

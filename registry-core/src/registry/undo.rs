@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use prost_types::Timestamp;
 
+use crate::access::{Actions, Decided, Decision, Reason};
 use crate::backend::{INFRA_NAME, Key, Query, Write};
 use crate::deadline::Deadline;
 use crate::draft::{Draft, Fetched};
@@ -170,6 +171,24 @@ impl Registry {
     /// that far; `NotFound` when what is to be restored was not there then; [`Unsupported`](ErrorKind::Unsupported) where the
     /// storage has no journal.
     pub async fn plan_undo(&self, undo: &Undo, options: UndoOptions) -> Result<UndoPlan> {
+        let planned = self.plan_undo_unnoted(undo, options).await;
+        if let (Err(error), Some(access)) = (&planned, self.call.access())
+            && error.kind() == ErrorKind::PermissionDenied
+        {
+            let (kind, project, name) = match undo {
+                Undo::Revert(revision) => (Kind::Project, String::new(), format!("revision {revision}")),
+                Undo::RestoreObject { kind, project, name, .. } => (*kind, project.clone(), name.clone()),
+                Undo::RestoreProject { project, .. } => (Kind::Project, project.clone(), project.clone()),
+            };
+            let decision = Decision { is_allowed: false, reason: Reason::NoneGrants };
+            let refused = Decided { actions: Actions::REPLACE, kind, project, name, decision };
+            // It is refused whether that could be noted or not.
+            drop(access.note(&[refused]).await);
+        }
+        planned
+    }
+
+    async fn plan_undo_unnoted(&self, undo: &Undo, options: UndoOptions) -> Result<UndoPlan> {
         let _permit = self.inner.admit_read()?;
         let deadline = self.deadline();
         self.inner.settle(&deadline).await?;
@@ -178,11 +197,13 @@ impl Registry {
             Some(key) => self.shown_to_restore(&key, found).await?,
             None => found?,
         };
-        let queries = rules::fetch_for_undo(&goals);
-        let mut judges = self.judges(&queries).await?;
+        let mut queries = rules::fetch_for_undo(&goals);
+        let mut judges = self.judges(&mut queries).await?;
         let read = self.inner.backend.read(&queries, &deadline);
         let answers = deadline.wait_for("the storage to be read", read).await.flatten()?;
         let fetched = Fetched::new(&queries, answers, false);
+        let mistaken = judges.mistaken(|key| fetched.record(key).map(|record| record.value.clone()));
+        self.inner.judge_anew(&mut judges, mistaken, None, &deadline).await?;
         self.check_undo(&mut judges, &goals, &fetched)?;
         let mut draft = Draft::new(&fetched);
         let environment = &*self.inner.environment;

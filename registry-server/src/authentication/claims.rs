@@ -4,12 +4,15 @@ use feast_registry_core::access::Identity;
 use serde_json::{Map, Value};
 
 use super::Unauthenticated;
+use super::internal::NAME as INTERNAL;
+use crate::origin::is_unsafe;
 
 /// The claims of a token.
 pub(super) type Claims = Map<String, Value>;
 
-/// The claims that may have a name, the first of which that is text counts.
-const NAMES: [&str; 5] = ["preferred_username", "upn", "azp", "appid", "sub"];
+/// The claims that may have a name, the first of which that is text counts. Unlike in Feast, `sub` comes before those that name the
+/// application that somebody uses: what one person has made must not be everybody's who uses the same.
+const NAMES: [&str; 5] = ["preferred_username", "upn", "sub", "azp", "appid"];
 
 /// The longest name, in bytes.
 const LONGEST: usize = 1024;
@@ -28,7 +31,8 @@ pub(super) fn name(name: &str) -> Result<Identity, Unauthenticated> {
     match name {
         _ if name.trim().is_empty() => refused("its token does not say whose it is"),
         _ if name.len() > LONGEST => refused("the name in its token is too long"),
-        _ if name.chars().any(char::is_control) => refused("the name in its token has control characters"),
+        _ if name.chars().any(is_unsafe) => refused("the name in its token has characters that are not to be seen"),
+        INTERNAL => refused("the name in its token is that of internal calls"),
         _ => Ok(Identity::new(name)),
     }
 }
@@ -51,10 +55,8 @@ mod tests {
     fn the_first_name_that_is_text_counts() {
         let name = |claims| of(claims).map(|identity| identity.username);
         assert_eq!(name(json!({"preferred_username": "ann", "sub": "1"})).as_deref(), Some("ann"));
-        assert_eq!(
-            name(json!({"preferred_username": 7, "upn": null, "azp": "job", "sub": "1"})).as_deref(),
-            Some("job")
-        );
+        assert_eq!(name(json!({"preferred_username": 7, "upn": null, "azp": "job", "sub": "1"})).as_deref(), Some("1"));
+        assert_eq!(name(json!({"azp": "job", "appid": "other"})).as_deref(), Some("job"));
         assert_eq!(name(json!({"sub": "1"})).as_deref(), Some("1"));
         let too_long = json!({ "sub": "x".repeat(1025) });
         for nobody in [
@@ -63,6 +65,8 @@ mod tests {
             json!({"sub": " "}),
             json!({"email": "ann@x"}),
             json!({"sub": "a\nb"}),
+            json!({"sub": "a\u{200b}"}),
+            json!({"sub": "intra-communication"}),
             too_long,
         ] {
             assert_eq!(name(nobody), None);

@@ -12,6 +12,8 @@ use super::{Authenticated, Unauthenticated, invalid, signatures};
 
 /// The shortest secret, in bytes: what HS256 asks for (RFC 7518, 3.2).
 const SHORTEST: usize = 32;
+/// The name of whoever has one, which nobody else may have.
+pub(super) const NAME: &str = "intra-communication";
 /// For how long a token may be good.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// What deployments publish in place of a secret: "intra-server-communication", encoded.
@@ -53,8 +55,9 @@ impl Internal {
         let refused = |why: String| Unauthenticated::Refused(format!("its internal token is no good: {why}"));
         let mut validation = Validation::new(Algorithm::HS256);
         (validation.leeway, validation.validate_nbf, validation.validate_aud) = (LEEWAY, true, false);
-        let claims =
-            decode::<Claims>(token, &self.key, &validation).map_err(|error| refused(error.to_string()))?.claims;
+        let claims = decode::<Claims>(token, &self.key, &validation)
+            .map_err(|error| refused(signatures::in_words(&error)))?
+            .claims;
         let says = |claim: &str, expected: &str| claims.get(claim).and_then(|value| value.as_str()) == Some(expected);
         if !says("preferred_username", &self.secret) && !says("sub", &format!(":::{}", self.secret)) {
             return Err(refused("it does not say that it is one".to_owned()));
@@ -63,11 +66,6 @@ impl Internal {
         if until.is_none_or(|until| until > now + LONGEST + Duration::from_secs(LEEWAY)) {
             return Err(refused("it is good for longer than an hour".to_owned()));
         }
-        Ok(Authenticated {
-            identity: Arc::new(Identity::new("intra-communication")),
-            is_internal: true,
-            method: "internal",
-            until,
-        })
+        Ok(Authenticated { identity: Arc::new(Identity::new(NAME)), is_internal: true, method: "internal", until })
     }
 }

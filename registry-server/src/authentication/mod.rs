@@ -148,14 +148,23 @@ impl Authentication {
         if let Some(kubernetes) = kubernetes
             && (oidc.is_none() || Kubernetes::has_issued(text))
         {
-            let _turn = kubernetes.turn().await?;
-            // Another call of the same caller may have had it reviewed meanwhile.
-            return match remembered.get(token.digest(), SystemTime::now()) {
-                Some(known) => Ok(known),
-                None => {
-                    let reviewed = kubernetes.review(text).await?;
-                    Ok(remembered.put(token.digest(), reviewed, SystemTime::now() + kubernetes::REVIEWED_FOR))
-                }
+            let refusal = || remembered.refusal(token.digest(), SystemTime::now());
+            if let Some(refused) = refusal() {
+                return Err(refused);
+            }
+            let _turn = kubernetes.turn(remembered.was_known(token.digest())).await?;
+            // Another call with the same may have had it reviewed meanwhile.
+            if let Some(known) = remembered.get(token.digest(), SystemTime::now()) {
+                return Ok(known);
+            }
+            if let Some(refused) = refusal() {
+                return Err(refused);
+            }
+            let reviewed = kubernetes.review(text).await;
+            let until = SystemTime::now() + kubernetes::REVIEWED_FOR;
+            return match reviewed {
+                Ok(reviewed) => Ok(remembered.put(token.digest(), reviewed, until)),
+                Err(refused) => Err(remembered.put_refusal(token.digest(), refused, until)),
             };
         }
         let Some(oidc) = oidc else {

@@ -127,7 +127,7 @@ impl Oidc {
         if !signatures::ASYMMETRIC.contains(&algorithm) {
             return Err(refused("it is signed with a secret, and the identity provider's keys are none"));
         }
-        let header = decode_header(token).map_err(|error| refused(&error.to_string()))?;
+        let header = decode_header(token).map_err(|error| refused(&signatures::in_words(&error)))?;
         if !header.typ.as_deref().is_none_or(is_of_caller) {
             return Err(refused("it is of another type than `JWT` and `at+jwt`"));
         }
@@ -158,7 +158,7 @@ impl Oidc {
                     return Err(refused("its `iat` is in the future; mind the clocks"));
                 }
                 Ok(data) => return self.authenticated(&data.claims),
-                Err(error) => why = error.to_string(),
+                Err(error) => why = signatures::in_words(&error),
             }
         }
         Err(refused(&why))

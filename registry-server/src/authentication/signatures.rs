@@ -27,10 +27,25 @@ pub(super) const ASYMMETRIC: [Algorithm; 9] = [
     Algorithm::EdDSA,
 ];
 
+/// Why a token is not taken, without anything that stands in it.
+pub(super) fn in_words(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::ExpiredSignature => "it has expired".to_owned(),
+        ErrorKind::ImmatureSignature => "it is not valid yet".to_owned(),
+        ErrorKind::InvalidAudience => "it is for another audience".to_owned(),
+        ErrorKind::InvalidIssuer => "it is of another issuer".to_owned(),
+        ErrorKind::InvalidSignature => "its signature is wrong".to_owned(),
+        ErrorKind::MissingRequiredClaim(claim) => format!("it has no `{claim}`"),
+        ErrorKind::InvalidClaimFormat(claim) => format!("its `{claim}` is of another type"),
+        _ => "it cannot be understood".to_owned(),
+    }
+}
+
 /// The algorithm that a token says that it is signed with. Nothing else of it is believed yet.
 pub(super) fn algorithm_of(token: &str) -> Result<Algorithm, Unauthenticated> {
+    // The error is not told: it quotes the token.
     let header = decode_header(token)
-        .map_err(|error| Unauthenticated::Refused(format!("its token is not one that can be verified: {error}")))?;
+        .map_err(|_| Unauthenticated::Refused("its token is no signed JWT of an algorithm that is known".to_owned()))?;
     let is_taken = ASYMMETRIC.contains(&header.alg) || header.alg == Algorithm::HS256;
     is_taken.then_some(header.alg).ok_or_else(|| {
         Unauthenticated::Refused(format!("its token is signed with {:?}, which is not taken", header.alg))

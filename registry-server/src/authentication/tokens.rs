@@ -108,16 +108,21 @@ impl Tokens {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.display();
         let mut content = Vec::new();
-        fs::File::open(&self.path)
+        open(&self.path)
             .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut content))
             .map_err(|error| invalid(format!("the file of tokens {path} cannot be read: {error}")))?;
         if content.len() as u64 > LARGEST {
             return Err(invalid(format!("the file of tokens {path} has more than {LARGEST} bytes")));
         }
-        if *read == content && !content.is_empty() {
+        if *read == content && !(content.trim_ascii().is_empty() && self.count(SystemTime::now()).0 > 0) {
             return Ok(false);
         }
+        let (is_blank, was_blank) = (content.trim_ascii().is_empty(), read.trim_ascii().is_empty());
         read.clone_from(&content);
+        if is_blank && !was_blank {
+            // Somebody may be writing it: it counts when it is still so at the next look.
+            return Err(invalid(format!("the file of tokens {path} is empty; if it stays so, nobody can call by one")));
+        }
         let before = self
             .by_digest
             .read()
@@ -234,6 +239,19 @@ impl Tokens {
             }
         }
     }
+}
+
+/// Opens a file that is one. A pipe would have its reader wait for whoever writes it, and is empty when it is read again.
+fn open(path: &Path) -> std::io::Result<fs::File> {
+    let kind = fs::metadata(path)?.file_type();
+    if !kind.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    options.open(path)
 }
 
 fn hexadecimal(text: &str) -> Option<Digest> {

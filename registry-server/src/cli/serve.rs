@@ -390,8 +390,8 @@ impl Signals {
                 if let Some(tls) = &tls {
                     drop(tls.reload().await);
                 }
-                if let Some(security) = &security {
-                    security.read_anew();
+                if let Some(security) = security.clone() {
+                    drop(tokio::task::spawn_blocking(move || security.read_anew()));
                 }
             }
         });

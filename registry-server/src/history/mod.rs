@@ -132,7 +132,7 @@ impl HistoryServer for History {
             None => options,
         };
         let registry = self.registry.with_call(options);
-        let expires = call::expires(&request);
+        let credentials = call::credentials(&request);
         let WatchRequest { after, filter: wanted, max_image_bytes } = request.into_inner();
         let begin = async {
             let wanted = filter(wanted)?;
@@ -145,7 +145,7 @@ impl HistoryServer for History {
             Ok(Watching::new(watch, begins, opening, Room::of_request(max_image_bytes, self.max_message_size)))
         };
         let watching = begin.await.map_err(|error| watching::explained(status("watch", error), after))?;
-        Ok(Response::new(Box::pin(watching.until(Ends { deadline, expires, going }))))
+        Ok(Response::new(Box::pin(watching.until(Ends { deadline, credentials, going }))))
     }
 
     async fn list_versions(&self, request: Request<ListVersionsRequest>) -> Reply<ListVersionsResponse> {

@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 
 use super::PIECE;
 use super::convert::{Room, in_pieces};
+use crate::callers::Credentials;
 use crate::connections::{Goes, Going};
 use crate::proto::history::{Commit, WatchResponse, watch_response::Event};
 use crate::status::status;
@@ -32,8 +33,8 @@ pub(super) struct Watching {
 pub(super) struct Ends {
     /// Its client's.
     pub(super) deadline: Option<Instant>,
-    /// When the credentials of its call are good no longer.
-    pub(super) expires: Option<Instant>,
+    /// Its call's, which may be good no longer.
+    pub(super) credentials: Option<Credentials>,
     /// Its connection goes.
     pub(super) going: Option<Going>,
 }
@@ -65,6 +66,12 @@ impl Watching {
                 None => std::future::pending().await,
             }
         };
+        let credentials_end = async {
+            match &mut ends.credentials {
+                Some(credentials) => credentials.end().await,
+                None => std::future::pending().await,
+            }
+        };
         let at = async |moment: Option<Instant>| match moment {
             Some(moment) => sleep_until(moment).await,
             None => std::future::pending().await,
@@ -75,7 +82,7 @@ impl Watching {
                 Goes::Stopping => "this server is shutting down",
                 Goes::Old => "this connection has been open for as long as any may be",
             })),
-            () = at(ends.expires) => Err(Status::unauthenticated("what says who you are is good no longer: show something new")),
+            () = credentials_end => Err(Status::unauthenticated("the credentials of this call have expired, or no longer say the same of you: call anew")),
             () = at(ends.deadline) => Err(Status::deadline_exceeded("the deadline of the call is over")),
             event = self.event() => event,
         }

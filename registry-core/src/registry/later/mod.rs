@@ -18,9 +18,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::transact::Call;
-use super::{Inner, Registry};
-use crate::access::Judges;
-use crate::backend::Write;
+use super::{CallOptions, Inner, Registry};
+use crate::access::{Access, Grounds, Judges};
+use crate::backend::{Query, Write};
 use crate::deadline::Deadline;
 use crate::draft::{Draft, Fetched};
 use crate::encoded::Object;
@@ -70,14 +70,15 @@ impl Registry {
         if later.len() >= MOST {
             self.inner.settle(&call.deadline).await?;
         }
-        let mut judges = self.judges(&rules::fetch_for_apply(project, slice::from_ref(&object))?).await?;
+        let mut judges = self.judges(&mut rules::fetch_for_apply(project, slice::from_ref(&object))?).await?;
         let writes = self.inner.try_out(project, &object, &call.deadline, &mut judges).await;
         judges.note(&call.deadline, writes.is_err()).await?;
         let writes = writes?;
         if writes.is_empty() {
             return Ok(());
         }
-        let is_first = later.add(project, object, writes, call, judges.creator());
+        let access = self.call.access().map(Access::unnoted);
+        let is_first = later.add(project, object, writes, call, access);
         if is_first {
             tokio::spawn(settle_after(Arc::downgrade(&self.inner), LONGEST));
         } else if later.len() >= MANY {
@@ -164,29 +165,40 @@ impl Inner {
     async fn attempt(self: &Arc<Self>) -> Option<Error> {
         let mut rest = self.later.all();
         while let Some(project) = rest.first().map(|waiting| waiting.project.clone()) {
-            let (batch, others): (Vec<Waiting>, _) = rest.into_iter().partition(|waiting| waiting.project == project);
+            let (of_project, others): (Vec<Waiting>, _) =
+                rest.into_iter().partition(|waiting| waiting.project == project);
             rest = others;
-            let mut failed = match self.write_batch(&batch).await {
-                Ok(()) => continue,
-                Err(error) => error,
-            };
-            // One that can never be written is not to be the end of the others.
-            for waiting in &batch {
-                if batch.len() > 1 && !failed.is_retryable() && !failed.is_outcome_unknown() {
-                    match self.write_batch(std::slice::from_ref(waiting)).await {
-                        Ok(()) => continue,
-                        Err(error) if error.is_retryable() => failed = error,
-                        Err(error) => {
-                            self.later.lose(waiting, error);
-                            continue;
-                        }
+            for batch in of_project.chunk_by(Waiting::is_of_same) {
+                if let Some(error) = self.attempt_batch(batch).await {
+                    return Some(error);
+                }
+            }
+        }
+        None
+    }
+
+    /// Tries to write what one caller has waiting in a project. Returns why some of it has to go on waiting, if so.
+    async fn attempt_batch(self: &Arc<Self>, batch: &[Waiting]) -> Option<Error> {
+        let mut failed = match self.write_batch(batch).await {
+            Ok(()) => return None,
+            Err(error) => error,
+        };
+        // One that can never be written is not to be the end of the others.
+        for waiting in batch {
+            if batch.len() > 1 && !failed.is_retryable() && !failed.is_outcome_unknown() {
+                match self.write_batch(std::slice::from_ref(waiting)).await {
+                    Ok(()) => continue,
+                    Err(error) if error.is_retryable() => failed = error,
+                    Err(error) => {
+                        self.later.lose(waiting, error);
+                        continue;
                     }
                 }
-                if failed.is_retryable() {
-                    return Some(failed);
-                }
-                self.later.lose(waiting, failed.clone());
             }
+            if failed.is_retryable() {
+                return Some(failed);
+            }
+            self.later.lose(waiting, failed.clone());
         }
         None
     }
@@ -200,8 +212,12 @@ impl Inner {
             (call.author, call.reason) = (first.author.clone(), first.reason.clone());
         }
         let edits: Vec<Edit> = batch.iter().map(|waiting| Edit::Apply(waiting.object.clone())).collect();
-        let queries = edit::fetch(&first.project, &edits)?;
-        let mut judges = Judges::of_creator(first.creator.as_deref());
+        let mut queries = edit::fetch(&first.project, &edits)?;
+        // It was judged when it came, by what there was then; the project may be another one's by now.
+        let access = first.access.clone();
+        let call_of = access.map_or_else(CallOptions::new, |access| CallOptions::new().with_access(access));
+        let of_caller = Registry { inner: Arc::clone(self), call: call_of };
+        let mut judges = of_caller.judges(&mut queries).await?;
         let done = self.transact(&call, &mut judges, None, &queries, edit::scope(&edits), |draft, ctx| {
             edit::run(draft, ctx, &first.project, &edits, ApplyOptions::default())
         });
@@ -221,9 +237,16 @@ impl Inner {
     ) -> Result<Vec<Write>> {
         let mut objects = self.later.objects_of(project);
         objects.push(object.clone());
-        let queries = rules::fetch_for_apply(project, &objects)?;
+        let mut queries = rules::fetch_for_apply(project, &objects)?;
+        queries.push(Query::Keys(Grounds::keys(project).into()));
         let answers = deadline.wait_for("the storage to be read", self.backend.read(&queries, deadline)).await??;
         let fetched = Fetched::new(&queries, answers, false);
+        let overlay = self.overlay().unwrap_or_default();
+        let mistaken = judges.mistaken(|key| match overlay.get(key) {
+            Some(waiting) => waiting.map(|record| record.value.clone()),
+            None => fetched.record(key).map(|record| record.value.clone()),
+        });
+        self.judge_anew(judges, mistaken, Some(&overlay), deadline).await?;
         let mut draft = Draft::new(&fetched);
         let environment = &*self.environment;
         let mut new_uuid = || new_uuid(environment);

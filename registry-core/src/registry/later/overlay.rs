@@ -31,6 +31,11 @@ impl Overlay {
         self.records.get(key).map(Option::as_ref)
     }
 
+    /// Whether anything waits in a project.
+    pub(crate) fn is_about(&self, project: &str) -> bool {
+        self.records.keys().any(|key| key.project() == project)
+    }
+
     /// Changes the storage's answer to a query into what it will be. What is new in a list comes last, or where it belongs
     /// in one by project and name.
     pub(crate) fn show(&self, query: &Query, answer: &mut Vec<Record>, keeps_order: bool) {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{LONGEST, LOST_FOR, MAX_PAUSE, Overlay};
+use crate::access::Access;
 use crate::backend::{Key, Write};
 use crate::encoded::Object;
 use crate::error::Error;
@@ -26,10 +27,25 @@ pub(super) struct Waiting {
     pub(super) object: Object,
     pub(super) author: Option<String>,
     pub(super) reason: Option<String>,
-    /// Who has made the project, if this makes it.
-    pub(super) creator: Option<String>,
+    /// On behalf of whom it was applied.
+    pub(super) access: Option<Access>,
     /// What it changes, as far as is known before it is written.
     writes: Vec<Write>,
+}
+
+impl Waiting {
+    /// Whether two may be written in one commit: where callers are known, it is to have one author.
+    pub(super) fn is_of_same(&self, other: &Self) -> bool {
+        match (&self.access, &other.access) {
+            (None, None) => true,
+            (Some(one), Some(another)) => {
+                one.identity() == another.identity()
+                    && one.is_admin() == another.is_admin()
+                    && (&self.author, &self.reason) == (&other.author, &other.reason)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// An object that was acknowledged and could not be written.
@@ -137,20 +153,19 @@ impl Later {
         object: Object,
         writes: Vec<Write>,
         call: Call,
-        creator: Option<&str>,
+        access: Option<Access>,
     ) -> bool {
         let mut state = self.state();
         state.acknowledged += 1;
         let number = state.acknowledged;
         let Call { author, reason, .. } = call;
-        let creator = creator.map(str::to_owned);
         state.waiting.push_back(Waiting {
             number,
             project: project.to_owned(),
             object,
             author,
             reason,
-            creator,
+            access,
             writes,
         });
         self.waiting_has_changed(&mut state);

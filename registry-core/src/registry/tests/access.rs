@@ -335,6 +335,86 @@ async fn a_decision_can_be_explained() {
     }
 }
 
+/// Fault: whose a project is was decided by the cache alone, so that whoever came within a second took over what another had just made,
+/// on another server or where it waited for its commit, for good.
+#[tokio::test(start_paused = true)]
+async fn nobody_takes_over_a_project_that_another_has_just_made() {
+    let storage = Arc::new(Moody::default());
+    let open = async |options: RegistryOptions| {
+        let registry = Registry::open(Arc::clone(&storage) as Arc<dyn Backend>, options).await.expect("a registry");
+        registry.refresh().await.expect("a refresh");
+        registry
+    };
+    let here = open(RegistryOptions::default()).await;
+    let there = open(RegistryOptions::default()).await;
+    let all = || Object::encode(&grant("all", "mallory", &[], &[], WRITE));
+    let of = |registry: &Registry, name: &str| called(registry, access(name, &["mallory"]));
+
+    of(&here, "ann").apply("p", entity("driver", "secret")).await.expect("nobody has it");
+    refused(of(&there, "eve").apply("p", all()).await);
+    refused(of(&there, "eve").apply("p", entity("rider", "")).await);
+    refused(of(&there, "eve").delete(Kind::Entity, "p", "driver").await);
+    of(&there, "ann").apply("p", entity("rider", "")).await.expect("it is theirs everywhere at once");
+
+    // Who made one that is gone does not have the next of its name.
+    of(&here, "eve").apply("q", entity("driver", "")).await.expect("nobody has it");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(read(&there, "driver", Freshness::Cached).await.is_some());
+    here.delete_project("q").await.expect("a deletion");
+    of(&here, "ann").apply("q", entity("driver", "secret")).await.expect("nobody has it");
+    refused(of(&there, "eve").apply("q", all()).await);
+    refused(of(&there, "eve").apply("q", entity("driver", "")).await);
+    refused(of(&there, "eve").delete_project("q").await);
+}
+
+/// The same where it waits for its commit.
+#[tokio::test(start_paused = true)]
+async fn nobody_takes_over_a_project_that_waits_for_its_commit() {
+    let storage = Arc::new(Moody::default());
+    let open = async |options: RegistryOptions| {
+        let registry = Registry::open(Arc::clone(&storage) as Arc<dyn Backend>, options).await.expect("a registry");
+        registry.refresh().await.expect("a refresh");
+        registry
+    };
+    let (waiting, there) =
+        (open(RegistryOptions::default().with_defers(true)).await, open(RegistryOptions::default()).await);
+    let of = |registry: &Registry, name: &str| called(registry, access(name, &["eve"]));
+    let all = || Object::encode(&grant("all", "eve", &[], &[], WRITE));
+    of(&waiting, "ann").apply_later("p", entity("driver", "secret")).await.expect("nobody has it");
+    refused(of(&waiting, "eve").apply_later("p", all()).await);
+    refused(of(&waiting, "eve").get(Kind::Entity, "p", "driver", Freshness::Cached).await);
+    of(&waiting, "ann").apply_later("p", entity("driver", "changed")).await.expect("it is theirs already");
+    of(&waiting, "ann").get(Kind::Entity, "p", "driver", Freshness::Cached).await.expect("it is theirs already");
+    // What is granted and taken away counts before it is written.
+    let readers = |role: &str| Object::encode(&grant("readers", role, &[], &[], READ));
+    of(&waiting, "ann").apply_later("p", readers("eve")).await.expect("it is theirs");
+    of(&waiting, "eve").get(Kind::Entity, "p", "driver", Freshness::Cached).await.expect("it is granted");
+    of(&waiting, "ann").apply_later("p", readers("nobody")).await.expect("it is theirs");
+    refused(of(&waiting, "eve").get(Kind::Entity, "p", "driver", Freshness::Cached).await);
+    waiting.commit().await.expect("a commit");
+    refused(of(&waiting, "eve").apply("p", all()).await);
+
+    // What waits is not written into a project that another has made meanwhile.
+    of(&waiting, "eve").apply_later("r", all()).await.expect("nobody has it");
+    of(&waiting, "eve").apply_later("r", entity("hers", "")).await.expect("it is theirs");
+    of(&there, "ann").apply("r", entity("driver", "secret")).await.expect("nobody has it");
+    waiting.commit().await.expect_err("it can never be written");
+    let stored = storage.inner.all();
+    assert!(!stored.iter().any(|record| record.key == Key::object(Kind::Permission, "r", "all")), "{stored:?}");
+    assert!(!stored.iter().any(|record| record.key == Key::object(Kind::Entity, "r", "hers")), "{stored:?}");
+    refused(of(&there, "eve").get(Kind::Entity, "r", "driver", Freshness::Cached).await);
+
+    // Each commit has one author.
+    for name in ["ann", "bob"] {
+        let call = CallOptions::new().with_access(access(name, &[])).with_author(name);
+        waiting.with_call(call).apply_later(&format!("of_{name}"), entity("driver", "")).await.expect("an apply");
+    }
+    waiting.commit().await.expect_err("what was lost is told of");
+    let journal = waiting.journal(&JournalQuery::before(None, 2)).await.expect("the journal");
+    let authors: Vec<_> = journal.iter().filter_map(|entry| entry.author.as_deref()).collect();
+    assert_eq!(authors, ["bob", "ann"]);
+}
+
 /// A clock that says what it is told.
 #[derive(Debug)]
 struct Told(std::sync::atomic::AtomicI64);

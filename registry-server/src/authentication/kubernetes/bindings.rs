@@ -43,7 +43,7 @@ pub(super) struct Bindings {
 /// Those of one scope, as they were last read.
 struct Listed {
     path: String,
-    read: Mutex<Option<(Instant, Read)>>,
+    read: Arc<Mutex<Option<(Instant, Read)>>>,
 }
 
 type Read = Result<Arc<Vec<Binding>>, String>;
@@ -70,7 +70,7 @@ struct Subject {
 impl Bindings {
     /// Those that a server in this namespace asks for.
     pub(super) fn new(namespace: &str) -> Self {
-        let listed = |path: String| Listed { path, read: Mutex::default() };
+        let listed = |path: String| Listed { path, read: Arc::default() };
         let api = "/apis/rbac.authorization.k8s.io/v1";
         Self {
             own: listed(format!("{api}/namespaces/{namespace}/rolebindings")),
@@ -79,22 +79,27 @@ impl Bindings {
         }
     }
 
-    /// Those of a scope, which may be some seconds old. One caller asks for all. Cancel-safe.
-    pub(super) async fn read(&self, cluster: &Cluster, scope: Scope) -> Read {
+    /// Those of a scope, which may be some seconds old. One asks for all, in a task of its own: if who began it leaves, the others have
+    /// what it reads. Cancel-safe.
+    pub(super) async fn read(&self, cluster: &Arc<Cluster>, scope: Scope) -> Read {
         let listed = match scope {
             Scope::Own => &self.own,
             Scope::Cluster => &self.cluster,
             Scope::Everywhere => &self.everywhere,
         };
-        let mut read = listed.read.lock().await;
+        let mut read = Arc::clone(&listed.read).lock_owned().await;
         if let Some((at, read)) = &*read
             && at.elapsed() < if read.is_ok() { REVIEWED_FOR } else { ASKS_AGAIN_AFTER }
         {
             return read.clone();
         }
-        let now = list(cluster, &listed.path).await.map(Arc::new);
-        *read = Some((Instant::now(), now.clone()));
-        now
+        let (cluster, path) = (Arc::clone(cluster), listed.path.clone());
+        let reading = tokio::spawn(async move {
+            let now = list(&cluster, &path).await.map(Arc::new);
+            *read = Some((Instant::now(), now.clone()));
+            now
+        });
+        reading.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 }
 

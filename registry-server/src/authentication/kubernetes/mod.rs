@@ -30,7 +30,8 @@ pub(super) use cluster::is_there;
 pub(super) const REVIEWED_FOR: Duration = Duration::from_secs(10);
 /// Streams end after so long, if the token is good for longer: it is reviewed anew then.
 const GOOD_FOR: Duration = Duration::from_secs(3600);
-/// How many reviews may be under way, and how many calls may wait for theirs.
+/// How many reviews may be under way, and how many calls may wait for theirs; the same again for tokens that were good a while ago, so
+/// that whoever makes tokens up keeps nobody out.
 const REVIEWING: usize = 8;
 const WAITING: usize = 256;
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
@@ -40,12 +41,24 @@ const ACCOUNTS: &str = "system:serviceaccounts:";
 
 /// See the module's documentation.
 pub(super) struct Kubernetes {
-    cluster: Cluster,
+    cluster: Arc<Cluster>,
     audience: Option<String>,
     /// `None`: roles are not asked for.
     bindings: Option<Bindings>,
+    of_known: Turns,
+    of_others: Turns,
+}
+
+/// Turns to have a token reviewed.
+struct Turns {
     reviewing: Semaphore,
     waiting: Semaphore,
+}
+
+impl Turns {
+    fn new() -> Self {
+        Self { reviewing: Semaphore::new(REVIEWING), waiting: Semaphore::new(WAITING) }
+    }
 }
 
 /// What the cluster says of a token.
@@ -72,13 +85,13 @@ impl Kubernetes {
     /// # Errors
     /// `InvalidConfig` when there is no cluster, or the server's own account cannot be read.
     pub(super) fn new(config: &KubernetesConfig, with_roles: bool) -> Result<Self> {
-        let cluster = Cluster::new(config)?;
+        let cluster = Arc::new(Cluster::new(config)?);
         Ok(Self {
             bindings: with_roles.then(|| Bindings::new(cluster.namespace())),
             cluster,
             audience: config.audience.clone(),
-            reviewing: Semaphore::new(REVIEWING),
-            waiting: Semaphore::new(WAITING),
+            of_known: Turns::new(),
+            of_others: Turns::new(),
         })
     }
 
@@ -87,17 +100,18 @@ impl Kubernetes {
         unverified(token).is_some_and(|claims| claims.get("kubernetes.io").is_some_and(Value::is_object))
     }
 
-    /// A turn to have a token reviewed. Cancel-safe.
+    /// A turn to have a token reviewed, which was good before or was not. Cancel-safe.
     ///
     /// # Errors
     /// `Unavailable` when too many wait for theirs.
-    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, Unauthenticated> {
+    pub(super) async fn turn(&self, is_known: bool) -> Result<SemaphorePermit<'_>, Unauthenticated> {
         let unavailable = |why: &str| Unauthenticated::Unavailable(why.to_owned());
-        let _waiting = self
+        let turns = if is_known { &self.of_known } else { &self.of_others };
+        let _waiting = turns
             .waiting
             .try_acquire()
             .map_err(|_| unavailable(&format!("{WAITING} calls wait for the Kubernetes API already")))?;
-        self.reviewing.acquire().await.map_err(|_| unavailable("the server ends"))
+        turns.reviewing.acquire().await.map_err(|_| unavailable("the server ends"))
     }
 
     /// Whose a token is.
