@@ -174,3 +174,43 @@ fn expires(until: SystemTime) -> Option<Instant> {
     let left = until.duration_since(SystemTime::now()).unwrap_or_default();
     Instant::now().checked_add(left)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::authentication::{TokenEntry, new_token};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_ends_when_its_token_is_taken_away_or_says_something_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tokens.yaml");
+        let token = new_token().expect("a token");
+        let mut reader = TokenEntry::new("ann", &token);
+        reader.roles = vec!["reader".to_owned()];
+        let write = |entries: &[TokenEntry]| {
+            fs::write(&path, serde_saphyr::to_string(&entries.to_vec()).expect("YAML")).expect("written");
+        };
+        let others = TokenEntry::new("bob", &new_token().expect("a token"));
+        for after in [vec![others.clone()], vec![TokenEntry::new("ann", &token)]] {
+            write(&[reader.clone()]);
+            let callers = Callers::new(Security::new(Authentication::builder().tokens(&path).expect("a file").build()));
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"));
+            let connection = Activity::new(std::net::IpAddr::from([127, 0, 0, 1]));
+            let call = || (String::new(), String::new());
+            let Ok(caller) = callers.identify(&mut headers, &connection, call).await else {
+                panic!("it is in the file")
+            };
+            assert!(headers.is_empty(), "the token is taken from the headers");
+            let mut credentials = caller.credentials;
+            timeout(Duration::from_secs(600), credentials.end()).await.expect_err("they go on being good");
+            write(&after);
+            callers.authentication.reload().expect("it is understood");
+            timeout(LOOKS_EVERY, credentials.end()).await.expect("they are no longer the same");
+        }
+    }
+}

@@ -124,7 +124,7 @@ pub(crate) struct AnswerUnderWay {
 pub(crate) struct CallUnderWay(Arc<Activity>);
 
 impl Activity {
-    fn new(peer: IpAddr) -> Arc<Self> {
+    pub(crate) fn new(peer: IpAddr) -> Arc<Self> {
         Arc::new(Self {
             bytes_received: AtomicUsize::new(0),
             calls: watch::Sender::new(0),

@@ -31,7 +31,15 @@ const DEEPEST: u32 = 50;
 pub(crate) struct Pattern {
     text: String,
     /// `None`: it matches nothing, since it is refused.
-    regex: OnceLock<Option<Regex>>,
+    regex: OnceLock<Option<Compiled>>,
+}
+
+/// The automaton of a pattern.
+#[derive(Debug)]
+struct Compiled {
+    /// What each name that it matches begins with: most of a project's patterns are about other names, and need not be tried.
+    prefix: Box<[u8]>,
+    regex: Regex,
 }
 
 impl Pattern {
@@ -43,8 +51,9 @@ impl Pattern {
     /// Whether a name matches as a whole.
     pub(crate) fn matches(&self, name: &str) -> bool {
         let regex = self.regex.get_or_init(|| compile(&self.text).ok());
+        let Some(Compiled { prefix, regex }) = regex else { return false };
         let input = Input::new(name).anchored(Anchored::Yes).earliest(true);
-        name.len() <= LONGEST_NAME && regex.as_ref().is_some_and(|regex| regex.is_match(input))
+        name.len() <= LONGEST_NAME && name.as_bytes().starts_with(prefix) && regex.is_match(input)
     }
 
     /// Why it matches nothing, if it is one that does not; goes on from the pattern.
@@ -66,19 +75,32 @@ impl Pattern {
 ///
 /// It is one that takes no memory beyond its own size, unlike those that are made while they match: tenants have many, and names are
 /// short.
-fn compile(text: &str) -> Result<Regex, String> {
+fn compile(text: &str) -> Result<Compiled, String> {
     let hir = understand(text)?;
     let too_much = || "stands for too much: count to less, or name fewer alternatives".to_owned();
     if work(&hir, false) > MOST_WORK {
         return Err(too_much());
     }
+    let prefix = prefix(&hir).into();
     // Put together from parts: in text, `a)|(b` would get out of what is written around it.
     let whole = Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]);
     let config = meta::Config::new().nfa_size_limit(Some(LARGEST)).which_captures(WhichCaptures::None);
-    meta::Builder::new().configure(config).build_from_hir(&whole).map_err(|error| match error.size_limit() {
+    let regex = meta::Builder::new().configure(config).build_from_hir(&whole);
+    let regex = regex.map_err(|error| match error.size_limit() {
         Some(_) => too_much(),
         None => format!("cannot be understood: {error}"),
-    })
+    })?;
+    Ok(Compiled { prefix, regex })
+}
+
+/// The bytes that all that a pattern matches begins with, as far as that is plain to see.
+fn prefix(hir: &Hir) -> &[u8] {
+    match hir.kind() {
+        HirKind::Literal(literal) => &literal.0,
+        HirKind::Concat(parts) => parts.first().map_or(&[], prefix),
+        HirKind::Capture(capture) => prefix(&capture.sub),
+        _ => &[],
+    }
 }
 
 /// What a pattern says, or what is wrong with it.

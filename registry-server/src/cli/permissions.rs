@@ -65,10 +65,10 @@ struct Check {
     which: Which,
 
     #[command(flatten)]
-    rules: RuleArgs,
+    location: Location,
 
     #[command(flatten)]
-    location: Location,
+    rules: RuleArgs,
 }
 
 impl Permissions {

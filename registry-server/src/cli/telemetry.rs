@@ -22,6 +22,7 @@ enum LogFormat {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Log and traces")]
 pub(super) struct Telemetry {
     /// What to log: error, warn, info, debug (a line per request) or trace; or a filter, as info,feast_registry_core=debug.
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = DEFAULT_LOG)]
