@@ -33,8 +33,6 @@ pub(super) const LOOKS_EVERY: Duration = Duration::from_secs(2);
 pub struct TokenEntry {
     /// Who has it.
     pub name: String,
-    /// The SHA-256 digest of the token, as 64 hexadecimal digits.
-    pub sha256: String,
     /// The roles of who has it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
@@ -47,6 +45,8 @@ pub struct TokenEntry {
     /// Until when it is good (RFC 3339). Without, until it is taken out of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+    /// The SHA-256 digest of the token, as 64 hexadecimal digits. It stands last: an entry that is cut off has none, and lets nobody in.
+    pub sha256: String,
 }
 
 impl TokenEntry {

@@ -9,7 +9,7 @@ use feast_registry::{ErrorKind, Freshness, Kind, ListFilter, RegistryConfig, Sch
 use serde_json::{Map, Value as Json, json};
 
 use super::location::Location;
-use super::{Cli, output, text};
+use super::{Cli, output, security, settings, text};
 
 /// Look at the configuration of the registry: what is odd about it, and what is in force.
 #[derive(Debug, Args)]
@@ -32,8 +32,8 @@ enum Command {
 
 /// Say all that is wrong or odd about the configuration, each with its line.
 ///
-/// Nothing is opened and no server is asked, unless with `--connect`. Exit code 1 if the registry could not be used like
-/// that; warnings do not count.
+/// Of what a server asks of its callers, the files that are named are looked into. The registry is not opened, and no server is
+/// asked, unless with `--connect`. Exit code 1 if the registry could not be used, or served, like that; warnings do not count.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -101,6 +101,9 @@ impl Check {
                 },
                 Ok(()) => {}
             }
+            for (setting, problem) in security::problems(config) {
+                errors.push(Finding::new(&*source, format!("{problem:#}")).at(config.line_of(setting)));
+            }
         }
         let mut lines = String::new();
         for (label, findings) in [("error", &errors), ("warning", &warnings)] {
@@ -167,58 +170,13 @@ impl Show {
         let source = inspection.origin.clone();
         let config = inspection.into_config()?;
         config.warnings.iter().for_each(|warning| output::warn(&text::clean(&warning.to_string())));
-        let settings = settings(&config);
+        let settings = settings::all(&config);
         let text = match self.output {
             ShowFormat::Yaml => yaml(&source, &config, &settings)?,
             ShowFormat::Json => format!("{:#}\n", to_json(&source, &config, &settings)),
         };
         output::print(text.as_bytes())
     }
-}
-
-/// The settings that have an effect, by their full names, in the order in which they are shown.
-fn settings(config: &FeatureStoreConfig) -> Vec<(&'static str, Json)> {
-    let RegistryConfig { url, read_url, schema_mode, cache, pool, object_store, .. } = &config.registry;
-    let is_file = url.is_file();
-    let mut settings = vec![
-        ("project", json!(config.project)),
-        ("registry.registry_type", json!(if is_file || url.scheme() == "memory" { "file" } else { "sql" })),
-        ("registry.path", json!(url.to_string())),
-    ];
-    settings.extend(read_url.as_ref().map(|url| ("registry.read_path", json!(url.to_string()))));
-    settings.extend([
-        ("registry.schema_mode", json!(schema_mode.as_str())),
-        ("registry.cache_mode", json!(cache.mode.as_str())),
-        ("registry.cache_ttl_seconds", json!(cache.ttl.as_secs())),
-        ("registry.purge_feast_metadata", json!(config.registry.purge_feast_metadata)),
-        ("registry.keep_tables", json!(config.registry.keep_tables)),
-        ("registry.journal_retention_days", json!(config.registry.journal.age.as_secs() / 86_400)),
-        ("registry.journal_max_commits", json!(config.registry.journal.commits)),
-    ]);
-    if is_file {
-        settings.push(("registry.history", json!(config.registry.history.as_str())));
-    }
-    if is_file && url.scheme() != "file" {
-        let names = object_store.s3_additional_kwargs.iter().map(|(name, _)| (name.clone(), json!("***")));
-        settings.push(("registry.s3_additional_kwargs", Json::Object(names.collect())));
-        settings.push(("registry.allow_unconditional_writes", json!(object_store.allow_unconditional_writes)));
-    }
-    if matches!(url.scheme(), "postgresql" | "mysql" | "mariadb") {
-        let overflow = if pool.max_overflow == u32::MAX { -1 } else { i64::from(pool.max_overflow) };
-        let recycle = pool.recycle.and_then(|age| i64::try_from(age.as_secs()).ok()).unwrap_or(-1);
-        settings.extend([
-            ("registry.sqlalchemy_config_kwargs.pool_size", json!(pool.size)),
-            ("registry.sqlalchemy_config_kwargs.max_overflow", json!(overflow)),
-            ("registry.sqlalchemy_config_kwargs.pool_timeout", json!(pool.timeout.as_secs_f64())),
-            ("registry.sqlalchemy_config_kwargs.pool_recycle", json!(recycle)),
-            ("registry.sqlalchemy_config_kwargs.pool_pre_ping", json!(pool.pre_ping)),
-            ("registry.sqlalchemy_config_kwargs.echo", json!(pool.echo)),
-        ]);
-        if pool.serializable {
-            settings.push(("registry.sqlalchemy_config_kwargs.isolation_level", json!("SERIALIZABLE")));
-        }
-    }
-    settings
 }
 
 /// A mapping for each part of a name, with the place of the setting behind it.

@@ -48,6 +48,7 @@ mod revert;
 mod security;
 mod selection;
 mod serve;
+mod settings;
 mod show;
 mod status;
 mod teardown;

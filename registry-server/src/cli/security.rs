@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use feast_registry::access::{AccessRules, Admins, Unprotected};
-use feast_registry::config::{AuthConfig, FeatureStoreConfig, ServerConfig};
+use feast_registry::config::{AuthConfig, FeatureStoreConfig, ServerConfig, TlsConfig};
 
-use crate::{AuditLog, Authentication, AuthenticationBuilder, Security, TenantLimits};
+use crate::{AuditLog, Authentication, AuthenticationBuilder, Security, TenantLimits, Tls, TlsFiles};
 
 /// Feast's environment variable with the secret that the parts of an installation share.
 #[cfg(feature = "oidc")]
@@ -15,7 +15,7 @@ const INTERNAL_SECRET: &str = "INTRA_COMMUNICATION_BASE64";
 
 /// What is asked of callers. Each option has the place of what the block `registry_server` of the feature_store.yaml says; how callers
 /// say who they are is in its block `auth`, as in Feast.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Who may do what")]
 pub(crate) struct SecurityArgs {
     /// Take the bearer tokens of this file; whoever has none of them, and no other that is taken, is refused.
@@ -45,7 +45,7 @@ pub(crate) struct SecurityArgs {
 }
 
 /// What holds besides the permissions that are stored. Each option has the place of what the block `registry_server` says.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Who may do what")]
 pub(crate) struct RuleArgs {
     /// What callers may do in projects that have no permissions.
@@ -117,29 +117,7 @@ impl SecurityArgs {
             (None, None) => None,
         };
         let Some(authentication) = authentication(&config.auth, tokens, by_certificates)? else {
-            let has_limits = self.max_calls_per_caller.map(u64::from).or(self.max_bytes_per_caller).is_some()
-                || server.max_calls.or(server.max_bytes).is_some();
-            let set: Vec<&str> = [
-                ("`default: deny`", self.rules.unprotected(server) == Some(Unprotected::Deny)),
-                (
-                    "`create_projects`",
-                    self.rules.create_projects.is_some() || server.lets_anyone_create_projects.is_some(),
-                ),
-                ("`admins`", !self.rules.admins(server)?.is_empty()),
-                ("`audit`", audit.is_some()),
-                ("`limits`", has_limits),
-            ]
-            .into_iter()
-            .filter_map(|(name, is_set)| is_set.then_some(name))
-            .collect();
-            if !set.is_empty() {
-                bail!(
-                    "{} cannot be kept without knowing who calls, and the server would be open to everybody: set `auth` in the \
-                     feature_store.yaml, give it a file of tokens (`registry_server.tokens`, --tokens), or take who clients are from \
-                     their certificates (--client-cert-identity)",
-                    set.join(", ")
-                );
-            }
+            self.refuse_without_callers(server)?;
             return Ok(None);
         };
         let mut security = Security::new(authentication);
@@ -164,6 +142,73 @@ impl SecurityArgs {
         };
         Ok(Some(security))
     }
+
+    /// Refuses what cannot be kept where nobody is asked who they are.
+    fn refuse_without_callers(&self, server: &ServerConfig) -> Result<()> {
+        let has_limits = self.max_calls_per_caller.map(u64::from).or(self.max_bytes_per_caller).is_some()
+            || server.max_calls.or(server.max_bytes).is_some();
+        let set: Vec<&str> = [
+            ("`default: deny`", self.rules.unprotected(server) == Some(Unprotected::Deny)),
+            (
+                "`create_projects`",
+                self.rules.create_projects.is_some() || server.lets_anyone_create_projects.is_some(),
+            ),
+            ("`admins`", !self.rules.admins(server)?.is_empty()),
+            ("`audit`", self.audit_log.is_some() || server.audit.is_some()),
+            ("`limits`", has_limits),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_set)| is_set.then_some(name))
+        .collect();
+        if !set.is_empty() {
+            bail!(
+                "{} cannot be kept without knowing who calls, and the server would be open to everybody: set `auth` in the \
+                 feature_store.yaml, give it a file of tokens (`registry_server.tokens`, --tokens), or take who clients are from \
+                 their certificates (--client-cert-identity)",
+                set.join(", ")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What keeps a server from asking of its callers what a configuration says, each with the setting that it is about. Nothing is made,
+/// and nobody is asked.
+pub(super) fn problems(config: &FeatureStoreConfig) -> Vec<(&'static str, anyhow::Error)> {
+    let FeatureStoreConfig { auth, server, .. } = config;
+    let mut problems = Vec::new();
+    let by_certificates = server.tls.as_ref().is_some_and(|tls| tls.client_cert_identity);
+    match authentication(auth, None, by_certificates || server.tokens.is_some()) {
+        Ok(Some(_)) => {}
+        Ok(None) => {
+            problems.extend(SecurityArgs::default().refuse_without_callers(server).err().map(|no| ("registry_server", no)));
+        }
+        Err(error) => problems.push(("auth", error)),
+    }
+    if let Some(tokens) = &server.tokens {
+        let read = Authentication::builder().tokens(tokens);
+        problems.extend(read.err().map(|error| ("registry_server.tokens", error.into())));
+    }
+    if let Some(tls) = &server.tls {
+        let read = Tls::open(tls_files(tls));
+        problems.extend(read.err().map(|error| ("registry_server.tls", error.into())));
+    }
+    if let Some(audit) = server.audit.as_ref().filter(|audit| audit.path != Path::new("-")) {
+        let folder = audit.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if audit.path.is_dir() || !folder.is_dir() {
+            let problem = anyhow!("the audit log {} cannot be a file there", audit.path.display());
+            problems.push(("registry_server.audit.path", problem));
+        }
+    }
+    problems
+}
+
+/// What connections are encrypted with.
+pub(super) fn tls_files(tls: &TlsConfig) -> TlsFiles {
+    let mut files = TlsFiles::new(&tls.cert, &tls.key);
+    files.client_ca.clone_from(&tls.client_ca);
+    files.client_certificate_is_identity = tls.client_cert_identity;
+    files
 }
 
 fn authentication(auth: &AuthConfig, tokens: Option<&Path>, by_certificates: bool) -> Result<Option<Authentication>> {

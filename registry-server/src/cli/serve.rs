@@ -19,7 +19,7 @@ use super::files;
 use super::listen::listen;
 use super::location::Location;
 use super::protect;
-use super::security::SecurityArgs;
+use super::security::{self, SecurityArgs};
 use super::telemetry::Telemetry;
 use crate::{DEFAULT_PORT, Metrics, Monitoring, Security, ServeOptions, Tls, TlsFiles};
 
@@ -282,14 +282,12 @@ impl Serve {
 
     /// What connections are to be encrypted with: what the command line says, or else the configuration.
     fn tls_files(&self, server: &ServerConfig) -> Option<TlsFiles> {
-        let (certificate, key, client_ca, has_identities) = match (&self.cert, &self.key, &server.tls) {
-            (Some(certificate), Some(key), _) => (certificate, key, &self.client_ca, self.client_cert_identity),
-            (_, _, Some(tls)) => (&tls.cert, &tls.key, &tls.client_ca, tls.client_cert_identity),
-            _ => return None,
+        let (Some(certificate), Some(key)) = (&self.cert, &self.key) else {
+            return server.tls.as_ref().map(security::tls_files);
         };
         let mut files = TlsFiles::new(certificate, key);
-        files.client_ca.clone_from(client_ca);
-        files.client_certificate_is_identity = has_identities;
+        files.client_ca.clone_from(&self.client_ca);
+        files.client_certificate_is_identity = self.client_cert_identity;
         Some(files)
     }
 

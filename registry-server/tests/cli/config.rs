@@ -48,6 +48,66 @@ fn check_tells_all_that_is_odd_and_opens_nothing() {
     assert!(!fixture.path("registry.db").exists());
 }
 
+/// What would keep `serve` from starting is an error, with its line.
+#[test]
+fn check_tells_what_keeps_a_server_from_starting() {
+    let fixture = Fixture::empty();
+    std::fs::write(fixture.path("rubbish"), "rubbish").expect("a file");
+    let check = |blocks: &str| {
+        let text = format!("project: rides\nregistry: {{registry_type: sql, path: 'sqlite:///registry.db'}}\n{blocks}\n");
+        std::fs::write(fixture.path("feature_store.yaml"), text).expect("a file");
+        check(&fixture, &["-c", "feature_store.yaml"])
+    };
+    for (blocks, line, part) in [
+        ("registry_server: {tokens: nowhere.yaml}", 3, "nowhere.yaml"),
+        ("registry_server: {tokens: rubbish}", 3, "`sha256`"),
+        ("registry_server: {default: deny}", 3, "`default: deny`"),
+        ("registry_server: {limits: {calls: 3}}", 3, "`limits`"),
+        ("registry_server:\n  tls: {cert: nowhere.pem, key: rubbish}", 4, "nowhere.pem"),
+        ("auth: {type: oidc, auth_discovery_url: 'https://i', audience: a, ca_cert_path: rubbish}", 3, "ca_cert_path"),
+        ("auth: {type: kubernetes, api_server: 'https://k', service_account_dir: nowhere}", 3, "service_account_dir"),
+        ("auth: {type: oidc, auth_discovery_url: 'https://i', audience: a}\nregistry_server: {audit: {path: no/where}}", 4, "no/where"),
+    ] {
+        let (code, text) = check(blocks);
+        let told = format!("error: feature_store.yaml, line {line}: ");
+        assert!(code == 1 && text.starts_with(&told) && text.contains(part), "{blocks}: {text}");
+    }
+    let (code, text) = check("auth: {type: oidc, auth_discovery_url: 'https://i', audience: a}\nregistry_server: {default: deny, audit: {path: a.jsonl}}");
+    assert!(code == 0 && text.ends_with("no errors, no warnings.\n") && !fixture.path("a.jsonl").exists(), "{text}");
+}
+
+/// Whoever reads it sees whether the server is closed.
+#[test]
+fn show_prints_what_a_server_asks_of_its_callers() {
+    let fixture = Fixture::empty();
+    let text = "\
+project: rides
+registry: {registry_type: sql, path: 'sqlite:///registry.db'}
+auth:
+  type: oidc
+  auth_discovery_url: https://idp/d
+  client_secret: hunter2
+  audience: feast
+registry_server:
+  default: deny
+  admins: [alice, 'role:root']
+";
+    std::fs::write(fixture.path("feature_store.yaml"), text).expect("a file");
+    let yaml = fixture.ok(&["config", "show", "-c", "feature_store.yaml"]);
+    for line in [
+        "  type: oidc  # line 4",
+        "  audience: feast  # line 7",
+        "  verify_ssl: true  # default",
+        "  default: deny  # line 9",
+        "  create_projects: anyone  # default",
+        "  admins: [\"alice\",\"role:root\"]  # line 10",
+        "    calls: 512  # default",
+    ] {
+        assert!(yaml.lines().any(|found| found == line), "{line}\n{yaml}");
+    }
+    assert!(!yaml.contains("hunter2"), "{yaml}");
+}
+
 #[tokio::test]
 async fn check_looks_at_the_registry_if_it_is_told_to() {
     let fixture = Fixture::empty();
