@@ -149,10 +149,7 @@ impl SecurityArgs {
             || server.max_calls.or(server.max_bytes).is_some();
         let set: Vec<&str> = [
             ("`default: deny`", self.rules.unprotected(server) == Some(Unprotected::Deny)),
-            (
-                "`create_projects`",
-                self.rules.create_projects.is_some() || server.lets_anyone_create_projects.is_some(),
-            ),
+            ("`create_projects`", self.rules.create_projects.is_some() || server.lets_anyone_create_projects.is_some()),
             ("`admins`", !self.rules.admins(server)?.is_empty()),
             ("`audit`", self.audit_log.is_some() || server.audit.is_some()),
             ("`limits`", has_limits),
@@ -181,7 +178,8 @@ pub(super) fn problems(config: &FeatureStoreConfig) -> Vec<(&'static str, anyhow
     match authentication(auth, None, by_certificates || server.tokens.is_some()) {
         Ok(Some(_)) => {}
         Ok(None) => {
-            problems.extend(SecurityArgs::default().refuse_without_callers(server).err().map(|no| ("registry_server", no)));
+            problems
+                .extend(SecurityArgs::default().refuse_without_callers(server).err().map(|no| ("registry_server", no)));
         }
         Err(error) => problems.push(("auth", error)),
     }

@@ -60,7 +60,8 @@ pub(super) fn all(config: &FeatureStoreConfig) -> Vec<Setting> {
 
 /// How callers of a server say who they are.
 fn of_auth(auth: &AuthConfig) -> Vec<Setting> {
-    let file = |path: &Option<std::path::PathBuf>| json!(path.as_deref().map(Path::display).map(|path| path.to_string()));
+    let file =
+        |path: &Option<std::path::PathBuf>| json!(path.as_deref().map(Path::display).map(|path| path.to_string()));
     match auth {
         AuthConfig::Oidc(oidc) => vec![
             ("auth.type", json!("oidc")),

@@ -54,7 +54,8 @@ fn check_tells_what_keeps_a_server_from_starting() {
     let fixture = Fixture::empty();
     std::fs::write(fixture.path("rubbish"), "rubbish").expect("a file");
     let check = |blocks: &str| {
-        let text = format!("project: rides\nregistry: {{registry_type: sql, path: 'sqlite:///registry.db'}}\n{blocks}\n");
+        let text =
+            format!("project: rides\nregistry: {{registry_type: sql, path: 'sqlite:///registry.db'}}\n{blocks}\n");
         std::fs::write(fixture.path("feature_store.yaml"), text).expect("a file");
         check(&fixture, &["-c", "feature_store.yaml"])
     };
@@ -66,13 +67,19 @@ fn check_tells_what_keeps_a_server_from_starting() {
         ("registry_server:\n  tls: {cert: nowhere.pem, key: rubbish}", 4, "nowhere.pem"),
         ("auth: {type: oidc, auth_discovery_url: 'https://i', audience: a, ca_cert_path: rubbish}", 3, "ca_cert_path"),
         ("auth: {type: kubernetes, api_server: 'https://k', service_account_dir: nowhere}", 3, "service_account_dir"),
-        ("auth: {type: oidc, auth_discovery_url: 'https://i', audience: a}\nregistry_server: {audit: {path: no/where}}", 4, "no/where"),
+        (
+            "auth: {type: oidc, auth_discovery_url: 'https://i', audience: a}\nregistry_server: {audit: {path: no/where}}",
+            4,
+            "no/where",
+        ),
     ] {
         let (code, text) = check(blocks);
         let told = format!("error: feature_store.yaml, line {line}: ");
         assert!(code == 1 && text.starts_with(&told) && text.contains(part), "{blocks}: {text}");
     }
-    let (code, text) = check("auth: {type: oidc, auth_discovery_url: 'https://i', audience: a}\nregistry_server: {default: deny, audit: {path: a.jsonl}}");
+    let (code, text) = check(
+        "auth: {type: oidc, auth_discovery_url: 'https://i', audience: a}\nregistry_server: {default: deny, audit: {path: a.jsonl}}",
+    );
     assert!(code == 0 && text.ends_with("no errors, no warnings.\n") && !fixture.path("a.jsonl").exists(), "{text}");
 }
 
