@@ -49,7 +49,7 @@ impl S3 {
         let ignores_now = Arc::clone(&ignores);
         let server = Server::start(Arc::new(move |mut request| {
             let (service, lock, ignores) = (service.clone(), Arc::clone(&lock), Arc::clone(&ignores_now));
-            Box::pin(async move {
+            let answered = async move {
                 let is_write = request.method() != Method::GET;
                 let _writing = if is_write { Some(lock.write().await) } else { None };
                 let _reading = if is_write { None } else { Some(lock.read().await) };
@@ -65,6 +65,11 @@ impl S3 {
                     Ok(body) => http::Response::from_parts(parts, body.to_bytes()),
                     Err(_) => status(http::StatusCode::INTERNAL_SERVER_ERROR),
                 }
+            };
+            // In a task of its own: a client that is killed would end it between its steps, and let go of the lock while a file is still
+            // being moved into its place.
+            Box::pin(async move {
+                tokio::spawn(answered).await.unwrap_or_else(|_| status(http::StatusCode::INTERNAL_SERVER_ERROR))
             })
         }));
         Self { server, conditions, ignores, folder }
