@@ -9,6 +9,9 @@ use crate::commit::{Plan, Unwritten, begin, found, run_plan, undo, undo_if_faile
 use crate::error::{Failure, failure};
 use crate::session::{Session, column, plain, unreadable};
 
+/// The variable of a session that has the newest revision that may be read.
+const NEWEST: &str = "feast_registry_newest";
+
 /// What the journal has of a commit.
 pub(crate) async fn find(session: &mut Session<'_>, id: CommitId) -> Result<Option<Found>, Failure> {
     let mut answers = session.run_all(&[journal::find(Dialect::MySql, id)]).await?;
@@ -29,14 +32,18 @@ pub(crate) async fn fence(session: &mut Session<'_>, commit: &Commit, deadline: 
 /// Reads the journal.
 pub(crate) async fn read(session: &mut Session<'_>, query: &JournalQuery) -> Result<Vec<JournalEntry>, Failure> {
     let location = session.location;
-    // The lock that orders revisions is held until a commit is visible, so all that is visible is in order.
-    let (known, rows) = journal::read(Dialect::MySql, query, None);
+    // The lock that orders revisions is held until a commit is visible, so a commit that is visible has none before it that is not
+    // done. But MariaDB looks at the transactions that are under way one after the other when it takes a snapshot: it may have seen
+    // one that was, and after it, as done, another that had waited for it. So what is read ends with the newest that was visible
+    // before: the snapshot that is taken then has all up to that one (`journal::a_reader_misses_nothing_while_others_write`).
+    let newest = plain(format!("SET @{NEWEST} = ({})", journal::newest_revision().text));
+    let (known, rows) = journal::read(Dialect::MySql, query, Some(&format!("revision <= @{NEWEST}")));
     let begin = plain("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
-    let statements: Vec<_> = [begin].into_iter().chain(known).chain([rows, plain("COMMIT")]).collect();
+    let statements: Vec<_> = [newest, begin].into_iter().chain(known).chain([rows, plain("COMMIT")]).collect();
     let answers = session.run_all(&statements).await;
     let mut answers = undo_if_failed(session, answers).await?;
     if let Some(after) = query.cursor()
-        && answers.get(1).is_none_or(Vec::is_empty)
+        && answers.get(2).is_none_or(Vec::is_empty)
     {
         return Err(Failure::Final(Error::compacted(location, after)));
     }
