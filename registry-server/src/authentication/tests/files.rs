@@ -60,6 +60,21 @@ async fn a_token_of_the_file_is_taken_as_long_as_it_is_there() {
     identify(bearer(&other)).await.expect("what was read before is taken");
 }
 
+/// A pipe has its reader wait for whoever writes it, which stopped the whole server.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_file_of_tokens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tokens.yaml");
+    write(&path, &[TokenEntry::new("ann", &new_token().expect("a token"))]);
+    let authentication = Authentication::builder().tokens(&path).expect("a file").build();
+    fs::remove_file(&path).expect("removed");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
+    let error = authentication.reload().expect_err("it is none").to_string();
+    assert!(error.contains("no regular file"), "{error}");
+    assert!(Authentication::builder().tokens(&path).is_err());
+}
+
 #[tokio::test]
 async fn a_token_expires() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -243,6 +243,10 @@ async fn what_the_cluster_does_not_know_is_refused_whatever_it_says_of_itself() 
     plain.identify(&bearer("good")).await.expect("it is known");
     for token in [&forged, "unsure", "nobody", "x", "..", &format!("{forged}.x")] {
         refused(plain.identify(&bearer(token)).await);
+        // It is not reviewed again at once: whoever makes tokens up must not have the cluster asked each time.
+        let reviewed = api.reviewed.load(Ordering::SeqCst);
+        refused(plain.identify(&bearer(token)).await);
+        assert_eq!(api.reviewed.load(Ordering::SeqCst), reviewed, "{token}");
     }
     config.audience = Some("another".to_owned());
     assert!(refused(authentication(&config).identify(&bearer("good")).await).contains("`another`"));

@@ -256,6 +256,10 @@ async fn no_trick_with_the_header_or_the_signature_works() {
     for secret in [RSA_PEM.as_bytes(), RSA_PEM.trim().as_bytes(), &der, &n, b"", SECRET.as_bytes()] {
         refused(identify(hs256(secret, &header, &claims)).await);
     }
+    // What is told of a token is nothing that stands in it: it could be a line of the log.
+    let forged = text(json!({"alg": "x\n2026-01-01T00:00:00Z INFO forged", "kid": "rsa"}).to_string());
+    let why = refused(identify(format!("{forged}.{payload}.{signature}")).await);
+    assert!(!why.contains("forged") && !why.contains('\n'), "{why}");
     // Keys that the token brings along, or says where to find.
     let own = provider.rsa_key("own");
     for extra in ["jwk", "jku", "x5u", "x5c"] {
