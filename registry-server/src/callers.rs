@@ -7,7 +7,7 @@ use feast_registry_core::access::{Access, AccessRules, Identity};
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 use tonic::codegen::http::HeaderMap;
-use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::codegen::http::header::{AUTHORIZATION, HeaderValue};
 
 use crate::audit::{self, AuditLog, CallSource};
 use crate::authentication::{Authentication, Unauthenticated};
@@ -74,7 +74,7 @@ pub(crate) struct Credentials {
     /// When they are good no longer, if that is known.
     until: Option<Instant>,
     /// A token, and whose it was; not of a client certificate, which is its connection's.
-    token: Option<(Authentication, HeaderMap, Arc<Identity>)>,
+    token: Option<(Authentication, HeaderValue, Arc<Identity>)>,
     looks_at: Instant,
 }
 
@@ -93,8 +93,9 @@ impl Credentials {
                 () = until => return,
                 () = sleep_until(self.looks_at) => {}
             }
-            if let Some((authentication, headers, identity)) = &self.token {
-                match authentication.identify(headers).await {
+            if let Some((authentication, token, identity)) = &self.token {
+                let headers = HeaderMap::from_iter([(AUTHORIZATION, token.clone())]);
+                match authentication.identify(&headers).await {
                     Ok(known) if known.identity == *identity => {}
                     Err(Unauthenticated::Unavailable(_)) => {}
                     Ok(_) | Err(_) => return,
@@ -135,12 +136,8 @@ impl Callers {
                 Err(why) => return Err(self.refused(&source(call(), "none"), &why)),
             },
         };
-        let token = headers.get(AUTHORIZATION).map(|value| {
-            let mut of_token = HeaderMap::new();
-            of_token.insert(AUTHORIZATION, value.clone());
-            (self.authentication.clone(), of_token, Arc::clone(&identity))
-        });
-        while headers.remove(AUTHORIZATION).is_some() {}
+        let token = headers.remove(AUTHORIZATION);
+        let token = token.map(|token| (self.authentication.clone(), token, Arc::clone(&identity)));
         let looks_at = Instant::now() + LOOKS_EVERY;
         let credentials = Credentials { until: until.and_then(expires), token, looks_at };
         let share = self.tenants.begin(&identity.username)?;

@@ -27,7 +27,12 @@ impl Grounds {
     /// Those of a project, by what is stored under keys.
     pub(crate) fn of(project: &str, stored: impl Fn(&Key) -> Option<Bytes>) -> Self {
         let [object, uuid, creator] = Self::keys(project).map(|key| stored(&key));
-        Self { is_there: object.is_some(), uuid, creator }
+        Self::new(object.is_some(), uuid, creator)
+    }
+
+    /// Those of a project that is there or not, with this UUID and this maker.
+    pub(crate) fn new(is_there: bool, uuid: Option<Bytes>, creator: Option<Bytes>) -> Self {
+        Self { is_there, uuid, creator }
     }
 
     /// Whether somebody of this name made the project.

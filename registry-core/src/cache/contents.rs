@@ -56,10 +56,17 @@ impl Contents {
         self.objects.get(&kind)?.get(project)?.get(name)
     }
 
-    /// What decisions about a project go by; and whether anything is held of it.
-    pub(crate) fn grounds(&self, project: &str) -> (Grounds, bool) {
-        let is_any = self.objects.values().any(|kinds| kinds.get(project).is_some_and(|of| !of.is_empty()));
-        (Grounds::of(project, |key| self.stored(key).cloned()), is_any)
+    /// What decisions about a project go by. Each cached read asks for it.
+    pub(crate) fn grounds(&self, project: &str) -> Grounds {
+        let facts = self.metadata.get(project);
+        let fact = |name: &str| facts.and_then(|facts| facts.get(name)).cloned();
+        let is_there = self.entry(Kind::Project, project, project).is_some();
+        Grounds::new(is_there, fact(Key::PROJECT_UUID), fact(Key::CREATOR))
+    }
+
+    /// Whether an object of a project is held.
+    pub(crate) fn has_objects_of(&self, project: &str) -> bool {
+        self.objects.values().any(|kinds| kinds.get(project).is_some_and(|of| !of.is_empty()))
     }
 
     /// The permissions of a project, made ready.

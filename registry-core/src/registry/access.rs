@@ -32,7 +32,8 @@ impl Registry {
         actions: impl Into<Actions>,
         (kind, project, name): (Kind, &str, &str),
     ) -> Result<Decision> {
-        Ok(self.explain(access, actions, (kind, project, name)).await?.decision)
+        let (judge, name, stored) = self.judge_about(access, (kind, project, name)).await?;
+        Ok(judge.decide_about(actions.into(), kind, name, stored.as_ref()))
     }
 
     /// The same, with what each permission of the project has to do with it.
@@ -45,33 +46,39 @@ impl Registry {
         actions: impl Into<Actions>,
         (kind, project, name): (Kind, &str, &str),
     ) -> Result<Explanation> {
-        let judge = self.judge_for(access, project).await?;
-        let name = if kind == Kind::Project { project } else { name };
-        let stored = self.with_call(self.call.clone().without_access()).find_cached(kind, project, name).await?;
+        let (judge, name, stored) = self.judge_about(access, (kind, project, name)).await?;
         Ok(judge.explain(actions.into(), kind, name, stored.as_ref()))
     }
 
+    /// Who decides about an object, with its name and what is stored of it.
+    async fn judge_about<'a>(
+        &self,
+        access: &Access,
+        (kind, project, name): (Kind, &'a str, &'a str),
+    ) -> Result<(Judge, &'a str, Option<Object>)> {
+        let judge = self.judge_for(access, project).await?;
+        let name = if kind == Kind::Project { project } else { name };
+        let stored = self.with_call(self.call.clone().without_access()).find_cached(kind, project, name).await?;
+        Ok((judge, name, stored))
+    }
+
     async fn judge_for(&self, access: &Access, project: &str) -> Result<Judge> {
-        let look = |contents: &Contents| (contents.policies(project), contents.grounds(project));
-        let (policies, (grounds, has_remains)) = self.cached(look).await?;
-        let Some(overlay) = self.inner.overlay().filter(|overlay| overlay.is_about(project)) else {
-            return Ok(Judge::new(access.clone(), project, policies, grounds, has_remains));
-        };
         // What waits to be written counts already.
-        let query = Query::objects(Kind::Permission, Some(project));
-        let (mut permissions, stored) = self
-            .cached(|contents| {
-                let stored = Grounds::keys(project).map(|key| (contents.stored(&key).cloned(), key));
-                (contents.records(Kind::Permission, Some(project)), stored)
-            })
-            .await?;
-        overlay.show(&query, &mut permissions, true);
-        let grounds = Grounds::of(project, |key| match overlay.get(key) {
-            Some(waiting) => waiting.map(|record| record.value.clone()),
-            None => stored.iter().find(|(_, of)| of == key).and_then(|(value, _)| value.clone()),
-        });
-        let policies = Arc::new(policies_of(permissions));
-        Ok(Judge::new(access.clone(), project, policies, grounds, has_remains))
+        let overlay = self.inner.overlay().filter(|overlay| overlay.is_about(project));
+        let look = |contents: &Contents| {
+            let (policies, grounds) = match &overlay {
+                None => (contents.policies(project), contents.grounds(project)),
+                Some(overlay) => {
+                    let mut permissions = contents.records(Kind::Permission, Some(project));
+                    overlay.show(&Query::objects(Kind::Permission, Some(project)), &mut permissions, true);
+                    let grounds = Grounds::of(project, |key| overlay.over(key, contents.stored(key)));
+                    (Arc::new(policies_of(permissions)), grounds)
+                }
+            };
+            let has_remains = !grounds.is_there && contents.has_objects_of(project);
+            Judge::new(access.clone(), project, policies, grounds, has_remains)
+        };
+        self.cached(look).await
     }
 
     /// Who decides about a project for the caller; none if the caller may do everything, unsaid.
@@ -98,10 +105,10 @@ impl Registry {
         objects: impl Iterator<Item = &Object> + Send,
     ) -> Result<()> {
         let permissions: Vec<&Object> = objects.filter(|object| object.kind == Kind::Permission).collect();
-        match self.judge(project).await? {
-            Some(judge) if !permissions.is_empty() => judge.check_room_for(&permissions),
-            _ => Ok(()),
+        if permissions.is_empty() {
+            return Ok(());
         }
+        self.judge(project).await?.map_or(Ok(()), |judge| judge.check_room_for(&permissions))
     }
 
     /// Who decides about the projects of a write, which then has to read what they go by as well.

@@ -1,5 +1,7 @@
 //! What the claims of a token say of who has it (Feast: `OidcTokenParser`).
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use feast_registry_core::access::Identity;
 use serde_json::{Map, Value};
 
@@ -35,6 +37,12 @@ pub(super) fn name(name: &str) -> Result<Identity, Unauthenticated> {
         INTERNAL => refused("the name in its token is that of internal calls"),
         _ => Ok(Identity::new(name)),
     }
+}
+
+/// When a token with these claims, which were verified, is good no longer: a number that may have a fraction (RFC 7519, 2).
+pub(super) fn end(claims: &Claims) -> Option<SystemTime> {
+    let exp = claims.get("exp").and_then(Value::as_f64).filter(|exp| (0.0..1e11).contains(exp))?;
+    Some(UNIX_EPOCH + Duration::from_secs_f64(exp))
 }
 
 fn texts(list: Option<&Value>) -> impl Iterator<Item = &str> {

@@ -4,7 +4,7 @@
 //! for all, so a provider that hangs is asked once; whoever needs it waits for a bounded time, and few may wait at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use feast_registry_core::Result;
 use feast_registry_core::config::OidcConfig;
@@ -169,9 +169,7 @@ impl Oidc {
             return Err(Unauthenticated::Refused("its token is of Kubernetes, which is not asked here".to_owned()));
         }
         let identity = claims::identity(claims, self.0.config.client_id.as_deref())?;
-        // A number that may have a fraction (RFC 7519, 2); it was verified.
-        let until = claims.get("exp").and_then(Value::as_f64).filter(|exp| (0.0..1e11).contains(exp));
-        let until = until.map(|exp| UNIX_EPOCH + Duration::from_secs_f64(exp));
+        let until = claims::end(claims);
         Ok(Authenticated { identity: Arc::new(identity), is_internal: false, method: "oidc", until })
     }
 

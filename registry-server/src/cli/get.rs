@@ -82,20 +82,14 @@ impl Which {
     /// Its kind, its project and its name, whether it is there or not. A view that is in none of the four kinds is a feature view.
     pub(super) async fn named(&self, opened: &Opened) -> Result<(Kind, String, String)> {
         let (selection, name) = (self.selection, self.name.as_deref().unwrap_or_default());
-        if selection == Selection::One(Kind::Project) {
-            let name = self.name.as_deref().or(self.project.as_deref());
-            let project = match name {
-                Some(name) => name.to_owned(),
-                None => self.choose_project(opened).await?,
-            };
-            return Ok((Kind::Project, project.clone(), project));
-        }
+        let of_project = self.name.as_deref().filter(|_| selection == Selection::One(Kind::Project));
         // One that is not there may be made.
-        let project = match &self.project {
-            Some(project) => project.clone(),
+        let project = match of_project.or(self.project.as_deref()) {
+            Some(project) => project.to_owned(),
             None => self.choose_project(opened).await?,
         };
         let kind = match selection {
+            Selection::One(Kind::Project) => return Ok((Kind::Project, project.clone(), project)),
             Selection::One(kind) => kind,
             Selection::Views | Selection::All => {
                 match opened.registry.get_any_view(&project, name, Freshness::Stored).await {

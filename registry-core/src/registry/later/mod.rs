@@ -242,10 +242,7 @@ impl Inner {
         let answers = deadline.wait_for("the storage to be read", self.backend.read(&queries, deadline)).await??;
         let fetched = Fetched::new(&queries, answers, false);
         let overlay = self.overlay().unwrap_or_default();
-        let mistaken = judges.mistaken(|key| match overlay.get(key) {
-            Some(waiting) => waiting.map(|record| record.value.clone()),
-            None => fetched.record(key).map(|record| record.value.clone()),
-        });
+        let mistaken = judges.mistaken(|key| overlay.over(key, fetched.record(key).map(|record| &record.value)));
         self.judge_anew(judges, mistaken, Some(&overlay), deadline).await?;
         let mut draft = Draft::new(&fetched);
         let environment = &*self.environment;

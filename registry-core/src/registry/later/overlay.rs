@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use indexmap::IndexMap;
 
 use crate::backend::{Key, Query, Record, Write};
@@ -29,6 +30,14 @@ impl Overlay {
     /// What will be stored under a key; `None` if that is not changed.
     pub(crate) fn get(&self, key: &Key) -> Option<Option<&Record>> {
         self.records.get(key).map(Option::as_ref)
+    }
+
+    /// What will be under a key that has this now.
+    pub(crate) fn over(&self, key: &Key, stored: Option<&Bytes>) -> Option<Bytes> {
+        match self.get(key) {
+            Some(waiting) => waiting.map(|record| record.value.clone()),
+            None => stored.cloned(),
+        }
     }
 
     /// Whether anything waits in a project.

@@ -8,7 +8,7 @@ mod bindings;
 mod cluster;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -136,10 +136,9 @@ impl Kubernetes {
         let identity = self.identity(&status.user).await?;
         let longest = SystemTime::now() + GOOD_FOR;
         // The cluster has verified the token, and so what it says of its end.
-        let until =
-            unverified(token).and_then(|claims| claims.get("exp")?.as_f64()).filter(|exp| (0.0..1e11).contains(exp));
-        let until = until.map_or(longest, |exp| longest.min(UNIX_EPOCH + Duration::from_secs_f64(exp)));
-        Ok(Authenticated { identity: Arc::new(identity), is_internal: false, method: "kubernetes", until: Some(until) })
+        let end = unverified(token).and_then(|claims| claims::end(&claims));
+        let until = Some(end.map_or(longest, |end| longest.min(end)));
+        Ok(Authenticated { identity: Arc::new(identity), is_internal: false, method: "kubernetes", until })
     }
 
     /// The name is that of the review, also of service accounts: no user can have one of theirs (Feast: `NAMESPACE:ACCOUNT`, as a user
