@@ -74,7 +74,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    fn new(object_type: ObjectType, name: impl Into<String>) -> Self {
+    /// To an object of this type and name.
+    pub fn new(object_type: ObjectType, name: impl Into<String>) -> Self {
         Self { object_type, name: name.into() }
     }
 }

@@ -117,37 +117,58 @@ impl Answers {
         asked: Asked<'_>,
         make: impl Fn() -> F,
     ) -> Result<Response<T>, Status> {
-        let answer = make().await?;
-        let size = answer.encoded_len();
-        if size <= SMALL {
-            return Ok(Response::new(answer));
-        }
-        let compressed = if self.compressor(asked, size).is_some() { size / LEAST_RATIO } else { 0 };
-        let taken = match asked.objects {
-            Objects::Shared => SHARED_OBJECT * answer.len() + compressed,
-            Objects::Own => size,
+        let measure = |answer: &T| {
+            let size = answer.encoded_len();
+            let compressed = if self.compressor(asked, size).is_some() { size / LEAST_RATIO } else { 0 };
+            let taken = match asked.objects {
+                Objects::Shared => SHARED_OBJECT * answer.len() + compressed,
+                Objects::Own => size,
+            };
+            (size, taken)
         };
+        match self.with_room(asked.caller, measure, make).await? {
+            (answer, None) => Ok(Response::new(answer)),
+            (answer, Some(room)) => self.send(asked, answer, room).await,
+        }
+    }
+
+    /// Makes an answer, of which `measure` says how many bytes are sent and how many of memory are taken, and has room for it unless it is
+    /// small. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of `make`; RESOURCE_EXHAUSTED when there is no memory for it.
+    pub(crate) async fn with_room<T, E: From<Status>, F: Future<Output = Result<T, E>>>(
+        &self,
+        caller: Option<&Memory>,
+        measure: impl Fn(&T) -> (usize, usize),
+        make: impl Fn() -> F,
+    ) -> Result<(T, Option<Room>), E> {
+        let answer = make().await?;
+        let (size, taken) = measure(&answer);
+        if size <= SMALL {
+            return Ok((answer, None));
+        }
         let units = |budget: usize| u32::try_from(taken.min(budget).div_ceil(UNIT)).unwrap_or(u32::MAX);
         let memory = || Arc::clone(&self.memory).try_acquire_many_owned(units(self.most)).map_err(|_| exhausted());
-        let of_caller = asked.caller.map(|caller| caller.take(taken));
+        let of_caller = caller.map(|caller| caller.take(taken));
         if of_caller.as_ref().is_none_or(Option::is_some)
             && let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units(self.budget))
         {
-            return self.send(asked, answer, (Some(room), memory()?, of_caller.flatten())).await;
+            return Ok((answer, Some((Some(room), memory()?, of_caller.flatten()))));
         }
         drop((answer, of_caller));
         // Who has taken all that one may waits for themselves alone.
-        let of_caller = match asked.caller {
+        let of_caller = match caller {
             Some(caller) => match timeout(WAITS_FOR, caller.wait_for(taken)).await {
                 Ok(room) => room,
-                Err(_) => return Err(exhausted_by_caller()),
+                Err(_) => return Err(exhausted_by_caller().into()),
             },
             None => None,
         };
         let acquired = timeout(WAITS_FOR, Arc::clone(&self.room).acquire_many_owned(units(self.budget)));
         let room = acquired.await.ok().and_then(Result::ok);
         let memory = memory()?;
-        self.send(asked, make().await?, (room, memory, of_caller)).await
+        Ok((make().await?, Some((room, memory, of_caller))))
     }
 
     async fn send<T: InParts>(&self, asked: Asked<'_>, answer: T, room: Room) -> Result<Response<T>, Status> {

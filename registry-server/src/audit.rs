@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::complaints::Complaint;
 use crate::metrics;
+use crate::protocol::Protocol;
 
 /// How many events may wait to be written.
 const WAITING: usize = 4096;
@@ -69,6 +70,7 @@ pub(crate) struct CallSource {
     /// As `/feast.registry.RegistryServer/GetEntity`.
     pub(crate) path: String,
     pub(crate) ip: IpAddr,
+    pub(crate) protocol: Protocol,
     pub(crate) is_encrypted: bool,
     /// How the caller said who they are.
     pub(crate) auth_type: &'static str,
@@ -197,7 +199,13 @@ impl CallWitness {
 }
 
 fn in_json(source: &CallSource) -> Value {
-    json!({ "ip": source.ip.to_canonical().to_string(), "transport": if source.is_encrypted { "grpc+tls" } else { "grpc" } })
+    let transport = match (source.protocol, source.is_encrypted) {
+        (Protocol::Grpc, false) => "grpc",
+        (Protocol::Grpc, true) => "grpc+tls",
+        (Protocol::Rest, false) => "http",
+        (Protocol::Rest, true) => "https",
+    };
+    json!({ "ip": source.ip.to_canonical().to_string(), "transport": transport })
 }
 
 fn type_of(kind: Kind) -> &'static str {
@@ -321,6 +329,7 @@ mod tests {
             request_id: "one".to_owned(),
             path: "/feast.registry.RegistryServer/ApplyEntity".to_owned(),
             ip: IpAddr::from([10, 0, 0, 7]),
+            protocol: Protocol::Grpc,
             is_encrypted: true,
             auth_type: "oidc",
         }

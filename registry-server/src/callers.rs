@@ -15,6 +15,7 @@ use crate::complaints::Complaint;
 use crate::connections::Activity;
 use crate::metrics;
 use crate::origin;
+use crate::protocol::Protocol;
 use crate::tenants::{Share, TenantLimits, Tenants};
 
 /// What a server asks of its callers. Without it, everybody who can connect may do everything.
@@ -122,11 +123,13 @@ impl Callers {
         &self,
         headers: &mut HeaderMap,
         connection: &Activity,
+        protocol: Protocol,
         call: impl FnOnce() -> (String, String),
     ) -> Result<Caller, Status> {
         let source = |call: (String, String), auth_type| {
             let (request_id, path) = call;
-            CallSource { request_id, path, ip: connection.peer(), is_encrypted: connection.is_encrypted(), auth_type }
+            let (ip, is_encrypted) = (connection.peer(), connection.is_encrypted());
+            CallSource { request_id, path, ip, protocol, is_encrypted, auth_type }
         };
         let certificate = connection.certificate().filter(|_| !headers.contains_key(AUTHORIZATION));
         let (identity, is_internal, method, until) = match certificate {
@@ -199,7 +202,7 @@ mod tests {
             headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"));
             let connection = Activity::new(std::net::IpAddr::from([127, 0, 0, 1]));
             let call = || (String::new(), String::new());
-            let Ok(caller) = callers.identify(&mut headers, &connection, call).await else {
+            let Ok(caller) = callers.identify(&mut headers, &connection, Protocol::Grpc, call).await else {
                 panic!("it is in the file")
             };
             assert!(headers.is_empty(), "the token is taken from the headers");

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use feast_registry_core::access::Identity;
 use hyper::body::Incoming;
-use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,6 +33,12 @@ use crate::tls::{self, Speaks, Tls};
 
 /// What a client sends in any case: the preface of HTTP/2 and the head of its settings.
 const GREETING: usize = 24 + 9;
+/// The same of HTTP/1.1: the shortest request.
+const HTTP1_GREETING: usize = "GET / HTTP/1.1\r\n\r\n".len();
+/// How many bytes the head of a request may have, and an answer before its client has taken them.
+const HTTP1_BUFFER: usize = 128 * 1024;
+/// How long a connection of HTTP/1.1 is kept without a request, where clients are never asked whether they are there.
+const IDLE_FOR: Duration = Duration::from_secs(60);
 /// How long the answer to a ping may take.
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// How long a connection that was told to go may finish what is under way on it.
@@ -205,8 +211,9 @@ impl Activity {
         drop(self.calls.subscribe().wait_for(|calls| *calls == 0).await);
     }
 
-    fn has_greeted(&self) -> bool {
-        self.bytes_received.load(Ordering::Relaxed) >= GREETING
+    fn has_greeted(&self, speaks: Speaks) -> bool {
+        let greeting = if speaks == Speaks::Http2 { GREETING } else { HTTP1_GREETING };
+        self.bytes_received.load(Ordering::Relaxed) >= greeting
     }
 }
 
@@ -231,12 +238,27 @@ impl Drop for AnswerUnderWay {
     }
 }
 
+/// Where connections come in.
+pub(crate) struct Port {
+    pub(crate) listener: TcpListener,
+    pub(crate) speaks: Speaks,
+    pub(crate) tls: Option<Tls>,
+    /// As many as there may be connections, which the ports of a server share.
+    pub(crate) permits: Arc<Semaphore>,
+}
+
+impl Port {
+    /// A place for each of so many connections.
+    pub(crate) fn permits(connections: usize) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)))
+    }
+}
+
 /// Takes connections until `stop` completes; then has all of them end, in the time of grace. `service` makes what answers on
 /// a connection, before anything is known of its client but the address. Returns how many had not ended, which are cut.
 pub(crate) async fn serve<S>(
-    listener: TcpListener,
+    Port { listener, speaks, tls, permits }: Port,
     limits: ConnectionLimits,
-    tls: Option<Tls>,
     service: impl Fn(Arc<Activity>) -> S,
     stop: impl Future<Output = ()>,
 ) -> usize
@@ -245,7 +267,6 @@ where
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
 {
-    let permits = Arc::new(Semaphore::new(limits.connections));
     let stopping = watch::Sender::new(false);
     let mut connections = JoinSet::new();
     let (no_file, too_many) = (Complaint::new(), Complaint::new());
@@ -289,8 +310,9 @@ where
         let held = (permit, metrics.opened());
         let stopping = stopping.subscribe();
         match &tls {
-            None => connections.spawn(serve_plain(connection, limits, service, activity, stopping, held)),
+            None => connections.spawn(serve_plain(connection, (limits, speaks), service, activity, stopping, held)),
             Some(tls) => {
+                let limits = (limits, speaks);
                 connections.spawn(serve_encrypted(connection, tls.clone(), limits, service, activity, stopping, held))
             }
         };
@@ -308,7 +330,7 @@ where
 async fn serve_encrypted<S>(
     connection: TcpStream,
     tls: Tls,
-    limits: ConnectionLimits,
+    (limits, speaks): (ConnectionLimits, Speaks),
     service: S,
     activity: Arc<Activity>,
     mut stopping: watch::Receiver<bool>,
@@ -323,7 +345,7 @@ async fn serve_encrypted<S>(
     }
     let peer = activity.peer;
     let encrypted = tokio::select! {
-        encrypted = tls.accept(connection, peer, Speaks::Http2, limits.greeting) => encrypted,
+        encrypted = tls.accept(connection, peer, speaks, limits.greeting) => encrypted,
         // Nothing was asked for yet.
         _ = stopping.wait_for(|is_stopping| *is_stopping) => None,
     };
@@ -332,12 +354,13 @@ async fn serve_encrypted<S>(
     if let Some(identity) = tls.identity(&inner, peer) {
         activity.certificate.get_or_init(|| identity);
     }
-    serve_on(Counted { inner, activity, is_plain: false }, limits, service, stopping, held).await;
+    let connection = Counted { inner, activity, is_plain: false, speaks };
+    serve_on(connection, limits, service, stopping, held).await;
 }
 
 async fn serve_plain<S>(
     connection: TcpStream,
-    limits: ConnectionLimits,
+    (limits, speaks): (ConnectionLimits, Speaks),
     service: S,
     activity: Arc<Activity>,
     stopping: watch::Receiver<bool>,
@@ -352,7 +375,8 @@ async fn serve_plain<S>(
     if connection.set_nodelay(true).is_err() {
         return;
     }
-    serve_on(Counted { inner: connection, activity, is_plain: true }, limits, service, stopping, held).await;
+    let connection = Counted { inner: connection, activity, is_plain: true, speaks };
+    serve_on(connection, limits, service, stopping, held).await;
 }
 
 async fn serve_on<C, S>(
@@ -368,9 +392,18 @@ async fn serve_on<C, S>(
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
 {
     let activity = Arc::clone(&connection.activity);
+    let speaks = connection.speaks;
     let io = TokioIo::new(connection);
-    let mut http2 = http2::Builder::new(TokioExecutor::new());
-    http2
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    if speaks == Speaks::Http2 {
+        http = http.http2_only();
+    }
+    http.http1()
+        .timer(TokioTimer::new())
+        // Between two requests too: a client that has no more to ask makes way.
+        .header_read_timeout(limits.keep_alive.unwrap_or(IDLE_FOR).max(limits.greeting))
+        .max_buf_size(HTTP1_BUFFER);
+    http.http2()
         .timer(TokioTimer::new())
         // Lists are large; the default window of 64 KiB would have them wait for the client every few views.
         .initial_stream_window_size(1 << 20)
@@ -380,7 +413,7 @@ async fn serve_on<C, S>(
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.keep_alive)
         .keep_alive_timeout(PONG_WITHIN);
-    let mut connection = pin!(http2.serve_connection(io, TowerToHyperService::new(service)));
+    let mut connection = pin!(http.serve_connection(io, TowerToHyperService::new(service)));
 
     let mut has_stopped = stopping.clone();
     let mut has_nothing_to_do = pin!(async {
@@ -404,7 +437,7 @@ async fn serve_on<C, S>(
                 return;
             }
             () = &mut greeting, if !has_greeted => {
-                has_greeted = activity.has_greeted();
+                has_greeted = activity.has_greeted(speaks);
                 if !has_greeted {
                     tracing::debug!("a connection on which nothing was said was closed");
                     return;
@@ -452,6 +485,7 @@ struct Counted<C> {
     activity: Arc<Activity>,
     /// Whether it is not encrypted.
     is_plain: bool,
+    speaks: Speaks,
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
@@ -461,7 +495,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
         let received = &buffer.filled()[before..];
         let earlier = self.activity.bytes_received.fetch_add(received.len(), Ordering::Relaxed);
         if earlier == 0 && self.is_plain && received.first() == Some(&tls::FIRST_BYTE) {
-            tls::complain_of_tls_without_it(self.activity.peer, Speaks::Http2);
+            tls::complain_of_tls_without_it(self.activity.peer, self.speaks);
         }
         polled
     }

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
+use tonic::codegen::http::header::{HeaderMap, ORIGIN};
 use tonic::codegen::{BoxFuture, Bytes, Service, http};
 use tracing::Instrument;
 
@@ -24,9 +25,13 @@ use crate::callers::{Caller, Callers};
 use crate::complaints::Complaint;
 use crate::connections::{Activity, AnswerUnderWay, CallUnderWay};
 use crate::metrics::OpenWatch;
+use crate::panics::Isolated;
 use crate::parts::READ_WITHIN;
+use crate::protocol::Protocol;
 use crate::record::{CallRecord, Identity, Recorder};
 use crate::request::{Allowance, Arrivals, Conversation, RequestLimits, Room};
+use crate::rest::{self, Rest};
+use crate::services::Services;
 use crate::status::status;
 use crate::tenants::Share;
 
@@ -159,39 +164,64 @@ impl Called {
 
 /// The services of one connection, whose calls keep to the limits.
 #[derive(Clone)]
-pub(crate) struct Guarded<S> {
-    pub(crate) service: S,
+pub(crate) struct Guarded {
+    pub(crate) services: Services,
     pub(crate) limits: Arc<CallLimits>,
     pub(crate) activity: Arc<Activity>,
 }
 
-impl<S> Service<http::Request<Incoming>> for Guarded<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-{
+/// What a request asks for, as far as it matters here.
+#[derive(Clone, Copy)]
+struct Asked {
+    protocol: Protocol,
+    called: Called,
+    /// Whether who calls has to say who they are.
+    is_for_callers: bool,
+}
+
+impl Asked {
+    /// With what the request is called in metrics and in the log: the path of a call, or the name of a route.
+    fn by(protocol: Protocol, method: &http::Method, path: &str) -> (Self, Option<String>) {
+        match protocol {
+            Protocol::Grpc => {
+                let called = Called::by(path);
+                (Self { protocol, called, is_for_callers: called.is_for_callers() }, None)
+            }
+            Protocol::Rest => {
+                let rest::Asked { route, is_for_callers } = Rest::asked(method, path);
+                let name = route.map_or_else(String::new, |route| route.name());
+                (Self { protocol, called: Called::Registry, is_for_callers }, Some(name))
+            }
+        }
+    }
+}
+
+impl Service<http::Request<Incoming>> for Guarded {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.service.poll_ready(cx)
+        self.services.poll_ready(cx)
     }
 
     fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
         let began = Instant::now();
-        let called = Called::by(request.uri().path());
-        let mut record =
-            self.limits.recorder.begin(request.uri().path(), request.headers(), called != Called::Registry);
+        let protocol = self.services.protocol(&request);
+        let (asked, name) = Asked::by(protocol, request.method(), request.uri().path());
+        let called = asked.called;
+        let name = name.as_deref().unwrap_or_else(|| request.uri().path());
+        let mut record = self.limits.recorder.begin(name, request.headers(), called != Called::Registry);
         let timeout = call::timeout_of(request.headers(), self.limits.timeout);
         let limits = Arc::clone(&self.limits);
         let activity = Arc::clone(&self.activity);
-        // The one that was asked whether it is ready.
-        let ready = self.service.clone();
-        let service = std::mem::replace(&mut self.service, ready);
+        let services = self.services.clone();
+        let service = Isolated { service: services.clone(), protocol };
+        let origin: HeaderMap =
+            request.headers().get(ORIGIN).map(|origin| (ORIGIN, origin.clone())).into_iter().collect();
         let identity = record.identity();
         let call = Call {
-            called,
+            asked,
             comes_until: Deadline::after(timeout.min(limits.timeout)).instant(),
             began,
             identity: Arc::clone(&identity),
@@ -209,10 +239,11 @@ where
             };
             let (answer, under_way) = answered.unwrap_or_else(|| {
                 let text = "the call has not ended within its deadline; what became of it is not known";
-                (Ok(Status::deadline_exceeded(text).into_http()), UnderWay::default())
+                (Ok(protocol.refusal(Status::deadline_exceeded(text))), UnderWay::default())
             });
             let mut answer = answer?;
-            record.answers(answer.headers_mut());
+            services.finish(protocol, &origin, answer.headers_mut());
+            record.answers(protocol, &mut answer);
             let share = under_way.share;
             let (of_call, place) = match called {
                 // What its client does not read may be all that there is.
@@ -237,7 +268,7 @@ where
 
 /// What a call is done with.
 struct Call {
-    called: Called,
+    asked: Asked,
     began: Instant,
     /// By when its request must have come.
     comes_until: Instant,
@@ -267,10 +298,11 @@ impl Call {
         S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
     {
         let mut under_way = UnderWay::default();
+        let protocol = self.asked.protocol;
         match self.received(request, &mut under_way).await {
             // What the request takes is given back when its answer is there.
             Ok((request, _room)) => (service.call(request).await, under_way),
-            Err(status) => (Ok(status.into_http()), under_way),
+            Err(status) => (Ok(protocol.refusal(status)), under_way),
         }
     }
 
@@ -280,7 +312,7 @@ impl Call {
         request: http::Request<Incoming>,
         under_way: &mut UnderWay,
     ) -> Result<(http::Request<Body>, Room), Status> {
-        let Self { called, began, comes_until, .. } = self;
+        let Self { asked: Asked { protocol, called, is_for_callers }, began, comes_until, .. } = self;
         let CallLimits { requests, arrivals, .. } = &*self.limits;
         under_way.place = self.limits.place(*called, &self.activity).await?;
         let (mut parts, body) = request.into_parts();
@@ -288,11 +320,11 @@ impl Call {
         parts.extensions.insert(self.waits.clone());
         parts.extensions.insert(Peer(self.activity.peer()));
         let memory = match &self.limits.callers {
-            Some(callers) if called.is_for_callers() => {
+            Some(callers) if *is_for_callers => {
                 let deadline = Deadline::at(*comes_until).with_waits(self.waits.clone());
                 let path = parts.uri.path().to_owned();
                 let call = || (self.identity.id().to_owned(), path.clone());
-                let identified = callers.identify(&mut parts.headers, &self.activity, call);
+                let identified = callers.identify(&mut parts.headers, &self.activity, *protocol, call);
                 let identified = deadline.wait_for("who calls to be found out", identified).await;
                 let Caller { access, credentials, share } = identified.map_err(|error| status(&path, error))??;
                 parts.extensions.insert(access);
@@ -315,6 +347,7 @@ impl Call {
         let path = parts.uri.path().to_owned();
         let allowance = match called {
             Called::Health => Allowance::of_up_to(HEALTH_REQUEST),
+            _ if *protocol == Protocol::Rest => requests.allowance_of_rest(&parts.method),
             _ => requests.allowance(&path),
         };
         let deadline = Deadline::at(*comes_until).with_waits(self.waits.clone());
@@ -328,7 +361,7 @@ impl Call {
         };
         let arrival = async {
             tokio::select! {
-                arrived = requests.arrival(body, allowance, &self.identity, memory) => arrived,
+                arrived = requests.arrival(body, *protocol, allowance, &self.identity, memory) => arrived,
                 () = makes_way => Err(Status::resource_exhausted(
                     "the request has been coming for longer than all others, and the server has no place left; nothing was done"
                 )),
@@ -346,7 +379,7 @@ impl Call {
         }
         let options = CallOptions::new().with_deadline(*comes_until).with_waits(self.waits.clone());
         let (received, room) =
-            requests.unpacked(received, room, &mut parts.headers, allowance, (&path, options)).await?;
+            requests.unpacked(received, *protocol, room, &mut parts.headers, allowance, (&path, options)).await?;
         Ok((http::Request::from_parts(parts, Body::new(received)), room))
     }
 }
@@ -368,6 +401,9 @@ impl http_body::Body for AnswerBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.record.has_sent_all();
+        }
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             self.goes.iter().for_each(AnswerUnderWay::goes_on);
             match (frame.data_ref(), frame.trailers_ref()) {

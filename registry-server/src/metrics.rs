@@ -19,6 +19,7 @@ use tonic::Code;
 use crate::complaints::Complaint;
 use crate::process;
 use crate::proto::history;
+use crate::rest;
 
 const STARTED: Metric = Metric::counter("grpc_server_started_total", "Calls that have begun, by service and method");
 const HANDLED: Metric =
@@ -54,6 +55,9 @@ const UNAUTHENTICATED: Metric = Metric::counter(
     "feast_registry_unauthenticated_calls_total",
     "Calls that were refused since their callers did not say who they are, or could not prove it",
 );
+
+/// What the routes of the REST API are methods of.
+const REST: &str = "rest";
 
 const ALL: &[Metric] = &[
     STARTED,
@@ -218,6 +222,8 @@ pub(crate) struct CallMetrics {
 pub(crate) struct Method {
     pub(crate) service: SharedString,
     pub(crate) name: SharedString,
+    /// What traces say that it is called with.
+    pub(crate) system: &'static str,
     /// Whether its calls change nothing, by its name.
     pub(crate) is_read: bool,
     /// That its calls are slow.
@@ -256,8 +262,12 @@ impl CallMetrics {
                 service.method.into_iter().map(method)
             })
         });
+        let rest = rest::route_names().map(|(name, is_read)| {
+            let method = Method { is_read, system: "http", ..Method::new(REST.to_owned(), name.clone()) };
+            (name, Arc::new(method))
+        });
         let unknown = Arc::new(Method::new("unknown".to_owned(), "unknown".to_owned()));
-        Self { methods: methods.collect(), unknown, in_flight: metrics::gauge!(IN_FLIGHT.name) }
+        Self { methods: methods.chain(rest).collect(), unknown, in_flight: metrics::gauge!(IN_FLIGHT.name) }
     }
 
     pub(crate) fn method(&self, path: &str) -> Arc<Method> {
@@ -290,7 +300,8 @@ impl Method {
     fn new(service: String, name: String) -> Self {
         let is_read =
             ["Get", "List", "Log", "Diff", "Check", "Watch", "Proto"].iter().any(|verb| name.starts_with(verb));
-        Self { service: service.into(), name: name.into(), is_read, slow: Complaint::new(), measured: OnceLock::new() }
+        let (service, name) = (service.into(), name.into());
+        Self { service, name, system: "grpc", is_read, slow: Complaint::new(), measured: OnceLock::new() }
     }
 
     fn measured(&self) -> &Measured {

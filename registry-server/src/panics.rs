@@ -16,6 +16,7 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Bytes, Service, http};
 
 use crate::parts;
+use crate::protocol::Protocol;
 
 /// Runs a future to its end, or to its panic, which is returned as text.
 pub(crate) async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
@@ -45,10 +46,14 @@ fn status(call: &str, panic: &str) -> Status {
     )
 }
 
-/// gRPC services whose calls may panic: see the documentation of the module. It never blocks, and a call may be cancelled
-/// as one of the service itself.
+/// Services whose calls may panic: see the documentation of the module. It never blocks, and a call may be cancelled as one of the
+/// service itself.
 #[derive(Debug, Clone)]
-pub(crate) struct Isolated<S>(pub(crate) S);
+pub(crate) struct Isolated<S> {
+    pub(crate) service: S,
+    /// How a call that has panicked is answered.
+    pub(crate) protocol: Protocol,
+}
 
 impl<S> Service<http::Request<Body>> for Isolated<S>
 where
@@ -60,12 +65,13 @@ where
     type Future = BoxFuture<Self::Response, Infallible>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
+        self.service.poll_ready(cx)
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let call = request.uri().path().to_owned();
-        let future = catch(|| self.0.call(request));
+        let protocol = self.protocol;
+        let future = catch(|| self.service.call(request));
         Box::pin(async move {
             let answer = match future {
                 Ok(future) => caught(future).await,
@@ -73,9 +79,9 @@ where
             };
             match answer {
                 Ok(Ok(response)) => {
-                    Ok(parts::send(response).map(|body| Body::new(IsolatedBody { body: Some(body), call })))
+                    Ok(parts::send(response).map(|body| Body::new(IsolatedBody { body: Some(body), call, protocol })))
                 }
-                Err(panic) => Ok(status(&call, &panic).into_http()),
+                Err(panic) => Ok(protocol.refusal(status(&call, &panic))),
             }
         })
     }
@@ -86,6 +92,7 @@ struct IsolatedBody {
     /// `None` after a panic, and after the end.
     body: Option<Body>,
     call: String,
+    protocol: Protocol,
 }
 
 impl http_body::Body for IsolatedBody {
@@ -98,6 +105,10 @@ impl http_body::Body for IsolatedBody {
             Ok(polled) => polled,
             Err(panic) => {
                 self.body = None;
+                if self.protocol == Protocol::Rest {
+                    // Half an answer that was said to be whole is not: the connection ends.
+                    return Poll::Ready(Some(Err(status(&self.call, &panic))));
+                }
                 let mut trailers = http::HeaderMap::new();
                 status(&self.call, &panic).add_header(&mut trailers)?;
                 Poll::Ready(Some(Ok(Frame::trailers(trailers))))
@@ -204,7 +215,7 @@ mod tests {
     async fn connected(permits: &Arc<Semaphore>) -> RegistryServerClient<Channel> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let service = Isolated(Panicking { permits: Arc::clone(permits) });
+        let service = Isolated { service: Panicking { permits: Arc::clone(permits) }, protocol: Protocol::Grpc };
         tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
         RegistryServerClient::new(endpoint.connect().await.expect("a connection"))

@@ -145,10 +145,8 @@ impl Divided {
         let mut prefix = BytesMut::with_capacity(5);
         prefix.put_u8(is_compressed.into());
         prefix.put_u32(size);
-        let rest = Rest { prefix: Some(prefix.freeze()), parts: Some(Box::new(parts)), read: 0, _room: room };
-        let rest = Arc::new(Mutex::new(Some(rest)));
-        let watch = tokio::spawn(give_up_when_unread(Arc::downgrade(&rest)));
-        Self(Arc::new(Mutex::new(Some(DividedBody { rest, watch, is_compressed }))))
+        let body = DividedBody::new(Some(prefix.freeze()), parts, Some(is_compressed), room);
+        Self(Arc::new(Mutex::new(Some(body))))
     }
 }
 
@@ -157,7 +155,7 @@ pub(crate) fn send(mut response: http::Response<Body>) -> http::Response<Body> {
     let divided: Option<Divided> = response.extensions_mut().remove();
     match divided.and_then(|Divided(body)| lock(&body).take()) {
         Some(body) => {
-            if body.is_compressed {
+            if body.grpc == Some(true) {
                 response.headers_mut().insert("grpc-encoding", http::HeaderValue::from_static(GZIP));
             }
             response.map(|_| Body::new(body))
@@ -170,18 +168,39 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The body of a gRPC response of one message: a prefix with its length, the message, and trailers.
+/// A body of these parts, which takes room until it is sent, or is given up since nobody reads it. It must be called within a
+/// runtime.
+pub(crate) fn body_of(parts: impl Iterator<Item = Bytes> + Send + 'static, room: Room) -> Body {
+    Body::new(DividedBody::new(None, parts, None, room))
+}
+
+/// A body in parts. Of a gRPC response of one message it is a prefix with its length, the message, and trailers.
 struct DividedBody {
     /// `None` once it was given up.
-    rest: Arc<Mutex<Option<Rest>>>,
+    unsent: Arc<Mutex<Option<Unsent>>>,
     watch: JoinHandle<()>,
-    is_compressed: bool,
+    /// Of a gRPC response, whether its message is compressed.
+    grpc: Option<bool>,
+}
+
+impl DividedBody {
+    fn new(
+        prefix: Option<Bytes>,
+        parts: impl Iterator<Item = Bytes> + Send + 'static,
+        grpc: Option<bool>,
+        room: Room,
+    ) -> Self {
+        let unsent = Unsent { prefix, parts: Some(Box::new(parts)), read: 0, _room: room };
+        let unsent = Arc::new(Mutex::new(Some(unsent)));
+        let watch = tokio::spawn(give_up_when_unread(Arc::downgrade(&unsent)));
+        Self { unsent, watch, grpc }
+    }
 }
 
 /// What has not been sent of an answer.
-struct Rest {
+struct Unsent {
     prefix: Option<Bytes>,
-    /// `None` once the trailers were sent.
+    /// `None` once all was sent.
     parts: Option<Box<dyn Iterator<Item = Bytes> + Send>>,
     /// How many frames its client has made room for.
     read: usize,
@@ -189,19 +208,19 @@ struct Rest {
 }
 
 /// HTTP/2 asks for no part before its client has read the last, so nothing else would notice.
-async fn give_up_when_unread(rest: Weak<Mutex<Option<Rest>>>) {
+async fn give_up_when_unread(unsent: Weak<Mutex<Option<Unsent>>>) {
     let mut read_before = 0;
     loop {
         tokio::time::sleep(READ_WITHIN).await;
-        let Some(rest) = rest.upgrade() else { return };
-        let mut rest = lock(&rest);
-        let Some(read) = rest.as_ref().map(|rest| rest.read) else { return };
+        let Some(unsent) = unsent.upgrade() else { return };
+        let mut unsent = lock(&unsent);
+        let Some(read) = unsent.as_ref().map(|unsent| unsent.read) else { return };
         if read == read_before {
             tracing::warn!(
                 "an answer was given up, since its client has read nothing of it for {} s",
                 READ_WITHIN.as_secs()
             );
-            *rest = None;
+            *unsent = None;
             return;
         }
         read_before = read;
@@ -219,26 +238,29 @@ impl http_body::Body for DividedBody {
     type Error = Status;
 
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut rest = lock(&self.rest);
-        let Some(rest) = rest.as_mut() else {
+        let mut unsent = lock(&self.unsent);
+        let Some(unsent) = unsent.as_mut() else {
             return Poll::Ready(Some(Err(Status::deadline_exceeded("the answer was given up, since nobody read it"))));
         };
-        rest.read += 1;
-        if let Some(prefix) = rest.prefix.take() {
+        unsent.read += 1;
+        if let Some(prefix) = unsent.prefix.take() {
             return Poll::Ready(Some(Ok(Frame::data(prefix))));
         }
-        let Some(parts) = rest.parts.as_mut() else { return Poll::Ready(None) };
+        let Some(parts) = unsent.parts.as_mut() else { return Poll::Ready(None) };
         if let Some(part) = parts.next() {
             return Poll::Ready(Some(Ok(Frame::data(part))));
         }
-        rest.parts = None;
+        unsent.parts = None;
+        if self.grpc.is_none() {
+            return Poll::Ready(None);
+        }
         let mut trailers = http::HeaderMap::new();
         Status::ok("").add_header(&mut trailers)?;
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        lock(&self.rest).as_ref().is_some_and(|rest| rest.parts.is_none())
+        lock(&self.unsent).as_ref().is_some_and(|unsent| unsent.parts.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {

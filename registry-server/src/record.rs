@@ -6,13 +6,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use feast_registry_core::Waits;
+use http_body::Body as _;
 use tokio::time::Instant;
 use tonic::Code;
-use tonic::codegen::http::{HeaderMap, HeaderValue};
+use tonic::body::Body;
+use tonic::codegen::http::{self, HeaderMap, HeaderValue, StatusCode};
 use tracing::Span;
 use tracing::field::Empty;
 
 use crate::metrics::{CallMetrics, Method, name_of};
+use crate::protocol::Protocol;
 
 /// What a call is named by in the log of whoever made it. A client may name it; the answer says its name.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
@@ -56,6 +59,8 @@ pub(crate) struct CallRecord {
     sent: u64,
     /// None as long as the answer has not come to its end.
     code: Option<Code>,
+    /// What the code is then, if its head has told.
+    code_at_end: Option<Code>,
     waits: Waits,
     /// It goes on for as long as its client likes.
     is_endless: bool,
@@ -84,6 +89,7 @@ impl Recorder {
             answered: None,
             sent: 0,
             code: None,
+            code_at_end: None,
             waits: Waits::new(),
             is_endless,
             span,
@@ -103,7 +109,7 @@ impl Recorder {
                 otel.name = format!("{}/{}", method.service, method.name),
                 otel.kind = "server",
                 otel.status_code = Empty,
-                rpc.system = "grpc",
+                rpc.system = method.system,
                 rpc.service = &*method.service,
                 rpc.method = &*method.name,
                 rpc.grpc.status_code = Empty,
@@ -165,9 +171,19 @@ impl CallRecord {
     }
 
     /// Notes the head of the answer. It is given the name of the call if somebody may look for it in the log.
-    pub(crate) fn answers(&mut self, headers: &mut HeaderMap) {
+    pub(crate) fn answers(&mut self, protocol: Protocol, answer: &mut http::Response<Body>) {
         self.answered = Some(Instant::now());
-        self.note_code(headers);
+        match protocol {
+            Protocol::Grpc => self.note_code(answer.headers()),
+            Protocol::Rest => {
+                let code = code_of(answer.status());
+                self.code_at_end = Some(code);
+                if answer.body().is_end_stream() || code != Code::Ok {
+                    self.has_sent_all();
+                }
+            }
+        }
+        let headers = answer.headers_mut();
         if self.identity.id.get().is_some() || self.code.is_some_and(|code| code != Code::Ok) {
             headers.insert(REQUEST_ID, self.identity.header().clone());
         }
@@ -175,6 +191,11 @@ impl CallRecord {
 
     pub(crate) fn sends(&mut self, bytes: usize) {
         self.sent += bytes as u64;
+    }
+
+    /// Notes that the answer has come to its end, where nothing in it says so.
+    pub(crate) fn has_sent_all(&mut self) {
+        self.code = self.code.or(self.code_at_end);
     }
 
     /// Notes the code, if there is one in these headers or trailers.
@@ -217,6 +238,25 @@ impl Drop for CallRecord {
             let span = if self.span.is_disabled() { self.identity.span() } else { self.span.clone() };
             span.in_scope(|| self.say_that_it_was_slow(code, time));
         }
+    }
+}
+
+/// The code that gRPC has for a status of HTTP, so that both are counted alike.
+fn code_of(status: StatusCode) -> Code {
+    match status.as_u16() {
+        200..=399 => Code::Ok,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 | 405 => Code::NotFound,
+        409 => Code::Aborted,
+        410 | 413 => Code::OutOfRange,
+        412 => Code::FailedPrecondition,
+        429 => Code::ResourceExhausted,
+        400..=499 => Code::InvalidArgument,
+        501 => Code::Unimplemented,
+        503 => Code::Unavailable,
+        504 => Code::DeadlineExceeded,
+        _ => Code::Internal,
     }
 }
 

@@ -22,9 +22,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::codegen::Bytes;
-use tonic::codegen::http::HeaderMap;
+use tonic::codegen::http::{HeaderMap, Method};
 
 use crate::complaints::Complaint;
+use crate::protocol::Protocol;
 use crate::record::Identity;
 use crate::status::status;
 use crate::tenants::Memory;
@@ -42,6 +43,9 @@ const LARGEST_QUESTION: usize = 4 * 1024 * 1024;
 /// How many times larger one becomes when it is decoded, at the most: maps of tags of a few bytes. What is to be stored is
 /// handed on as it is.
 const QUESTION_GROWS: usize = 16;
+/// The largest body of JSON, and how many times larger one becomes when it is read: arrays of numbers of a digit.
+const LARGEST_JSON: usize = 32 * 1024 * 1024;
+const JSON_GROWS: usize = 16;
 /// What a message begins with: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 /// In pieces of so many bytes a request is kept whose client sends it in crumbs, and what one unpacks to.
@@ -117,6 +121,16 @@ impl RequestLimits {
         }
     }
 
+    /// Of a request of the REST API: a body is for what is to be stored.
+    pub(crate) fn allowance_of_rest(&self, method: &Method) -> Allowance {
+        match *method {
+            Method::POST | Method::PUT => {
+                Allowance { most: self.max_message_size.min(LARGEST_JSON), weight: JSON_GROWS }
+            }
+            _ => Allowance::of_up_to(SMALL),
+        }
+    }
+
     /// A request, once all of it has come.
     ///
     /// # Errors
@@ -124,6 +138,7 @@ impl RequestLimits {
     pub(crate) async fn arrival(
         &self,
         mut body: Incoming,
+        protocol: Protocol,
         Allowance { most, .. }: Allowance,
         identity: &Identity,
         caller: Option<Memory>,
@@ -139,6 +154,14 @@ impl RequestLimits {
             let arrived = identity.receives(data.len());
             self.make_room(arrived, &mut room)?;
             received.push(data);
+            if protocol == Protocol::Rest {
+                if arrived > most {
+                    return Err(Status::out_of_range(format!(
+                        "the body is larger than {most} bytes; nothing was done"
+                    )));
+                }
+                continue;
+            }
             let Some(Prefix { length, .. }) = received.prefix else { continue };
             if length > most {
                 return Err(too_large(&format!("has {length} bytes"), most));
@@ -181,6 +204,7 @@ impl RequestLimits {
     pub(crate) async fn unpacked(
         &self,
         mut received: Received,
+        protocol: Protocol,
         mut room: Room,
         headers: &mut HeaderMap,
         allowance: Allowance,
@@ -188,7 +212,8 @@ impl RequestLimits {
     ) -> Result<(Received, Room), Status> {
         received.end_last();
         let Allowance { most, weight } = allowance;
-        let encoding = if received.is_compressed_whole() { Encoding::of(headers) } else { None };
+        let is_compressed = protocol == Protocol::Grpc && received.is_compressed_whole();
+        let encoding = if is_compressed { Encoding::of(headers) } else { None };
         let Some(encoding) = encoding else {
             self.make_room(received.length.saturating_mul(weight), &mut room)?;
             return Ok((received, room));

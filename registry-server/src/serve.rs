@@ -8,24 +8,28 @@ use std::time::Duration;
 
 use feast_registry_core::proto::FILE_DESCRIPTOR_SET;
 use feast_registry_core::{Error, ErrorKind, Registry, Result};
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use tokio::net::{TcpListener, TcpSocket};
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
+use crate::answers::Answers;
 use crate::callers::{Callers, Security};
-use crate::connections::{self, Activity, ConnectionLimits};
+use crate::connections::{self, Activity, ConnectionLimits, Port};
 use crate::guard::{CallLimits, Guarded};
 use crate::health::ServerHealth;
 use crate::history::History;
 use crate::monitoring::Monitoring;
-use crate::panics::Isolated;
 use crate::proto::history;
 use crate::proto::history::history_server::HistoryServer;
 use crate::proto::registry_server_server::RegistryServerServer;
 use crate::record::Recorder;
 use crate::request::RequestLimits;
+use crate::rest::{Rest, RestOptions};
 use crate::service::Service;
-use crate::tls::Tls;
+use crate::services::Services;
+use crate::tls::{Speaks, Tls};
 
 /// The port of Feast's registry server.
 pub const DEFAULT_PORT: u16 = 6570;
@@ -102,6 +106,33 @@ impl Default for ServeOptions {
     }
 }
 
+/// Where a server is reached.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Ports {
+    /// gRPC alone, as Feast's SDK speaks it.
+    Grpc(TcpListener),
+    /// The REST API alone.
+    Rest(TcpListener, RestOptions),
+    /// Each on a port of its own.
+    Each {
+        /// For gRPC.
+        grpc: TcpListener,
+        /// For the REST API.
+        rest: TcpListener,
+        /// How the REST API is served.
+        options: RestOptions,
+    },
+    /// Both on one port: what has the content type of gRPC is for that.
+    Shared(TcpListener, RestOptions),
+}
+
+impl From<TcpListener> for Ports {
+    fn from(listener: TcpListener) -> Self {
+        Self::Grpc(listener)
+    }
+}
+
 /// Listens on an address, so that many clients may connect at once.
 ///
 /// # Errors
@@ -114,18 +145,18 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves a registry on a listening socket until `stop` completes; then finishes the calls that are under way, for as long as
+/// Serves a registry on listening sockets until `stop` completes; then finishes the calls that are under way, for as long as
 /// [`ServeOptions`] say, and returns. What waits for a commit (`commit: false`) is written before and after that.
 ///
 /// Besides Feast's service it answers our own, `feast_registry.v1.History`, server reflection (v1 and v1alpha) and `grpc.health.v1.Health`: the server as a whole (the
 /// service without a name) and both services are healthy while the storage answers, which is asked every five seconds; the
-/// service `liveness` always is.
+/// service `liveness` always is. The REST API is Feast's, below `/api/v1` and bare, with the same limits, authentication and log.
 ///
 /// # Errors
 /// When reflection cannot be served.
 pub async fn serve(
     registry: Registry,
-    listener: TcpListener,
+    ports: impl Into<Ports>,
     options: ServeOptions,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
@@ -141,9 +172,10 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(history::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let answers = Answers::new(options.max_message_size).with_compression(options.compress_above);
     let service = Service::new(registry.clone())
         .with_request_timeout(options.request_timeout)
-        .with_divided_answers(options.max_message_size, options.compress_above);
+        .with_divided_answers(answers.clone());
     let history = History::new(registry.clone(), options.request_timeout, options.max_message_size);
     let history = HistoryServer::new(history).max_encoding_message_size(options.max_message_size);
     let encodings = [CompressionEncoding::Gzip, CompressionEncoding::Deflate, CompressionEncoding::Zstd];
@@ -153,20 +185,27 @@ pub async fn serve(
         .fold(RegistryServerServer::new(service), RegistryServerServer::accept_compressed)
         .max_decoding_message_size(options.max_message_size)
         .max_encoding_message_size(options.max_message_size);
-    let services = Routes::new(service)
+    let grpc = Routes::new(service)
         .add_service(history)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(failed)?)
         .add_service(reflection().build_v1alpha().map_err(failed)?)
         .prepare();
+    let rest = |of: RestOptions| Rest::new(registry.clone(), options.request_timeout, answers.clone(), of);
+    let ports: Vec<(TcpListener, Services)> = match ports.into() {
+        Ports::Grpc(listener) => vec![(listener, Services::Grpc(grpc))],
+        Ports::Rest(listener, of) => vec![(listener, Services::Rest(rest(of)))],
+        Ports::Each { grpc: for_grpc, rest: for_rest, options: of } => {
+            vec![(for_grpc, Services::Grpc(grpc)), (for_rest, Services::Rest(rest(of)))]
+        }
+        Ports::Shared(listener, of) => vec![(listener, Services::Both(grpc, rest(of)))],
+    };
 
     let recorder = Recorder::new(options.slow_call, options.is_traced);
     let requests = RequestLimits::new(options.max_message_size, registry.clone());
     let audit = options.security.as_ref().and_then(|security| security.audit.clone());
     let callers = options.security.map(Callers::new);
     let calls = CallLimits::new(requests, options.request_timeout, options.max_watchers, recorder, callers);
-    let on_connection =
-        |activity: Arc<Activity>| Guarded { service: Isolated(services.clone()), limits: Arc::clone(&calls), activity };
     let stop = async {
         stop.await;
         watch.abort();
@@ -189,7 +228,17 @@ pub async fn serve(
         grace: options.grace,
         greeting: GREETS_WITHIN,
     };
-    let serving = connections::serve(listener, limits, options.tls.clone(), on_connection, stop);
+    let permits = Port::permits(options.max_connections);
+    let has_stopped = stop.shared();
+    let serving = join_all(ports.into_iter().map(|(listener, services)| {
+        let speaks = if services.takes_http1() { Speaks::Either } else { Speaks::Http2 };
+        let port = Port { listener, speaks, tls: options.tls.clone(), permits: Arc::clone(&permits) };
+        let calls = Arc::clone(&calls);
+        let on_connection =
+            move |activity: Arc<Activity>| Guarded { services: services.clone(), limits: Arc::clone(&calls), activity };
+        connections::serve(port, limits, on_connection, has_stopped.clone())
+    }));
+    let serving = async { serving.await.into_iter().sum::<usize>() };
     let unfinished = match &options.tls {
         None => serving.await,
         Some(tls) => tokio::select! {

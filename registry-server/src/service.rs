@@ -7,18 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use feast_registry_core::proto::core::{
-    FeatureService, FeatureView, LabelView, OnDemandFeatureView, SavedDataset, StreamFeatureView,
-};
 use feast_registry_core::{
-    Encoded, Error, ErrorKind, FeastObject, Feature, Freshness, Kind, ListFilter, Object, ObjectType, Registry,
-    Relation, Result, proto::core,
+    Encoded, Error, ErrorKind, FeastObject, Feature, Freshness, Kind, Object, Registry, Relation, Result, proto::core,
 };
 use tonic::{Request, Response, Status};
 
 use crate::answers::{Answers, Asked, Objects};
 use crate::call;
-use crate::listing::{Sortable, page};
+use crate::lists::{FeatureFilter, Lists, ViewFilter, Wanted, kind_of};
 use crate::parts::InParts;
 use crate::proto::any_feature_view::AnyFeatureView as AnyView;
 use crate::proto::apply_feature_view_request::BaseFeatureView;
@@ -69,10 +65,9 @@ impl Service {
         Self { registry, request_timeout: ServeOptions::default().request_timeout, answers: None }
     }
 
-    /// The same that divides large answers, of up to so many bytes, and compresses larger ones than that, if anything is said. Its responses must go through
-    /// [`parts::send`](crate::parts::send).
-    pub(crate) fn with_divided_answers(mut self, max_size: usize, compress_above: Option<usize>) -> Self {
-        self.answers = Some(Answers::new(max_size).with_compression(compress_above));
+    /// The same that divides large answers. Its responses must go through [`parts::send`](crate::parts::send).
+    pub(crate) fn with_divided_answers(mut self, answers: Answers) -> Self {
+        self.answers = Some(answers);
         self
     }
 
@@ -110,47 +105,9 @@ impl Call {
         }
     }
 
-    /// A page of a list, which is sorted if that is asked for.
-    async fn page<T: Sortable + Send + 'static>(
-        &self,
-        items: Vec<T>,
-        pagination: Option<PaginationParams>,
-        sorting: Option<&SortingParams>,
-    ) -> Result<(Vec<T>, PaginationMetadata)> {
-        // Without sorting it is cheap.
-        let count = if sorting.is_some() { items.len() } else { 0 };
-        let sorting = sorting.cloned();
-        self.registry.compute(count, move || Ok(page(items, pagination, sorting.as_ref()))).await
-    }
-
-    /// The objects that are to be kept.
-    async fn filtered(
-        &self,
-        objects: Vec<Object>,
-        keep: impl Fn(&Object) -> Result<bool> + Send + 'static,
-    ) -> Result<Vec<Object>> {
-        let count = objects.len();
-        let filtered = move || {
-            let mut kept = Vec::with_capacity(objects.len());
-            for object in objects {
-                if keep(&object)? {
-                    kept.push(object);
-                }
-            }
-            Ok(kept)
-        };
-        self.registry.compute(count, filtered).await
-    }
-
-    async fn list(
-        &self,
-        kind: Kind,
-        project: &str,
-        allow_cache: bool,
-        tags: &BTreeMap<String, String>,
-    ) -> Result<Vec<Object>> {
-        let filter = ListFilter::all().with_tags(tags.clone());
-        self.registry.list(kind, Some(project), &filter, Freshness::allow_cache(allow_cache)).await
+    /// Lists of the registry, as this call may see them.
+    fn lists(&self) -> Lists<'_> {
+        Lists(&self.registry)
     }
 
     /// With `commit: false`, what a registry in a file is told to store may wait for the commit; a database's is durable
@@ -194,9 +151,10 @@ macro_rules! registry_server {
             $(async fn $list(&self, request: Request<$list_request>) -> Reply<$list_response> {
                 let (this, request) = self.of_call(request);
                 let list = || async {
-                    let (kind, project) = (Kind::$listed_kind, &request.project);
-                    let objects = this.list(kind, project, request.allow_cache, &request.tags).await?;
-                    let (objects, pagination) = this.page(objects, request.pagination, request.sorting.as_ref()).await?;
+                    let wanted = wanted(&request.project, request.allow_cache, &request.tags);
+                    let objects = this.lists().of_kind(Kind::$listed_kind, &wanted).await?;
+                    let (objects, pagination) =
+                        this.lists().page(objects, request.pagination, request.sorting.as_ref()).await?;
                     Ok($list_response { $listed: encoded(objects), pagination: Some(pagination) })
                 };
                 this.answer(stringify!($list), Objects::of(request.allow_cache), list).await
@@ -315,12 +273,9 @@ registry_server! {
         ) -> Reply<ListFeatureServicesResponse> {
             let (this, request) = self.of_call(request);
             let list = || async {
-                let project = &request.project;
-                let services = this.list(Kind::FeatureService, project, request.allow_cache, &request.tags).await?;
-                let view = request.feature_view.clone();
-                let keep = move |service: &Object| Ok(view.is_empty() || uses_view(service, &view)?);
-                let services = this.filtered(services, keep).await?;
-                let (services, pagination) = this.page(services, request.pagination, request.sorting.as_ref()).await?;
+                let wanted = wanted(&request.project, request.allow_cache, &request.tags);
+                let services = this.lists().feature_services(&wanted, &request.feature_view).await?;
+                let (services, pagination) = this.lists().page(services, request.pagination, request.sorting.as_ref()).await?;
                 Ok(ListFeatureServicesResponse { feature_services: encoded(services), pagination: Some(pagination) })
             };
             this.answer("list_feature_services", Objects::of(request.allow_cache), list).await
@@ -332,19 +287,10 @@ registry_server! {
         ) -> Reply<ListSavedDatasetsResponse> {
             let (this, request) = self.of_call(request);
             let list = || async {
-                let project = &request.project;
-                let datasets = this.list(Kind::SavedDataset, project, request.allow_cache, &request.tags).await?;
-                let (namespace, collection) = (request.namespace.clone(), request.collection.clone());
-                let keep = move |dataset: &Object| {
-                    if namespace.is_empty() && collection.is_empty() {
-                        return Ok(true);
-                    }
-                    let spec = dataset.decode::<SavedDataset>()?.spec.unwrap_or_default();
-                    Ok((namespace.is_empty() || spec.namespace == namespace)
-                        && (collection.is_empty() || spec.collection == collection))
-                };
-                let datasets = this.filtered(datasets, keep).await?;
-                let (datasets, pagination) = this.page(datasets, request.pagination, request.sorting.as_ref()).await?;
+                let wanted = wanted(&request.project, request.allow_cache, &request.tags);
+                let datasets =
+                    this.lists().saved_datasets(&wanted, &request.namespace, &request.collection).await?;
+                let (datasets, pagination) = this.lists().page(datasets, request.pagination, request.sorting.as_ref()).await?;
                 Ok(ListSavedDatasetsResponse { saved_datasets: encoded(datasets), pagination: Some(pagination) })
             };
             this.answer("list_saved_datasets", Objects::of(request.allow_cache), list).await
@@ -367,12 +313,9 @@ registry_server! {
 
         async fn list_projects(&self, request: Request<ListProjectsRequest>) -> Reply<ListProjectsResponse> {
             let (this, request) = self.of_call(request);
-            let filter = ListFilter::all().with_tags(request.tags);
-            let freshness = Freshness::allow_cache(request.allow_cache);
             let list = || async {
-                let projects = this.registry.list(Kind::Project, None, &filter, freshness).await?;
-                let projects = this.filtered(projects, |project| Ok(!project.is_protected()?)).await?;
-                let (projects, pagination) = this.page(projects, request.pagination, request.sorting.as_ref()).await?;
+                let projects = this.lists().projects(request.tags.clone(), request.allow_cache).await?;
+                let (projects, pagination) = this.lists().page(projects, request.pagination, request.sorting.as_ref()).await?;
                 Ok(ListProjectsResponse { projects: encoded(projects), pagination: Some(pagination) })
             };
             this.answer("list_projects", Objects::of(request.allow_cache), list).await
@@ -444,16 +387,15 @@ registry_server! {
 
         async fn list_features(&self, request: Request<ListFeaturesRequest>) -> Reply<ListFeaturesResponse> {
             let (this, request) = self.of_call(request);
-            let freshness = Freshness::allow_cache(request.allow_cache);
             let list = || async {
-                let mut features = this.registry.list_features(&request.project, freshness).await?;
-                let is = |wanted: &str, value: &str| wanted.is_empty() || wanted == value;
-                features.retain(|feature| {
-                    is(&request.kind, kind_of(feature))
-                        && is(&request.feature_view, &feature.view)
-                        && is(&request.name, &feature.name)
-                });
-                let (features, pagination) = this.page(features, request.pagination, request.sorting.as_ref()).await?;
+                let wanted = Wanted::of(&request.project, request.allow_cache);
+                let filter = FeatureFilter {
+                    kind: request.kind.clone(),
+                    feature_view: request.feature_view.clone(),
+                    name: request.name.clone(),
+                };
+                let features = this.lists().features(&wanted, &filter).await?;
+                let (features, pagination) = this.lists().page(features, request.pagination, request.sorting.as_ref()).await?;
                 let features = features.into_iter().map(feature_message).collect();
                 Ok(ListFeaturesResponse { features, pagination: Some(pagination) })
             };
@@ -492,20 +434,6 @@ fn any_view(view: Object) -> AnyFeatureView {
     AnyFeatureView { any_feature_view: Some(any) }
 }
 
-/// The names of the views that a feature service has projections of.
-fn views_of(service: &Object) -> Result<Vec<String>> {
-    let spec = service.decode::<FeatureService>()?.spec.unwrap_or_default();
-    Ok(spec.features.into_iter().map(|projection| projection.feature_view_name).collect())
-}
-
-fn uses_view(service: &Object, view: &str) -> Result<bool> {
-    Ok(views_of(service)?.iter().any(|name| name == view))
-}
-
-fn kind_of(feature: &Feature) -> &'static str {
-    if feature.is_label { "label" } else { "feature" }
-}
-
 /// As from Feast's server, owner and timestamps are empty.
 fn feature_message(feature: Feature) -> crate::proto::Feature {
     let kind = kind_of(&feature).to_owned();
@@ -526,53 +454,35 @@ fn relation_message(relation: Relation) -> EntityRelation {
     EntityRelation { source: Some(end(relation.source)), target: Some(end(relation.target)) }
 }
 
+/// Which objects a request for a list wants.
+fn wanted(project: &str, allow_cache: bool, tags: &BTreeMap<String, String>) -> Wanted {
+    Wanted { tags: tags.clone(), ..Wanted::of(project, allow_cache) }
+}
+
 impl Call {
-    /// All views but label views, by what they are made of.
     async fn all_feature_views(&self, request: &ListAllFeatureViewsRequest) -> Result<ListAllFeatureViewsResponse> {
-        let freshness = Freshness::allow_cache(request.allow_cache);
-        let mut filter = ListFilter::all().with_tags(request.tags.clone());
-        filter.updated_since = request.updated_since;
-        let mut views = self.registry.list_views(&request.project, &filter, freshness).await?;
-        views.retain(|view| view.kind != Kind::LabelView);
-        if !request.feature_service.is_empty() {
-            // A service that is not there has no views.
-            let service =
-                self.registry.get(Kind::FeatureService, &request.project, &request.feature_service, freshness);
-            let used = match service.await {
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound(_)) => Vec::new(),
-                service => views_of(&service?)?,
-            };
-            views = self.filtered(views, move |view| Ok(used.contains(&view.name()?))).await?;
-        }
-        if [&request.entity, &request.feature, &request.data_source].iter().any(|wanted| !wanted.is_empty()) {
-            let wanted = [&request.entity, &request.feature, &request.data_source].map(String::clone);
-            let is_made_of_them = move |view: &Object| {
-                let made_of = MadeOf::of(view)?;
-                let names = [&made_of.entities, &made_of.features, &made_of.data_sources];
-                Ok(wanted.iter().zip(names).all(|(wanted, names)| wanted.is_empty() || names.contains(wanted)))
-            };
-            views = self.filtered(views, is_made_of_them).await?;
-        }
-        let (views, pagination) = self.page(views, request.pagination, request.sorting.as_ref()).await?;
+        let wanted = wanted(&request.project, request.allow_cache, &request.tags);
+        let made_of = ViewFilter {
+            entity: request.entity.clone(),
+            feature: request.feature.clone(),
+            feature_service: request.feature_service.clone(),
+            data_source: request.data_source.clone(),
+            updated_since: request.updated_since,
+        };
+        let views = self.lists().views(&wanted, &made_of).await?;
+        let (views, pagination) = self.lists().page(views, request.pagination, request.sorting.as_ref()).await?;
         let feature_views = views.into_iter().map(any_view).collect();
         Ok(ListAllFeatureViewsResponse { feature_views, pagination: Some(pagination) })
     }
 
     async fn registry_lineage(&self, request: &GetRegistryLineageRequest) -> Result<GetRegistryLineageResponse> {
-        let mut lineage = self.registry.lineage(&request.project, Freshness::allow_cache(request.allow_cache)).await?;
-        if !request.filter_object_type.is_empty() && !request.filter_object_name.is_empty() {
-            // As in Feast, a type that there is none of filters everything out.
-            let wanted = request.filter_object_type.parse::<ObjectType>().ok();
-            for relations in [&mut lineage.direct, &mut lineage.indirect] {
-                relations.retain(|relation| {
-                    wanted.is_some_and(|wanted| relation.involves(wanted, &request.filter_object_name))
-                });
-            }
-        }
+        let wanted = Wanted::of(&request.project, request.allow_cache);
+        let of_object = (&request.filter_object_type, &request.filter_object_name);
+        let lineage = self.lists().lineage(&wanted, of_object.0, of_object.1).await?;
         let sorting = request.sorting.as_ref();
-        let (direct, relationships_pagination) = self.page(lineage.direct, request.pagination, sorting).await?;
+        let (direct, relationships_pagination) = self.lists().page(lineage.direct, request.pagination, sorting).await?;
         let (indirect, indirect_relationships_pagination) =
-            self.page(lineage.indirect, request.pagination, sorting).await?;
+            self.lists().page(lineage.indirect, request.pagination, sorting).await?;
         Ok(GetRegistryLineageResponse {
             relationships: direct.into_iter().map(relation_message).collect(),
             indirect_relationships: indirect.into_iter().map(relation_message).collect(),
@@ -585,70 +495,12 @@ impl Call {
         &self,
         request: &GetObjectRelationshipsRequest,
     ) -> Result<GetObjectRelationshipsResponse> {
-        let wanted: ObjectType = request.object_type.parse()?;
-        let lineage = self.registry.lineage(&request.project, Freshness::allow_cache(request.allow_cache)).await?;
-        let mut relations = lineage.direct;
-        if request.include_indirect {
-            relations.extend(lineage.indirect);
-        }
-        relations.retain(|relation| relation.involves(wanted, &request.object_name));
-        let (relations, pagination) = self.page(relations, request.pagination, request.sorting.as_ref()).await?;
+        let object = (request.object_type.parse()?, request.object_name.as_str());
+        let wanted = Wanted::of(&request.project, request.allow_cache);
+        let relations = self.lists().relationships(&wanted, object, request.include_indirect).await?;
+        let (relations, pagination) =
+            self.lists().page(relations, request.pagination, request.sorting.as_ref()).await?;
         let relationships = relations.into_iter().map(relation_message).collect();
         Ok(GetObjectRelationshipsResponse { relationships, pagination: Some(pagination) })
-    }
-}
-
-/// What a view is made of, by name.
-#[derive(Default)]
-struct MadeOf {
-    entities: Vec<String>,
-    features: Vec<String>,
-    data_sources: Vec<String>,
-}
-
-impl MadeOf {
-    fn of(view: &Object) -> Result<Self> {
-        let names = |features: Vec<core::FeatureSpecV2>| features.into_iter().map(|feature| feature.name).collect();
-        let sources =
-            |sources: [Option<core::DataSource>; 2]| sources.into_iter().flatten().map(|source| source.name).collect();
-        Ok(match view.kind {
-            Kind::FeatureView => {
-                let spec = view.decode::<FeatureView>()?.spec.unwrap_or_default();
-                Self {
-                    entities: spec.entities,
-                    features: names(spec.features),
-                    data_sources: sources([spec.batch_source, spec.stream_source]),
-                }
-            }
-            Kind::StreamFeatureView => {
-                let spec = view.decode::<StreamFeatureView>()?.spec.unwrap_or_default();
-                Self {
-                    entities: spec.entities,
-                    features: names(spec.features),
-                    data_sources: sources([spec.batch_source, spec.stream_source]),
-                }
-            }
-            Kind::OnDemandFeatureView => {
-                let spec = view.decode::<OnDemandFeatureView>()?.spec.unwrap_or_default();
-                let request_sources = spec.sources.into_values().filter_map(|source| match source.source {
-                    Some(core::on_demand_source::Source::RequestDataSource(source)) => Some(source.name),
-                    _ => None,
-                });
-                Self {
-                    entities: spec.entities,
-                    features: names(spec.features),
-                    data_sources: request_sources.collect(),
-                }
-            }
-            Kind::LabelView => {
-                let spec = view.decode::<LabelView>()?.spec.unwrap_or_default();
-                Self {
-                    entities: spec.entities,
-                    features: names(spec.features),
-                    data_sources: sources([spec.source, None]),
-                }
-            }
-            _ => Self::default(),
-        })
     }
 }

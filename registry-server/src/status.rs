@@ -22,9 +22,22 @@ const DATABASES: [&str; 4] = ["postgres", "mysql", "mariadb", "cockroachdb"];
 /// The schemes of registries in files and object stores, whose places clients may know.
 const FILES: [&str; 7] = ["sqlite", "file", "s3", "gs", "az", "abfss", "https"];
 
-/// The status for an error of a call. What points to a defect, or has to be looked after by somebody else than the caller,
-/// is logged.
+/// The status for an error of a call, which is logged if [`told`] does so.
 pub(crate) fn status(call: &str, error: Error) -> Status {
+    let (code, class) = code_and_class(error.kind());
+    let message = told(call, &error);
+    match class {
+        Some(class) => {
+            let detail = json!({ "module": "feast.errors", "class": class, "message": message });
+            Status::new(code, detail.to_string())
+        }
+        None => Status::new(code, message),
+    }
+}
+
+/// What its caller is told of an error of a call. What points to a defect, or has to be looked after by somebody else than the
+/// caller, is logged.
+pub(crate) fn told(call: &str, error: &Error) -> String {
     let (code, class) = code_and_class(error.kind());
     let is_defect = code == Code::Internal && class.is_none();
     if is_defect || matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::UnknownOutcome) {
@@ -41,14 +54,7 @@ pub(crate) fn status(call: &str, error: Error) -> Status {
         });
     }
     let message = error.to_string();
-    let message = shortened(&if is_of_rules(error.kind()) { message } else { for_clients(&message) });
-    match class {
-        Some(class) => {
-            let detail = json!({ "module": "feast.errors", "class": class, "message": message });
-            Status::new(code, detail.to_string())
-        }
-        None => Status::new(code, message),
-    }
+    shortened(&if is_of_rules(error.kind()) { message } else { for_clients(&message) })
 }
 
 /// What is said, now and then, of calls that failed since the storage does not do what it should. Nobody but who runs it can

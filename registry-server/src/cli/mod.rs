@@ -43,6 +43,7 @@ mod program;
 mod project;
 mod protect;
 mod prune;
+mod rest;
 mod restore;
 mod revert;
 mod security;

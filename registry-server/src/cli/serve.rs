@@ -1,6 +1,5 @@
 //! `feast-registry serve`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use clap::Args;
 use feast_registry::config::ServerConfig;
 use feast_registry::{ErrorKind, Registry, RegistryConfig};
 use sd_notify::NotifyState;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -19,15 +19,16 @@ use super::files;
 use super::listen::listen;
 use super::location::Location;
 use super::protect;
+use super::rest::RestArgs;
 use super::security::{self, SecurityArgs};
 use super::telemetry::Telemetry;
-use crate::{DEFAULT_PORT, Metrics, Monitoring, Security, ServeOptions, Tls, TlsFiles};
+use crate::{DEFAULT_PORT, Metrics, Monitoring, Ports, Security, ServeOptions, Tls, TlsFiles};
 
 /// How long to wait before a storage that did not answer at start is tried again: at first, and at the most.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Serve a registry to Feast's SDK.
+/// Serve a registry to Feast's SDK, and over HTTP.
 ///
 /// Point Feast at it in feature_store.yaml:
 ///
@@ -35,13 +36,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 ///     registry_type: remote
 ///     path: localhost:6570
 ///
+/// With --rest-api, Feast's REST API is served too: http://localhost:6572/api/v1, and what it has at http://localhost:6572/docs.
+///
 /// With FEAST_PROTECTED_PROJECT=true in the environment, the project of the feature_store.yaml is protected against deletion, and left out of
 /// lists; with any other value it is no longer.
 ///
 /// Stop it with Ctrl-C or SIGTERM: requests that are under way are finished first. SIGHUP has it read the files of --cert, --key
 /// and --client-ca anew, which it does by itself too when they change.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment, about = "Serve a registry to Feast's SDK")]
+#[command(verbatim_doc_comment, about = "Serve a registry to Feast's SDK, and over HTTP")]
 pub(crate) struct Serve {
     #[command(flatten)]
     location: Location,
@@ -50,9 +53,12 @@ pub(crate) struct Serve {
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
 
-    /// The port to listen on; 0 takes a free one, which the start-up line names.
+    /// The port to listen on for gRPC; 0 takes a free one, which the start-up line names.
     #[arg(long, default_value_t = DEFAULT_PORT)]
     port: u16,
+
+    #[command(flatten)]
+    rest: RestArgs,
 
     /// Encrypt with TLS: the server's certificate, in PEM, and after it those of its issuers that clients do not have.
     ///
@@ -199,7 +205,7 @@ impl Serve {
         options.tls = open_tls(tls).await?;
         let _read_anew = signals.read_anew(options.tls.clone(), options.security.clone());
         // Before the registry is opened, which may make it: a start that fails leaves nothing behind.
-        let listener = listen(["--host", "--port"], &self.host, self.port).await?;
+        let ports = self.rest.listen(&self.host, self.port, &config).await?;
         if let Some(security) = &options.security {
             tokio::spawn(security.authentication.clone().follow_files());
         }
@@ -209,7 +215,7 @@ impl Serve {
             () = signals.next() => return Ok(Ended::BeforeItWasOpen),
         };
         protect::by_environment(&registry, config.project.as_deref()).await?;
-        say_what_is_served(&registry.location(), listener.local_addr()?, &options);
+        say_what_is_served(&registry.location(), &ports, &options)?;
         notify(NotifyState::Ready);
         let (stop, is_stopped) = tokio::sync::oneshot::channel();
         let is_stopped = async {
@@ -217,7 +223,7 @@ impl Serve {
             drop(is_stopped.await);
         };
         let serving = async {
-            crate::serve(registry.clone(), listener, options, is_stopped).await?;
+            crate::serve(registry.clone(), ports, options, is_stopped).await?;
             // What waited has been written by now, or logged.
             drop(registry.close().await);
             Ok(Ended::InOrder)
@@ -321,15 +327,23 @@ async fn open_tls(files: Option<TlsFiles>) -> Result<Option<Tls>> {
     Ok(Some(tokio::task::spawn_blocking(move || Tls::open(files)).await??))
 }
 
-/// The start-up line, and before it what whoever reads it should know: this is the place for both.
-fn say_what_is_served(location: &str, address: SocketAddr, options: &ServeOptions) {
-    let is_for_this_machine = address.ip().to_canonical().is_loopback();
+/// The start-up lines, and before them what whoever reads them should know: this is the place for both.
+fn say_what_is_served(location: &str, ports: &Ports, options: &ServeOptions) -> Result<()> {
+    let [grpc, rest] = match ports {
+        Ports::Grpc(listener) => [Some(listener), None],
+        Ports::Rest(listener, _) => [None, Some(listener)],
+        Ports::Each { grpc, rest, .. } => [Some(grpc), Some(rest)],
+        Ports::Shared(listener, _) => [Some(listener), Some(listener)],
+    };
+    let address = |listener: Option<&TcpListener>| listener.map(TcpListener::local_addr).transpose();
+    let (grpc, rest) = (address(grpc)?, address(rest)?);
+    let for_others = [grpc, rest].into_iter().flatten().find(|address| !address.ip().to_canonical().is_loopback());
     let how = match &options.tls {
         Some(tls) if tls.is_mutual() => "with TLS, to clients with a certificate,",
         Some(_) => "with TLS",
         None => "without TLS",
     };
-    if options.tls.is_none() && !is_for_this_machine {
+    if options.tls.is_none() && for_others.is_some() {
         tracing::warn!(
             "calls from other machines are not encrypted: whoever is on the way can read and change them. Encrypt them with \
              --cert and --key, or listen on 127.0.0.1 behind a proxy that does"
@@ -339,14 +353,22 @@ fn say_what_is_served(location: &str, address: SocketAddr, options: &ServeOption
         Some(_) => "and with authentication",
         None => "and without authentication",
     };
-    if options.security.is_none() && !is_for_this_machine {
+    if let (None, Some(address)) = (&options.security, for_others) {
         tracing::warn!(
             "whoever can reach {address} may do everything, since nobody is asked who they are: set `auth` in the feature_store.yaml, \
              or give --tokens"
         );
     }
     // The address is the last word, for scripts that look for it.
-    tracing::info!("serving {location} {how} {who} on {address}");
+    if let Some(address) = rest {
+        let over = if options.tls.is_some() { "HTTPS" } else { "HTTP" };
+        tracing::info!("REST API over {over} on {address}");
+    }
+    match grpc {
+        Some(address) => tracing::info!("serving {location} {how} {who} on {address}"),
+        None => tracing::info!("serving {location} {how} {who}, REST alone"),
+    }
+    Ok(())
 }
 
 /// How serving has come to an end.

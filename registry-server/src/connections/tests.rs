@@ -79,7 +79,9 @@ async fn run_with(limits: ConnectionLimits, tls: Option<Tls>) -> Running {
             activities.lock().expect("a list").push(activity);
             Refusing
         };
-        serve(listener, limits, tls, service, async { drop(has_stopped.await) }).await
+        let permits = Port::permits(limits.connections);
+        let port = Port { listener, speaks: Speaks::Http2, tls, permits };
+        serve(port, limits, service, async { drop(has_stopped.await) }).await
     });
     Running { address, taken, stop, serving }
 }

@@ -68,6 +68,7 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 pub(super) struct Loaded {
     pub(super) grpc: Arc<ServerConfig>,
     pub(super) http: Arc<ServerConfig>,
+    pub(super) either: Arc<ServerConfig>,
     /// From when until when clients accept the server's certificate; unknown of one that is odd.
     pub(super) validity: Option<Validity>,
 }
@@ -106,8 +107,10 @@ impl Loaded {
             }
             _ => builder()?.with_no_client_auth().with_cert_resolver(certified),
         };
+        let mut either = grpc.clone();
         grpc.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { grpc: Arc::new(grpc), http: Arc::new(http), validity })
+        either.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { grpc: Arc::new(grpc), http: Arc::new(http), either: Arc::new(either), validity })
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) async fn waits_for_first_byte(connection: &TcpStream) -> Option<u8> {
 pub(crate) fn complain_of_tls_without_it(peer: IpAddr, speaks: Speaks) {
     static GRPC: Complaint = Complaint::new();
     static HTTP: Complaint = Complaint::new();
+    static REST: Complaint = Complaint::new();
     match speaks {
         Speaks::Http2 => GRPC.say(|more| {
             tracing::warn!(
@@ -77,6 +78,12 @@ pub(crate) fn complain_of_tls_without_it(peer: IpAddr, speaks: Speaks) {
                 %peer,
                 "a client asks for health or metrics over TLS, which is not spoken: give --cert and --key, or have it ask with \
                  http://{more}"
+            );
+        }),
+        Speaks::Either => REST.say(|more| {
+            tracing::warn!(
+                %peer,
+                "a client of the REST API speaks TLS, and this server does not: give it --cert and --key, or have the client ask with                  http://{more}"
             );
         }),
     }
@@ -196,6 +203,7 @@ fn complain_of_plain(plain: Plain, speaks: Speaks, peer: IpAddr) {
             let what = match speaks {
                 Speaks::Http2 => "this port is for gRPC over TLS",
                 Speaks::Http1 => "probes and Prometheus need `scheme: HTTPS`",
+                Speaks::Either => "clients of the REST API need https://",
             };
             tracing::warn!(
                 %peer,
@@ -262,6 +270,7 @@ fn complain(cause: &rustls::Error, speaks: Speaks, peer: IpAddr) {
             let what = match speaks {
                 Speaks::Http2 => "HTTP/2, which gRPC needs",
                 Speaks::Http1 => "HTTP/1.1, which is spoken for health and metrics",
+                Speaks::Either => "HTTP/2 or HTTP/1.1",
             };
             tracing::warn!(%peer, "a client speaks TLS, but not {what}; is it another kind of client, or a proxy?{more}");
         }),

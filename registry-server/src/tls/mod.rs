@@ -84,6 +84,8 @@ pub(crate) enum Speaks {
     Http2,
     /// HTTP/1.1, to probes and Prometheus, which need no certificate.
     Http1,
+    /// HTTP/2 or HTTP/1.1: the REST API, alone or beside gRPC, to clients who have a certificate if they need one.
+    Either,
 }
 
 impl Tls {
@@ -122,6 +124,7 @@ impl Tls {
         Arc::clone(match speaks {
             Speaks::Http2 => &loaded.grpc,
             Speaks::Http1 => &loaded.http,
+            Speaks::Either => &loaded.either,
         })
     }
 }

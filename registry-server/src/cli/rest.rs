@@ -1,0 +1,51 @@
+//! What `feast-registry serve` is told of the REST API.
+
+use anyhow::Result;
+use clap::Args;
+use feast_registry::config::FeatureStoreConfig;
+
+use super::listen::listen;
+use crate::{DEFAULT_REST_PORT, Ports, RestOptions};
+
+#[derive(Debug, Args)]
+pub(super) struct RestArgs {
+    /// Serve Feast's REST API too, over HTTP; with --cert over HTTPS.
+    ///
+    /// Requests have the same authentication, permissions, limits and log as gRPC's.
+    #[arg(long, short = 'r')]
+    rest_api: bool,
+
+    /// The port of the REST API; 0 takes a free one, which the start-up line names. With the number of --port, both are on one port.
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_REST_PORT, requires = "rest_api")]
+    rest_port: u16,
+
+    /// Do not serve gRPC: the REST API alone.
+    #[arg(long, requires = "rest_api")]
+    no_grpc: bool,
+
+    /// Let pages of this origin use the REST API from a browser (CORS), as https://catalog.example.com; `*` is all. It may be repeated.
+    #[arg(long, value_name = "ORIGIN", requires = "rest_api")]
+    cors_origin: Vec<String>,
+}
+
+impl RestArgs {
+    /// Listens on what is asked for.
+    pub(super) async fn listen(&self, host: &str, port: u16, config: &FeatureStoreConfig) -> Result<Ports> {
+        const GRPC: [&str; 2] = ["--host", "--port"];
+        const REST: [&str; 2] = ["--host", "--rest-port"];
+        if !self.rest_api {
+            return Ok(Ports::Grpc(listen(GRPC, host, port).await?));
+        }
+        let mut options = RestOptions::default();
+        options.project.clone_from(&config.project);
+        options.cors_origins.clone_from(&self.cors_origin);
+        if self.no_grpc {
+            return Ok(Ports::Rest(listen(REST, host, self.rest_port).await?, options));
+        }
+        let grpc = listen(GRPC, host, port).await?;
+        if self.rest_port == port && port != 0 {
+            return Ok(Ports::Shared(grpc, options));
+        }
+        Ok(Ports::Each { grpc, rest: listen(REST, host, self.rest_port).await?, options })
+    }
+}

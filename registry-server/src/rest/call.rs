@@ -1,0 +1,68 @@
+//! A request under way: what it gives, and the registry as its caller may see it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use feast_registry_core::{Freshness, Registry};
+use serde::de::DeserializeOwned;
+use tonic::codegen::http::HeaderMap;
+use tonic::codegen::http::header::{CONTENT_TYPE, HeaderName, IF_NONE_MATCH};
+
+use super::Served;
+use super::error::{RestError, Result};
+use super::parameters::Given;
+use super::tag::Tag;
+use crate::lists::{Lists, Wanted};
+
+/// A request of a route, which may be done more than once if it is a read.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(super) registry: Registry,
+    pub(super) served: Arc<Served>,
+    pub(super) given: Arc<Given>,
+    pub(super) headers: Arc<HeaderMap>,
+    pub(super) body: Bytes,
+}
+
+impl Call {
+    pub(super) fn lists(&self) -> Lists<'_> {
+        Lists(&self.registry)
+    }
+
+    pub(super) fn freshness(&self) -> Freshness {
+        Freshness::allow_cache(self.given.allow_cache())
+    }
+
+    /// What is wanted of the project that is named, without regard to tags.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted::of(self.given.project(), self.given.allow_cache())
+    }
+
+    /// The same with the tags that are asked for.
+    pub(super) fn wanted_with_tags(&self) -> Wanted {
+        Wanted { tags: self.given.tags(), ..self.wanted() }
+    }
+
+    /// What was sent, as JSON. Only what says that it is JSON is taken for it: a page of another site can have a browser send anything
+    /// else without asking.
+    ///
+    /// # Errors
+    /// 422 when it is not, or is not what the route takes.
+    pub(super) fn body<T: DeserializeOwned>(&self) -> Result<T> {
+        let content_type = self.headers.get(CONTENT_TYPE).and_then(|of| of.to_str().ok()).unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if media_type != "application/json" && !media_type.ends_with("+json") {
+            return Err(RestError::invalid_request("the body must be JSON, with `Content-Type: application/json`"));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| RestError::invalid_request(format!("the body: {error}")))
+    }
+
+    /// Whether the client has what this is the tag of.
+    pub(super) fn has(&self, tag: &Tag) -> bool {
+        self.headers.get_all(IF_NONE_MATCH).iter().any(|known| tag.is_in(known))
+    }
+
+    pub(super) fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}

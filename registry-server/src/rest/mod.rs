@@ -1,0 +1,210 @@
+//! Feast's REST API over a registry, with what it lacks: entity tags, conditions, replacements and batches.
+//!
+//! [`table`] has all routes. A request is found its route ([`route`]), its parameters are checked as that declares them
+//! ([`parameters`]), and the route's method of [`Call`](call::Call) does it over the registry as its caller may see it. Objects of an
+//! answer stay as they are stored until they are sent ([`document`]).
+
+mod answer;
+mod call;
+mod cors;
+mod definition;
+mod document;
+mod entry;
+mod error;
+mod features;
+mod json;
+mod lineage;
+mod moment;
+mod objects;
+mod parameters;
+mod projects;
+mod relations;
+mod route;
+mod table;
+mod tag;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use feast_registry_core::Registry;
+use http_body_util::BodyExt as _;
+use tonic::body::Body;
+use tonic::codegen::http::header::{ALLOW, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use tonic::codegen::http::{Method, Request, Response, StatusCode};
+use tonic::codegen::{BoxFuture, Service};
+use tonic::metadata::MetadataMap;
+
+use self::answer::Answer;
+use self::call::Call;
+use self::cors::Cors;
+pub(crate) use self::error::RestError;
+use self::parameters::Given;
+use self::route::{Found, Route};
+use crate::answers::Answers;
+use crate::call as calls;
+use crate::tenants::Memory;
+
+/// The port of Feast's REST registry server.
+pub const DEFAULT_REST_PORT: u16 = 6572;
+
+/// How the REST API is served. Made with `default()`, and changed field by field.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct RestOptions {
+    /// The project of the server's configuration, which `POST /registry/refresh` asks for permission, and which visits without a project
+    /// are of. Default: none.
+    pub project: Option<String>,
+    /// The block `batch_engine` of the server's configuration, as `/compute_engines` tells it. Default: none.
+    pub batch_engine: Option<serde_json::Value>,
+    /// The origins whose pages may use the API from a browser, as `https://catalog.example.com`; `*` is all. Default: none but its own.
+    pub cors_origins: Vec<String>,
+}
+
+/// The REST API of a server. Cloning gives another handle on the same.
+#[derive(Clone)]
+pub(crate) struct Rest(Arc<Served>);
+
+/// What all requests share.
+pub(crate) struct Served {
+    registry: Registry,
+    request_timeout: Duration,
+    answers: Answers,
+    cors: Cors,
+    #[allow(dead_code, reason = "routes that come next read it")]
+    options: RestOptions,
+}
+
+impl Rest {
+    /// Over a registry, whose answers share the budget of all that the server sends.
+    pub(crate) fn new(registry: Registry, request_timeout: Duration, answers: Answers, options: RestOptions) -> Self {
+        let cors = Cors::new(&options.cors_origins);
+        Self(Arc::new(Served { registry, request_timeout, answers, cors, options }))
+    }
+
+    /// What a request is called in metrics and in the log, and whether its caller has to say who they are: whoever has none to ask
+    /// for may not learn what there is.
+    pub(crate) fn asked(method: &Method, path: &str) -> Asked {
+        match route::find(method, path) {
+            Found::Route(route, _) => Asked { route: Some(route), is_for_callers: true },
+            Found::OtherMethod(_) | Found::Nothing => Asked { route: None, is_for_callers: false },
+        }
+    }
+
+    /// Adds to an answer, whoever made it, what browsers go by.
+    pub(crate) fn finish(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+        for (name, value) in [("x-content-type-options", "nosniff"), ("cache-control", "private, no-cache")] {
+            let name = HeaderName::from_static(name);
+            if !headers.contains_key(&name) {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+        }
+        self.0.cors.allow(origin, headers);
+    }
+
+    async fn answer(self, request: Request<Body>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        if let Some(preflight) = self.0.cors.preflight(&parts.method, &parts.headers) {
+            return preflight;
+        }
+        let path = parts.uri.path();
+        let (route, in_path) = match route::find(&parts.method, path) {
+            Found::Route(route, in_path) => (route, in_path),
+            Found::OtherMethod(allowed) => return not_allowed(&allowed),
+            Found::Nothing => return not_found(&parts.method, path, parts.uri.query()),
+        };
+        let head = (parts.headers, parts.extensions);
+        match self.answer_of(route, in_path, parts.uri.query().unwrap_or_default(), head, body).await {
+            Ok(response) => response,
+            Err(error) => error.into_response(),
+        }
+    }
+
+    async fn answer_of(
+        self,
+        route: &'static Route,
+        in_path: Vec<(&'static str, String)>,
+        query: &str,
+        (headers, extensions): (HeaderMap, tonic::codegen::http::Extensions),
+        body: Body,
+    ) -> error::Result<Response<Body>> {
+        let given = Given::of(route.parameters, in_path, query)?;
+        let body = body.collect().await.map_err(RestError::from)?.to_bytes();
+        let request = tonic::Request::from_parts(MetadataMap::from_headers(headers), extensions, ());
+        let options = calls::options(&request, self.0.request_timeout);
+        let memory: Option<Memory> = calls::memory(&request);
+        let headers = Arc::new(request.into_parts().0.into_headers());
+        let call = Call {
+            registry: self.0.registry.with_call(options),
+            served: Arc::clone(&self.0),
+            given: Arc::new(given),
+            headers: Arc::clone(&headers),
+            body,
+        };
+        let make = || (route.handler)(call.clone());
+        let (answer, room) = match route.is_read() {
+            true => self.0.answers.with_room(memory.as_ref(), Answer::size, make).await?,
+            // It is small, and what was done is not done again.
+            false => (make().await?, None),
+        };
+        Ok(answer.into_response(&headers, room))
+    }
+}
+
+/// What a request asks for, as far as it matters before it is done.
+pub(crate) struct Asked {
+    pub(crate) route: Option<&'static Route>,
+    pub(crate) is_for_callers: bool,
+}
+
+/// What all routes are called in metrics.
+pub(crate) fn route_names() -> impl Iterator<Item = (String, bool)> {
+    table::routes().map(|route| (route.name(), route.is_read()))
+}
+
+fn not_allowed(allowed: &[route::Verb]) -> Response<Body> {
+    let mut response = plain_error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    let mut names: Vec<&str> = allowed.iter().map(|verb| verb.name()).collect();
+    names.sort_unstable();
+    if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
+        response.headers_mut().insert(ALLOW, names);
+    }
+    response
+}
+
+/// A path with a slash too many is told without it, as Feast's server does.
+fn not_found(method: &Method, path: &str, query: Option<&str>) -> Response<Body> {
+    let trimmed = path.trim_end_matches('/');
+    let is_other = trimmed.len() < path.len() && !trimmed.is_empty() && !trimmed.starts_with("//");
+    if is_other && matches!(route::find(method, trimmed), Found::Route(..)) {
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        if let Ok(location) = HeaderValue::from_str(&format!("{trimmed}{query}")) {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+            response.headers_mut().insert(LOCATION, location);
+            return response;
+        }
+    }
+    plain_error(StatusCode::NOT_FOUND, "Not Found")
+}
+
+/// As Feast's web framework tells what no route has.
+fn plain_error(status: StatusCode, detail: &str) -> Response<Body> {
+    Answer::json(&serde_json::json!({ "detail": detail })).with_status(status).into_response(&HeaderMap::new(), None)
+}
+
+impl Service<Request<Body>> for Rest {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Ok(this.answer(request).await) })
+    }
+}

@@ -1,0 +1,152 @@
+//! What there is to ask for: one row for each route, from which requests are dispatched and documented.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::OnceLock;
+
+use tonic::codegen::http::Method;
+
+use super::answer::Answer;
+use super::call::Call;
+use super::error::Result;
+use super::parameters::Parameter;
+use super::table;
+
+/// What does a request.
+pub(crate) type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Answer>> + Send>>;
+
+/// A route of the REST API.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) method: Verb,
+    /// Below `/api/v1`, or bare. What stands in braces is a parameter.
+    pub(crate) path: &'static str,
+    /// What it is about, as the documentation groups routes.
+    pub(crate) tag: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) parameters: &'static [&'static [Parameter]],
+    /// The name of the schema of what has to be sent.
+    pub(crate) body: Option<&'static str>,
+    /// The status of success, and the name of the schema of what is answered.
+    pub(crate) answers: (u16, &'static str),
+    pub(crate) handler: Handler,
+}
+
+/// How something is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Verb {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+impl Verb {
+    /// What a request is to be answered as: HEAD as GET, whose body the connection leaves out.
+    pub(crate) fn of(method: &Method) -> Option<Self> {
+        match *method {
+            Method::GET | Method::HEAD => Some(Self::Get),
+            Method::POST => Some(Self::Post),
+            Method::PUT => Some(Self::Put),
+            Method::DELETE => Some(Self::Delete),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+impl Route {
+    /// What it is called in metrics and in the log.
+    pub(crate) fn name(&self) -> String {
+        format!("{} {}", self.method.name(), self.path)
+    }
+
+    /// Whether its requests change nothing.
+    pub(crate) fn is_read(&self) -> bool {
+        self.method == Verb::Get
+    }
+}
+
+/// What a path is the path of.
+pub(crate) enum Found {
+    Route(&'static Route, Vec<(&'static str, String)>),
+    /// Something that is asked for in other ways.
+    OtherMethod(Vec<Verb>),
+    Nothing,
+}
+
+/// Finds what a request asks for.
+pub(crate) fn find(method: &Method, path: &str) -> Found {
+    let path = path.strip_prefix(PREFIX).filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
+    let Ok(matched) = routes().at(path) else { return Found::Nothing };
+    let Some(route) = Verb::of(method).and_then(|verb| matched.value.get(&verb)) else {
+        return Found::OtherMethod(matched.value.keys().copied().collect());
+    };
+    let declared = route.parameters.iter().copied().flatten();
+    let given = |parameter: &Parameter| {
+        let value = matched.params.get(parameter.name)?;
+        Some((parameter.name, percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned()))
+    };
+    Found::Route(route, declared.filter_map(given).collect())
+}
+
+/// What the paths of the API may begin with, as in Feast.
+pub(crate) const PREFIX: &str = "/api/v1";
+
+type Routes = matchit::Router<HashMap<Verb, &'static Route>>;
+
+fn routes() -> &'static Routes {
+    static ROUTES: OnceLock<Routes> = OnceLock::new();
+    ROUTES.get_or_init(|| {
+        let mut by_path: Vec<(&str, HashMap<Verb, &Route>)> = Vec::new();
+        for route in table::routes() {
+            match by_path.iter_mut().find(|(path, _)| *path == route.path) {
+                Some((_, methods)) => drop(methods.insert(route.method, route)),
+                None => by_path.push((route.path, HashMap::from([(route.method, route)]))),
+            }
+        }
+        let mut routes = Routes::new();
+        for (path, methods) in by_path {
+            // `no_two_routes_are_in_each_others_way` has all of them.
+            if let Err(error) = routes.insert(path, methods) {
+                tracing::error!(path, %error, "a route cannot be reached");
+            }
+        }
+        routes
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_routes_are_in_each_others_way() {
+        for route in table::routes() {
+            let path = route.path.replace(['{', '}'], "");
+            for path in [path.clone(), format!("{PREFIX}{path}")] {
+                let method = Method::from_bytes(route.method.name().as_bytes()).expect("a method");
+                let Found::Route(found, given) = find(&method, &path) else { panic!("{path} is not found") };
+                assert_eq!(found.name(), route.name());
+                let in_path = route.path.matches('{').count();
+                assert_eq!(given.len(), in_path, "{}: each part in braces is declared", route.name());
+            }
+        }
+    }
+
+    #[test]
+    fn paths_are_unescaped_after_they_are_taken_apart() {
+        let Found::Route(route, given) = find(&Method::GET, "/api/v1/entities/a%2Fb%20c") else { panic!("not found") };
+        assert_eq!((route.path, given[0].1.as_str()), ("/entities/{name}", "a/b c"));
+        assert!(matches!(find(&Method::GET, "/api/v1x/entities"), Found::Nothing));
+        assert!(matches!(find(&Method::PATCH, "/entities"), Found::OtherMethod(_)));
+    }
+}

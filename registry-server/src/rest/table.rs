@@ -1,0 +1,201 @@
+//! All routes, in one table.
+
+use feast_registry_core::Kind;
+
+use super::objects::Resource;
+use super::parameters::Parameter;
+use super::route::{Route, Verb};
+
+const NAME: &[Parameter] = &[Parameter::path("name", "Its name.")];
+const PROJECT: &[Parameter] = &[Parameter::text("project", "The project.").required()];
+const CACHE: &[Parameter] = &[Parameter::flag(
+    "allow_cache",
+    "true",
+    "Whether what is answered may come from the server's cache, which is a second old at the most; `false` reads the storage.",
+)];
+const RELATIONSHIPS: &[Parameter] =
+    &[Parameter::flag("include_relationships", "false", "Whether to tell what each object is related to.")];
+const TAGS: &[Parameter] =
+    &[Parameter::texts("tags", "`key:value`: only what has all of these tags. What has no colon is passed over.")];
+const PAGE: &[Parameter] = &[
+    Parameter::number("page", (1, i32::MAX), "Which page, counted from 1. It counts only together with `limit`."),
+    Parameter::number("limit", (1, 100), "How many items a page has. It counts only together with `page`."),
+    Parameter::text("sort_by", "An attribute to sort by, as `name`, `created_timestamp` or `batch_source.name`."),
+    Parameter::one_of("sort_order", &["asc", "desc"], "In which direction to sort.").or("asc"),
+];
+const PAGE_OF_ALL: &[Parameter] = &[
+    Parameter::number("page", (1, i32::MAX), "Which page, counted from 1.").or("1"),
+    Parameter::number("limit", (1, 100), "How many items a page has.").or("50"),
+    Parameter::text("sort_by", "A field to sort by, of those at the top of each item."),
+    Parameter::text("sort_order", "`desc` sorts in the other direction.").or("asc"),
+];
+const VIEWS: &[Parameter] = &[
+    Parameter::text("entity", "Only views of this entity."),
+    Parameter::text("feature", "Only views with a feature of this name."),
+    Parameter::text("feature_service", "Only views that this feature service has features of."),
+    Parameter::text("data_source", "Only views that are made of this data source."),
+    Parameter::text(
+        "updated_since",
+        "Only views that were written at this moment or later, to the second (ISO 8601; UTC unless it says otherwise).",
+    ),
+];
+const SERVICES: &[Parameter] = &[Parameter::text("feature_view", "Only services with features of this view.")];
+const DATASETS: &[Parameter] = &[
+    Parameter::text("namespace", "Only datasets of this namespace."),
+    Parameter::text("collection", "Only datasets of this collection."),
+];
+const FEATURES: &[Parameter] =
+    &[Parameter::text("feature_view", "Only those of this view."), Parameter::text("name", "Only those of this name.")];
+const LINEAGE_FILTER: &[Parameter] = &[
+    Parameter::text(
+        "filter_object_type",
+        "Only relations of an object of this type; it counts only together with `filter_object_name`.",
+    ),
+    Parameter::text("filter_object_name", "Only relations of an object of this name."),
+];
+
+/// A read.
+macro_rules! get {
+    ($path:expr, $tag:literal, $summary:expr, [$($parameters:expr),* $(,)?], $answer:literal, |$call:ident| $handler:expr) => {
+        Route {
+            method: Verb::Get,
+            path: $path,
+            tag: $tag,
+            summary: $summary,
+            parameters: &[$($parameters),*],
+            body: None,
+            answers: (200, $answer),
+            handler: |$call| Box::pin($handler),
+        }
+    };
+}
+
+/// The lists of one kind of object: of a project, which may have filters, and across all.
+macro_rules! lists {
+    ($path:literal, $tag:literal, $what:literal, $answer:literal, $resource:ident, tags: $tags:literal, [$($filter:expr),*], all: [$($filter_of_all:expr),*]) => {
+        &[
+            get!(
+                concat!("/", $path),
+                $tag,
+                concat!("The ", $what, " of a project"),
+                [PROJECT, CACHE, RELATIONSHIPS, $($filter,)* PAGE],
+                $answer,
+                |call| call.list(Resource::$resource, $tags)
+            ),
+            get!(
+                concat!("/", $path, "/all"),
+                $tag,
+                concat!("The ", $what, " of all projects"),
+                [CACHE, PAGE_OF_ALL, RELATIONSHIPS $(, $filter_of_all)*],
+                $answer,
+                |call| call.list_all(Resource::$resource)
+            ),
+        ]
+    };
+}
+
+/// One object by its name.
+macro_rules! one {
+    ($path:literal, $tag:literal, $what:literal, $answer:literal, |$call:ident| $handler:expr) => {
+        get!(
+            concat!("/", $path, "/{name}"),
+            $tag,
+            concat!("One ", $what),
+            [NAME, PROJECT, CACHE, RELATIONSHIPS],
+            $answer,
+            |$call| $handler
+        )
+    };
+}
+
+/// All routes.
+pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
+    let tables = [SYSTEM, LINEAGE, OBJECTS];
+    LISTS.iter().copied().chain(tables).flatten()
+}
+
+const SYSTEM: &[Route] = &[
+    get!("/version", "system", "The version of Feast that this server is like", [], "Version", |call| call.version()),
+    get!("/projects", "projects", "All projects", [CACHE, PAGE], "Projects", |call| call.list_projects()),
+    get!("/projects/{name}", "projects", "One project", [NAME, CACHE], "Project", |call| call.get_project()),
+];
+
+const LISTS: &[&[Route]] = &[
+    // Feast takes no tags for entities.
+    lists!("entities", "entities", "entities", "Entities", Entities, tags: false, [], all: []),
+    lists!("data_sources", "data sources", "data sources", "DataSources", DataSources, tags: true, [TAGS], all: []),
+    lists!("feature_views", "feature views", "views, but for label views,", "FeatureViews", FeatureViews, tags: true, [VIEWS, TAGS], all: []),
+    lists!("label_views", "label views", "label views", "FeatureViews", LabelViews, tags: true, [TAGS], all: []),
+    lists!("feature_services", "feature services", "feature services", "FeatureServices", FeatureServices, tags: true, [SERVICES, TAGS], all: []),
+    lists!("saved_datasets", "saved datasets", "saved datasets", "SavedDatasets", SavedDatasets, tags: true, [DATASETS, TAGS], all: [DATASETS]),
+    lists!("features", "features", "features", "Features", Features, tags: false, [FEATURES], all: []),
+    lists!("labels", "features", "labels", "Labels", Labels, tags: false, [FEATURES], all: []),
+];
+
+const OBJECTS: &[Route] = &[
+    one!("entities", "entities", "entity, with its data sources", "Entity", |call| call
+        .get(Resource::Entities, Kind::Entity)),
+    one!("data_sources", "data sources", "data source", "DataSource", |call| call
+        .get(Resource::DataSources, Kind::DataSource)),
+    one!("feature_views", "feature views", "view of any kind", "FeatureView", |call| call.get_view()),
+    one!("label_views", "label views", "label view", "FeatureView", |call| call
+        .get(Resource::LabelViews, Kind::LabelView)),
+    one!("feature_services", "feature services", "feature service", "FeatureService", |call| call
+        .get(Resource::FeatureServices, Kind::FeatureService)),
+    one!("saved_datasets", "saved datasets", "saved dataset", "SavedDataset", |call| call
+        .get(Resource::SavedDatasets, Kind::SavedDataset)),
+    one!("permissions", "permissions", "permission", "Permission", |call| call
+        .get(Resource::Permissions, Kind::Permission)),
+    get!(
+        "/features/{feature_view}/{name}",
+        "features",
+        "One feature, or one label",
+        [&[Parameter::path("feature_view", "The view that it is of.")], NAME, PROJECT, CACHE, RELATIONSHIPS],
+        "Feature",
+        |call| call.get_feature()
+    ),
+    get!(
+        "/permissions",
+        "permissions",
+        "The permissions of a project",
+        [PROJECT, CACHE, RELATIONSHIPS, PAGE],
+        "Permissions",
+        |call| call.list(Resource::Permissions, false)
+    ),
+];
+
+const OBJECT: &[Parameter] = &[
+    Parameter::path(
+        "object_type",
+        "`dataSource`, `entity`, `featureView`, `featureService`, `feature` or `savedDataset`.",
+    ),
+    Parameter::path("object_name", "Its name."),
+    Parameter::flag("include_indirect", "false", "Whether to tell indirect relations too."),
+];
+
+const LINEAGE: &[Route] = &[
+    get!(
+        "/lineage/registry",
+        "lineage",
+        "How the objects of a project depend on each other",
+        [PROJECT, CACHE, LINEAGE_FILTER, PAGE],
+        "Lineage",
+        |call| call.registry_lineage()
+    ),
+    get!("/lineage/registry/all", "lineage", "The same of all projects", [CACHE, LINEAGE_FILTER], "Lineage", |call| {
+        call.all_lineage()
+    }),
+    get!(
+        "/lineage/objects/{object_type}/{object_name}",
+        "lineage",
+        "What one object is related to",
+        [OBJECT, PROJECT, CACHE, PAGE],
+        "Relationships",
+        |call| call.object_lineage()
+    ),
+    get!("/lineage/complete", "lineage", "Everything that a project has", [PROJECT, CACHE, PAGE], "Complete", |call| {
+        call.complete()
+    }),
+    get!("/lineage/complete/all", "lineage", "Everything that all projects have", [CACHE], "CompleteAll", |call| call
+        .complete_all()),
+];
