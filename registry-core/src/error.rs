@@ -51,7 +51,7 @@ pub enum ErrorKind {
     InvalidConfig,
     /// Other writers changed the same objects, again and again, until the time for retries was over.
     Conflict,
-    /// An object is no longer as the caller has seen it. Nothing was done; read it again and decide anew.
+    /// An object is no longer as the caller has seen it, or as a condition asks for. Nothing was done; read it again and decide anew.
     Changed,
     /// The storage cannot be reached, or does not do what it was asked for now. Nothing was done.
     Unavailable,
@@ -141,10 +141,15 @@ impl Error {
         )
     }
 
+    /// Something is no longer as the caller has seen it, or wants it to be.
+    pub(crate) fn changed(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Changed, message)
+    }
+
     /// What is stored under a key is not what the caller had seen of it.
     pub(crate) fn changed_since_seen(key: &Key) -> Self {
         let text = format!("{key} was changed, or deleted and made anew, since it was looked at; it is as it was");
-        Self::new(ErrorKind::Changed, text)
+        Self::changed(text)
     }
 
     /// The journal of the registry at `location` does not have the revision `after`, from which a reader wanted to go on.

@@ -82,9 +82,9 @@ pub use observed::STORAGE_SPANS;
 /// The type of moments, as [`Commit::at`](Commit): seconds and nanoseconds since 1970 (UTC).
 pub use prost_types::Timestamp;
 pub use registry::{
-    AsOf, CallOptions, Contrast, Edit, Edited, FeatureViewVersion, Freshness, Holding, JournalSpan, ListFilter,
-    LogQuery, PlannedChange, Registry, RegistryOptions, StorageRemoval, StoredDifference, Undo, UndoPlan, Watch,
-    WatchEvent,
+    AsOf, CallOptions, Condition, Contrast, Edit, Edited, FeatureViewVersion, Freshness, Holding, JournalSpan,
+    ListFilter, LogQuery, PlannedChange, Registry, RegistryOptions, StorageRemoval, StoredDifference, Undo, UndoPlan,
+    Watch, WatchEvent,
 };
 pub use rules::{ApplyOptions, Refusal, UndoOptions};
 pub use scheme::{MemoryScheme, Scheme};

@@ -213,6 +213,11 @@ fn views_of(service: &Object) -> Result<Vec<String>> {
     Ok(spec.features.into_iter().map(|projection| projection.feature_view_name).collect())
 }
 
+/// The names of the entities of a view.
+pub(crate) fn entities_of(view: &Object) -> Result<Vec<String>> {
+    Ok(MadeOf::of(view)?.entities)
+}
+
 /// What a view is made of, by name.
 #[derive(Default)]
 struct MadeOf {

@@ -1,5 +1,8 @@
 //! What is changed in one commit, and what became of it.
 
+use std::fmt;
+use std::sync::Arc;
+
 use crate::access::Action;
 use crate::backend::{INFRA_NAME, Key, Query, Write};
 use crate::draft::{Context, Draft};
@@ -24,7 +27,67 @@ pub enum Edit {
         /// Its name.
         name: String,
     },
+    /// Does an edit if something is so of the object that it is about; else none of the edits is done.
+    When {
+        /// What must be so.
+        condition: Condition,
+        /// What is done.
+        edit: Box<Edit>,
+    },
 }
+
+type Holds = dyn Fn(Option<&Object>) -> bool + Send + Sync;
+
+/// What must be so of a stored object for an [`Edit`] to be done. It is asked about what the commit finds, so it holds at the
+/// moment of the commit; of what an earlier edit of the same commit has changed, about what that has made of it.
+#[derive(Clone)]
+pub struct Condition {
+    holds: Arc<Holds>,
+    says: Arc<str>,
+}
+
+impl Condition {
+    /// A condition on the object, `None` if there is none, and what it says in words: `it is as it was read`. It may be asked more than
+    /// once, and must not block.
+    pub fn new(says: impl AsRef<str>, holds: impl Fn(Option<&Object>) -> bool + Send + Sync + 'static) -> Self {
+        Self { holds: Arc::new(holds), says: says.as_ref().into() }
+    }
+
+    /// There is no such object yet.
+    pub fn absent() -> Self {
+        Self::new("it is not there yet", |object| object.is_none())
+    }
+
+    /// There is such an object.
+    pub fn present() -> Self {
+        Self::new("it is there", |object| object.is_some())
+    }
+
+    fn check(&self, draft: &mut Draft<'_>, (kind, project, name): (Kind, &str, &str)) -> Result<()> {
+        if (self.holds)(draft.object(kind, project, name)?.as_ref()) {
+            return Ok(());
+        }
+        let says = &self.says;
+        Err(Error::changed(format!(
+            "{kind} `{name}` of project `{project}` is not as the change asks for ({says}); nothing was done"
+        )))
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Condition").field(&self.says).finish()
+    }
+}
+
+/// Two are the same if one is the other's clone: what they ask cannot be compared.
+impl PartialEq for Condition {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.holds, &other.holds)
+    }
+}
+
+impl Eq for Condition {}
 
 impl Edit {
     /// Creates or replaces an object.
@@ -37,11 +100,18 @@ impl Edit {
         Edit::Delete { kind, name: name.into() }
     }
 
+    /// The same, done only if a condition holds.
+    #[must_use]
+    pub fn when(self, condition: Condition) -> Self {
+        Edit::When { condition, edit: Box::new(self) }
+    }
+
     /// What it applies.
     pub(super) fn applied(&self) -> Option<&Object> {
         match self {
             Edit::Apply(object) => Some(object),
             Edit::Delete { .. } => None,
+            Edit::When { edit, .. } => edit.applied(),
         }
     }
 
@@ -51,6 +121,7 @@ impl Edit {
             Edit::Apply(object) if object.kind == Kind::Infra => Ok((Kind::Infra, INFRA_NAME.to_owned())),
             Edit::Apply(object) => Ok((object.kind, object.name()?)),
             Edit::Delete { kind, name } => Ok((*kind, name.clone())),
+            Edit::When { edit, .. } => edit.target(),
         }
     }
 }
@@ -78,7 +149,7 @@ impl Edited {
 
 /// What these edits want for themselves.
 pub(super) fn scope(edits: &[Edit]) -> LockScope {
-    let is_project = |edit: &Edit| matches!(edit, Edit::Apply(object) if object.kind == Kind::Project);
+    let is_project = |edit: &Edit| edit.applied().is_some_and(|object| object.kind == Kind::Project);
     if edits.iter().any(is_project) { LockScope::Projects } else { LockScope::Objects }
 }
 
@@ -87,9 +158,12 @@ pub(super) fn fetch(project: &str, edits: &[Edit]) -> Result<Vec<Query>> {
     let mut objects = Vec::new();
     let mut queries = Vec::new();
     for edit in edits {
-        match edit {
-            Edit::Apply(object) => objects.push(object.clone()),
-            Edit::Delete { kind, name } => queries.extend(rules::fetch_for_delete(project, name, &[*kind])),
+        match edit.applied() {
+            Some(object) => objects.push(object.clone()),
+            None => {
+                let (kind, name) = edit.target()?;
+                queries.extend(rules::fetch_for_delete(project, &name, &[kind]));
+            }
         }
     }
     if !objects.is_empty() || queries.is_empty() {
@@ -106,20 +180,31 @@ pub(super) fn run(
     edits: &[Edit],
     options: ApplyOptions,
 ) -> Result<Vec<Edited>> {
-    edits.iter().map(|edit| run_one(draft, ctx, project, edit, options)).collect()
+    edits.iter().map(|edit| run_one(draft, ctx, project, (edit, None), options)).collect()
 }
 
 fn run_one(
     draft: &mut Draft<'_>,
     ctx: &mut Context<'_>,
     project: &str,
-    edit: &Edit,
+    (edit, condition): (&Edit, Option<&Condition>),
     options: ApplyOptions,
 ) -> Result<Edited> {
     let mark = draft.mark();
+    // After it was judged whether its caller may look.
+    let check = |draft: &mut Draft<'_>| {
+        let Some(condition) = condition else { return Ok(()) };
+        let (kind, name) = edit.target()?;
+        condition.check(draft, (kind, project, &name))
+    };
     let version = match edit {
+        Edit::When { condition: inner, edit } => {
+            check(draft)?;
+            return run_one(draft, ctx, project, (edit, Some(inner)), options);
+        }
         Edit::Apply(object) => {
             ctx.judges.check_apply(draft, project, object)?;
+            check(draft)?;
             rules::apply(draft, ctx, project, object, options)?;
             version_of(draft, mark, project, object)?
         }
@@ -127,6 +212,7 @@ fn run_one(
             if !ctx.judges.check_stored(draft, Action::Delete.into(), (project, &[*kind], name))? {
                 return Err(Error::not_found(*kind, project, name));
             }
+            check(draft)?;
             rules::delete(draft, ctx, *kind, project, name)?;
             None
         }

@@ -37,7 +37,7 @@ use crate::locks::Locks;
 use crate::observed::Observed;
 
 pub use contrast::{Contrast, StoredDifference};
-pub use edit::{Edit, Edited};
+pub use edit::{Condition, Edit, Edited};
 pub use log::{JournalSpan, LogQuery};
 pub use options::{CallOptions, Freshness, RegistryOptions};
 pub use read::{FeatureViewVersion, Holding, ListFilter};

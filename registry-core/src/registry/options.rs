@@ -118,6 +118,7 @@ pub struct CallOptions {
     reason: Option<Arc<str>>,
     waits: Option<Waits>,
     access: Option<Access>,
+    is_dry: bool,
 }
 
 /// When a call is to be over.
@@ -176,6 +177,20 @@ impl CallOptions {
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = Some(access);
         self
+    }
+
+    /// The same that decides what would be written, with all errors that this may have, and writes nothing. It is about what changes
+    /// objects, from [`apply`](crate::Registry::apply) to [`delete_project`](crate::Registry::delete_project) and
+    /// [`undo`](crate::Registry::undo). What waits for a commit is still written first, and another writer may change what was
+    /// decided from as soon as it is.
+    #[must_use]
+    pub fn dry(mut self) -> Self {
+        self.is_dry = true;
+        self
+    }
+
+    pub(super) fn is_dry(&self) -> bool {
+        self.is_dry
     }
 
     pub(super) fn without_access(mut self) -> Self {

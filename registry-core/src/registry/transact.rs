@@ -35,12 +35,14 @@ pub(super) struct Call {
     pub(super) deadline: Deadline,
     pub(super) author: Option<String>,
     pub(super) reason: Option<String>,
+    /// Whether what is decided is not committed.
+    pub(super) is_dry: bool,
 }
 
 impl Call {
     /// A call of the registry itself.
     pub(super) fn of_registry(deadline: Deadline) -> Self {
-        Self { deadline, author: None, reason: None }
+        Self { deadline, author: None, reason: None, is_dry: false }
     }
 }
 
@@ -86,7 +88,8 @@ impl Registry {
 
     /// The call that a write of this handle makes, beginning now.
     pub(super) fn write_call(&self) -> Call {
-        Call { deadline: self.deadline(), author: self.call.author(), reason: self.call.reason() }
+        let (author, reason) = (self.call.author(), self.call.reason());
+        Call { deadline: self.deadline(), author, reason, is_dry: self.call.is_dry() }
     }
 }
 
@@ -127,7 +130,8 @@ impl Inner {
         let queues = self.locks.enter(&keys, scope);
         let queues = deadline.wait_for("earlier writers of the same objects", queues).await?;
         let mut held = WriteGuards { _permit: permit, _queues: queues };
-        let mut recalled = self.cache.recall(queries);
+        // What is not committed is not checked by a commit.
+        let mut recalled = if call.is_dry { None } else { self.cache.recall(queries) };
         let mut failed = None;
         for attempt in 0_u32.. {
             let is_recalled = recalled.is_some();
@@ -159,6 +163,9 @@ impl Inner {
             };
             if let Some(error) = failed {
                 return Err(error);
+            }
+            if call.is_dry {
+                return Ok(Done { value, revision: None });
             }
             self.note_made_after(&mut commit, deadline).await?;
             let (outcome, still_held) = self.commit(commit, deadline, held).await?;

@@ -67,7 +67,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`apply`](Self::apply) and [`delete`](Self::delete); then nothing is written. `InvalidArgument` for the deletion
-    /// of a project.
+    /// of a project; `Changed` when what one of them is bound to ([`Edit::when`]) is not so.
     pub async fn edit(&self, project: &str, edits: Vec<Edit>, options: ApplyOptions) -> Result<Vec<Edited>> {
         for edit in &edits {
             self.check_edit(project, edit)?;
@@ -77,7 +77,9 @@ impl Registry {
         let done = self
             .transact(&queries, edit::scope(&edits), |draft, ctx| edit::run(draft, ctx, project, &edits, options))
             .await?;
-        self.inner.later.forgive(project, &edits);
+        if !self.call.is_dry() {
+            self.inner.later.forgive(project, &edits);
+        }
         Ok(done.value.into_iter().map(|edited| edited.with_revision(done.revision)).collect())
     }
 
@@ -89,6 +91,7 @@ impl Registry {
                 "project `{name}` cannot be deleted together with other changes; delete it with everything in it alone"
             ))),
             Edit::Delete { .. } => Ok(()),
+            Edit::When { edit, .. } => self.check_edit(project, edit),
         }
     }
 
@@ -196,7 +199,7 @@ impl Registry {
             rules::delete_project(draft, project, seen)
         };
         self.transact(&queries, LockScope::Projects, delete).await?;
-        if self.inner.keeps_tables {
+        if self.inner.keeps_tables || self.call.is_dry() {
             return Ok(StorageRemoval::Kept);
         }
         Ok(match self.inner.backend.remove_if_empty(&deadline).await {

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use feast_registry_core::{Freshness, Registry};
 use serde::de::DeserializeOwned;
 use tonic::codegen::http::HeaderMap;
-use tonic::codegen::http::header::{CONTENT_TYPE, HeaderName, IF_NONE_MATCH};
+use tonic::codegen::http::header::{CONTENT_TYPE, IF_NONE_MATCH};
 
 use super::Served;
 use super::error::{RestError, Result};
 use super::parameters::Given;
+use super::route::Route;
 use super::tag::Tag;
 use crate::lists::{Lists, Wanted};
 
@@ -19,6 +20,7 @@ use crate::lists::{Lists, Wanted};
 pub(crate) struct Call {
     pub(super) registry: Registry,
     pub(super) served: Arc<Served>,
+    pub(super) route: &'static Route,
     pub(super) given: Arc<Given>,
     pub(super) headers: Arc<HeaderMap>,
     pub(super) body: Bytes,
@@ -60,9 +62,5 @@ impl Call {
     /// Whether the client has what this is the tag of.
     pub(super) fn has(&self, tag: &Tag) -> bool {
         self.headers.get_all(IF_NONE_MATCH).iter().any(|known| tag.is_in(known))
-    }
-
-    pub(super) fn header(&self, name: HeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
     }
 }

@@ -46,8 +46,16 @@ impl RestError {
         Self { status, detail: status::told(route, error), error_type }
     }
 
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
+    /// What a route of Feast's looks for by itself is not there.
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        let status = StatusCode::NOT_FOUND;
+        Self { status, detail: detail.into(), error_type: "FeastObjectNotFoundException" }
+    }
+
+    /// The same of a part of the request.
+    pub(crate) fn within(mut self, part: &str) -> Self {
+        self.detail = format!("{part}: {}", self.detail);
+        self
     }
 
     pub(crate) fn into_response(self) -> Response<Body> {

@@ -22,6 +22,7 @@ mod relations;
 mod route;
 mod table;
 mod tag;
+mod writes;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use self::cors::Cors;
 pub(crate) use self::error::RestError;
 use self::parameters::Given;
 use self::route::{Found, Route};
+use self::writes::DRY_RUN;
 use crate::answers::Answers;
 use crate::call as calls;
 use crate::tenants::Memory;
@@ -72,7 +74,6 @@ pub(crate) struct Served {
     request_timeout: Duration,
     answers: Answers,
     cors: Cors,
-    #[allow(dead_code, reason = "routes that come next read it")]
     options: RestOptions,
 }
 
@@ -133,11 +134,14 @@ impl Rest {
         let body = body.collect().await.map_err(RestError::from)?.to_bytes();
         let request = tonic::Request::from_parts(MetadataMap::from_headers(headers), extensions, ());
         let options = calls::options(&request, self.0.request_timeout);
+        let is_dry = !route.is_read() && given.flag_or(DRY_RUN, false);
+        let options = if is_dry { options.dry() } else { options };
         let memory: Option<Memory> = calls::memory(&request);
         let headers = Arc::new(request.into_parts().0.into_headers());
         let call = Call {
             registry: self.0.registry.with_call(options),
             served: Arc::clone(&self.0),
+            route,
             given: Arc::new(given),
             headers: Arc::clone(&headers),
             body,

@@ -105,7 +105,7 @@ impl Parameter {
 }
 
 /// As pydantic reads one.
-fn flag(text: &str) -> Option<bool> {
+pub(super) fn flag(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" | "t" | "y" => Some(true),
         "false" | "0" | "no" | "off" | "f" | "n" => Some(false),
@@ -113,15 +113,17 @@ fn flag(text: &str) -> Option<bool> {
     }
 }
 
-/// One that is larger than any list is the largest that there is.
+/// As pydantic reads one: with blanks around it, a fraction of nothing, or `_` between digits. What is larger than any list is none.
 fn number(text: &str) -> Option<i32> {
     let text = text.trim();
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let limit = if text.starts_with('-') { i32::MIN } else { i32::MAX };
-    Some(text.parse().unwrap_or(limit))
+    let whole = match text.split_once('.') {
+        Some((whole, fraction)) if !fraction.is_empty() && fraction.bytes().all(|digit| digit == b'0') => whole,
+        Some(_) => return None,
+        None => text,
+    };
+    let digits = whole.strip_prefix(['-', '+']).unwrap_or(whole);
+    let groups = digits.split('_').all(|group| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit()));
+    if groups { whole.replace('_', "").parse().ok() } else { None }
 }
 
 /// What a request gives for the parameters of its route, all of which have been checked.
@@ -235,6 +237,11 @@ mod tests {
             ("project=p&limit=0", false),
             ("project=p&limit=99999999999999999999", false),
             ("project=p&limit=abc", false),
+            ("project=p&limit=%201.0", true),
+            ("project=p&limit=1_0", true),
+            ("project=p&limit=1_", false),
+            ("project=p&limit=1.", false),
+            ("project=p&limit=1e1", false),
             ("project=p&limit=", false),
             ("project=p&allow_cache=No", true),
             ("project=p&allow_cache=maybe", false),

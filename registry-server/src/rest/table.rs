@@ -108,11 +108,71 @@ macro_rules! one {
     };
 }
 
+/// A change.
+macro_rules! change {
+    ($verb:ident, $path:expr, $tag:literal, $summary:expr, [$($parameters:expr),* $(,)?], $body:expr, ($status:literal, $answer:literal), |$call:ident| $handler:expr) => {
+        Route {
+            method: Verb::$verb,
+            path: $path,
+            tag: $tag,
+            summary: $summary,
+            parameters: &[$($parameters,)* CHANGES],
+            body: $body,
+            answers: ($status, $answer),
+            handler: |$call| Box::pin($handler),
+        }
+    };
+}
+
+/// The changes of one kind of object: what Feast's API makes of a few fields, a whole object, a deletion.
+macro_rules! changes {
+    ($path:literal, $tag:literal, $what:literal, $object:literal, post: ($status:literal, $body:literal, $post:ident), put: |$put_call:ident| $put:expr, delete: |$delete_call:ident| $delete:expr) => {
+        &[
+            change!(
+                Post,
+                concat!("/", $path),
+                $tag,
+                concat!("Make or replace a ", $what, " from a few fields"),
+                [],
+                Some($body),
+                ($status, "Applied"),
+                |call| call.$post()
+            ),
+            change!(
+                Put,
+                concat!("/", $path, "/{name}"),
+                $tag,
+                concat!("Make or replace a ", $what, ", whole, as it is answered"),
+                [NAME, PROJECT],
+                Some($object),
+                (200, "Applied"),
+                |$put_call| $put
+            ),
+            change!(
+                Delete,
+                concat!("/", $path, "/{name}"),
+                $tag,
+                concat!("Delete a ", $what),
+                [NAME, PROJECT],
+                None,
+                (200, "Applied"),
+                |$delete_call| $delete
+            ),
+        ]
+    };
+}
+
 /// All routes.
 pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
-    let tables = [SYSTEM, LINEAGE, OBJECTS];
-    LISTS.iter().copied().chain(tables).flatten()
+    let tables = [SYSTEM, LINEAGE, OBJECTS, DATASETS_IN_PYTHON];
+    LISTS.iter().chain(CHANGES_OF_OBJECTS).copied().chain(tables).flatten()
 }
+
+const CHANGES: &[Parameter] = &[Parameter::flag(
+    "dry_run",
+    "false",
+    "Whether nothing is to be done: the answer tells whether anything would change, and all errors that there would be.",
+)];
 
 const SYSTEM: &[Route] = &[
     get!("/version", "system", "The version of Feast that this server is like", [], "Version", |call| call.version()),
@@ -161,6 +221,88 @@ const OBJECTS: &[Route] = &[
         [PROJECT, CACHE, RELATIONSHIPS, PAGE],
         "Permissions",
         |call| call.list(Resource::Permissions, false)
+    ),
+];
+
+const CHANGES_OF_OBJECTS: &[&[Route]] = &[
+    changes!("entities", "entities", "entity", "Entity", post: (201, "ApplyEntity", apply_entity), put: |call| call.replace(Kind::Entity), delete: |call| call.delete(Kind::Entity)),
+    changes!("data_sources", "data sources", "data source", "DataSource", post: (201, "ApplyDataSource", apply_data_source), put: |call| call.replace(Kind::DataSource), delete: |call| call.delete(Kind::DataSource)),
+    changes!("feature_views", "feature views", "view", "FeatureView", post: (201, "ApplyFeatureView", apply_feature_view), put: |call| call.replace_view(), delete: |call| call.delete_view()),
+    changes!("feature_services", "feature services", "feature service", "FeatureService", post: (201, "ApplyFeatureService", apply_feature_service), put: |call| call.replace(Kind::FeatureService), delete: |call| call.delete(Kind::FeatureService)),
+    changes!("permissions", "permissions", "permission", "Permission", post: (201, "ApplyPermission", apply_permission), put: |call| call.replace(Kind::Permission), delete: |call| call.delete(Kind::Permission)),
+    changes!("saved_datasets", "saved datasets", "saved dataset", "SavedDataset", post: (200, "ApplySavedDataset", apply_saved_dataset), put: |call| call.replace(Kind::SavedDataset), delete: |call| call.delete(Kind::SavedDataset)),
+    &[
+        change!(
+            Put,
+            "/projects/{name}",
+            "projects",
+            "Make or replace a project, whole, as it is answered",
+            [NAME],
+            Some("Project"),
+            (200, "Applied"),
+            |call| call.replace(Kind::Project)
+        ),
+        change!(
+            Post,
+            "/batch",
+            "changes",
+            "Make, replace and delete objects of a project in one commit: all of it, or nothing",
+            [PROJECT],
+            Some("Batch"),
+            (200, "BatchApplied"),
+            |call| call.batch()
+        ),
+        change!(
+            Post,
+            "/registry/refresh",
+            "system",
+            "Read the storage anew into the server's cache",
+            [],
+            None,
+            (200, "Nothing"),
+            |call| call.refresh()
+        ),
+    ],
+];
+
+const JOBS: &[Parameter] =
+    &[Parameter::text("project", "The project."), Parameter::text("status", "Only jobs of this status.")];
+
+/// What Feast's Python does with datasets.
+const DATASETS_IN_PYTHON: &[Route] = &[
+    get!(
+        "/saved_datasets/jobs",
+        "saved datasets",
+        "The jobs that make datasets: this server runs none",
+        [JOBS],
+        "Jobs",
+        |call| call.dataset_jobs()
+    ),
+    get!(
+        "/saved_datasets/jobs/{job_id}",
+        "saved datasets",
+        "A job that makes a dataset: this server runs none",
+        [&[Parameter::path("job_id", "Its name.")]],
+        "Nothing",
+        |call| call.dataset_job()
+    ),
+    get!(
+        "/saved_datasets/data/{name}",
+        "saved datasets",
+        "The data of a dataset, which only Feast's Python reads",
+        [NAME, PROJECT, &[Parameter::number("limit", (1, 100), "How many rows.").or("10")]],
+        "Nothing",
+        |call| call.needs_python()
+    ),
+    change!(
+        Post,
+        "/saved_datasets/create",
+        "saved datasets",
+        "Make a dataset's data, which only Feast's Python does",
+        [],
+        None,
+        (200, "Nothing"),
+        |call| call.needs_python()
     ),
 ];
 
