@@ -58,29 +58,30 @@ pub(crate) fn features_of(view: &Object) -> Result<Vec<Feature>> {
 
 /// The type of a feature as Feast's Python prints it.
 fn type_name(feature: &FeatureSpecV2) -> String {
-    let Ok(value_type) = ValueType::try_from(feature.value_type) else {
+    let described = match ValueType::try_from(feature.value_type) {
+        Ok(ValueType::Struct) => feature.tags.get(STRUCT_SCHEMA).and_then(|schema| struct_type(schema)),
+        Ok(ValueType::StructList) => {
+            feature.tags.get(STRUCT_SCHEMA).and_then(|schema| Some(format!("Array({})", struct_type(schema)?)))
+        }
+        Ok(ValueType::ValueList | ValueType::ValueSet) => {
+            feature.tags.get(NESTED_TYPE).map(|inner| described_type(inner, 0))
+        }
+        _ => None,
+    };
+    described.unwrap_or_else(|| value_type_name(feature.value_type))
+}
+
+/// The type that a value type stands for when nothing more is said about it, as Feast's Python prints it: `Int64`,
+/// `Array(Float32)`. A number that Feast gives no type to is printed as such, `ValueType(99)`.
+pub fn value_type_name(value_type: i32) -> String {
+    let Ok(value_type) = ValueType::try_from(value_type) else {
         // Two types are in Feast's Python (`feast.value_type`) and not in its messages.
-        return match feature.value_type {
+        return match value_type {
             30 => "PdfBytes".to_owned(),
             31 => "ImageBytes".to_owned(),
             other => format!("ValueType({other})"),
         };
     };
-    let described = match value_type {
-        ValueType::Struct => feature.tags.get(STRUCT_SCHEMA).and_then(|schema| struct_type(schema)),
-        ValueType::StructList => {
-            feature.tags.get(STRUCT_SCHEMA).and_then(|schema| Some(format!("Array({})", struct_type(schema)?)))
-        }
-        ValueType::ValueList | ValueType::ValueSet => {
-            feature.tags.get(NESTED_TYPE).map(|inner| described_type(inner, 0))
-        }
-        _ => None,
-    };
-    described.unwrap_or_else(|| plain_type(value_type))
-}
-
-/// The type that a value type stands for when nothing more is said about it.
-fn plain_type(value_type: ValueType) -> String {
     match value_type {
         ValueType::Struct => return "Struct({_value: String})".to_owned(),
         ValueType::StructList => return "Array(Struct({_value: String}))".to_owned(),

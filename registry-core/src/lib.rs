@@ -68,7 +68,7 @@ pub use difference::{Difference, FieldChange};
 pub use encoded::{Encoded, Object, PROTECTED_PROJECT_TAG};
 pub use environment::{Environment, System};
 pub use error::{Error, ErrorKind, Result};
-pub use features::Feature;
+pub use features::{Feature, value_type_name};
 pub use journal::{
     Change, CommitId, IDENTITY_KEPT_FOR, Image, JOURNAL_POLL, JournalEntry, JournalFilter, JournalQuery, JournalRange,
     OUTSIDE, Retention, Revision, Target,
