@@ -72,16 +72,23 @@ class RestServer:
         payload = raw if raw is not None or body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} if payload is not None else {}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        if self._connection is None:
-            self._connection = http.client.HTTPConnection(harness.HOST, self.port, timeout=60)
         try:
-            self._connection.request(method, path, payload, sent)
-            response = self._connection.getresponse()
-            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+            answer = self._exchange(method, path, payload, sent)
         except (http.client.HTTPException, OSError):
             # The next request needs a connection that is not in the middle of an answer.
             self.close()
             raise
+        if answer.status == 500:
+            # Feast's server then closes the connection without saying so in its answer.
+            self.close()
+        return answer
+
+    def _exchange(self, method: str, path: str, payload: bytes | None, headers: dict[str, str]) -> Answer:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection(harness.HOST, self.port, timeout=60)
+        self._connection.request(method, path, payload, headers)
+        response = self._connection.getresponse()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
 
     def close(self) -> None:
         if self._connection is not None:

@@ -370,3 +370,37 @@ def fill(db: Path) -> None:
     registry.apply_entity(Entity(name="secret", join_keys=["secret_id"]), LOCKED)
     registry.apply_validation_reference(kinds.validation_reference("reference"), RIDES)
     registry.commit()
+
+
+WRITTEN = "written"
+
+
+def fill_for_writes(db: Path) -> None:
+    """A small project for the tests of writes: what they refer to is there, the rest they make."""
+    registry = harness.sql_registry(db, WRITTEN)
+    registry.apply_project(Project(name=WRITTEN))
+    driver = Entity(name="driver", join_keys=["driver_id"], value_type=ValueType.INT64)
+    registry.apply_entity(driver, WRITTEN)
+    trips = FileSource(name="trips", path="trips.parquet", timestamp_field="event_timestamp", created_timestamp_column="created")
+    pushed = PushSource(name="pushed", batch_source=trips)
+    topic = KafkaSource(
+        name="topic", kafka_bootstrap_servers="k:9092", topic="t", timestamp_field="ts", batch_source=trips,
+        message_format=JsonFormat(schema_json="a integer"),
+    )
+    bonus = RequestSource(name="bonus", schema=[Field(name="bonus", dtype=Float64)])
+    for source in (trips, pushed, topic, bonus):
+        registry.apply_data_source(source, WRITTEN)
+    fields = [Field(name="driver_id", dtype=Int64), Field(name="rides", dtype=Int64), Field(name="rating", dtype=Float32)]
+    view = FeatureView(name="rides_view", entities=[driver], schema=fields, source=trips, ttl=timedelta(days=1))
+    demanded = OnDemandFeatureView(
+        name="demanded",
+        schema=[Field(name="rides_plus_bonus", dtype=Float64)],
+        sources=[view, bonus],
+        udf=kinds.rides_plus_bonus,
+        udf_string="rides_plus_bonus",
+        mode="pandas",
+    )
+    for one in (view, demanded, _label_view("labelled")):
+        registry.apply_feature_view(one, WRITTEN)
+    registry.apply_feature_service(FeatureService(name="rides_service", features=[view, demanded]), WRITTEN)
+    registry.commit()
