@@ -49,7 +49,7 @@ class RestServer:
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_serving(self, timeout: float = 60) -> RestServer:
+    def wait_serving(self, timeout: float = 120) -> RestServer:
         deadline = time.monotonic() + timeout
         while not self._is_serving():
             code = self.process.poll()
@@ -67,11 +67,19 @@ class RestServer:
         except OSError:
             return False
 
-    def ask(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Answer:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        raw: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
         """One request whose redirects are not followed; `body` is sent as JSON, `raw` as it is."""
         payload = raw if raw is not None or body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} if payload is not None else {}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        sent |= headers or {}
         try:
             answer = self._exchange(method, path, payload, sent)
         except (http.client.HTTPException, OSError):

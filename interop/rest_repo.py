@@ -5,6 +5,7 @@ Four projects: `rides` has everything, `market` repeats some of its names, `lock
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -372,25 +373,36 @@ def fill(db: Path) -> None:
     registry.commit()
 
 
-WRITTEN = "written"
+def fill_for_writes(db: Path, projects: Iterable[str]) -> None:
+    """Small projects for the tests of writes: what they refer to is there, the rest they make."""
+    for project in projects:
+        _fill_for_writes(harness.sql_registry(db, project), project)
 
 
-def fill_for_writes(db: Path) -> None:
-    """A small project for the tests of writes: what they refer to is there, the rest they make."""
-    registry = harness.sql_registry(db, WRITTEN)
-    registry.apply_project(Project(name=WRITTEN))
+def _fill_for_writes(registry: Any, project: str) -> None:
+    registry.apply_project(Project(name=project))
     driver = Entity(name="driver", join_keys=["driver_id"], value_type=ValueType.INT64)
-    registry.apply_entity(driver, WRITTEN)
-    trips = FileSource(name="trips", path="trips.parquet", timestamp_field="event_timestamp", created_timestamp_column="created")
+    registry.apply_entity(driver, project)
+    trips = FileSource(
+        name="trips", path="trips.parquet", timestamp_field="event_timestamp", created_timestamp_column="created"
+    )
     pushed = PushSource(name="pushed", batch_source=trips)
     topic = KafkaSource(
-        name="topic", kafka_bootstrap_servers="k:9092", topic="t", timestamp_field="ts", batch_source=trips,
+        name="topic",
+        kafka_bootstrap_servers="k:9092",
+        topic="t",
+        timestamp_field="ts",
+        batch_source=trips,
         message_format=JsonFormat(schema_json="a integer"),
     )
     bonus = RequestSource(name="bonus", schema=[Field(name="bonus", dtype=Float64)])
     for source in (trips, pushed, topic, bonus):
-        registry.apply_data_source(source, WRITTEN)
-    fields = [Field(name="driver_id", dtype=Int64), Field(name="rides", dtype=Int64), Field(name="rating", dtype=Float32)]
+        registry.apply_data_source(source, project)
+    fields = [
+        Field(name="driver_id", dtype=Int64),
+        Field(name="rides", dtype=Int64),
+        Field(name="rating", dtype=Float32),
+    ]
     view = FeatureView(name="rides_view", entities=[driver], schema=fields, source=trips, ttl=timedelta(days=1))
     demanded = OnDemandFeatureView(
         name="demanded",
@@ -401,6 +413,6 @@ def fill_for_writes(db: Path) -> None:
         mode="pandas",
     )
     for one in (view, demanded, _label_view("labelled")):
-        registry.apply_feature_view(one, WRITTEN)
-    registry.apply_feature_service(FeatureService(name="rides_service", features=[view, demanded]), WRITTEN)
+        registry.apply_feature_view(one, project)
+    registry.apply_feature_service(FeatureService(name="rides_service", features=[view, demanded]), project)
     registry.commit()

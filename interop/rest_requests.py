@@ -54,17 +54,23 @@ UNKNOWN = [
 ]  # fmt: skip
 
 SORTABLE = {
-    "entities": ["name", "join_key", "value_type", "description", "owner", "tags", "created_timestamp"],
-    "data_sources": ["name", "timestamp_field", "description", "owner", "tags", "path", "created_timestamp"],
-    "feature_views": ["name", "ttl", "online", "description", "owner", "tags", "batch_source.name", "created_timestamp"],
-    "label_views": ["name", "ttl", "description", "owner", "created_timestamp"],
+    "entities": ["name", "join_key", "value_type", "description", "owner", "created_timestamp"],
+    "data_sources": ["name", "timestamp_field", "description", "owner", "path", "created_timestamp"],
+    "feature_views": ["name", "online", "description", "owner", "batch_source.name", "created_timestamp"],
+    "label_views": ["name", "description", "owner", "created_timestamp"],
     "feature_services": ["name", "description", "owner", "created_timestamp"],
-    "features": ["name", "feature_view", "featureView", "type", "dtype", "description", "kind", "tags"],
+    "features": ["name", "feature_view", "featureView", "type", "dtype", "description", "kind"],
     "labels": ["name", "feature_view", "type", "description"],
-    "permissions": ["name", "types", "actions", "tags", "created_timestamp", "policy"],
-    "saved_datasets": ["name", "namespace", "collection", "description", "features", "full_feature_names", "storage"],
+    "permissions": ["name", "created_timestamp"],
+    "saved_datasets": ["name", "namespace", "collection", "description", "full_feature_names"],
 }
 """Attributes of Feast's Python classes; the tests add one that does not exist."""
+
+NO_SCALARS = {
+    "entities": ["tags"], "data_sources": ["tags", "field_mapping"], "feature_views": ["tags", "ttl", "features"],
+    "permissions": ["tags", "types", "policy"], "saved_datasets": ["tags", "storage", "features"], "features": ["tags"],
+}  # fmt: skip
+"""Attributes whose order is a Python text's in Feast."""
 
 
 def lists() -> list[str]:
@@ -86,8 +92,9 @@ def pages() -> list[str]:
 def sorts() -> list[str]:
     out = []
     for kind, attributes in SORTABLE.items():
-        for attribute, order in product([*attributes, "no_such_attribute"], ["", "&sort_order=asc", "&sort_order=desc"]):
-            out.append(f"/{kind}?{P}&sort_by={attribute}{order}")
+        for attribute, order in product([*attributes, "no_such_attribute"], ["asc", "desc"]):
+            out.append(f"/{kind}?{P}&sort_by={attribute}&sort_order={order}")
+        out.append(f"/{kind}?{P}&sort_by=name")
         out.append(f"/{kind}?{P}&sort_order=desc")
         out.append(f"/{kind}?{P}&sort_by=name&sort_order=desc&page=2&limit=2")
         out.append(f"/{kind}?{P}&sort_by=%20")
@@ -100,7 +107,9 @@ def tags() -> list[str]:
         "tags=empty:", "tags=Team:rides", "tags=:rides", "tags=team:rides&tags=team:market",
         f"tags={ODD_TAG}", "tags=team:rides&page=1&limit=1",
     ]  # fmt: skip
-    return [f"/{kind}?{P}&{one}" for kind, one in product([k for k in LISTS if k not in ("features", "labels")], filters)]
+    return [
+        f"/{kind}?{P}&{one}" for kind, one in product([k for k in LISTS if k not in ("features", "labels")], filters)
+    ]
 
 
 def filters() -> list[str]:
@@ -145,7 +154,7 @@ def across() -> list[str]:
         "", "?include_relationships=true", "?allow_cache=false", "?page=2&limit=3", "?page=99", "?limit=1", "?limit=100",
         "?sort_by=name", "?sort_by=name&sort_order=desc", "?sort_by=project&sort_order=desc", "?sort_by=nothing",
         "?sort_by=nothing&sort_order=desc", "?sort_by=type", "?sort_by=featureView", "?sort_by=name&sort_order=DESC",
-        "?sort_by=spec", "?sort_by=description&sort_order=desc", "?page=2&limit=2&include_relationships=true",
+        "?sort_by=description&sort_order=desc", "?page=2&limit=2&include_relationships=true",
         "?sort_order=desc", "?sort_by=name&sort_order=nonsense", "?sort_by=", "?project=rides",
     ]  # fmt: skip
     return [f"/{kind}/all{option}" for kind, option in product(ACROSS, options)]
@@ -162,8 +171,15 @@ def objects() -> list[str]:
     out += [f"/{path}?{P}" for path in UNKNOWN] + [f"/{path}?{P}&allow_cache=false" for path in UNKNOWN]
     out += [f"/{kind}/{quote(names[0])}?project=nowhere" for kind, names in NAMED.items()]
     out += [f"/{kind}/{quote(names[0])}?project=nowhere&include_relationships=true" for kind, names in NAMED.items()]
-    out += ["/entities/secret?project=locked", "/entities/driver?project=market", "/feature_views/driver_rides?project=market"]
-    out += ["/feature_views/driver_rides?project=market&include_relationships=true", "/saved_datasets/training?project=market"]
+    out += [
+        "/entities/secret?project=locked",
+        "/entities/driver?project=market",
+        "/feature_views/driver_rides?project=market",
+    ]
+    out += [
+        "/feature_views/driver_rides?project=market&include_relationships=true",
+        "/saved_datasets/training?project=market",
+    ]
     return out
 
 
@@ -186,31 +202,49 @@ def lineage() -> list[str]:
         "filter_object_type=dataSource", "filter_object_type=featureService&filter_object_name=whole",
         "filter_object_type=savedDataset", "allow_cache=false", "filter_object_type=feature", "filter_object_type=",
     ]  # fmt: skip
-    paging = ["page=1&limit=3", "page=2&limit=3", "page=99&limit=10", "page=1", "limit=3"]
-    sorting = ["sort_by=source.name", "sort_by=target.name&sort_order=desc", "sort_by=nothing"]
-    paged = [f"sort_by=source.name&{page}" for page in paging]
-    registry = [f"/lineage/registry?{P}&{one}" for one in [*filters, *sorting, *paged]]
+    registry = [f"/lineage/registry?{P}&{one}" for one in filters]
     every = [f"/lineage/registry/all?{one}" for one in filters]
     kinds = {
         "dataSource": ["trips", "pushed", "bonus", "purchases", "rides_topic", "nobody"],
         "entity": ["driver", "customer", "lonely"],
-        "featureView": ["driver_rides", "everything", "stream_rides", "demand", "derived", "fraud", "no_entity", "nobody"],
+        "featureView": [
+            "driver_rides",
+            "everything",
+            "stream_rides",
+            "demand",
+            "derived",
+            "fraud",
+            "no_entity",
+            "nobody",
+        ],
         "featureService": ["whole", "some", "Streamed", "derived_too"],
         "feature": ["rides", "rating", "is_fraud", "driver_rides:rides", "rides_plus_bonus"],
         "savedDataset": ["training", "Validation", "bare"],
     }
     of = [f"/lineage/objects/{t}/{name}?{P}" for t, names in kinds.items() for name in names]
     indirect = [f"{path}&include_indirect=true" for path in of]
-    refused = [f"/lineage/objects/{t}/x?{P}" for t in ("labelView", "label", "permission", "project", "DataSource", "all")]
-    complete = ["", "&allow_cache=false", "&page=1&limit=2", "&page=2&limit=3", "&sort_by=name&sort_order=desc", "&page=99&limit=5"]
+    refused = [
+        f"/lineage/objects/{t}/x?{P}" for t in ("labelView", "label", "permission", "project", "DataSource", "all")
+    ]
+    complete = ["", "&allow_cache=false", "&sort_by=name&sort_order=desc"]
     return [
         *registry, *every, *of, *indirect, *refused,
-        f"/lineage/objects/featureView/driver_rides?{P}&sort_by=target.name&page=2&limit=2",
         *(f"/lineage/complete?{P}{one}" for one in complete),
         "/lineage/complete?project=market", "/lineage/complete?project=empty", "/lineage/complete?project=nowhere",
         "/lineage/registry?project=nowhere", "/lineage/registry?project=empty",
         "/lineage/objects/entity/driver?project=nowhere",
         "/lineage/complete/all", "/lineage/complete/all?allow_cache=false",
+    ]  # fmt: skip
+
+
+def sorted_lineage() -> list[str]:
+    """Feast's order is fixed only where the request sorts, and only between relationships that sort differently."""
+    paging = ["page=1&limit=3", "page=2&limit=3", "page=99&limit=10", "page=2&limit=3&sort_order=desc"]
+    return [
+        *(f"/lineage/registry?{P}&sort_by={key}&{one}" for key, one in product(["source.name", "target.name"], paging)),
+        f"/lineage/registry?{P}&sort_by=source.name&page=1", f"/lineage/registry?{P}&sort_by=source.name&limit=3",
+        f"/lineage/registry?{P}&sort_by=source.type&sort_order=desc&page=3&limit=2",
+        f"/lineage/complete?{P}&sort_by=name&page=2&limit=3", f"/lineage/complete?{P}&page=99&limit=5",
     ]  # fmt: skip
 
 
@@ -295,7 +329,11 @@ def bad_values() -> list[str]:
         "/saved_datasets/jobs", f"/saved_datasets/jobs?{P}", f"/saved_datasets/jobs?{P}&status=running",
     ]  # fmt: skip
     blank = ["/entities?project=", "/entities/driver?project=", "/feature_views?project=", "/lineage/registry?project="]
-    twice = ["/entities?project=rides&project=market", "/entities?project=market&project=rides", "/entities?PROJECT=rides"]
+    twice = [
+        "/entities?project=rides&project=market",
+        "/entities?project=market&project=rides",
+        "/entities?PROJECT=rides",
+    ]
     return refused + missing + lineage + blank + twice
 
 
@@ -308,6 +346,21 @@ def shapes() -> list[str]:
         f"/features/a/b/c?{P}", "/permissions/all", f"/permissions/all?{P}", "/metrics", "/metrics/nothing", "/lineage",
         f"/lineage/objects/entity?{P}", f"/entities/driver%2Fx?{P}", "/registry/refresh", "/lineage/openlineage/graph",
         f"/feature_views/%20?{P}", f"/entities/..?{P}", f"/entities/%2e%2e?{P}", "/openapi.json/", "/docs/", "/entities;x?project=rides",
+    ]  # fmt: skip
+
+
+WRITTEN = ["entities", "data_sources", "feature_views", "feature_services", "permissions", "saved_datasets"]
+"""What POST and DELETE take."""
+
+
+def read_only_routes() -> list[str]:
+    """Every route that knows GET only."""
+    return [
+        "/version", "/projects", "/projects/rides", "/label_views", "/label_views/all", "/label_views/fraud", "/features",
+        "/features/all", "/features/driver_rides/rides", "/labels", "/labels/all", "/lineage/registry",
+        "/lineage/registry/all", "/lineage/objects/entity/driver", "/lineage/complete", "/lineage/complete/all", "/search",
+        "/metrics/resource_counts", "/metrics/popular_tags", "/metrics/recently_visited", "/compute_engines",
+        "/compute_engines/all", "/materialization_jobs", "/saved_datasets/data/training", "/saved_datasets/jobs/x",
     ]  # fmt: skip
 
 
