@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+import rest
 import rest_requests
 from rest_pair import RestPair, sort_relationships
 from rest_requests import P, prefixed
+
+ENGINE = {"type": "local", "backend": "polars"}
 
 
 @pytest.mark.parametrize("path", rest_requests.search())
@@ -77,3 +80,13 @@ def test_jobs_without_paging(paging: str, rest_reads: RestPair) -> None:
         theirs=lambda answer: answer.body["jobs"] == [] and answer.body["pagination"]["total"] == 3,
         ours=lambda answer: answer.body["jobs"] == every and answer.body["pagination"]["total"] == 3,
     )  # fmt: skip
+
+
+def test_the_engine_of_a_feature_store_yaml(rest_reads: RestPair) -> None:
+    """The block `batch_engine` names the engine of every project."""
+    registry, blocks = rest_reads.oracle.db, {"batch_engine": ENGINE}
+    with rest.start_feast_rest(registry, blocks) as oracle, rest.start_our_rest(registry, blocks=blocks) as ours:
+        pair = RestPair(ours.wait_serving(), oracle.wait_serving())
+        for path in (f"/compute_engines?{P}", "/compute_engines/all"):
+            answer = pair.same("GET", prefixed(path))
+    assert [engine["config"] for engine in answer.body["engines"]] == [ENGINE] * 3
