@@ -17,6 +17,7 @@ import harness  # noqa: E402
 
 if TYPE_CHECKING:
     from differential import Pair
+    from rest_pair import RestPair
 
 
 @pytest.fixture(scope="session")
@@ -97,3 +98,16 @@ def pair(ours: harness.Server, oracle: harness.Server, project: str) -> Iterator
     yield pair
     for server in (ours, oracle):
         ask(server, "DeleteProject", api.DeleteProjectRequest(name=project, commit=True))
+
+
+@pytest.fixture(scope="session")
+def rest_reads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestPair]:
+    """Feast's REST server and ours over one registry that is not written to."""
+    import rest
+    import rest_repo
+    from rest_pair import RestPair
+
+    registry = tmp_path_factory.mktemp("rest") / "registry.db"
+    rest_repo.fill(registry)
+    with rest.start_feast_rest(registry) as oracle, rest.start_our_rest(registry) as ours:
+        yield RestPair(ours.wait_serving(), oracle.wait_serving())

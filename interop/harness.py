@@ -189,10 +189,14 @@ class Server:
         self.process.wait()
 
 
+def spawn_logged(command: list[str], folder: Path, log: Path) -> subprocess.Popen:
+    with log.open("ab") as out:
+        return subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=child_env())
+
+
 def _spawn(name: str, command: list[str], folder: Path, db: Path | None, port: int, wait: bool) -> Server:
     log = folder / f"{name}-{port}.log"
-    with log.open("ab") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=child_env())
+    process = spawn_logged(command, folder, log)
     server = Server(name, db, port, log, process, command=command)
     return server.wait_serving() if wait else server
 
@@ -211,14 +215,18 @@ def start_ours(
     block `registry` of a feature_store.yaml, `blocks` its other ones. `program` is another one than `feast-registry`."""
     port = port or free_port()
     folder, path = (db.parent, db) if isinstance(db, Path) else (db.folder, db.path)
-    command = [str(registry_bin(program)), "serve", "--host", HOST, "--port", str(port)]
-    if settings is None and blocks is None:
-        command += ["--registry", registry or registry_url(db)]
-    else:
+    config = None
+    if not (settings is None and blocks is None):
         config = folder / f"feature_store-{port}.yaml"
         write_registry_config(config, db, blocks=blocks, **(settings or {}))
-        command += ["-c", str(config)]
+    command = our_command(config or registry or registry_url(db), port, program)
     return _spawn("ours", [*command, *options], folder, path, port, wait)
+
+
+def our_command(where: Path | str, port: int, program: str | None = None) -> list[str]:
+    """How our server is started over a registry, or over that of a feature_store.yaml."""
+    location = ["-c", str(where)] if isinstance(where, Path) else ["--registry", where]
+    return [str(registry_bin(program)), "serve", "--host", HOST, "--port", str(port), *location]
 
 
 def registry_url(db: Path | Database | str) -> str:

@@ -1,0 +1,218 @@
+"""The same HTTP requests sent to Feast's REST server and to ours; answers compared, differences named.
+
+What cannot be equal is normalised by `comparable`, one small function per reason; what differs on purpose is in
+`DIFFERENCES`, and a test that meets such a difference names it, through `RestPair.differs` or a step's `differs`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from differential import difference_of
+from rest import Answer, RestServer
+
+DIFFERENCES = {
+    "spec-project": "Feast loses the project in an object's spec when it answers. Ours shows it where it is stored.",
+    "stream-features-order": "Feast keeps a stream feature view's features in a Python set: each process lists them in "
+    "another order. Ours keeps the order that was applied.",
+    "functions-as-sent": "Feast unpickles a view's function and pickles it again: the bytes it answers are not those stored.",
+    "invented-moments": "Feast answers the present moment as that of a request source inside an on demand feature view. "
+    "Ours answers what is stored.",
+    "relationships-order": "Feast walks protobuf maps and Python sets: relationships come in another order in each "
+    "process, unless the request sorts them.",
+    "printed-sets": "Feast prints maps and sets into a definition in an order that differs from process to process.",
+    "projects-order": "Feast searches the projects in the order of a Python set.",
+    "validation-text": "The detail of Feast's RequestValidationError is a text of FastAPI with a file of the server in it.",
+    "sort-of-no-scalar": "Feast sorts by the Python text of what is no text or number (maps, lists, durations). Ours has "
+    "an order of its own.",
+    "missing-permission": "A permission that does not exist is an internal error when Feast reads SQL, and not found when it "
+    "reads its cache. Ours is never an internal error.",
+    "unsortable": "Feast answers an internal error when it is to sort lists across projects by a part that is no text or "
+    "number. Ours sorts nothing.",
+    "unpaged-jobs": "Feast lists no materialization jobs unless page and limit are both given. Ours lists them all.",
+    "stray-pagination": "Feast has the pagination object among the feature views of a project's complete lineage. Ours "
+    "has feature views only.",
+}
+
+MOMENTS = {"createdTimestamp", "lastUpdatedTimestamp", "registryLastUpdated"}
+A_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+PRINTED_TAGS = re.compile(r"(?:tags|labels)=(\{.*?\})(?=[,)]|$)", re.MULTILINE)
+PRINTED_TYPES = re.compile(r"^(from feast\.types import )(.*)$", re.MULTILINE)
+PRINTED_SOURCES = re.compile(r'\{("\w+": \w+(?:, "\w+": \w+)*)\}')
+PRINTED_FIELDS = re.compile(r"(?:^ {8}Field\(.*\),\n)+", re.MULTILINE)
+
+
+def parts(value: Any) -> Iterator[dict[str, Any]]:
+    """Every JSON object in a body, the outer ones first."""
+    if isinstance(value, dict):
+        yield value
+        for inner in list(value.values()):
+            yield from parts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from parts(inner)
+
+
+# --- what is normalised before a comparison ---------------------------------------------------------------
+
+
+def drop_validation_text(body: Any) -> None:
+    """validation-text: status and error type are compared."""
+    if isinstance(body, dict) and body.get("error_type") == "RequestValidationError":
+        assert isinstance(body["detail"], str) and body["detail"], "the UI shows the detail"
+        body["detail"] = "a text"
+
+
+def drop_spec_project(body: Any) -> None:
+    """spec-project: a test of its own shows that ours is right."""
+    for part in parts(body):
+        if isinstance(part.get("spec"), dict):
+            part["spec"].pop("project", None)
+
+
+def drop_function_bytes(body: Any) -> None:
+    """functions-as-sent: the bytes are compared where objects are read over gRPC."""
+    for part in parts(body):
+        if "body" in part and "bodyText" in part:
+            part["body"] = "a function"
+
+
+def sort_stream_features(body: Any) -> None:
+    """stream-features-order: compared without their order."""
+    for part in parts(body):
+        view = part.get("streamFeatureView", part if part.get("type") == "streamFeatureView" else None)
+        if isinstance(view, dict) and "spec" in view:
+            view["spec"]["features"].sort(key=lambda feature: feature["name"])
+
+
+def drop_invented_moments(body: Any) -> None:
+    """invented-moments: whether there are any is left open."""
+    for part in parts(body):
+        if isinstance(part.get("requestDataSource"), dict):
+            part["requestDataSource"].pop("meta", None)
+
+
+def sort_printed_sets(body: Any) -> None:
+    """printed-sets: what is printed from a map or a set is put in order."""
+    for part in parts(body):
+        if isinstance(part.get("featureDefinition"), str):
+            code = PRINTED_TAGS.sub(_sorted_tags, part["featureDefinition"])
+            code = PRINTED_TYPES.sub(lambda found: found[1] + _sorted_list(found[2]), code)
+            code = PRINTED_SOURCES.sub(lambda found: "{" + _sorted_list(found[1]) + "}", code)
+            part["featureDefinition"] = PRINTED_FIELDS.sub(_sorted_lines, code) if "StreamFeature" in code else code
+
+
+def _sorted_tags(found: re.Match[str]) -> str:
+    return found[0].replace(found[1], repr(dict(sorted(ast.literal_eval(found[1]).items()))))
+
+
+def _sorted_list(several: str) -> str:
+    return ", ".join(sorted(several.split(", ")))
+
+
+def _sorted_lines(found: re.Match[str]) -> str:
+    return "".join(sorted(found[0].splitlines(keepends=True)))
+
+
+def sort_relationships(body: Any) -> None:
+    """relationships-order: compared without their order."""
+    for part in parts(body):
+        for name in RELATIONSHIP_KEYS & part.keys():
+            relations = part[name]
+            for listed in relations.values() if isinstance(relations, dict) else [relations]:
+                if isinstance(listed, list):  # A page's numbers go by the same name.
+                    listed.sort(key=lambda relation: json.dumps(relation, sort_keys=True))
+
+
+RELATIONSHIP_KEYS = {"relationships", "indirect_relationships", "indirectRelationships"}
+
+
+def mask_moments(body: Any) -> None:
+    """For registries that were written to at different moments: whether there is one still counts."""
+    for part in parts(body):
+        for name in MOMENTS & part.keys():
+            part[name] = "a moment"
+        if isinstance(part.get("detail"), str):
+            part["detail"] = A_MOMENT.sub("a moment", part["detail"])
+
+
+NORMAL = (
+    drop_validation_text,
+    drop_spec_project,
+    drop_function_bytes,
+    sort_stream_features,
+    drop_invented_moments,
+    sort_printed_sets,
+    sort_relationships,
+)
+Normalise = Callable[[Any], None]
+
+
+def comparable(answer: Answer, also: tuple[Normalise, ...] = (), without: tuple[Normalise, ...] = ()) -> dict[str, Any]:
+    """Status, kind of content, target of a redirect, and the body, in one form."""
+    body = answer.body
+    for normalise in (*NORMAL, *also):
+        if normalise not in without:
+            normalise(body)
+    location = answer.headers.get("location")
+    return {
+        "status": answer.status,
+        "content": answer.headers.get("content-type", "").partition(";")[0],
+        "location": location and re.sub(r"^http://[^/]+", "", location),
+        "body": body if body is not None else answer.raw.decode(errors="replace"),
+    }
+
+
+def shown(side: dict[str, Any]) -> str:
+    return json.dumps(side, indent=1, sort_keys=True, ensure_ascii=False)
+
+
+# --- the pair ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class RestPair:
+    """Our server and Feast's, over the same registry or over equal ones."""
+
+    ours: RestServer
+    oracle: RestServer
+    also: tuple[Normalise, ...] = field(default=())
+
+    def both(self, method: str, path: str, body: Any = None, **how: Any) -> tuple[Answer, Answer]:
+        return self.ours.ask(method, path, body, **how), self.oracle.ask(method, path, body, **how)
+
+    def same(self, method: str, path: str, *also: Normalise, without: tuple[Normalise, ...] = (), **how: Any) -> Answer:
+        """Both answer the same. Returns our answer."""
+        ours, theirs = self.both(method, path, **how)
+        self.assert_same(f"{method} {path}", ours, theirs, *also, without=without)
+        return ours
+
+    def assert_same(
+        self, told: str, ours: Answer, theirs: Answer, *also: Normalise, without: tuple[Normalise, ...] = ()
+    ) -> None:
+        found, expected = (comparable(side, (*self.also, *also), without) for side in (ours, theirs))
+        if found != expected:
+            raise AssertionError(f"{told}\n{difference_of(shown(expected), shown(found))}")
+
+    def differs(
+        self,
+        difference: str,
+        method: str,
+        path: str,
+        *,
+        theirs: Callable[[Answer], Any],
+        ours: Callable[[Answer], Any],
+        **how: Any,
+    ) -> Answer:
+        """A documented difference: each side is held to what `DIFFERENCES` says. Returns our answer."""
+        reason = DIFFERENCES[difference]
+        our_answer, their_answer = self.both(method, path, **how)
+        told = f"{reason}\n{method} {path}"
+        assert theirs(their_answer), f"Feast no longer differs; delete the entry? {told}: {their_answer}"
+        assert ours(our_answer), f"not as documented: {told}: {our_answer}"
+        return our_answer
