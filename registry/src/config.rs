@@ -75,6 +75,8 @@ pub struct FeatureStoreConfig {
     pub auth: AuthConfig,
     /// What else a server asks of its callers.
     pub server: ServerConfig,
+    /// The block `batch_engine`, or the type that it is short for: the engine that materializes, which Feast's Python runs.
+    pub batch_engine: Option<serde_json::Value>,
     /// What the author of the file may not know, to be told once. None of it keeps the registry from being opened.
     pub warnings: Vec<Finding>,
     /// Where settings are in the file.
@@ -89,6 +91,7 @@ impl FeatureStoreConfig {
             registry,
             auth: AuthConfig::NoAuth,
             server: ServerConfig::default(),
+            batch_engine: None,
             warnings: Vec::new(),
             lines: BTreeMap::new(),
         }

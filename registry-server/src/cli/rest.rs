@@ -38,6 +38,7 @@ impl RestArgs {
         }
         let mut options = RestOptions::default();
         options.project.clone_from(&config.project);
+        options.batch_engine.clone_from(&config.batch_engine);
         options.cors_origins.clone_from(&self.cors_origin);
         if self.no_grpc {
             return Ok(Ports::Rest(listen(REST, host, self.rest_port).await?, options));

@@ -15,6 +15,9 @@ use super::route::Route;
 use super::tag::Tag;
 use crate::lists::{Lists, Wanted};
 
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A request of a route, which may be done more than once if it is a read.
 #[derive(Clone)]
 pub(crate) struct Call {
@@ -56,7 +59,11 @@ impl Call {
         if media_type != "application/json" && !media_type.ends_with("+json") {
             return Err(RestError::invalid_request("the body must be JSON, with `Content-Type: application/json`"));
         }
-        serde_json::from_slice(&self.body).map_err(|error| RestError::invalid_request(format!("the body: {error}")))
+        let invalid = |error: serde_json::Error| RestError::invalid_request(format!("the body: {error}"));
+        let text = self.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.body);
+        // By way of a value, so that of two fields of a name the last counts, as for Feast's server.
+        let value: serde_json::Value = serde_json::from_slice(text).map_err(invalid)?;
+        serde_json::from_value(value).map_err(invalid)
     }
 
     /// Whether the client has what this is the tag of.

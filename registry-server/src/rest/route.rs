@@ -1,6 +1,5 @@
 //! What there is to ask for: one row for each route, from which requests are dispatched and documented.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::OnceLock;
 
@@ -42,6 +41,8 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    const ALL: [Self; 4] = [Self::Get, Self::Post, Self::Put, Self::Delete];
+
     /// What a request is to be answered as: HEAD as GET, whose body the connection leaves out.
     pub(crate) fn of(method: &Method) -> Option<Self> {
         match *method {
@@ -83,13 +84,16 @@ pub(crate) enum Found {
     Nothing,
 }
 
-/// Finds what a request asks for.
+/// Finds what a request asks for. Each way to ask has paths of its own: `/entities/all` is a list, and what is deleted there is the
+/// entity `all`.
 pub(crate) fn find(method: &Method, path: &str) -> Found {
     let path = path.strip_prefix(PREFIX).filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
-    let Ok(matched) = routes().at(path) else { return Found::Nothing };
-    let Some(route) = Verb::of(method).and_then(|verb| matched.value.get(&verb)) else {
-        return Found::OtherMethod(matched.value.keys().copied().collect());
+    let asked = Verb::of(method);
+    let Some((_, matched)) = matches(path).find(|(verb, _)| Some(*verb) == asked) else {
+        let others: Vec<Verb> = matches(path).map(|(verb, _)| verb).collect();
+        return if others.is_empty() { Found::Nothing } else { Found::OtherMethod(others) };
     };
+    let route: &'static Route = matched.value;
     let declared = route.parameters.iter().copied().flatten();
     let given = |parameter: &Parameter| {
         let value = matched.params.get(parameter.name)?;
@@ -98,29 +102,29 @@ pub(crate) fn find(method: &Method, path: &str) -> Found {
     Found::Route(route, declared.filter_map(given).collect())
 }
 
+fn matches(path: &str) -> impl Iterator<Item = (Verb, matchit::Match<'_, '_, &'static &'static Route>)> {
+    routes().iter().filter_map(move |(verb, routes)| Some((*verb, routes.at(path).ok()?)))
+}
+
 /// What the paths of the API may begin with, as in Feast.
 pub(crate) const PREFIX: &str = "/api/v1";
 
-type Routes = matchit::Router<HashMap<Verb, &'static Route>>;
+type Routes = matchit::Router<&'static Route>;
 
-fn routes() -> &'static Routes {
-    static ROUTES: OnceLock<Routes> = OnceLock::new();
+fn routes() -> &'static [(Verb, Routes)] {
+    static ROUTES: OnceLock<Vec<(Verb, Routes)>> = OnceLock::new();
     ROUTES.get_or_init(|| {
-        let mut by_path: Vec<(&str, HashMap<Verb, &Route>)> = Vec::new();
+        let mut all: Vec<(Verb, Routes)> = Verb::ALL.iter().map(|verb| (*verb, Routes::new())).collect();
         for route in table::routes() {
-            match by_path.iter_mut().find(|(path, _)| *path == route.path) {
-                Some((_, methods)) => drop(methods.insert(route.method, route)),
-                None => by_path.push((route.path, HashMap::from([(route.method, route)]))),
+            let of_verb = all.iter_mut().filter(|(verb, _)| *verb == route.method);
+            for (_, routes) in of_verb {
+                // `no_two_routes_are_in_each_others_way` has all of them.
+                if let Err(error) = routes.insert(route.path, route) {
+                    tracing::error!(path = route.path, %error, "a route cannot be reached");
+                }
             }
         }
-        let mut routes = Routes::new();
-        for (path, methods) in by_path {
-            // `no_two_routes_are_in_each_others_way` has all of them.
-            if let Err(error) = routes.insert(path, methods) {
-                tracing::error!(path, %error, "a route cannot be reached");
-            }
-        }
-        routes
+        all
     })
 }
 
@@ -146,6 +150,8 @@ mod tests {
     fn paths_are_unescaped_after_they_are_taken_apart() {
         let Found::Route(route, given) = find(&Method::GET, "/api/v1/entities/a%2Fb%20c") else { panic!("not found") };
         assert_eq!((route.path, given[0].1.as_str()), ("/entities/{name}", "a/b c"));
+        let Found::Route(route, given) = find(&Method::DELETE, "/entities/all") else { panic!("not found") };
+        assert_eq!((route.path, given[0].1.as_str()), ("/entities/{name}", "all"));
         assert!(matches!(find(&Method::GET, "/api/v1x/entities"), Found::Nothing));
         assert!(matches!(find(&Method::PATCH, "/entities"), Found::OtherMethod(_)));
     }

@@ -31,6 +31,11 @@ impl<'a> Block<'a> {
     }
 
     /// Notes that something is wrong with a setting. `text` goes on from its name.
+    /// A setting as JSON, whatever it is.
+    pub(super) fn json(&self, key: &str) -> Option<serde_json::Value> {
+        self.entry(key).map(|entry| entry.value.json())
+    }
+
     pub(super) fn wrong(&self, key: &str, text: impl Display) {
         // What is wrong with a value that is unknown is that it is unknown, which is noted by itself.
         if self.entry(key).is_none_or(|entry| !entry.value.is_unknown()) {

@@ -88,7 +88,9 @@ fn file(file: &Block<'_>, folder: &Path) -> Option<FeatureStoreConfig> {
         }
     };
     let (auth, server) = (security::auth(file, folder), security::server(file, folder));
-    Some(FeatureStoreConfig { project, auth, server, lines, ..FeatureStoreConfig::new(registry?) })
+    // Only told on, by a server over HTTP: what is wrong with it is for Feast's Python to say.
+    let batch_engine = file.json("batch_engine").filter(|engine| !engine.is_null());
+    Some(FeatureStoreConfig { project, auth, server, batch_engine, lines, ..FeatureStoreConfig::new(registry?) })
 }
 
 /// The names that Feast accepts, and those with a hyphen, which it refuses only because of its SQLite online store.

@@ -74,6 +74,30 @@ impl Node {
     }
 }
 
+impl Node {
+    /// The same as JSON, for settings that are told and not understood here. What JSON has no form for is null. The parser limits how
+    /// deep nodes can be in each other, and so this recursion.
+    pub(super) fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Sequence { items, .. } => items.iter().map(|item| item.json()).collect(),
+            Self::Mapping { entries, .. } => {
+                let field = |entry: &Entry| match entry.key.value() {
+                    Value::Str(name) => Some((name.to_owned(), entry.value.json())),
+                    _ => None,
+                };
+                serde_json::Value::Object(entries.iter().filter_map(field).collect())
+            }
+            Self::Scalar { .. } => match self.value() {
+                Value::Bool(is) => is.into(),
+                Value::Int(number) => i64::try_from(number).map_or(serde_json::Value::Null, Into::into),
+                Value::Float(number) => number.into(),
+                Value::Str(text) => text.into(),
+                _ => serde_json::Value::Null,
+            },
+        }
+    }
+}
+
 fn untagged_or(tag: &Option<String>, name: &str) -> bool {
     tag.as_ref().is_none_or(|tag| tag == name || tag == "!")
 }

@@ -329,12 +329,16 @@ fn is_stream(source: &DataSource) -> bool {
     matches!(source.r#type(), SourceType::PushSource | SourceType::StreamKafka | SourceType::StreamKinesis)
 }
 
-/// The class of Feast's Python that reads a source, which its SDK says in views.
+/// A source of a view says by which class of Feast's Python it is read.
 fn fill_class(source: &mut DataSource) {
-    if !source.data_source_class_type.is_empty() {
-        return;
+    if source.data_source_class_type.is_empty() {
+        source.data_source_class_type = class_of(source.r#type()).to_owned();
     }
-    let class = match source.r#type() {
+}
+
+/// The class of Feast's Python that reads a source of a type; nothing if that does not say it.
+pub(super) fn class_of(source_type: SourceType) -> &'static str {
+    match source_type {
         SourceType::BatchFile => "feast.infra.offline_stores.file_source.FileSource",
         SourceType::BatchBigquery => "feast.infra.offline_stores.bigquery_source.BigQuerySource",
         SourceType::BatchRedshift => "feast.infra.offline_stores.redshift_source.RedshiftSource",
@@ -346,7 +350,6 @@ fn fill_class(source: &mut DataSource) {
         SourceType::StreamKafka => "feast.data_source.KafkaSource",
         SourceType::StreamKinesis => "feast.data_source.KinesisSource",
         SourceType::RequestSource => "feast.data_source.RequestSource",
-        _ => return,
-    };
-    source.data_source_class_type = class.to_owned();
+        _ => "",
+    }
 }

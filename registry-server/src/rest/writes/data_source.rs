@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use feast_registry_core::Object;
 use feast_registry_core::proto::core::data_source::{
     AthenaOptions, BigQueryOptions, CustomSourceOptions, FileOptions, KafkaOptions, KinesisOptions, Options,
-    RedshiftOptions, SnowflakeOptions, SourceType, SparkOptions, TrinoOptions,
+    RedshiftOptions, RequestDataOptions, SnowflakeOptions, SourceType, SparkOptions, TrinoOptions,
 };
 use feast_registry_core::proto::core::{DataSource, StreamFormat, stream_format};
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::super::answer::Answer;
 use super::super::call::Call;
 use super::super::error::{RestError, Result};
+use super::bodies::class_of;
 use super::lax;
 
 /// Where Redshift looks for a table that says no schema.
@@ -122,7 +123,6 @@ impl Call {
             ))
         })?;
         let options = body.options(source_type)?;
-        // Feast's readers take the format for granted, and fail on the whole list without it.
         let is_spark = source_type == SourceType::BatchSpark;
         let source = DataSource {
             name: body.name,
@@ -136,6 +136,8 @@ impl Call {
             owner: body.owner,
             data_source_class_type: match source_type {
                 SourceType::CustomSource => body.data_source_class_type,
+                // Of Spark's alone Feast stores it, whatever was given.
+                SourceType::BatchSpark => class_of(source_type).to_owned(),
                 _ => String::new(),
             },
             options,
@@ -152,13 +154,11 @@ impl DataSourceBody {
     /// 422 when those are given that are of another type, or contradict each other.
     fn options(&mut self, source_type: SourceType) -> Result<Option<Options>> {
         let options = match source_type {
-            SourceType::BatchFile => self.file_options.take().map(|of| {
-                Options::FileOptions(FileOptions {
-                    uri: of.uri,
-                    s3_endpoint_override: of.s3_endpoint_override,
-                    file_format: None,
-                })
-            }),
+            SourceType::BatchFile if !self.has_options() || self.file_options.is_some() => {
+                let File { uri, s3_endpoint_override } = self.file_options.take().unwrap_or_default();
+                Some(Options::FileOptions(FileOptions { uri, s3_endpoint_override, file_format: None }))
+            }
+            SourceType::RequestSource => Some(Options::RequestDataOptions(RequestDataOptions::default())),
             SourceType::BatchBigquery => self
                 .bigquery_options
                 .take()
@@ -247,13 +247,16 @@ impl DataSourceBody {
             }
             _ => None,
         };
-        if options.is_none() && self.has_options() {
-            return Err(RestError::invalid_value(format!(
-                "the options are of another type than `type` says ({})",
-                source_type.as_str_name()
-            )));
+        let type_name = source_type.as_str_name();
+        match options {
+            None if self.has_options() => {
+                Err(RestError::invalid_value(format!("the options are of another type than `type` says ({type_name})")))
+            }
+            None if source_type != SourceType::PushSource => {
+                Err(RestError::invalid_value(format!("the options of the type ({type_name}) are missing")))
+            }
+            options => Ok(options),
         }
-        Ok(options)
     }
 
     /// Whether any options are left that were not taken.
