@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use feast_registry_core::access::Access;
 use feast_registry_core::{Freshness, Registry};
 use serde::de::DeserializeOwned;
 use tonic::codegen::http::HeaderMap;
@@ -26,6 +27,8 @@ pub(crate) struct Call {
     pub(super) route: &'static Route,
     pub(super) given: Arc<Given>,
     pub(super) headers: Arc<HeaderMap>,
+    /// On whose behalf, if callers are known.
+    pub(super) access: Option<Access>,
     pub(super) body: Bytes,
 }
 

@@ -6,22 +6,31 @@
 
 mod answer;
 mod call;
+mod compute;
 mod cors;
 mod definition;
 mod document;
 mod entry;
 mod error;
 mod features;
+#[cfg(test)]
+mod golden;
 mod json;
 mod lineage;
 mod moment;
 mod objects;
+mod overview;
+mod paging;
 mod parameters;
 mod projects;
 mod relations;
+mod resource_metrics;
+mod resources;
 mod route;
+mod search;
 mod table;
 mod tag;
+mod visits;
 mod writes;
 
 use std::convert::Infallible;
@@ -30,6 +39,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use feast_registry_core::Registry;
+use feast_registry_core::access::Access;
 use http_body_util::BodyExt as _;
 use tonic::body::Body;
 use tonic::codegen::http::header::{ALLOW, HeaderMap, HeaderName, HeaderValue, LOCATION};
@@ -39,10 +49,12 @@ use tonic::metadata::MetadataMap;
 
 use self::answer::Answer;
 use self::call::Call;
+use self::compute::Engine;
 use self::cors::Cors;
 pub(crate) use self::error::RestError;
 use self::parameters::Given;
 use self::route::{Found, Route};
+use self::visits::Visits;
 use self::writes::DRY_RUN;
 use crate::answers::Answers;
 use crate::call as calls;
@@ -75,13 +87,18 @@ pub(crate) struct Served {
     answers: Answers,
     cors: Cors,
     options: RestOptions,
+    /// What `/compute_engines` tells of.
+    engine: Engine,
+    visits: Visits,
 }
 
 impl Rest {
     /// Over a registry, whose answers share the budget of all that the server sends.
     pub(crate) fn new(registry: Registry, request_timeout: Duration, answers: Answers, options: RestOptions) -> Self {
         let cors = Cors::new(&options.cors_origins);
-        Self(Arc::new(Served { registry, request_timeout, answers, cors, options }))
+        let engine = Engine::new(options.batch_engine.as_ref());
+        let visits = Visits::new(visits::DEFAULT_LIMIT);
+        Self(Arc::new(Served { registry, request_timeout, answers, cors, options, engine, visits }))
     }
 
     /// What a request is called in metrics and in the log, and whether its caller has to say who they are: whoever has none to ask
@@ -116,7 +133,8 @@ impl Rest {
             Found::Nothing => return not_found(&parts.method, path, parts.uri.query()),
         };
         let head = (parts.headers, parts.extensions);
-        match self.answer_of(route, in_path, parts.uri.query().unwrap_or_default(), head, body).await {
+        let asked = (path, parts.uri.query().unwrap_or_default(), parts.method == Method::HEAD);
+        match self.answer_of(route, in_path, asked, head, body).await {
             Ok(response) => response,
             Err(error) => error.into_response(),
         }
@@ -126,7 +144,7 @@ impl Rest {
         self,
         route: &'static Route,
         in_path: Vec<(&'static str, String)>,
-        query: &str,
+        (path, query, is_head): (&str, &str, bool),
         (headers, extensions): (HeaderMap, tonic::codegen::http::Extensions),
         body: Body,
     ) -> error::Result<Response<Body>> {
@@ -136,6 +154,7 @@ impl Rest {
         let options = calls::options(&request, self.0.request_timeout);
         let is_dry = !route.is_read() && given.flag_or(DRY_RUN, false);
         let options = if is_dry { options.dry() } else { options };
+        let access: Option<Access> = request.extensions().get::<Access>().cloned();
         let memory: Option<Memory> = calls::memory(&request);
         let headers = Arc::new(request.into_parts().0.into_headers());
         let call = Call {
@@ -144,6 +163,7 @@ impl Rest {
             route,
             given: Arc::new(given),
             headers: Arc::clone(&headers),
+            access,
             body,
         };
         let make = || (route.handler)(call.clone());
@@ -152,6 +172,9 @@ impl Rest {
             // It is small, and what was done is not done again.
             false => (make().await?, None),
         };
+        if route.is_read() && !is_head {
+            call.note_visit(path);
+        }
         Ok(answer.into_response(&headers, room))
     }
 }

@@ -164,7 +164,7 @@ macro_rules! changes {
 
 /// All routes.
 pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
-    let tables = [SYSTEM, LINEAGE, OBJECTS, DATASETS_IN_PYTHON];
+    let tables = [SYSTEM, LINEAGE, OBJECTS, OVERVIEWS, DATASETS_IN_PYTHON, MONITORING];
     LISTS.iter().chain(CHANGES_OF_OBJECTS).copied().chain(tables).flatten()
 }
 
@@ -263,6 +263,105 @@ const CHANGES_OF_OBJECTS: &[&[Route]] = &[
             |call| call.refresh()
         ),
     ],
+];
+
+const ANY_PROJECT: &[Parameter] = &[Parameter::text("project", "The project; all of them if none is named.")];
+const SEARCH: &[Parameter] = &[
+    Parameter::text("query", "What to look for in names, descriptions and tags. An empty one finds everything.")
+        .required(),
+    Parameter::texts("projects", "Only in these projects; in all of them if none is named."),
+    Parameter::text("sort_by", "`match_score`, `name` or `type`.").or("match_score"),
+    Parameter::text("sort_order", "`asc` or `desc`.").or("desc"),
+    Parameter::any_number("page", "Which page, counted from 1.").or("1"),
+    Parameter::any_number("limit", "How many results a page has, 100 at the most.").or("50"),
+];
+const TAGS_TOLD: &[Parameter] = &[Parameter::any_number("limit", "How many tags to tell.").or("4")];
+const VISITS: &[Parameter] = &[Parameter::text("object", "Only visits to this kind of object, as `entities`.")];
+const MATERIALIZED: &[Parameter] = &[
+    Parameter::text("status", "Only jobs of this status; what is known of is `SUCCEEDED`."),
+    Parameter::text("feature_view", "Only jobs of this view."),
+];
+
+/// What is asked across kinds of object.
+const OVERVIEWS: &[Route] = &[
+    get!(
+        "/search",
+        "search",
+        "Objects and features by what they are called, described and tagged",
+        [SEARCH, TAGS, CACHE],
+        "Found",
+        |call| call.search()
+    ),
+    get!(
+        "/metrics/resource_counts",
+        "metrics",
+        "How many objects there are",
+        [ANY_PROJECT, CACHE],
+        "ResourceCounts",
+        |call| call.resource_counts()
+    ),
+    get!(
+        "/metrics/popular_tags",
+        "metrics",
+        "The tags that most views have",
+        [ANY_PROJECT, TAGS_TOLD, CACHE],
+        "PopularTags",
+        |call| call.popular_tags()
+    ),
+    get!(
+        "/metrics/recently_visited",
+        "metrics",
+        "What the caller has looked at last, on this server since it started",
+        [ANY_PROJECT, VISITS, PAGE],
+        "Visits",
+        |call| call.recently_visited()
+    ),
+    get!(
+        "/compute_engines",
+        "materialization",
+        "The engine that materializes a project's views, as the server's configuration names it",
+        [PROJECT, CACHE],
+        "ComputeEngine",
+        |call| call.compute_engine()
+    ),
+    get!(
+        "/compute_engines/all",
+        "materialization",
+        "The same of all projects",
+        [CACHE, PAGE_OF_ALL],
+        "ComputeEngines",
+        |call| call.compute_engines()
+    ),
+    get!(
+        "/materialization_jobs",
+        "materialization",
+        "What has been materialized of a project's views, newest first",
+        [PROJECT, MATERIALIZED, CACHE, PAGE],
+        "MaterializationJobs",
+        |call| call.materialization_jobs()
+    ),
+];
+
+/// What Feast's server measures of data. Feast's pages ask for it, and show that it is off.
+const MONITORING: &[Route] = &[
+    get!(
+        "/monitoring/{*rest}",
+        "monitoring",
+        "Quality of data, which only Feast's own server measures",
+        [],
+        "Nothing",
+        |call| call.no_monitoring()
+    ),
+    change!(
+        Post,
+        "/monitoring/{*rest}",
+        "monitoring",
+        "Quality of data, which only Feast's own server measures",
+        [],
+        None,
+        (200, "Nothing"),
+        |call| call.no_monitoring()
+    ),
 ];
 
 const JOBS: &[Parameter] =
