@@ -37,10 +37,21 @@ DIFFERENCES = {
     "unchanged-answers": "Feast's answers have no ETag. Ours has one, and says so when nothing has changed.",
     "slash-in-name": "An object whose name has a slash cannot be read or deleted in Feast. In ours it can.",
     "server-named": "The version that Feast names is its own. Ours names the one it speaks, and itself beside it.",
-    "odd-integers": "Feast reads integers as Python does: 1.0 and 1_0 are some, and a page may be a number without end. Ours takes "
-    "digits, and a page beyond any end is empty.",
+    "far-pages": "A page beyond 32 bits is another error, or none, in Feast, as the list is of one project or of all. Ours takes pages "
+    "of 32 bits everywhere.",
     "moments": "Feast reads every form of ISO 8601 that Python does. Ours reads dates and RFC 3339, where a plus sign may have "
     "become a blank on its way.",
+    "errors-have-codes": "What a request cannot have is an internal error of Feast's in many cases: no name, a name that another kind of "
+    "view has, options of another type. In ours it is the request's error.",
+    "refused-at-once": "Feast takes what it cannot answer or use later: a source without a name, a feature without one, a time to "
+    "live beyond what protobuf has, a pattern that is no regular expression, a field given twice. Ours refuses it.",
+    "no-class-is-needed": "Feast loads the Python class of a source or storage before it stores one, and so fails where a driver is not "
+    "installed, or for a stream without a format. Ours stores it.",
+    "defaults-stay-unsaid": "Feast names a source's class, and shows empty options and a default format of partitions, where nothing was "
+    "sent. Ours answers what was sent.",
+    "saved-dataset-updated": "Feast drops the moment of a saved dataset's last update when it answers. Ours shows it.",
+    "whole-objects": "Feast knows no PUT. Ours writes a whole object with it.",
+    "encodings": "Feast reads JSON in any encoding that Python recognizes. Ours reads UTF-8, as JSON is defined.",
     "missing-permission": "A permission that does not exist is an internal error when Feast reads SQL, and not found when it "
     "reads its cache. Ours is never an internal error.",
     "unsortable": "Feast answers an internal error when it is to sort lists across projects by a part that is no text or "
@@ -51,6 +62,7 @@ DIFFERENCES = {
 }
 
 MOMENTS = {"createdTimestamp", "lastUpdatedTimestamp", "registryLastUpdated"}
+SOURCE_TYPE = re.compile("(BATCH|STREAM|PUSH|REQUEST|CUSTOM)_")
 PRINTED_TAGS = re.compile(r"(?:tags|labels)=(\{.*?\})(?=[,)]|$)", re.MULTILINE)
 PRINTED_TYPES = re.compile(r"^(from feast\.types import )(.*)$", re.MULTILINE)
 PRINTED_SOURCES = re.compile(r'\{("\w+": \w+(?:, "\w+": \w+)*)\}')
@@ -155,6 +167,32 @@ def is_a_view(listed: dict[str, Any]) -> bool:
     return any(key.lower().endswith("featureview") for key in listed)
 
 
+def drop_source_project(body: Any) -> None:
+    """spec-project: a data source has no spec, its project is beside its name."""
+    for part in parts(body):
+        if SOURCE_TYPE.match(str(part.get("type", ""))):
+            part.pop("project", None)
+
+
+def drop_defaults(body: Any) -> None:
+    """defaults-stay-unsaid: where a source's class is known from its type."""
+    for part in parts(body):
+        for name in [name for name, value in part.items() if name.endswith("Options") and not value]:
+            del part[name]
+        if not str(part.get("type", "")).startswith("CUSTOM"):
+            part.pop("dataSourceClassType", None)
+        for options in ("sparkOptions", "sparkStorage"):
+            if options in part and part[options].get("datePartitionColumnFormat") == "%Y-%m-%d":
+                del part[options]["datePartitionColumnFormat"]
+
+
+def drop_saved_dataset_updated(body: Any) -> None:
+    """saved-dataset-updated: only ours shows it."""
+    for part in parts(body):
+        if "storage" in part.get("spec", {}):
+            part["meta"].pop("lastUpdatedTimestamp", None)
+
+
 def mask_moments(body: Any) -> None:
     """For registries that were written to at different moments: whether there is one still counts."""
     for part in parts(body):
@@ -172,6 +210,8 @@ NORMAL = (
     sort_relationships,
     drop_stray_pagination,
 )
+OF_WRITES = (drop_source_project, drop_defaults, drop_saved_dataset_updated, mask_moments)
+"""What is normalised besides where the servers have written on their own."""
 Normalise = Callable[[Any], None]
 
 

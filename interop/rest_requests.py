@@ -333,10 +333,11 @@ def search_everywhere() -> list[str]:
 def bad_values() -> list[str]:
     """What FastAPI refuses before Feast sees it; and what it takes, though it looks wrong."""
     values = [
-        "page=0", "page=-1", "page=abc", "page=1.5", "page=", "limit=0", "limit=101", "limit=abc", "limit=", "page=%201", "page=1%20",
+        "page=0", "page=-1", "page=abc", "page=1.0", "page=1.5", "page=", "limit=0", "limit=101", "limit=abc", "limit=", "page=%201", "page=1%20",
         "sort_order=foo", "sort_order=ASC", "sort_order=", "allow_cache=maybe", "allow_cache=1", "allow_cache=off", "allow_cache=Y",
         "allow_cache=", "include_relationships=maybe", "include_relationships=yes", "include_relationships=on", "allow_cache=TRUE",
-        "page=1&page=2&limit=1", "page=%2B1&limit=1",
+        "page=1&page=2&limit=1", "page=%2B1&limit=1", "page=1_0&limit=1",
+        "limit=2.0&page=1",
         "page=01&limit=1", "sort_by=name&sort_by=owner", "allow_cache=True%20", "allow_cache=2", "page=1e1",
     ]  # fmt: skip
     refused = [f"/entities?{P}&{value}" for value in values] + [f"/entities/driver?{P}&{v}" for v in values[15:]]
