@@ -31,29 +31,37 @@ const STRUCT_SCHEMA: &str = "feast:struct_schema";
 /// The tag that holds the whole type of a collection of collections.
 const NESTED_TYPE: &str = "feast:nested_inner_type";
 
-/// The features of a view, in their order.
-pub(crate) fn features_of(view: &Object) -> Result<Vec<Feature>> {
-    let features = match view.kind {
-        Kind::FeatureView => view.decode::<FeatureView>()?.spec.unwrap_or_default().features,
-        Kind::StreamFeatureView => view.decode::<StreamFeatureView>()?.spec.unwrap_or_default().features,
-        Kind::OnDemandFeatureView => view.decode::<OnDemandFeatureView>()?.spec.unwrap_or_default().features,
-        Kind::LabelView => view.decode::<LabelView>()?.spec.unwrap_or_default().features,
-        _ => Vec::new(),
-    };
-    let name = view.name()?;
-    let feature = |mut spec: FeatureSpecV2| {
-        let type_name = type_name(&spec);
-        spec.tags.retain(|tag, _| tag != STRUCT_SCHEMA && tag != NESTED_TYPE);
-        Feature {
-            name: spec.name,
-            view: name.clone(),
-            type_name,
-            description: spec.description,
-            tags: spec.tags,
-            is_label: view.kind == Kind::LabelView,
-        }
-    };
-    Ok(features.into_iter().map(feature).collect())
+impl Feature {
+    /// The tags of a feature's specification that say more about its type, and are not among its [`tags`](Self::tags).
+    pub const TYPE_TAGS: [&str; 2] = [STRUCT_SCHEMA, NESTED_TYPE];
+
+    /// The features of a view, in their order; none for an object that is no view.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the view cannot be decoded.
+    pub fn of_view(view: &Object) -> Result<Vec<Self>> {
+        let features = match view.kind {
+            Kind::FeatureView => view.decode::<FeatureView>()?.spec.unwrap_or_default().features,
+            Kind::StreamFeatureView => view.decode::<StreamFeatureView>()?.spec.unwrap_or_default().features,
+            Kind::OnDemandFeatureView => view.decode::<OnDemandFeatureView>()?.spec.unwrap_or_default().features,
+            Kind::LabelView => view.decode::<LabelView>()?.spec.unwrap_or_default().features,
+            _ => Vec::new(),
+        };
+        let name = view.name()?;
+        let feature = |mut spec: FeatureSpecV2| {
+            let type_name = type_name(&spec);
+            spec.tags.retain(|tag, _| !Feature::TYPE_TAGS.contains(&tag.as_str()));
+            Self {
+                name: spec.name,
+                view: name.clone(),
+                type_name,
+                description: spec.description,
+                tags: spec.tags,
+                is_label: view.kind == Kind::LabelView,
+            }
+        };
+        Ok(features.into_iter().map(feature).collect())
+    }
 }
 
 /// The type of a feature as Feast's Python prints it.

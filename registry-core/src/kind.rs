@@ -53,6 +53,10 @@ pub struct Layout {
     pub project: Option<u32>,
     /// The map of tags, within the spec.
     pub tags: Option<u32>,
+    /// The description in words, within the spec.
+    pub description: Option<u32>,
+    /// The specifications of a view's features, within the spec.
+    pub features: Option<u32>,
     /// When the object was made, within the meta.
     pub created_timestamp: u32,
     /// When the object was last changed, within the meta.
@@ -74,12 +78,24 @@ const fn layout(name: u32, project: Option<u32>, tags: u32) -> Layout {
         name: Some(name),
         project,
         tags: Some(tags),
+        description: None,
+        features: None,
         created_timestamp: 1,
         last_updated_timestamp: 2,
         materialization_intervals: None,
         current_version_number: None,
         state: None,
         known_meta_fields: 2,
+    }
+}
+
+impl Layout {
+    const fn described(self, description: u32) -> Self {
+        Self { description: Some(description), ..self }
+    }
+
+    const fn with_features(self, features: u32) -> Self {
+        Self { features: Some(features), ..self }
     }
 }
 
@@ -124,19 +140,19 @@ impl Kind {
     /// Where a message of this kind keeps what the registry looks at. Field numbers are Feast's.
     pub const fn layout(self) -> Layout {
         match self {
-            Kind::Project => layout(1, None, 3),
-            Kind::Entity => layout(1, Some(9), 8),
-            Kind::FeatureView => materialized(layout(1, Some(2), 5)),
-            Kind::StreamFeatureView => materialized(layout(1, Some(2), 7)),
+            Kind::Project => layout(1, None, 3).described(2),
+            Kind::Entity => layout(1, Some(9), 8).described(3),
+            Kind::FeatureView => materialized(layout(1, Some(2), 5)).described(10).with_features(4),
+            Kind::StreamFeatureView => materialized(layout(1, Some(2), 7)).described(6).with_features(4),
             Kind::OnDemandFeatureView => Layout {
                 current_version_number: Some(3),
                 state: Some(5),
                 known_meta_fields: 5,
-                ..layout(1, Some(2), 7)
+                ..layout(1, Some(2), 7).described(6).with_features(3)
             },
-            Kind::LabelView => layout(1, Some(2), 5),
-            Kind::FeatureService => layout(1, Some(2), 4),
-            Kind::SavedDataset => Layout { known_meta_fields: 4, ..layout(1, Some(2), 7) },
+            Kind::LabelView => layout(1, Some(2), 5).described(9).with_features(4),
+            Kind::FeatureService => layout(1, Some(2), 4).described(5),
+            Kind::SavedDataset => Layout { known_meta_fields: 4, ..layout(1, Some(2), 7).described(11) },
             Kind::Permission => layout(1, Some(2), 8),
             Kind::DataSource => Layout {
                 spec: None,
@@ -144,9 +160,9 @@ impl Kind {
                 created_timestamp: 3,
                 last_updated_timestamp: 4,
                 known_meta_fields: 4,
-                ..layout(20, Some(21), 24)
+                ..layout(20, Some(21), 24).described(23)
             },
-            Kind::ValidationReference => Layout { spec: None, meta: None, ..layout(1, Some(3), 5) },
+            Kind::ValidationReference => Layout { spec: None, meta: None, ..layout(1, Some(3), 5).described(4) },
             Kind::Infra => Layout { spec: None, meta: None, name: None, tags: None, ..layout(1, None, 1) },
         }
     }
@@ -336,6 +352,8 @@ mod tests {
             assert_eq!(named(layout.name), has("name"), "{kind}");
             assert_eq!(named(layout.project), has("project"), "{kind}");
             assert_eq!(named(layout.tags), has("tags"), "{kind}");
+            assert_eq!(named(layout.description), has("description"), "{kind}");
+            assert_eq!(named(layout.features), has("features").filter(|_| kind.is_view()), "{kind}");
             if layout.meta.is_some() {
                 let meta = sub(layout.meta, "meta");
                 for (number, name) in [

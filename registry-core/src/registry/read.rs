@@ -12,7 +12,7 @@ use crate::backend::{INFRA_NAME, Key, Query, Record};
 use crate::cache::Contents;
 use crate::encoded::{Encoded, Object};
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{self, Feature};
+use crate::features::Feature;
 use crate::kind::{FeastObject, Kind};
 use crate::lineage::{self, Lineage};
 use crate::proto::core::{self, ProjectMetadata};
@@ -444,7 +444,7 @@ impl Registry {
         let features = move || {
             let mut all = Vec::new();
             for view in &views {
-                all.extend(features::features_of(view)?);
+                all.extend(Feature::of_view(view)?);
             }
             Ok(all)
         };

@@ -13,7 +13,7 @@ fn number(world: &World, of: &Object) -> u64 {
 }
 
 fn features(of: &Object) -> Vec<String> {
-    crate::features::features_of(of).expect("a view").into_iter().map(|feature| feature.name).collect()
+    crate::Feature::of_view(of).expect("a view").into_iter().map(|feature| feature.name).collect()
 }
 
 /// The view with the feature `a`, `ab` and `abc`, applied in that order: v0, v1 and v2.
