@@ -29,6 +29,7 @@ mod process;
 pub mod proto;
 mod record;
 mod request;
+mod rest;
 mod serve;
 mod service;
 mod status;

@@ -1,0 +1,10 @@
+//! What Feast's REST API answers.
+
+// Nothing calls these yet but their tests.
+#![allow(dead_code)]
+
+#[cfg(test)]
+mod golden;
+pub(crate) mod paging;
+pub(crate) mod resources;
+pub(crate) mod search;
