@@ -6,5 +6,6 @@
 #[cfg(test)]
 mod golden;
 pub(crate) mod paging;
+pub(crate) mod resource_metrics;
 pub(crate) mod resources;
 pub(crate) mod search;
