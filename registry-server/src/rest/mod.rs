@@ -9,3 +9,4 @@ pub(crate) mod paging;
 pub(crate) mod resource_metrics;
 pub(crate) mod resources;
 pub(crate) mod search;
+pub(crate) mod visits;
