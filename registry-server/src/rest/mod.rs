@@ -3,6 +3,7 @@
 // Nothing calls these yet but their tests.
 #![allow(dead_code)]
 
+pub(crate) mod compute;
 #[cfg(test)]
 mod golden;
 pub(crate) mod paging;
