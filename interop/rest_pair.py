@@ -56,6 +56,8 @@ DIFFERENCES = {
     "reads its cache. Ours is never an internal error.",
     "unsortable": "Feast answers an internal error when it is to sort lists across projects by a part that is no text or "
     "number. Ours sorts nothing.",
+    "online-as-stored": "Feast's compute engines show every view as online: false is not in its JSON, and what is not there is taken for "
+    "true. Ours shows what is stored.",
     "unpaged-jobs": "Feast lists no materialization jobs unless page and limit are both given. Ours lists them all.",
     "stray-pagination": "Feast has the pagination object among the feature views of a project's complete lineage. Ours "
     "has feature views only.",
