@@ -61,15 +61,9 @@ def test_metrics(path: str, rest_reads: RestPair) -> None:
     rest_reads.same("GET", prefixed(path))
 
 
-def drop_online(body: Any) -> None:
-    """online-as-stored: a test of its own shows that ours is right."""
-    for view in body.get("featureViews", []):
-        del view["online"]
-
-
 @pytest.mark.parametrize("path", rest_requests.engines())
 def test_engines_and_jobs(path: str, rest_reads: RestPair) -> None:
-    rest_reads.same("GET", prefixed(path), drop_online)
+    rest_reads.same("GET", prefixed(path))
 
 
 def test_views_that_are_not_online(rest_reads: RestPair) -> None:
@@ -83,15 +77,14 @@ def test_views_that_are_not_online(rest_reads: RestPair) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("paging", ["", "&page=1", "&limit=2"])
-def test_jobs_without_paging(paging: str, rest_reads: RestPair) -> None:
-    """Page and limit are both needed to page, as everywhere else."""
+@pytest.mark.parametrize("paging, count", [("", 3), ("&page=1", 3), ("&page=2", 0), ("&limit=2", 2)])
+def test_jobs_without_both_page_and_limit(paging: str, count: int, rest_reads: RestPair) -> None:
     every = rest_reads.ours.ask("GET", prefixed(f"/materialization_jobs?{P}&page=1&limit=100")).body["jobs"]
     assert len(every) == 3
     rest_reads.differs(
         "unpaged-jobs", "GET", prefixed(f"/materialization_jobs?{P}{paging}"),
         theirs=lambda answer: answer.body["jobs"] == [] and answer.body["pagination"]["total"] == 3,
-        ours=lambda answer: answer.body["jobs"] == every and answer.body["pagination"]["total"] == 3,
+        ours=lambda answer: answer.body["jobs"] == every[:count] and answer.body["pagination"]["total"] == 3,
     )  # fmt: skip
 
 
@@ -101,5 +94,5 @@ def test_the_engine_of_a_feature_store_yaml(rest_reads: RestPair) -> None:
     with rest.start_feast_rest(registry, blocks) as oracle, rest.start_our_rest(registry, blocks=blocks) as ours:
         pair = RestPair(ours.wait_serving(), oracle.wait_serving())
         for path in (f"/compute_engines?{P}", "/compute_engines/all"):
-            answer = pair.same("GET", prefixed(path), drop_online)
+            answer = pair.same("GET", prefixed(path))
     assert [engine["config"] for engine in answer.body["engines"]] == [ENGINE] * 3
