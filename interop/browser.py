@@ -116,8 +116,10 @@ class Visitor:
 
     def load(self, path: str) -> None:
         """Has the browser load a page from the server."""
+        answer = self.page.goto(path, wait_until="commit")
+        assert answer and answer.ok, f"{self.name} at {path}: {answer and answer.status}"
+        # What came until now was for the page before.
         self.forget()
-        self.page.goto(path, wait_until="commit")
 
     def visit(self, path: str) -> None:
         """Follows a link within the page that is there, which loads no page but what the new one shows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -83,6 +84,12 @@ class Ui:
 
         harness.wait_until(answers, 90, f"a page of {self.name}")
         return f"http://{harness.HOST}:{self.port}"
+
+
+def get(ui: Ui, path: str) -> Any:
+    """What is answered, which is JSON."""
+    with urllib.request.urlopen(ui.origin() + path, timeout=30) as answer:
+        return json.load(answer)
 
 
 @contextlib.contextmanager

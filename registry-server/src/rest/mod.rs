@@ -16,6 +16,7 @@ mod features;
 #[cfg(test)]
 mod golden;
 mod json;
+mod labels;
 mod lineage;
 mod moment;
 mod objects;
