@@ -42,7 +42,7 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    /// What a request is to be answered as: HEAD as GET, whose body the connection leaves out.
+    /// What a request is to be answered as: HEAD as GET, whose body is left out then.
     pub(crate) fn of(method: &Method) -> Option<Self> {
         match *method {
             Method::GET | Method::HEAD => Some(Self::Get),
