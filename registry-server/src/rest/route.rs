@@ -43,7 +43,7 @@ pub(crate) enum Verb {
 impl Verb {
     const ALL: [Self; 4] = [Self::Get, Self::Post, Self::Put, Self::Delete];
 
-    /// What a request is to be answered as: HEAD as GET, whose body the connection leaves out.
+    /// What a request is to be answered as: HEAD as GET, whose body is left out then.
     pub(crate) fn of(method: &Method) -> Option<Self> {
         match *method {
             Method::GET | Method::HEAD => Some(Self::Get),
