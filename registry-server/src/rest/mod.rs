@@ -20,6 +20,7 @@ mod labels;
 mod lineage;
 mod moment;
 mod objects;
+mod openapi;
 mod overview;
 mod pages;
 mod paging;
@@ -119,7 +120,7 @@ impl Rest {
     /// for may not learn what there is.
     pub(crate) fn asked(method: &Method, path: &str) -> Asked {
         match route::find(method, path) {
-            Found::Route(route, _) => Asked { route: Some(route), is_for_callers: true },
+            Found::Route(route, _) => Asked { route: Some(route), is_for_callers: !route.is_open },
             Found::OtherMethod(_) | Found::Nothing => Asked { route: None, is_for_callers: false },
         }
     }

@@ -28,6 +28,8 @@ pub(crate) struct Route {
     pub(crate) body: Option<&'static str>,
     /// The status of success, and the name of the schema of what is answered.
     pub(crate) answers: (u16, &'static str),
+    /// Whether nobody is asked who they are: it tells nothing of the registry.
+    pub(crate) is_open: bool,
     pub(crate) handler: Handler,
 }
 
@@ -88,6 +90,7 @@ pub(crate) enum Found {
 /// entity `all`.
 pub(crate) fn find(method: &Method, path: &str) -> Found {
     let path = path.strip_prefix(PREFIX).filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
+    let path = if path.is_empty() { "/" } else { path };
     let asked = Verb::of(method);
     let Some((_, matched)) = matches(path).find(|(verb, _)| Some(*verb) == asked) else {
         let others: Vec<Verb> = matches(path).map(|(verb, _)| verb).collect();

@@ -65,8 +65,16 @@ macro_rules! get {
             parameters: &[$($parameters),*],
             body: None,
             answers: (200, $answer),
+            is_open: false,
             handler: |$call| Box::pin($handler),
         }
+    };
+}
+
+/// A read of what the server tells everybody.
+macro_rules! open {
+    ($path:literal, $summary:literal, $answer:literal, |$call:ident| $handler:expr) => {
+        Route { is_open: true, ..get!($path, "documentation", $summary, [], $answer, |$call| $handler) }
     };
 }
 
@@ -119,6 +127,7 @@ macro_rules! change {
             parameters: &[$($parameters,)* CHANGES],
             body: $body,
             answers: ($status, $answer),
+            is_open: false,
             handler: |$call| Box::pin($handler),
         }
     };
@@ -180,7 +189,7 @@ macro_rules! labels_in_python {
 
 /// All routes.
 pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
-    let tables = [SYSTEM, LINEAGE, OBJECTS, OVERVIEWS, DATASETS_IN_PYTHON, MONITORING, LABELING];
+    let tables = [SYSTEM, LINEAGE, OBJECTS, OVERVIEWS, DATASETS_IN_PYTHON, MONITORING, LABELING, DOCUMENTATION];
     LISTS.iter().chain(CHANGES_OF_OBJECTS).copied().chain(tables).flatten()
 }
 
@@ -483,4 +492,11 @@ const LINEAGE: &[Route] = &[
     }),
     get!("/lineage/complete/all", "lineage", "Everything that all projects have", [CACHE], "CompleteAll", |call| call
         .complete_all()),
+];
+
+/// What the API is.
+const DOCUMENTATION: &[Route] = &[
+    open!("/", "What this server is", "Welcome", |call| call.welcome()),
+    open!("/docs", "All routes, as a page", "Page", |call| call.docs()),
+    open!("/openapi.json", "All routes, as an OpenAPI document", "OpenApi", |call| call.openapi()),
 ];
