@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
@@ -57,11 +58,11 @@ def screenshots(otherwise: Path) -> Path:
 class Visitor:
     """Somebody who looks at the pages of one server in a window of their own."""
 
-    def __init__(self, name: str, origin: str, browser: Browser, shots: Path) -> None:
+    def __init__(self, name: str, origin: str, browser: Browser, shots: Path, **options: Any) -> None:
         self.name, self.origin, self.shots = name, origin, shots
         size = {"width": 1400, "height": 900}
         context = browser.new_context(
-            base_url=origin, viewport=size, locale="en-US", timezone_id="UTC", reduced_motion="reduce"
+            base_url=origin, viewport=size, locale="en-US", timezone_id="UTC", reduced_motion="reduce", **options
         )
         self.page: Page = context.new_page()
         self.page.set_default_timeout(PATIENCE * 1000)

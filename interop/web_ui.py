@@ -103,7 +103,8 @@ def start_feast(db: Path) -> Ui:
     return Ui(harness.start_feast_ui(db, PROJECT, port), port, db)
 
 
-def start_ours(db: Path) -> Ui:
+def start_ours(db: Path, **blocks: Any) -> Ui:
+    """`blocks` are those of its feature_store.yaml besides."""
     port = harness.free_port()
     options = ["--rest-api", "--rest-port", str(port), "--ui", "auto"]
-    return Ui(harness.start_ours(db, *options, settings={}), port, db)
+    return Ui(harness.start_ours(db, *options, blocks=blocks), port, db)
