@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, Response, sync_playwright
 
 import databases
 import harness
@@ -159,8 +159,12 @@ class Visitor:
 
     def text(self) -> str:
         """What the page shows beside the bars at its left and top, one piece of text a line."""
-        main = self.page.locator("main")
-        shown = (main if main.count() else self.page.locator("body")).first.inner_text()
+        try:
+            # In one step: between two, the page may become another.
+            shown = self.page.evaluate("() => (document.querySelector('main') ?? document.body)?.innerText ?? ''")
+        except Error:
+            # It does so just now.
+            return ""
         shown = NOT_SEEN.sub("\n", shown).replace(self.origin, "ORIGIN")
         return "\n".join(line.strip() for line in shown.splitlines() if line.strip())
 

@@ -135,7 +135,7 @@ def own(visitors: list[Visitor]) -> Visitor:
 def assert_same(visitors: list[Visitor]) -> None:
     """Both show the same. In whatever order: that of tags, and of what depends on them, is that of a map, in JSON too."""
     theirs, own = (sorted(line.rstrip(",") for line in visitor.text().splitlines()) for visitor in visitors)
-    assert own == theirs, f"at {visitors[1].page.url}"
+    assert own == theirs and own, f"at {visitors[1].page.url}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
