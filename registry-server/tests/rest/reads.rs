@@ -177,9 +177,7 @@ async fn head_is_answered_as_get_without_its_body() {
 async fn what_no_route_has_is_told_as_by_feasts_server() {
     let server = with_driver().await;
     for version in BOTH {
-        for path in
-            ["/nothing", "/api/v1/nothing", "/api/v2/entities", "/api/v1", "/entities/driver/more", "//entities"]
-        {
+        for path in ["/nothing", "/api/v1/nothing", "/api/v2/entities", "/entities/driver/more", "//entities"] {
             let reply = server.ask("GET", path).over(version).send().await;
             assert_eq!((reply.status, reply.json()), (404, serde_json::json!({"detail": "Not Found"})), "{path}");
         }

@@ -52,6 +52,7 @@ impl Call {
     fn done(&self, mut told: Value, edited: Option<&Edited>, status: StatusCode) -> Result<Answer> {
         if self.is_dry() {
             told["status"] = json!("dry run");
+            told["dry_run"] = json!(true);
             told["changed"] = json!(edited.is_none_or(|edited| edited.has_changed));
             return Ok(Answer::json(&told));
         }
