@@ -63,7 +63,8 @@ class RestServer:
             found = REST_LINE.search(self.log_text())
             self.port = int(found[1]) if found else 0
         try:
-            return self.port != 0 and self.ask("GET", "/version").status == 200
+            # One that asks who calls has said that it is there.
+            return self.port != 0 and self.ask("GET", "/version").status in (200, 401)
         except OSError:
             return False
 
