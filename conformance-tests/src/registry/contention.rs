@@ -271,7 +271,7 @@ pub(crate) async fn a_condition_lets_one_writer_write(setup: Setup) {
         let before = rivals.conflicts();
         let racers = (0..6).map(|racer| {
             let registry = rivals.of(racer);
-            let edit = Edit::apply(applied(Kind::Entity, &name, &note(racer))).when(condition.clone());
+            let edit = Edit::apply(applied(Kind::Entity, &name, note(racer))).when(condition.clone());
             async move { registry.edit("p", vec![edit], ApplyOptions::default()).await }
         });
         let (outcomes, _) = race(racers).await;

@@ -99,7 +99,7 @@ fn of_project(path: &str) -> String {
 }
 
 /// Where its tags are, and nothing else.
-fn tags_of<'a>(kind: Kind, object: &'a mut Value) -> &'a mut Value {
+fn tags_of(kind: Kind, object: &mut Value) -> &mut Value {
     if kind == Kind::DataSource { &mut object["tags"] } else { &mut object["spec"]["tags"] }
 }
 
