@@ -251,6 +251,13 @@ def start_feast(db: Path, *, port: int | None = None, wait: bool = True) -> Serv
     return _spawn("feast", command, db.parent, db, port, wait)
 
 
+def start_feast_ui(db: Path, project: str, port: int) -> Server:
+    """Feast's web UI over its SqlRegistry, as `feast ui` runs it; it may not answer yet."""
+    write_registry_config(db.parent / "feature_store.yaml", db, project)
+    command = [sys.executable, str(HERE / "workers.py"), "cli", "-c", str(db.parent), "ui", "-h", HOST, "-p", str(port)]
+    return _spawn("feast", command, db.parent, db, port, wait=False)
+
+
 @contextlib.contextmanager
 def running(server: Server) -> Iterator[Server]:
     try:

@@ -210,17 +210,15 @@ def _stream_view() -> Any:
     return view
 
 
-def _demand_view() -> OnDemandFeatureView:
+def _demand_view(name: str = "demand", **meta: Any) -> OnDemandFeatureView:
     return OnDemandFeatureView(
-        name="demand",
-        schema=[Field(name="rides_plus_bonus", dtype=Float64, description="With the bonus")],
+        name=name,
+        schema=meta.pop("schema", [Field(name="rides_plus_bonus", dtype=Float64)]),
         sources=[DRIVER_RIDES, EVERYTHING[["int64"]], BONUS],
         udf=kinds.rides_plus_bonus,
         udf_string="rides_plus_bonus",
         mode="pandas",
-        description=AWKWARD,
-        tags={"team": "rides"},
-        owner="bob",
+        **meta,
     )
 
 
@@ -320,7 +318,8 @@ def _fill_rides(registry: Any) -> None:
         registry.apply_entity(entity, RIDES)
     for source in SOURCES:
         registry.apply_data_source(source, RIDES)
-    stream, demand, labels = _stream_view(), _demand_view(), _label_view(description=AWKWARD, tags={"team": "trust"})
+    stream, labels = _stream_view(), _label_view(description=AWKWARD, tags={"team": "trust"})
+    demand = _demand_view(description=AWKWARD, tags={"team": "rides"}, owner="bob")
     for view in (DRIVER_RIDES, EVERYTHING, PUSHED_RIDES, NO_ENTITY, DERIVED, stream, demand, labels):
         registry.apply_feature_view(view, RIDES)
     registry.apply_feature_view(_label_view("Abuse"), RIDES)
@@ -369,6 +368,8 @@ def fill(db: Path) -> None:
     _fill_rides(registry)
     _fill_market(registry)
     registry.apply_entity(Entity(name="secret", join_keys=["secret_id"]), LOCKED)
+    described = Field(name="bonus", dtype=Float64, description="On top", tags={"unit": "euro"})
+    registry.apply_feature_view(_demand_view("described", schema=[described]), LOCKED)
     registry.apply_validation_reference(kinds.validation_reference("reference"), RIDES)
     registry.commit()
 

@@ -9,12 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
+from feast.protos.feast.types.Value_pb2 import ValueType
+
 from rest_repo import AWKWARD, LABELLED
 
 
 @dataclass(frozen=True)
 class Step:
-    """One request; where the servers differ on purpose, by which name, and which status ours must have."""
+    """One request; where the servers differ on purpose, by which name, and which status ours must have.
+
+    A step that tidies up after such a difference is not compared.
+    """
 
     method: str
     path: str
@@ -22,6 +27,7 @@ class Step:
     raw: str | None = None
     differs: str = ""
     ours: int = 0
+    tidies: bool = False
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {self.raw if self.raw is not None else self.body or ''}"[:160]
@@ -46,6 +52,10 @@ class Writer:
         """Writes an object, reads it back."""
         return [self.post(name=name, **body), self.get(name)]
 
+    def differing(self, difference: str, ours: int, name: str, **body: Any) -> list[Step]:
+        """Writes what one of the servers refuses, and deletes it where it was not refused."""
+        return [self.post(name=name, **body).otherwise(difference, ours), replace(self.delete(name), tidies=True)]
+
     def get(self, name: str = "", project: str | None = None, kind: str | None = None) -> Step:
         where = f"/{kind or self.kind}/{quote(name, safe='')}" if name else f"/{kind or self.kind}"
         return Step("GET", f"{where}?project={self.project if project is None else project}")
@@ -54,6 +64,11 @@ class Writer:
         return Step("DELETE", f"/{self.kind}/{quote(name)}?project={self.project if project is None else project}")
 
 
+# No feature can be NULL, and to those with an unknown inner type Feast adds tags of its own.
+VALUE_TYPES = sorted(
+    set(ValueType.Enum.values())
+    - {ValueType.NULL, ValueType.STRUCT, ValueType.STRUCT_LIST, ValueType.VALUE_LIST, ValueType.VALUE_SET}
+)
 FULL: dict[str, Any] = {"description": AWKWARD, "tags": LABELLED, "owner": "ann@example.com"}
 BLANK: dict[str, Any] = {"description": None, "tags": None, "owner": None}
 
@@ -81,14 +96,14 @@ def entities(at: Writer) -> list[Step]:
         *at.make("naïve 日本"),
         *at.make("with space"),
         *at.make("dash-ed"),
-        *at.make(""),
+        at.post(name="").otherwise("errors-have-codes", 422),
         *at.make("number_description", description=5),
         at.post("name"),
         at.post("project"),
         at.post("name", "project"),
         at.post(name=5),
         at.post(name=None),
-        at.post(name="nowhere", project=""),
+        at.post(name="nowhere", project="").otherwise("errors-have-codes", 422),
         at.post(name="new_project", project=f"{at.project}_new"),
         at.get("new_project", f"{at.project}_new"),
         Step("GET", f"/projects/{at.project}_new"),
@@ -126,11 +141,8 @@ def data_sources(at: Writer) -> list[Step]:
         "bigquery": (2, {"bigquery_options": {"table": "a.b.c", "query": "SELECT 1"}}),
         "snowflake": (8, {"snowflake_options": {"table": "t", "database": "d", "schema_": "s", "query": "q", "warehouse": "w"}}),
         "redshift": (5, {"redshift_options": {"table": "t", "database": "d", "schema_": "s", "query": "q"}}),
-        "kafka": (3, {"kafka_options": {"kafka_bootstrap_servers": "k:9092", "topic": "t", "message_format": "avro"}}),
-        "kinesis": (4, {"kinesis_options": {"region": "r", "stream_name": "s", "record_format": "json"}}),
         "spark": (11, {"spark_options": {"table": "t", "path": "p", "query": "q", "file_format": "parquet",
                                          "date_partition_column_format": "%Y"}}),
-        "trino": (10, {"trino_options": {"table": "t", "query": "q"}}),
         "athena": (12, {"athena_options": {"table": "t", "query": "q", "database": "d", "data_source": "c"}}),
         "custom": (6, {"custom_options": {"configuration": '{"a": "日本"}', "class_name": "x.Y", "config": "z"}}),
     }  # fmt: skip
@@ -147,7 +159,6 @@ def data_sources(at: Writer) -> list[Step]:
             "custom_options": {"configuration": '{"table_ref": "T"}'},
             "data_source_class_type": "feast.infra.offline_stores.contrib.oracle_offline_store.oracle_source.OracleSource",
         }),
-        "custom_unknown": (6, {"custom_options": {"configuration": "{}"}, "data_source_class_type": "no.such.Class"}),
         "custom_empty": (6, {"custom_options": {}}),
         "file_class": (1, {
             "file_options": {"uri": "x"},
@@ -158,8 +169,6 @@ def data_sources(at: Writer) -> list[Step]:
         "invalid": (0, {}),
         "beyond": (99, {"file_options": {"uri": "x"}}),
         "negative": (-1, {"file_options": {"uri": "x"}}),
-        "mismatch": (2, {"file_options": {"uri": "x"}}),
-        "kafka_batchless": (3, {"file_options": {"uri": "x"}}),
         "two": (1, {"file_options": {"uri": "first"}, "bigquery_options": {"table": "second"}}),
         "two_reversed": (2, {"bigquery_options": {"table": "second"}, "snowflake_options": {"table": "third"}}),
         "null_options": (1, {"file_options": None, "bigquery_options": None}),
@@ -188,11 +197,28 @@ def data_sources(at: Writer) -> list[Step]:
         at.post("name", type=1),
         at.post("project", type=1),
         at.post(type="BATCH_FILE"),
-        at.post(name="", type=1, file_options={"uri": "x"}),
         at.get(),
+        *at.differing(
+            "no-class-is-needed",
+            201,
+            "kafka",
+            type=3,
+            kafka_options={"kafka_bootstrap_servers": "k:9092", "topic": "t"},
+        ),
+        *at.differing(
+            "no-class-is-needed", 201, "kinesis", type=4, kinesis_options={"region": "r", "stream_name": "s"}
+        ),
+        *at.differing("no-class-is-needed", 201, "trino", type=10, trino_options={"table": "t", "query": "q"}),
+        *at.differing(
+            "no-class-is-needed", 201, "unknown", type=6, custom_options={}, data_source_class_type="no.such.Class"
+        ),
+        *at.differing("errors-have-codes", 422, "mismatch", type=2, file_options={"uri": "x"}),
+        *at.differing("errors-have-codes", 422, "kafka_file", type=3, file_options={"uri": "x"}),
         at.delete("described"),
         at.delete("described"),
         at.delete("blank", "nowhere"),
+        # It comes last: in Feast nothing can delete it.
+        at.post(name="", type=1, file_options={"uri": "x"}).otherwise("refused-at-once", 422),
     ]
 
 
@@ -202,7 +228,7 @@ def feature_views(at: Writer) -> list[Step]:
         "features": [{"name": "rides", "value_type": 4, "description": AWKWARD}, {"name": "text"}],
         "batch_source": "trips",
     }
-    types = [{"name": f"t{number}", "value_type": number} for number in range(0, 40) if number not in (9, 10)]
+    types = [{"name": f"t{number}", "value_type": number} for number in VALUE_TYPES]
     return [
         *at.make("usual", **usual, ttl_seconds=90, **FULL),
         *at.make("blank", **usual, ttl_seconds=None, online=None, **BLANK),
@@ -228,7 +254,10 @@ def feature_views(at: Writer) -> list[Step]:
         *at.make("absent_features", entities=["driver"], batch_source="trips"),
         *at.make("every_type", **{**usual, "features": types}),
         *at.make("bad_type", **{**usual, "features": [{"name": "a", "value_type": 99}]}),
+        *at.make("null_as_type", **{**usual, "features": [{"name": "a", "value_type": ValueType.NULL}]}),
+        replace(at.delete("null_as_type"), tidies=True),
         *at.make("null_type", **{**usual, "features": [{"name": "a", "value_type": None}]}),
+        replace(at.delete("null_type"), tidies=True),
         *at.make("nameless_feature", **{**usual, "features": [{"value_type": 1}]}),
         *at.make("same_features", **{**usual, "features": [{"name": "a"}, {"name": "a"}]}),
         *at.make("join_key_feature", **{**usual, "features": [{"name": "driver_id", "value_type": 4}, {"name": "a"}]}),
@@ -238,8 +267,16 @@ def feature_views(at: Writer) -> list[Step]:
         *at.make("colon:in", **usual),
         *at.make("at@v1", **usual),
         *at.make("", **usual),
-        *at.make("usual", **{**usual, "features": [{"name": "rides", "value_type": 5}]}),
+        # The number of the version is not in Feast's cache.
+        at.post(name="versioned", **usual),
+        at.post(name="versioned", **{**usual, "features": [{"name": "rides", "value_type": 5}]}),
+        replace(at.get("versioned"), path=f"/feature_views/versioned?project={at.project}&allow_cache=false"),
+        at.post(name="versioned", **usual),
+        replace(at.get("versioned"), path=f"/feature_views/versioned?project={at.project}&allow_cache=false"),
         *at.make("usual", **usual, ttl_seconds=90, **FULL),
+        # Feast gives their source a name of its own in lineage.
+        at.delete("no_source"),
+        at.delete("null_source"),
         at.post("name", "project", **usual),
         at.post("project", **usual),
         at.post(features=[1]),
@@ -247,15 +284,14 @@ def feature_views(at: Writer) -> list[Step]:
         at.post(entities="driver"),
         at.post(project="nowhere", **usual),
         # A name that another kind of view has.
-        *at.make("labelled", **usual),
-        *at.make("demanded", **usual),
+        at.post(name="labelled", **usual).otherwise("errors-have-codes", 409),
+        at.post(name="demanded", **usual).otherwise("errors-have-codes", 409),
+        at.get("labelled"),
         at.get(),
         at.get(kind="features"),
         Step("GET", f"/lineage/registry?project={at.project}"),
-        *at.make("empty_feature", **{**usual, "features": [{"name": ""}]}),
-        at.delete("empty_feature"),
-        *at.make("huge_ttl", **usual, ttl_seconds=10**13),
-        at.delete("huge_ttl"),
+        *at.differing("refused-at-once", 422, "empty_feature", **{**usual, "features": [{"name": ""}]}),
+        *at.differing("refused-at-once", 422, "huge_ttl", **usual, ttl_seconds=10**13),
         at.delete("usual"),
         at.delete("usual"),
         at.delete("demanded"),
@@ -298,7 +334,7 @@ def feature_services(at: Writer) -> list[Step]:
         *made("nameless_view", [ref("")]),
         *made("number_view", [ref(1)]),
         *made("null_view", [ref(None)]),
-        *made("", [ref("rides_view")]),
+        at.post(name="", features=[ref("rides_view")]).otherwise("errors-have-codes", 422),
         *made("odd name", [ref("rides_view")]),
         *made("whole", [ref("rides_view", ["rides"])]),
         at.post(),
@@ -357,11 +393,11 @@ def permissions(at: Writer) -> list[Step]:
         *made("numbers", types=[1]),
         *made("null_types", types=None),
         *made("repeated", types=["ENTITY", "ENTITY"], actions=["DESCRIBE", "DESCRIBE"]),
-        *made("bad_pattern", name_patterns=["("]),
+        *at.differing("refused-at-once", 422, "bad_pattern", name_patterns=["("], policy=roles, actions=["CREATE"]),
         *made("null_patterns", name_patterns=None),
         *made("null_tags", tags=None, required_tags=None),
         *made("odd name", tags={"a": 1}),
-        *made(""),
+        at.post(name="", policy=roles, actions=["CREATE"]).otherwise("errors-have-codes", 422),
         *made("plain", actions=["UPDATE"], types=["PROJECT"]),
         at.post(name="minimal", policy=roles),
         at.get("minimal"),
@@ -371,39 +407,41 @@ def permissions(at: Writer) -> list[Step]:
         at.post(project="nowhere", policy=roles, actions=["CREATE"], types=["ENTITY"]),
         at.get(),
         at.delete("plain"),
-        at.delete("plain"),
-        at.delete("full", "nowhere"),
+        at.delete("plain").otherwise("missing-permission", 404),
+        at.delete("full", "nowhere").otherwise("missing-permission", 404),
         at.get(),
     ]
 
 
-STORAGES = [
-    "file",
-    "bigquery",
-    "redshift",
-    "snowflake",
-    "trino",
-    "spark",
-    "athena",
-    "postgres",
-    "clickhouse",
-    "couchbase",
-    "custom",
-    "",
-    "FILE",
-    "x",
-]
+STORAGES = ["file", "bigquery", "redshift", "snowflake", "athena", "", "FILE", "x"]
+STORAGES_OF_CLASSES = ["trino", "postgres", "clickhouse", "couchbase", "custom"]
+"""Feast writes these once it has imported the class of the store."""
 
 
 def saved_datasets(at: Writer) -> list[Step]:
-    def made(name: str, **more: Any) -> list[Step]:
-        body = {"features": ["rides_view:rating"], "join_keys": ["driver_id"], "storage_path": "a/b.parquet", **more}
-        return [at.post(name=name, **body), at.get(name)]
+    usual: dict[str, Any] = {
+        "features": ["rides_view:rating"],
+        "join_keys": ["driver_id"],
+        "storage_path": "a/b.parquet",
+    }
+    path = {"storage_path": " db.scope.coll.x "}
 
-    stored = [
-        step
-        for kind in STORAGES
-        for step in made(f"stored_{kind}", storage_type=kind, storage_path=" db.scope.coll.x ")
+    def made(name: str, **more: Any) -> list[Step]:
+        return at.make(name, **{**usual, **more})
+
+    stored = [step for kind in STORAGES for step in made(f"stored_{kind}", storage_type=kind, **path)]
+    for kind in STORAGES_OF_CLASSES:
+        stored += at.differing("no-class-is-needed", 200, f"stored_{kind}", storage_type=kind, **path)
+    # Feast knows the storage of Spark once it has read a source of Spark.
+    source = {"name": "sparked", "project": at.project, "type": 11, "spark_options": {"table": "t"}}
+    spark = [
+        Step("POST", "/data_sources", source),
+        at.get("sparked", kind="data_sources"),
+        *made("spark", storage_type="spark"),
+        *made("spark_no_format", storage_type="spark", storage_file_format=None),
+        *at.differing(
+            "no-class-is-needed", 200, "spark_delta", storage_type="spark", storage_file_format="delta", **path
+        ),
     ]
     return [
         *made("plain"),
@@ -417,9 +455,7 @@ def saved_datasets(at: Writer) -> list[Step]:
             feature_service_name="rides_service",
         ),
         *stored,
-        *made("couch_short", storage_type="couchbase", storage_path="db"),
-        *made("spark_format", storage_type="spark", storage_file_format="delta"),
-        *made("spark_no_format", storage_type="spark", storage_file_format=None),
+        *spark,
         *made("file_format", storage_file_format="delta"),
         *made("by_service", features=[], join_keys=[], feature_service_name="rides_service"),
         *made("by_service_features", features=["x:y"], join_keys=[], feature_service_name="rides_service"),

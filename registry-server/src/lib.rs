@@ -46,7 +46,7 @@ pub use authentication::{Authentication, AuthenticationBuilder, TOKEN_PREFIX, To
 pub use callers::Security;
 pub use metrics::Metrics;
 pub use monitoring::Monitoring;
-pub use rest::{DEFAULT_REST_PORT, RestOptions};
+pub use rest::{DEFAULT_REST_PORT, Login, RestOptions, Ui};
 pub use serve::{DEFAULT_PORT, Ports, ServeOptions, listen, serve};
 pub use service::Service;
 pub use tenants::TenantLimits;

@@ -191,7 +191,8 @@ pub async fn serve(
         .add_service(reflection().build_v1().map_err(failed)?)
         .add_service(reflection().build_v1alpha().map_err(failed)?)
         .prepare();
-    let rest = |of: RestOptions| Rest::new(registry.clone(), options.request_timeout, answers.clone(), of);
+    let is_guarded = options.security.is_some();
+    let rest = |of: RestOptions| Rest::new(registry.clone(), options.request_timeout, answers.clone(), is_guarded, of);
     let ports: Vec<(TcpListener, Services)> = match ports.into() {
         Ports::Grpc(listener) => vec![(listener, Services::Grpc(grpc))],
         Ports::Rest(listener, of) => vec![(listener, Services::Rest(rest(of)))],

@@ -40,8 +40,9 @@ enum Chore {
     ///
     /// Needs Rust and Python 3.10 or newer (with its venv module; PYTHON names another interpreter). The Python
     /// packages go to target/interop-venv, once. Database servers are found or started (see `services`): those named in
-    /// the environment, else those that run, else from docker compose, else from Debian's packages. With CI=true a test
-    /// that is skipped is a failure, unless its suite says that it is an exception, and so is a server that is not to be had.
+    /// the environment, else those that run, else from docker compose, else from Debian's packages; and so is Chromium. With
+    /// CI=true a test that is skipped is a failure, unless its suite says that it is an exception, and so is a server or a
+    /// browser that is not to be had.
     ///
     /// With --backend, the tests of one backend alone, on one server: the one that the environment names, as
     /// FEAST_REGISTRY_TEST_POSTGRES_URL=postgresql://… does; or, from docker compose, of the version that

@@ -77,7 +77,7 @@ struct Plan {
     nextest: bool,
     /// For the interop tests, unless they are not asked for.
     interop: Option<(Python, Environment)>,
-    /// The database servers; they stop when this goes.
+    /// The database servers, which stop when this goes, and a browser.
     services: Services,
     /// All of it in words.
     uses: Vec<String>,
@@ -157,17 +157,17 @@ struct Tests<'a> {
 }
 
 impl Tests<'_> {
-    /// Accounts for the database servers: what could not be had is told at the end again, and on a CI machine it is a
+    /// Accounts for the database servers and the browser: what could not be had is told at the end again, and on a CI machine it is a
     /// failure. So it is where nothing else was asked for.
     fn services(&mut self) {
         for service in &self.args.without {
             self.steps.leave_out(service.label(), "as --without says");
         }
-        for (service, why) in &self.services.missing {
+        for (label, why) in self.services.not_there() {
             if self.project.ci || self.args.backend.is_some() {
-                self.steps.step(service.label(), || -> Result<()> { bail!("{why}") });
+                self.steps.step(label, || -> Result<()> { bail!("{why}") });
             } else {
-                self.steps.leave_out(service.label(), why);
+                self.steps.leave_out(label, why);
             }
         }
     }

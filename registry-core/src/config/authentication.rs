@@ -11,6 +11,8 @@ pub struct OidcConfig {
     pub auth_discovery_url: String,
     /// The client whose roles count (`resource_access.<client_id>.roles`). Default: none.
     pub client_id: Option<String>,
+    /// The client as which the pages of the web UI ask people to log in. Default: `client_id`.
+    pub ui_client_id: Option<String>,
     /// Whether its certificate is verified; if not, whoever is between can let anybody in. Default: yes.
     pub verify_ssl: bool,
     /// A file of certificate authorities (PEM) that may have signed it, besides the system's.
@@ -33,6 +35,7 @@ impl OidcConfig {
         Self {
             auth_discovery_url: auth_discovery_url.into(),
             client_id: None,
+            ui_client_id: None,
             verify_ssl: true,
             ca_cert_path: None,
             audience: None,

@@ -1,11 +1,13 @@
 //! What `feast-registry serve` is told of the REST API.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use clap::Args;
-use feast_registry::config::FeatureStoreConfig;
+use feast_registry::config::{AuthConfig, FeatureStoreConfig};
 
 use super::listen::listen;
-use crate::{DEFAULT_REST_PORT, Ports, RestOptions};
+use crate::{DEFAULT_REST_PORT, Login, Ports, RestOptions, Ui};
 
 #[derive(Debug, Args)]
 pub(super) struct RestArgs {
@@ -26,9 +28,28 @@ pub(super) struct RestArgs {
     /// Let pages of this origin use the REST API from a browser (CORS), as https://catalog.example.com; `*` is all. It may be repeated.
     #[arg(long, value_name = "ORIGIN", requires = "rest_api")]
     cors_origin: Vec<String>,
+
+    /// Serve Feast's web UI beside the REST API: http://localhost:6572.
+    ///
+    /// Its pages are not in this program. With `auto` they are those of the installed feast package; otherwise this is a folder with
+    /// them, such as `feast/ui/build` of an installed feast. How people log in is what `auth` of the feature_store.yaml says.
+    #[arg(long, value_name = "FOLDER|auto", requires = "rest_api")]
+    ui: Option<PathBuf>,
 }
 
 impl RestArgs {
+    /// The web UI, if it is asked for.
+    async fn ui(&self, config: &FeatureStoreConfig) -> Result<Option<Ui>> {
+        let Some(folder) = self.ui.clone() else { return Ok(None) };
+        let open = move || match folder == Path::new("auto") {
+            true => Ui::open(&Ui::find()?),
+            false => Ui::open(&folder),
+        };
+        // Python is asked, and a network file system may take its time.
+        let ui = tokio::task::spawn_blocking(open).await??;
+        Ok(Some(ui.with_login(&login(&config.auth))))
+    }
+
     /// Listens on what is asked for.
     pub(super) async fn listen(&self, host: &str, port: u16, config: &FeatureStoreConfig) -> Result<Ports> {
         const GRPC: [&str; 2] = ["--host", "--port"];
@@ -40,6 +61,7 @@ impl RestArgs {
         options.project.clone_from(&config.project);
         options.batch_engine.clone_from(&config.batch_engine);
         options.cors_origins.clone_from(&self.cors_origin);
+        options.ui = self.ui(config).await?;
         if self.no_grpc {
             return Ok(Ports::Rest(listen(REST, host, self.rest_port).await?, options));
         }
@@ -48,5 +70,17 @@ impl RestArgs {
             return Ok(Ports::Shared(grpc, options));
         }
         Ok(Ports::Each { grpc, rest: listen(REST, host, self.rest_port).await?, options })
+    }
+}
+
+/// How people log in who look at the pages, where callers log in like this.
+fn login(auth: &AuthConfig) -> Login {
+    match auth {
+        AuthConfig::Oidc(oidc) => Login::Oidc {
+            discovery: oidc.auth_discovery_url.clone(),
+            client: oidc.ui_client_id.clone().or_else(|| oidc.client_id.clone()).unwrap_or_default(),
+        },
+        AuthConfig::Kubernetes(_) => Login::Kubernetes,
+        _ => Login::None,
     }
 }

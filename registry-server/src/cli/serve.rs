@@ -22,7 +22,7 @@ use super::protect;
 use super::rest::RestArgs;
 use super::security::{self, SecurityArgs};
 use super::telemetry::Telemetry;
-use crate::{DEFAULT_PORT, Metrics, Monitoring, Ports, Security, ServeOptions, Tls, TlsFiles};
+use crate::{DEFAULT_PORT, Metrics, Monitoring, Ports, Security, ServeOptions, Tls, TlsFiles, Ui};
 
 /// How long to wait before a storage that did not answer at start is tried again: at first, and at the most.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -362,6 +362,9 @@ fn say_what_is_served(location: &str, ports: &Ports, options: &ServeOptions) -> 
     // The address is the last word, for scripts that look for it.
     if let Some(address) = rest {
         let over = if options.tls.is_some() { "HTTPS" } else { "HTTP" };
+        if let Some(ui) = ui_of(ports) {
+            tracing::info!("web UI from {} over {over} on {address}", ui.folder().display());
+        }
         tracing::info!("REST API over {over} on {address}");
     }
     match grpc {
@@ -369,6 +372,13 @@ fn say_what_is_served(location: &str, ports: &Ports, options: &ServeOptions) -> 
         None => tracing::info!("serving {location} {how} {who}, REST alone"),
     }
     Ok(())
+}
+
+fn ui_of(ports: &Ports) -> Option<&Ui> {
+    match ports {
+        Ports::Grpc(_) => None,
+        Ports::Rest(_, rest) | Ports::Shared(_, rest) | Ports::Each { options: rest, .. } => rest.ui.as_ref(),
+    }
 }
 
 /// How serving has come to an end.

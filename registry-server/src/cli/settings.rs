@@ -67,6 +67,7 @@ fn of_auth(auth: &AuthConfig) -> Vec<Setting> {
             ("auth.type", json!("oidc")),
             ("auth.auth_discovery_url", json!(oidc.auth_discovery_url)),
             ("auth.client_id", json!(oidc.client_id)),
+            ("auth.ui_client_id", json!(oidc.ui_client_id)),
             ("auth.audience", json!(oidc.audience)),
             ("auth.issuer", json!(oidc.issuer)),
             ("auth.verify_ssl", json!(oidc.verify_ssl)),

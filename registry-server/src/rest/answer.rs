@@ -138,7 +138,8 @@ impl Answer {
     }
 }
 
-fn takes_gzip(headers: &HeaderMap) -> bool {
+/// Whether who asks takes what is compressed.
+pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(tonic::codegen::http::header::ACCEPT_ENCODING);
     accepted.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|encoding| {
         let mut parts = encoding.split(';').map(str::trim);

@@ -16,11 +16,13 @@ mod features;
 #[cfg(test)]
 mod golden;
 mod json;
+mod labels;
 mod lineage;
 mod moment;
 mod objects;
 mod openapi;
 mod overview;
+mod pages;
 mod paging;
 mod parameters;
 mod projects;
@@ -31,6 +33,7 @@ mod route;
 mod search;
 mod table;
 mod tag;
+mod ui;
 mod visits;
 mod writes;
 
@@ -55,6 +58,7 @@ use self::cors::Cors;
 pub(crate) use self::error::RestError;
 use self::parameters::Given;
 use self::route::{Found, Route};
+pub use self::ui::{Login, Ui};
 use self::visits::Visits;
 use self::writes::DRY_RUN;
 use crate::answers::Answers;
@@ -75,6 +79,8 @@ pub struct RestOptions {
     pub batch_engine: Option<serde_json::Value>,
     /// The origins whose pages may use the API from a browser, as `https://catalog.example.com`; `*` is all. Default: none but its own.
     pub cors_origins: Vec<String>,
+    /// Feast's web UI, which is then served beside the API: at `/`. Default: none.
+    pub ui: Option<Ui>,
 }
 
 /// The REST API of a server. Cloning gives another handle on the same.
@@ -87,6 +93,8 @@ pub(crate) struct Served {
     request_timeout: Duration,
     answers: Answers,
     cors: Cors,
+    /// Whether callers have to say who they are.
+    is_guarded: bool,
     options: RestOptions,
     /// What `/compute_engines` tells of.
     engine: Engine,
@@ -95,11 +103,17 @@ pub(crate) struct Served {
 
 impl Rest {
     /// Over a registry, whose answers share the budget of all that the server sends.
-    pub(crate) fn new(registry: Registry, request_timeout: Duration, answers: Answers, options: RestOptions) -> Self {
+    pub(crate) fn new(
+        registry: Registry,
+        request_timeout: Duration,
+        answers: Answers,
+        is_guarded: bool,
+        options: RestOptions,
+    ) -> Self {
         let cors = Cors::new(&options.cors_origins);
         let engine = Engine::new(options.batch_engine.as_ref());
         let visits = Visits::new(visits::DEFAULT_LIMIT);
-        Self(Arc::new(Served { registry, request_timeout, answers, cors, options, engine, visits }))
+        Self(Arc::new(Served { registry, request_timeout, answers, cors, is_guarded, options, engine, visits }))
     }
 
     /// What a request is called in metrics and in the log, and whether its caller has to say who they are: whoever has none to ask
@@ -128,6 +142,9 @@ impl Rest {
             return preflight;
         }
         let path = parts.uri.path();
+        if let Some(page) = self.page(&parts).await {
+            return page;
+        }
         let (route, in_path) = match route::find(&parts.method, path) {
             Found::Route(route, in_path) => (route, in_path),
             Found::OtherMethod(allowed) => return not_allowed(&allowed),

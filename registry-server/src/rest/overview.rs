@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use feast_registry_core::access::Access;
 use feast_registry_core::proto::core::Project;
-use feast_registry_core::{Key, Kind, ListFilter, Object, Timestamp};
+use feast_registry_core::{Kind, ListFilter, Object, Timestamp};
 use serde_json::Value;
 use tonic::codegen::http::StatusCode;
 
@@ -108,12 +108,11 @@ impl Call {
 
     /// When any project was last changed, as far as the caller may see it.
     async fn last_updated(&self) -> Result<Option<Timestamp>> {
+        let projects = self.registry.list(Kind::Project, None, &ListFilter::all(), self.freshness()).await?;
         let mut latest: Option<Timestamp> = None;
-        for project in self.registry.list(Kind::Project, None, &ListFilter::all(), self.freshness()).await? {
-            let noted = self.registry.get_project_metadata(&project.name()?, Key::LAST_UPDATED).await?;
-            let seconds = noted.and_then(|noted| noted.parse::<i64>().ok());
-            let moment = seconds.map(|seconds| Timestamp { seconds, nanos: 0 });
-            latest = latest.into_iter().chain(moment).max_by_key(|moment| (moment.seconds, moment.nanos));
+        for project in projects {
+            let updated = project.last_updated_timestamp()?;
+            latest = latest.into_iter().chain(updated).max_by_key(|moment| (moment.seconds, moment.nanos));
         }
         Ok(latest)
     }

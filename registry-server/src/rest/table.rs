@@ -171,9 +171,25 @@ macro_rules! changes {
     };
 }
 
+/// What only Feast's Python does with labels.
+macro_rules! labels_in_python {
+    ($path:literal) => {
+        change!(
+            Post,
+            $path,
+            "labels",
+            "Labels, which only Feast's Python reads and writes",
+            [],
+            None,
+            (200, "Nothing"),
+            |call| call.labels_need_python()
+        )
+    };
+}
+
 /// All routes.
 pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
-    let tables = [SYSTEM, LINEAGE, OBJECTS, OVERVIEWS, DATASETS_IN_PYTHON, MONITORING, DOCUMENTATION];
+    let tables = [SYSTEM, LINEAGE, OBJECTS, OVERVIEWS, DATASETS_IN_PYTHON, MONITORING, LABELING, DOCUMENTATION];
     LISTS.iter().chain(CHANGES_OF_OBJECTS).copied().chain(tables).flatten()
 }
 
@@ -412,6 +428,34 @@ const DATASETS_IN_PYTHON: &[Route] = &[
         (200, "Nothing"),
         |call| call.needs_python()
     ),
+];
+
+/// What the pages of Feast's web UI ask of label views, as `feast ui` has it.
+const LABELING: &[Route] = &[
+    get!(
+        "/webhook/config/{name}",
+        "labels",
+        "How tools of others send labels of a label view",
+        [NAME, ANY_PROJECT],
+        "LabelWebhook",
+        |call| call.webhook_config()
+    ),
+    get!(
+        "/annotation-config/{name}",
+        "labels",
+        "How people make labels of a label view, as its tags say",
+        [NAME, ANY_PROJECT],
+        "LabelAnnotation",
+        |call| call.annotation_config()
+    ),
+    labels_in_python!("/push"),
+    labels_in_python!("/batch-push"),
+    labels_in_python!("/get-online-labels"),
+    labels_in_python!("/list-labels"),
+    labels_in_python!("/label-quality"),
+    labels_in_python!("/active-learning/candidates"),
+    labels_in_python!("/training-dataset/export"),
+    labels_in_python!("/webhook/label-ingest"),
 ];
 
 const OBJECT: &[Parameter] = &[

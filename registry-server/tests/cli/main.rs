@@ -12,6 +12,7 @@ mod refused;
 mod serve;
 mod status;
 mod teardown;
+mod ui;
 mod undo;
 mod watch;
 mod whole;

@@ -5,21 +5,21 @@ use std::time::{Duration, Instant};
 use super::*;
 
 /// A running server; it is killed if the test fails.
-struct Server {
+pub(super) struct Server {
     child: Child,
     /// `None` once nobody reads it any more.
     log: Option<BufReader<std::process::ChildStderr>>,
     /// What it said before the start-up line, and that line.
-    before: String,
+    pub(super) before: String,
     started: String,
 }
 
 impl Server {
-    fn start(fixture: &Fixture, arguments: &[&str]) -> Self {
+    pub(super) fn start(fixture: &Fixture, arguments: &[&str]) -> Self {
         Self::run(&mut fixture.command(&[&["serve", "--port", "0"], arguments].concat()))
     }
 
-    fn run(command: &mut Command) -> Self {
+    pub(super) fn run(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut log = BufReader::new(child.stderr.take().expect("stderr"));
         let (mut before, mut started) = (String::new(), String::new());
@@ -41,7 +41,7 @@ impl Server {
     }
 
     /// Has it end; its exit code and the rest of its log.
-    fn stop(mut self) -> (Option<i32>, String) {
+    pub(super) fn stop(mut self) -> (Option<i32>, String) {
         self.signal();
         let mut rest = String::new();
         if let Some(log) = &mut self.log {

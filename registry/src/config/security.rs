@@ -178,7 +178,6 @@ fn is_url(block: &Block<'_>, key: &str, text: &str) -> bool {
 
 fn oidc(block: &Block<'_>, folder: &Path) -> Option<OidcConfig> {
     block.only(&OIDC, &OIDC_CLIENT, |_| "");
-    text(block, "ui_client_id");
     let seconds = |key, usual: Duration| {
         let seconds = block.read(key, "a number of seconds, more than 0", |value| match value {
             Value::Int(seconds) if (1..=LONGEST).contains(&seconds) => {
@@ -191,6 +190,7 @@ fn oidc(block: &Block<'_>, folder: &Path) -> Option<OidcConfig> {
     };
     let mut config = OidcConfig::new(text(block, "auth_discovery_url").unwrap_or_default());
     config.client_id = text(block, "client_id");
+    config.ui_client_id = text(block, "ui_client_id");
     config.verify_ssl = block.boolean("verify_ssl").unwrap_or(config.verify_ssl);
     config.ca_cert_path = path(block, "ca_cert_path", folder);
     config.audience = text(block, "audience");

@@ -4,7 +4,10 @@
 //! Each comes from the first of these that has it: a URL in the environment; a server that runs on its usual port; docker
 //! compose, where an engine answers; Debian's packages, unpacked below target/. Where the environment names an image, it is
 //! docker compose that runs it, or nothing.
+//!
+//! So are programs that tests start by themselves: servers of their own, and a browser.
 
+mod chromium;
 mod compose;
 mod debian;
 mod find;
@@ -182,12 +185,26 @@ struct Found {
     running: Option<Running>,
 }
 
+/// The browser that tests start.
+const CHROMIUM: &str = "FEAST_REGISTRY_TEST_CHROMIUM";
+
+/// A program that could not be had.
+struct Lacking {
+    /// As its makers write it.
+    label: &'static str,
+    /// As it is named in `FEAST_REGISTRY_TEST_WITHOUT`.
+    name: &'static str,
+    reason: String,
+}
+
 /// What is settled for a run. Servers that were started for it stop when this is dropped.
 pub(crate) struct Services {
     /// What is used, in words.
     pub(crate) uses: Vec<String>,
     /// What could not be had, and why.
     pub(crate) missing: Vec<(Service, String)>,
+    /// The programs that could not be had and that tests do without.
+    lacking: Vec<Lacking>,
     /// What was not chosen.
     without: Vec<Service>,
     environment: Vec<(&'static str, OsString)>,
@@ -201,8 +218,14 @@ impl Services {
         let is_refused = project.ci && matches!(choice, Choice::AllBut(_)) && !without.is_empty();
         ensure!(!is_refused, "with CI=true nothing may be left out: run without --without");
         let folder = Folder::new(project.root.join("target/services"))?;
-        let mut services =
-            Self { uses: Vec::new(), missing: Vec::new(), without, environment: Vec::new(), running: Vec::new() };
+        let mut services = Self {
+            uses: Vec::new(),
+            missing: Vec::new(),
+            lacking: Vec::new(),
+            without,
+            environment: Vec::new(),
+            running: Vec::new(),
+        };
         let mut postgres = None;
         for service in Service::value_variants() {
             if !choice.has(*service) {
@@ -253,11 +276,12 @@ impl Services {
         })
     }
 
-    /// Programs with which tests can run servers of their own, to stop and start them: those of the system, else those of
-    /// Debian's packages.
+    /// Programs that tests start by themselves, to stop and start them, or to look at what they show: those of the system, else
+    /// those of Debian's packages.
     fn programs(&mut self, folder: &Folder, choice: Choice) {
         type Look = fn(&Folder) -> Result<PathBuf>;
-        let programs: [(_, _, Look); 4] = [
+        let programs: [(_, _, Look); 5] = [
+            (CHROMIUM, None, chromium::program),
             ("FEAST_REGISTRY_TEST_PROMETHEUS_BIN", None, prometheus::programs),
             ("FEAST_REGISTRY_TEST_POSTGRES_BIN", Some(Service::Postgres), postgres::programs),
             ("FEAST_REGISTRY_TEST_MARIADBD", Some(Service::Mariadb), |folder| Ok(mysql::mariadb(folder)?.script)),
@@ -267,13 +291,18 @@ impl Services {
             let unwanted = service.is_some_and(|service| {
                 !choice.has(service) || self.missing.iter().any(|(missing, _)| *missing == service)
             });
-            // Those of MariaDB, MySQL and Prometheus are for the interop tests, which a run of one backend does not have.
+            // Only those of PostgreSQL are for other tests than the interop tests, which a run of one backend does not have.
             let needless = matches!(choice, Choice::Only(_)) && service != Some(Service::Postgres);
             if unwanted || needless || env::var_os(variable).is_some() {
                 continue;
             }
             match look(folder) {
                 Ok(path) => self.environment.push((variable, path.into())),
+                Err(error) if variable == CHROMIUM => {
+                    let reason = format!("{error:#}; install one and name it with {variable}");
+                    self.uses.push(format!("NO Chromium: {reason}"));
+                    self.lacking.push(Lacking { label: "Chromium", name: "chromium", reason });
+                }
                 Err(error) => {
                     let label = service.map_or("Prometheus", Service::label);
                     self.uses.push(format!("no programs for a {label} of one's own: {error:#}"));
@@ -291,10 +320,17 @@ impl Services {
         };
     }
 
+    /// Everything that could not be had, as its makers write it, and why.
+    pub(crate) fn not_there(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let services = self.missing.iter().map(|(service, reason)| (service.label(), reason.as_str()));
+        services.chain(self.lacking.iter().map(|program| (program.label, program.reason.as_str())))
+    }
+
     /// The names of what tests do without.
     fn absent(&self) -> String {
         let missing = self.missing.iter().map(|(service, _)| service);
-        let names: Vec<_> = self.without.iter().chain(missing).map(|service| service.name()).collect();
+        let services = self.without.iter().chain(missing).map(|service| service.name());
+        let names: Vec<_> = services.chain(self.lacking.iter().map(|program| program.name)).collect();
         names.join(",")
     }
 }
@@ -319,8 +355,8 @@ pub(crate) fn keep(project: &Project, without: &[Service]) -> Result<()> {
     if !services.absent().is_empty() {
         println!("  {WITHOUT}={}", services.absent());
     }
-    if let (true, Some((service, reason))) = (project.ci, services.missing.first()) {
-        return Err(anyhow!("there is no {}: {reason}", service.label()));
+    if let (true, Some((label, reason))) = (project.ci, services.not_there().next()) {
+        return Err(anyhow!("there is no {label}: {reason}"));
     }
     println!("Ctrl-C stops what was started");
     loop {

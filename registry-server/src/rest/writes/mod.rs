@@ -51,7 +51,7 @@ impl Call {
     /// What is told of something that was done, or would be.
     fn done(&self, mut told: Value, edited: Option<&Edited>, status: StatusCode) -> Result<Answer> {
         if self.is_dry() {
-            told["dry_run"] = json!(true);
+            told["status"] = json!("dry run");
             told["changed"] = json!(edited.is_none_or(|edited| edited.has_changed));
             return Ok(Answer::json(&told));
         }
