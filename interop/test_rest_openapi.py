@@ -30,6 +30,7 @@ def served(rest_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with rest.start_our_rest(registry) as server:
         yield server.wait_serving()
         assert server.process.poll() is None, server.log_text()[-3000:]
+        server.close()  # It may have been idle for longer than it is kept.
         assert server.ask("GET", "/version").status == 200
         assert "panic" not in server.log_text()
 
@@ -123,7 +124,7 @@ def test_answers_are_as_documented(group: str, served: RestServer, document: Doc
         answer = served.ask("GET", path)
         if operation and answer.status != 307:
             document.check(operation, answer)
-            checked += answer.status == 200
+            checked += 1
     assert checked > 2, "the requests are of the document"
 
 

@@ -437,7 +437,7 @@ const LABELING: &[Route] = &[
         "labels",
         "How tools of others send labels of a label view",
         [NAME, ANY_PROJECT],
-        "Nothing",
+        "LabelWebhook",
         |call| call.webhook_config()
     ),
     get!(
@@ -445,7 +445,7 @@ const LABELING: &[Route] = &[
         "labels",
         "How people make labels of a label view, as its tags say",
         [NAME, ANY_PROJECT],
-        "Nothing",
+        "LabelAnnotation",
         |call| call.annotation_config()
     ),
     labels_in_python!("/push"),

@@ -11,6 +11,7 @@ pub(super) fn add(schemas: &mut Schemas) {
     lists(schemas);
     lineage(schemas);
     overviews(schemas);
+    labels(schemas);
     let others = [
         (
             "Error",
@@ -31,8 +32,7 @@ pub(super) fn add(schemas: &mut Schemas) {
                 [
                     ("name", text()),
                     ("project", text()),
-                    ("status", one_of(&["applied", "deleted", "ok"])),
-                    ("dry_run", flag()),
+                    ("status", one_of(&["applied", "deleted", "ok", "dry run"])),
                     ("changed", flag()),
                 ],
             ),
@@ -43,7 +43,7 @@ pub(super) fn add(schemas: &mut Schemas) {
                 &["project", "status", "edits"],
                 [
                     ("project", text()),
-                    ("status", one_of(&["applied"])),
+                    ("status", one_of(&["applied", "dry run"])),
                     (
                         "edits",
                         list(closed(
@@ -56,7 +56,6 @@ pub(super) fn add(schemas: &mut Schemas) {
                             ],
                         )),
                     ),
-                    ("dry_run", flag()),
                     ("changed", flag()),
                 ],
             ),
@@ -343,5 +342,41 @@ fn materialization(schemas: &mut Schemas) {
     );
     let jobs = closed(&["jobs", "pagination"], [("jobs", list(job)), ("pagination", page)]);
     let named = [("ComputeEngine", of_project), ("ComputeEngines", engines), ("MaterializationJobs", jobs)];
+    schemas.extend(named.map(|(name, schema)| (name.to_owned(), schema)));
+}
+
+/// What is told of label views to those who make labels.
+fn labels(schemas: &mut Schemas) {
+    let names = || list(text());
+    let example = [("push_source_name", optional_text()), ("records", list(tags()))];
+    let webhook = closed(
+        &["label_view", "webhook_url", "batch_url", "required_fields", "payload_example"],
+        [
+            ("label_view", text()),
+            ("push_source_name", optional_text()),
+            ("webhook_url", text()),
+            ("batch_url", text()),
+            ("required_fields", names()),
+            ("entity_fields", names()),
+            ("label_fields", names()),
+            ("labeler_field", text()),
+            ("payload_example", closed(&["push_source_name", "records"], example)),
+        ],
+    );
+    let annotation = closed(
+        &["label_view", "profile", "labeler_field"],
+        [
+            ("label_view", text()),
+            ("profile", text()),
+            ("field_roles", tags()),
+            ("label_values", map(names())),
+            ("label_widgets", tags()),
+            ("entities", names()),
+            ("features", names()),
+            ("labeler_field", text()),
+            ("push_source_name", optional_text()),
+        ],
+    );
+    let named = [("LabelWebhook", webhook), ("LabelAnnotation", annotation)];
     schemas.extend(named.map(|(name, schema)| (name.to_owned(), schema)));
 }

@@ -63,8 +63,10 @@ fn table() -> Value {
     json!({ "type": "object", "properties": properties })
 }
 
-/// The types of data source: number, the field with its options, and what these are.
-fn sources() -> Vec<(i32, &'static str, Option<(&'static str, Value)>)> {
+/// A type of data source: its number, what it is, and the field that has its options.
+type SourceForm = (i32, &'static str, Option<(&'static str, Value)>);
+
+fn sources() -> Vec<SourceForm> {
     let of = |texts: &[&str], optional: &[&str]| {
         let texts = texts.iter().map(|field| ((*field).to_owned(), text()));
         let optional = optional.iter().map(|field| ((*field).to_owned(), optional_text()));
@@ -92,7 +94,7 @@ fn sources() -> Vec<(i32, &'static str, Option<(&'static str, Value)>)> {
 }
 
 fn data_source() -> Value {
-    let of_type = |(number, title, options): (i32, &str, Option<(&str, Value)>)| {
+    let of_type = |(number, title, options): SourceForm| {
         let mut required = vec!["name", "project", "type"];
         let mut properties = Map::from_iter([
             ("name".to_owned(), name()),

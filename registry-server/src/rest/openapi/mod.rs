@@ -29,7 +29,7 @@ const PAGE: &str = "Page";
 /// What is either, as the client prefers.
 const WELCOME: &str = "Welcome";
 /// Answers without a tag, which are made anew each time: what they tell is not of the registry alone.
-const UNTAGGED: [&str; 11] = [
+const UNTAGGED: [&str; 13] = [
     "Version",
     "Jobs",
     "Found",
@@ -39,6 +39,8 @@ const UNTAGGED: [&str; 11] = [
     "ComputeEngine",
     "ComputeEngines",
     "MaterializationJobs",
+    "LabelWebhook",
+    "LabelAnnotation",
     WELCOME,
     NOTHING,
 ];

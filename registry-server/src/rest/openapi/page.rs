@@ -220,7 +220,7 @@ fn curl(document: &Value, (method, path): (&str, &str), operation: &Value) -> St
         let data = if example.is_null() { "@object.json".to_owned() } else { example.to_string() };
         let _ = write!(line, " -H 'Content-Type: application/json' -d '{data}'");
     }
-    let path = path.replace('{', "").replace('}', "");
+    let path = path.replace(['{', '}'], "");
     let _ = write!(line, " \"$REGISTRY/api/v1{path}{query}\"");
     line
 }
