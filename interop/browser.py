@@ -8,9 +8,10 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, Response, sync_playwright
 
 import databases
 import harness
@@ -57,11 +58,11 @@ def screenshots(otherwise: Path) -> Path:
 class Visitor:
     """Somebody who looks at the pages of one server in a window of their own."""
 
-    def __init__(self, name: str, origin: str, browser: Browser, shots: Path) -> None:
+    def __init__(self, name: str, origin: str, browser: Browser, shots: Path, **options: Any) -> None:
         self.name, self.origin, self.shots = name, origin, shots
         size = {"width": 1400, "height": 900}
         context = browser.new_context(
-            base_url=origin, viewport=size, locale="en-US", timezone_id="UTC", reduced_motion="reduce"
+            base_url=origin, viewport=size, locale="en-US", timezone_id="UTC", reduced_motion="reduce", **options
         )
         self.page: Page = context.new_page()
         self.page.set_default_timeout(PATIENCE * 1000)
@@ -116,8 +117,10 @@ class Visitor:
 
     def load(self, path: str) -> None:
         """Has the browser load a page from the server."""
+        answer = self.page.goto(path, wait_until="commit")
+        assert answer and answer.ok, f"{self.name} at {path}: {answer and answer.status}"
+        # What came until now was for the page before.
         self.forget()
-        self.page.goto(path, wait_until="commit")
 
     def visit(self, path: str) -> None:
         """Follows a link within the page that is there, which loads no page but what the new one shows."""
@@ -156,8 +159,12 @@ class Visitor:
 
     def text(self) -> str:
         """What the page shows beside the bars at its left and top, one piece of text a line."""
-        main = self.page.locator("main")
-        shown = (main if main.count() else self.page.locator("body")).first.inner_text()
+        try:
+            # In one step: between two, the page may become another.
+            shown = self.page.evaluate("() => (document.querySelector('main') ?? document.body)?.innerText ?? ''")
+        except Error:
+            # It does so just now.
+            return ""
         shown = NOT_SEEN.sub("\n", shown).replace(self.origin, "ORIGIN")
         return "\n".join(line.strip() for line in shown.splitlines() if line.strip())
 

@@ -101,13 +101,20 @@ def pair(ours: harness.Server, oracle: harness.Server, project: str) -> Iterator
 
 
 @pytest.fixture(scope="session")
-def rest_reads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestPair]:
-    """Feast's REST server and ours over one registry that is not written to."""
-    import rest
+def rest_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with everything in it, which is not written to: `rest.copy_of` it."""
     import rest_repo
-    from rest_pair import RestPair
 
     registry = tmp_path_factory.mktemp("rest") / "registry.db"
     rest_repo.fill(registry)
-    with rest.start_feast_rest(registry) as oracle, rest.start_our_rest(registry) as ours:
+    return registry
+
+
+@pytest.fixture(scope="session")
+def rest_reads(rest_registry: Path) -> Iterator[RestPair]:
+    """Feast's REST server and ours over one registry that is not written to."""
+    import rest
+    from rest_pair import RestPair
+
+    with rest.start_feast_rest(rest_registry) as oracle, rest.start_our_rest(rest_registry) as ours:
         yield RestPair(ours.wait_serving(), oracle.wait_serving())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import time
 import uuid
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,8 @@ class RestServer:
             found = REST_LINE.search(self.log_text())
             self.port = int(found[1]) if found else 0
         try:
-            return self.port != 0 and self.ask("GET", "/version").status == 200
+            # Where tokens are asked for, who has none is answered too.
+            return self.port != 0 and self.ask("GET", "/version").status in (200, 401)
         except OSError:
             return False
 
@@ -131,6 +134,14 @@ def start_our_rest(
     # The project matters to what the REST API counts as its own: only a feature_store.yaml can name it.
     command = harness.our_command(_config(registry, blocks, project), 0)
     return _start("our-rest", [*command, "--no-grpc", "--rest-api", "--rest-port", "0", *options], registry, 0)
+
+
+def copy_of(registry: Path, folder: Path) -> Path:
+    """The same registry in another folder, to be written to."""
+    copy = folder / "registry.db"
+    with closing(sqlite3.connect(registry)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    return copy
 
 
 def _config(registry: Path, blocks: dict[str, Any] | None, project: str, **settings: Any) -> Path:

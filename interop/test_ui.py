@@ -133,9 +133,9 @@ def own(visitors: list[Visitor]) -> Visitor:
 
 
 def assert_same(visitors: list[Visitor]) -> None:
-    """Both show the same. In whatever order: that of tags, and of what depends on them, is that of a map."""
-    theirs, own = (sorted(visitor.text().splitlines()) for visitor in visitors)
-    assert own == theirs, f"at {visitors[1].page.url}"
+    """Both show the same. In whatever order: that of tags, and of what depends on them, is that of a map, in JSON too."""
+    theirs, own = (sorted(line.rstrip(",") for line in visitor.text().splitlines()) for visitor in visitors)
+    assert own == theirs and own, f"at {visitors[1].page.url}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -230,6 +230,32 @@ def test_a_list_can_be_exported(own: Visitor) -> None:
     own.assert_content()
 
 
+def test_labels_are_told_to_be_elsewhere(own: Visitor) -> None:
+    """Feast's page shows the labels that Feast's stores have. Ours says that it has none of them, and shows all else."""
+    own.load(f"{RIDES}/label-view/fraud_label")
+    own.settle("Conflict Policy", "is_fraud", "use a FeatureStore").shoot("labels")
+    own.assert_content({"501 POST /api/v1/list-labels"})
+    own.load(f"{RIDES}/label-view/fraud_label/annotate")
+    own.settle("profile: table", "Review & Edit", "Active Learning", "Entity Form").shoot("how people label")
+    own.assert_content({"501 POST /api/v1/list-labels"})
+
+
+@pytest.mark.parametrize("kind", ["webhook/config", "annotation-config"])
+def test_the_pages_of_labels_are_told_the_same(kind: str, uis: list[Ui]) -> None:
+    theirs, own = (web_ui.get(ui, f"/api/v1/{kind}/fraud_label") for ui in uis)
+    assert own == theirs and own["label_view"] == "fraud_label"
+
+
+def test_the_projects_and_what_mlflow_knows_are_told_the_same(uis: list[Ui]) -> None:
+    for name in ("runs", "feature-usage", "feature-models"):
+        theirs, own = (web_ui.get(ui, f"/api/mlflow-{name}") for ui in uis)
+        assert own == theirs and own, name
+    theirs, own = ({each["id"]: each for each in web_ui.get(ui, "/projects-list.json")["projects"]} for ui in uis)
+    # That is another test's, and in one registry.
+    own.pop("latecomer", None)
+    assert own == theirs and set(own) == {"all", web_ui.PROJECT, web_ui.SECOND}
+
+
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_an_object_is_made_and_deleted_through_its_form(form: Form, visitors: list[Visitor]) -> None:
     place = f"{RIDES}/{form.page}"
@@ -270,6 +296,7 @@ def test_a_form_shows_why_it_is_refused(own: Visitor) -> None:
     button(dialog, "Add feature").click()
     dialog.get_by_placeholder("feature_name").fill("mileage")
     button(dialog, form.submits).click()
-    dialog.get_by_text("Feature view has no entities.").wait_for()
+    refusal = "feature view `nobodys` has no entities"
+    dialog.get_by_text(refusal).wait_for()
     own.shoot("refused form")
-    own.assert_content({"422 POST /api/v1/feature_views"})
+    own.assert_content({"422 POST /api/v1/feature_views"}, f"console: Error: {refusal}")

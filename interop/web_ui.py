@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -85,6 +86,12 @@ class Ui:
         return f"http://{harness.HOST}:{self.port}"
 
 
+def get(ui: Ui, path: str) -> Any:
+    """What is answered, which is JSON."""
+    with urllib.request.urlopen(ui.origin() + path, timeout=30) as answer:
+        return json.load(answer)
+
+
 @contextlib.contextmanager
 def running(ui: Ui) -> Iterator[Ui]:
     with harness.running(ui.server):
@@ -96,7 +103,8 @@ def start_feast(db: Path) -> Ui:
     return Ui(harness.start_feast_ui(db, PROJECT, port), port, db)
 
 
-def start_ours(db: Path) -> Ui:
+def start_ours(db: Path, **blocks: Any) -> Ui:
+    """`blocks` are those of its feature_store.yaml besides."""
     port = harness.free_port()
     options = ["--rest-api", "--rest-port", str(port), "--ui", "auto"]
-    return Ui(harness.start_ours(db, *options, settings={}), port, db)
+    return Ui(harness.start_ours(db, *options, blocks=blocks), port, db)

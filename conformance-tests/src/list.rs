@@ -251,6 +251,8 @@ pub fn tests() -> Vec<Test> {
             versions_have_no_holes: "The history of a view, oldest version first",
             a_project_is_made_once: "Creates or replaces one object of a project, which is made if it is not there.",
             applies_of_many_do_not_mix: "Applies many objects of one project in one commit: all of them or none.",
+            a_condition_lets_one_writer_write:
+                "It is asked about what the commit finds, so it holds at the moment of the commit",
         }
         durability (durability) {
             what_was_acknowledged_right_before_a_kill_is_there:
@@ -282,9 +284,10 @@ mod tests {
     use super::*;
 
     /// Where the promises are made. Outside of the workspace the core's sources are not beside this crate's.
-    const SOURCES: [&str; 7] = [
+    const SOURCES: [&str; 8] = [
         "backend.rs",
         "journal.rs",
+        "registry/edit.rs",
         "registry/mod.rs",
         "registry/options.rs",
         "registry/read.rs",

@@ -173,6 +173,10 @@ impl Witness for CallWitness {
 impl CallWitness {
     fn event(&self, access: &Access, decided: &Decided) -> Value {
         let identity = access.identity();
+        let mut action = json!({ "path": self.source.path });
+        if decided.is_dry {
+            action["dry_run"] = json!(true);
+        }
         json!({
             "event_type": "registry.authorization",
             "timestamp": now(),
@@ -185,7 +189,7 @@ impl CallWitness {
                 "auth_type": self.source.auth_type,
             },
             "source": in_json(&self.source),
-            "action": { "path": self.source.path },
+            "action": action,
             "resource": {
                 "type": type_of(decided.kind),
                 "project": decided.project,

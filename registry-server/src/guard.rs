@@ -16,7 +16,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::header::{HeaderMap, ORIGIN};
 use tonic::codegen::{BoxFuture, Bytes, Service, http};
 use tracing::Instrument;
 
@@ -217,8 +216,7 @@ impl Service<http::Request<Incoming>> for Guarded {
         let activity = Arc::clone(&self.activity);
         let services = self.services.clone();
         let service = Isolated { service: services.clone(), protocol };
-        let origin: HeaderMap =
-            request.headers().get(ORIGIN).map(|origin| (ORIGIN, origin.clone())).into_iter().collect();
+        let asking = rest::Asking::of(&request);
         let identity = record.identity();
         let call = Call {
             asked,
@@ -242,7 +240,7 @@ impl Service<http::Request<Incoming>> for Guarded {
                 (Ok(protocol.refusal(Status::deadline_exceeded(text))), UnderWay::default())
             });
             let mut answer = answer?;
-            services.finish(protocol, &origin, answer.headers_mut());
+            services.finish(protocol, &asking, &mut answer);
             record.answers(protocol, &mut answer);
             let share = under_way.share;
             let (of_call, place) = match called {
@@ -347,7 +345,7 @@ impl Call {
         let path = parts.uri.path().to_owned();
         let allowance = match called {
             Called::Health => Allowance::of_up_to(HEALTH_REQUEST),
-            _ if *protocol == Protocol::Rest => requests.allowance_of_rest(&parts.method),
+            _ if *protocol == Protocol::Rest => requests.allowance_of_rest(is_for_callers.then_some(&parts.method)),
             _ => requests.allowance(&path),
         };
         let deadline = Deadline::at(*comes_until).with_waits(self.waits.clone());

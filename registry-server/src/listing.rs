@@ -47,6 +47,9 @@ pub(crate) trait Sortable {
     fn sort_key(&self, path: &str) -> SortKey;
 }
 
+/// The types of values.
+const VALUE_TYPE: &str = "feast.types.ValueType.Enum";
+
 /// No path of attributes is longer, in bytes: nothing has a longer one, and to look for it in every item takes time.
 const LONGEST_PATH: usize = 256;
 
@@ -186,6 +189,8 @@ fn key_of(value: &Value, field: &FieldDescriptor) -> SortKey {
         // A view's state is the one of Feast's enumerations that is a number in Python too.
         Value::EnumNumber(number) if field.name() == "state" => SortKey::Number(f64::from(*number)),
         Value::EnumNumber(number) => match field.kind() {
+            // What its messages call invalid, Feast's Python calls unknown.
+            FieldKind::Enum(of) if *number == 0 && of.full_name() == VALUE_TYPE => SortKey::text("unknown"),
             FieldKind::Enum(of) => of.get_value(*number).map_or(SortKey::Nothing, |value| SortKey::text(value.name())),
             _ => SortKey::Nothing,
         },

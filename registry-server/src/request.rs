@@ -121,10 +121,10 @@ impl RequestLimits {
         }
     }
 
-    /// Of a request of the REST API: a body is for what is to be stored.
-    pub(crate) fn allowance_of_rest(&self, method: &Method) -> Allowance {
-        match *method {
-            Method::POST | Method::PUT => {
+    /// Of a request of the REST API, with the method that it asks in for something that there is: a body is for what is to be stored.
+    pub(crate) fn allowance_of_rest(&self, method: Option<&Method>) -> Allowance {
+        match method {
+            Some(&Method::POST | &Method::PUT) => {
                 Allowance { most: self.max_message_size.min(LARGEST_JSON), weight: JSON_GROWS }
             }
             _ => Allowance::of_up_to(SMALL),

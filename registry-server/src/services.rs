@@ -4,12 +4,12 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use tonic::body::Body;
-use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::service::Routes;
 
 use crate::protocol::Protocol;
-use crate::rest::Rest;
+use crate::rest::{Asking, Rest};
 
 /// The services of a port.
 #[derive(Clone)]
@@ -43,9 +43,9 @@ impl Services {
     }
 
     /// Adds to the answer of a request what its protocol has in every answer.
-    pub(crate) fn finish(&self, protocol: Protocol, asked: &HeaderMap, answer: &mut HeaderMap) {
+    pub(crate) fn finish(&self, protocol: Protocol, to: &Asking, answer: &mut Response<Body>) {
         if let (Protocol::Rest, Some(rest)) = (protocol, self.rest()) {
-            rest.finish(asked.get(tonic::codegen::http::header::ORIGIN), answer);
+            rest.finish(to, answer);
         }
     }
 }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use certificates::{Issuer, Pair};
 use feast_registry_server::proto::registry_server_client::RegistryServerClient;
 use rcgen::{CertificateParams, date_time_ymd};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -158,13 +160,30 @@ async fn is_answered(port: u16, issuer: &Issuer, shows: Option<&Pair>) -> bool {
 
 /// An encrypted connection that speaks nothing yet.
 async fn encrypt(port: u16, issuer: &Issuer, protocols: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
+    encrypt_as(port, issuer, protocols, None).await
+}
+
+/// The same of a client that shows a certificate if it has one.
+async fn encrypt_as(
+    port: u16,
+    issuer: &Issuer,
+    protocols: &[&str],
+    shows: Option<&Pair>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(issuer.der().clone()).expect("an issuer");
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match shows {
+        None => config.with_no_client_auth(),
+        Some(pair) => {
+            let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).expect("a certificate");
+            let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+            config.with_client_auth_cert(vec![certificate], key).expect("a pair")
+        }
+    };
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let connection = TcpStream::connect(("127.0.0.1", port)).await?;
     TlsConnector::from(Arc::new(config)).connect("localhost".try_into().expect("a name"), connection).await
@@ -290,6 +309,40 @@ async fn with_a_client_ca_a_certificate_of_it_is_required_but_not_for_metrics() 
 
     let secured = encrypt(server.metrics(), &fixture.issuer, &["http/1.1"]).await.expect("no certificate is asked for");
     assert!(get(secured, "/livez").await.starts_with("HTTP/1.1 200 OK"));
+}
+
+#[tokio::test]
+async fn the_rest_api_asks_clients_for_the_same() {
+    let fixture = Fixture::new();
+    let server = fixture.start_with_tls(&["--client-ca", "ca.crt", "--rest-api", "--rest-port", "0", "--no-grpc"]);
+    let port = server.port("REST API over HTTPS on ");
+    let ask = "GET /version HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
+    let known = certificates::client(&fixture.issuer, "ann", "fleet");
+    for protocols in [&[][..], &["http/1.1"], &["h2", "http/1.1"]] {
+        let mut secured = encrypt_as(port, &fixture.issuer, protocols, Some(&known)).await.expect("a handshake");
+        let agreed = secured.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        let expected = protocols.first().map(|first| first.as_bytes().to_vec());
+        assert_eq!(agreed, expected, "what the client likes best");
+        if protocols.first() != Some(&"h2") {
+            secured.write_all(ask.as_bytes()).await.expect("it is sent");
+            let mut answer = String::new();
+            secured.read_to_string(&mut answer).await.expect("an answer that ends in order");
+            assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("0.67"), "{answer}");
+        }
+    }
+    // With TLS 1.3 a server looks at the client's certificate last.
+    let refused = async {
+        let mut secured = encrypt(port, &fixture.issuer, &["http/1.1"]).await?;
+        secured.write_all(ask.as_bytes()).await?;
+        secured.read_to_string(&mut String::new()).await
+    };
+    refused.await.expect_err("it shows no certificate");
+    server.says("a client without a certificate was refused, since --client-ca asks for one");
+    let mut plain = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+    plain.write_all(ask.as_bytes()).await.expect("it is sent");
+    let mut answer = String::new();
+    drop(plain.read_to_string(&mut answer).await);
+    assert!(!answer.contains("200 OK"), "{answer}");
 }
 
 /// A folder as Kubernetes mounts a secret: the files lead through a link that is replaced as a whole.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use feast_registry_core::config::CacheConfig;
 use feast_registry_core::proto::core::{FeatureView, FeatureViewState, MaterializationInterval};
-use feast_registry_core::{ApplyOptions, ErrorKind, Freshness, Key, Kind, ListFilter, Object, Registry};
+use feast_registry_core::{
+    ApplyOptions, Condition, Edit, ErrorKind, Freshness, Key, Kind, ListFilter, Object, Registry,
+};
 use prost_types::Timestamp;
 
 use crate::faulty::FaultyBackend;
@@ -248,5 +250,48 @@ pub(crate) async fn applies_of_many_do_not_mix(setup: Setup) {
         let is_one = notes.iter().all(|note| *note == notes[0]);
         let notes: Vec<String> = notes.iter().map(|note| String::from_utf8_lossy(note).into_owned()).collect();
         assert!(is_one, "round {round}: the last apply of many is there whole, and here is {notes:?}");
+    }
+}
+
+pub(crate) async fn a_condition_lets_one_writer_write(setup: Setup) {
+    let store = setup.store().await;
+    let rivals = Rivals::new(&store, 3).await;
+    or_fail("an apply", rivals.of(0).apply("p", applied(Kind::Entity, "seen", "first")).await);
+    let mut rounds = Rounds::new("edits under the same condition", 8);
+    while let Some(round) = rounds.next() {
+        let is_new = round % 2 == 1;
+        let (name, condition) = if is_new {
+            (format!("new in {round}"), Condition::absent())
+        } else {
+            let seen = or_fail("a get", rivals.of(round).get(Kind::Entity, "p", "seen", Freshness::Stored).await).bytes;
+            let is_as_seen = move |object: Option<&Object>| object.is_some_and(|object| object.bytes == seen);
+            ("seen".to_owned(), Condition::new("it is as it was seen", is_as_seen))
+        };
+        let note = |racer: usize| format!("round {round}, racer {racer}");
+        let before = rivals.conflicts();
+        let racers = (0..6).map(|racer| {
+            let registry = rivals.of(racer);
+            let edit = Edit::apply(applied(Kind::Entity, &name, &note(racer))).when(condition.clone());
+            async move { registry.edit("p", vec![edit], ApplyOptions::default()).await }
+        });
+        let (outcomes, _) = race(racers).await;
+        rounds.saw(rivals.conflicts() > before);
+        let stored = or_fail("a get", rivals.of(round).get(Kind::Entity, "p", &name, Freshness::Stored).await);
+        let mut writers = Vec::new();
+        for (racer, outcome) in outcomes.into_iter().enumerate() {
+            match outcome {
+                Ok(_) => writers.push(racer),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Changed, "a writer who came too late: {}", chain(&error))
+                }
+            }
+        }
+        let property = format!("round {round}: of six writers under one condition, one writes; those who did are");
+        assert_eq!(writers.len(), 1, "{property} {writers:?}");
+        assert_eq!(
+            filler(&stored.bytes),
+            note(writers[0]).as_bytes(),
+            "round {round}: what the one has written is there"
+        );
     }
 }

@@ -186,6 +186,7 @@ flaws! {
         "contention::one_kind_of_view_gets_the_name",
         "contention::versions_have_no_holes",
         "contention::a_project_is_made_once",
+        "contention::a_condition_lets_one_writer_write",
         "processes::every_interval_is_recorded_once",
         "processes::versions_have_no_holes",
         "processes::what_killed_processes_did_has_one_order",
@@ -207,6 +208,7 @@ flaws! {
         "races::no_write_skew_between_absent_keys",
         "histories::all_operations_have_one_order",
         "contention::one_kind_of_view_gets_the_name",
+        "contention::a_condition_lets_one_writer_write",
     ],
     takes_presence_for_value: TakesPresenceForValue => [
         "expectations::every_expectation_on_every_kind_of_key",
@@ -215,6 +217,7 @@ flaws! {
         "races::no_write_skew_between_values",
         "histories::all_operations_have_one_order",
         "contention::every_interval_is_recorded_once",
+        "contention::a_condition_lets_one_writer_write",
     ],
     reverses_writes: ReversesWrites => [
         "writes::writes_are_done_in_their_order",

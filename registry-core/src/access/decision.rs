@@ -78,6 +78,8 @@ pub struct Decided {
     pub name: String,
     /// Whether it may be done, and why.
     pub decision: Decision,
+    /// Whether it was to be tried out alone ([`CallOptions::dry`](crate::CallOptions::dry)).
+    pub is_dry: bool,
 }
 
 /// Decides about the objects of one project.
@@ -248,7 +250,8 @@ impl Judge {
     }
 
     fn note(&mut self, actions: Actions, kind: Kind, name: &str, decision: Decision) {
-        let decided = Decided { actions, kind, project: self.project.clone(), name: name.to_owned(), decision };
+        let (project, name) = (self.project.clone(), name.to_owned());
+        let decided = Decided { actions, kind, project, name, decision, is_dry: false };
         if !self.decided.contains(&decided) {
             self.decided.push(decided);
         }

@@ -23,12 +23,25 @@ pub(crate) struct Judges {
     by_project: HashMap<String, Judge>,
     /// What has been noted of this write.
     noted: Vec<Decided>,
+    /// Whether it is only tried out.
+    is_dry: bool,
 }
 
 impl Judges {
     pub(crate) fn new(access: Access, judges: impl IntoIterator<Item = (String, Judge)>) -> Self {
         let creator = Some(access.identity().username.clone());
-        Self { access: Some(access), creator, by_project: judges.into_iter().collect(), noted: Vec::new() }
+        Self {
+            access: Some(access),
+            creator,
+            by_project: judges.into_iter().collect(),
+            noted: Vec::new(),
+            is_dry: false,
+        }
+    }
+
+    /// The same of a write that is only tried out, if it is.
+    pub(crate) fn tried_out(self, is_dry: bool) -> Self {
+        Self { is_dry, ..self }
     }
 
     /// The projects about which it goes by something else than what is stored under these keys.
@@ -74,7 +87,9 @@ impl Judges {
 
     /// What has been decided since the last time, each thing once.
     pub(crate) fn take_decided(&mut self) -> Vec<Decided> {
-        self.by_project.values_mut().flat_map(Judge::take_decided).collect()
+        let is_dry = self.is_dry;
+        let decided = self.by_project.values_mut().flat_map(Judge::take_decided);
+        decided.map(|one| Decided { is_dry, ..one }).collect()
     }
 
     /// The judge of a project; none if nobody is judged.

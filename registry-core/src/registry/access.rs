@@ -116,7 +116,7 @@ impl Registry {
         let Some(access) = self.call.access() else { return Ok(Judges::default()) };
         let judges = self.judges_of(access, projects_of(queries)).await?;
         queries.push(Query::Keys(judges.keys().flat_map(|project| Grounds::keys(project)).collect()));
-        Ok(Judges::new(access.clone(), judges))
+        Ok(Judges::new(access.clone(), judges).tried_out(self.call.is_dry()))
     }
 
     async fn judges_of(&self, access: &Access, projects: BTreeSet<&str>) -> Result<HashMap<String, Judge>> {

@@ -1,10 +1,11 @@
 //! What is changed in one commit, and what became of it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::access::Action;
-use crate::backend::{INFRA_NAME, Key, Query, Write};
+use crate::backend::{Key, Query, Write};
 use crate::draft::{Context, Draft};
 use crate::encoded::Object;
 use crate::error::{Error, Result};
@@ -20,6 +21,9 @@ use crate::wire;
 pub enum Edit {
     /// Creates or replaces an object.
     Apply(Object),
+    /// Creates or replaces an object that was said in words which have no others than this version's fields, as JSON: fields of what is
+    /// stored that this version does not know stay.
+    ApplyKnown(Object),
     /// Deletes an object; with a view goes its history.
     Delete {
         /// The kind of object; not a project.
@@ -95,6 +99,11 @@ impl Edit {
         Edit::Apply(object.into())
     }
 
+    /// Creates or replaces an object that was said in words which have no others than this version's fields, as JSON.
+    pub fn apply_known(object: impl Into<Object>) -> Self {
+        Edit::ApplyKnown(object.into())
+    }
+
     /// Deletes an object.
     pub fn delete(kind: Kind, name: impl Into<String>) -> Self {
         Edit::Delete { kind, name: name.into() }
@@ -109,7 +118,7 @@ impl Edit {
     /// What it applies.
     pub(super) fn applied(&self) -> Option<&Object> {
         match self {
-            Edit::Apply(object) => Some(object),
+            Edit::Apply(object) | Edit::ApplyKnown(object) => Some(object),
             Edit::Delete { .. } => None,
             Edit::When { edit, .. } => edit.applied(),
         }
@@ -118,8 +127,7 @@ impl Edit {
     /// The kind and the name that it is stored under.
     pub(super) fn target(&self) -> Result<(Kind, String)> {
         match self {
-            Edit::Apply(object) if object.kind == Kind::Infra => Ok((Kind::Infra, INFRA_NAME.to_owned())),
-            Edit::Apply(object) => Ok((object.kind, object.name()?)),
+            Edit::Apply(object) | Edit::ApplyKnown(object) => Ok((object.kind, rules::stored_name(object)?)),
             Edit::Delete { kind, name } => Ok((*kind, name.clone())),
             Edit::When { edit, .. } => edit.target(),
         }
@@ -202,14 +210,20 @@ fn run_one(
             check(draft)?;
             return run_one(draft, ctx, project, (edit, Some(inner)), options);
         }
-        Edit::Apply(object) => {
+        Edit::Apply(object) | Edit::ApplyKnown(object) => {
             ctx.judges.check_apply(draft, project, object)?;
             check(draft)?;
-            rules::apply(draft, ctx, project, object, options)?;
-            version_of(draft, mark, project, object)?
+            let object = match edit {
+                Edit::ApplyKnown(_) => Cow::Owned(with_unknown_of_stored(draft, project, object)?),
+                _ => Cow::Borrowed(object),
+            };
+            rules::apply(draft, ctx, project, &object, options)?;
+            version_of(draft, mark, project, &object)?
         }
         Edit::Delete { kind, name } => {
-            if !ctx.judges.check_stored(draft, Action::Delete.into(), (project, &[*kind], name))? {
+            let is_there = ctx.judges.check_stored(draft, Action::Delete.into(), (project, &[*kind], name))?;
+            // Conditions are about what could be done without them (RFC 9110, 13.2.1).
+            if !is_there || !draft.exists(&Key::object(*kind, project, name.as_str()))? {
                 return Err(Error::not_found(*kind, project, name));
             }
             check(draft)?;
@@ -218,6 +232,13 @@ fn run_one(
         }
     };
     Ok(Edited { has_changed: !draft.writes_since(mark).is_empty(), version, revision: None })
+}
+
+fn with_unknown_of_stored(draft: &mut Draft<'_>, project: &str, object: &Object) -> Result<Object> {
+    match draft.object(object.kind, project, &rules::stored_name(object)?)? {
+        Some(stored) => rules::with_unknown_of(&stored, object),
+        None => Ok(object.clone()),
+    }
 }
 
 /// The version that an apply has made of a view, or found it at.

@@ -11,13 +11,18 @@ impl Registry {
     /// now and then, for the retention that they are configured with.
     ///
     /// # Errors
-    /// `ReadOnly` when the registry was opened for reading; `Unsupported` where the storage cannot be told to.
+    /// `ReadOnly` when the registry was opened for reading; `Unsupported` where the storage cannot be told to, and of a dry run
+    /// ([`CallOptions::dry`](crate::CallOptions::dry)), which nobody can say the outcome of.
     pub async fn prune_journal(&self, retention: &Retention) -> Result<u64> {
         if self.inner.is_read_only {
             let text = format!("{} was opened to be read; its journal stays as it is", self.location());
             return Err(Error::new(ErrorKind::ReadOnly, text));
         }
         self.check_admin("prune the journal")?;
+        if self.call.is_dry() {
+            let text = "what would be pruned cannot be told without doing so; nothing was removed";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
         let deadline = self.deadline();
         self.inner.backend.prune_journal(retention, &deadline).await
     }

@@ -181,7 +181,8 @@ impl Registry {
                 Undo::RestoreProject { project, .. } => (Kind::Project, project.clone(), project.clone()),
             };
             let decision = Decision { is_allowed: false, reason: Reason::NoneGrants };
-            let refused = Decided { actions: Actions::REPLACE, kind, project, name, decision };
+            let is_dry = self.call.is_dry();
+            let refused = Decided { actions: Actions::REPLACE, kind, project, name, decision, is_dry };
             // It is refused whether that could be noted or not.
             drop(access.note(&[refused]).await);
         }

@@ -67,7 +67,8 @@ impl Registry {
     ///
     /// # Errors
     /// As [`apply`](Self::apply) and [`delete`](Self::delete); then nothing is written. `InvalidArgument` for the deletion
-    /// of a project; `Changed` when what one of them is bound to ([`Edit::when`]) is not so.
+    /// of a project; `Changed` when what one of them is bound to ([`Edit::when`]) is not so, which nobody is told of an edit that they
+    /// may not do, or that could not be done anyway: of what is to be deleted and is not there, that is said.
     pub async fn edit(&self, project: &str, edits: Vec<Edit>, options: ApplyOptions) -> Result<Vec<Edited>> {
         for edit in &edits {
             self.check_edit(project, edit)?;
@@ -86,7 +87,7 @@ impl Registry {
     /// Whether an edit can be one of a project.
     pub(super) fn check_edit(&self, project: &str, edit: &Edit) -> Result<()> {
         match edit {
-            Edit::Apply(object) => self.check_object(project, object),
+            Edit::Apply(object) | Edit::ApplyKnown(object) => self.check_object(project, object),
             Edit::Delete { kind: Kind::Project, name } => Err(Error::invalid(format!(
                 "project `{name}` cannot be deleted together with other changes; delete it with everything in it alone"
             ))),

@@ -19,6 +19,7 @@ mod structure;
 #[cfg(test)]
 pub(crate) mod tests;
 mod undo;
+mod unknown;
 mod user_metadata;
 mod versions;
 
@@ -33,9 +34,11 @@ pub(crate) use materialization::{
 pub(crate) use meta::Meta;
 pub(crate) use names::check_names;
 pub(crate) use project::{adopt, fetch_for_adoption};
+pub(crate) use replace::stored_name;
 pub(crate) use structure::check_structure;
 pub(crate) use undo::{Goals, Undone, fetch_for_undo, is_as_seen, undo};
 pub use undo::{Refusal, UndoOptions};
+pub(crate) use unknown::with_unknown_of;
 pub(crate) use user_metadata::{apply_user_metadata, fetch_for_user_metadata, key as user_metadata_key};
 pub use versions::ApplyOptions;
 pub(crate) use versions::decode_record;

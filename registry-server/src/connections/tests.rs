@@ -69,6 +69,10 @@ async fn run(limits: ConnectionLimits) -> Running {
 }
 
 async fn run_with(limits: ConnectionLimits, tls: Option<Tls>) -> Running {
+    run_speaking(Speaks::Http2, limits, tls).await
+}
+
+async fn run_speaking(speaks: Speaks, limits: ConnectionLimits, tls: Option<Tls>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let taken: Arc<Mutex<Vec<Arc<Activity>>>> = Arc::default();
@@ -80,7 +84,7 @@ async fn run_with(limits: ConnectionLimits, tls: Option<Tls>) -> Running {
             Refusing
         };
         let permits = Port::permits(limits.connections);
-        let port = Port { listener, speaks: Speaks::Http2, tls, permits };
+        let port = Port { listener, speaks, tls, permits };
         serve(port, limits, service, async { drop(has_stopped.await) }).await
     });
     Running { address, taken, stop, serving }
@@ -120,6 +124,30 @@ async fn who_says_nothing_or_half_a_preface_is_not_kept() {
     let more =
         timeout(Duration::from_millis(300), async { while friendly.read(&mut one).await.expect("it is open") > 0 {} });
     assert!(more.await.is_err(), "a client that speaks HTTP/2 may be silent for as long as it likes");
+}
+
+#[tokio::test]
+async fn a_connection_of_http_1_without_requests_is_not_kept() {
+    const REQUEST: &[u8] = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n";
+    let keep = Duration::from_millis(500);
+    let limits = ConnectionLimits { keep_alive: Some(keep), greeting: Duration::from_millis(100), ..limits() };
+    let running = run_speaking(Speaks::Either, limits, None).await;
+    let began = Instant::now();
+    // One that has asked and been answered, one that asks half, and one that says nothing.
+    let (asked, half, silent) =
+        (running.connect(REQUEST).await, running.connect(&REQUEST[..30]).await, running.connect(b"").await);
+    assert_eq!(until_closed(silent).await, b"");
+    assert!(began.elapsed() < keep, "{:?}", began.elapsed());
+    assert!(until_closed(asked).await.starts_with(b"HTTP/1.1 "), "it is answered");
+    assert!(began.elapsed() >= keep, "it is kept for a while: {:?}", began.elapsed());
+    until_closed(half).await;
+    // Who goes on asking is kept.
+    let mut busy = running.connect(REQUEST).await;
+    for _ in 0..4 {
+        sleep(keep / 2).await;
+        busy.write_all(REQUEST).await.expect("it is open");
+    }
+    assert_eq!(String::from_utf8_lossy(&until_closed(busy).await).matches("HTTP/1.1 ").count(), 5);
 }
 
 #[tokio::test]

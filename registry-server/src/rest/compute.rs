@@ -1,7 +1,9 @@
 //! The batch engine and what it materialized (Feast: `GET /compute_engines`, `GET /compute_engines/all`, `GET /materialization_jobs`).
 
+use std::cmp::Reverse;
+
 use feast_registry_core::proto::core::MaterializationInterval;
-use feast_registry_core::{Kind, Object, Result, Timestamp, wire, words};
+use feast_registry_core::{Error, ErrorKind, Kind, Object, Result, Timestamp, wire, words};
 use prost::Message;
 use serde_json::{Map, Value, json};
 
@@ -15,7 +17,7 @@ pub(crate) use engine::Engine;
 /// The body of the answer about the engine of a project and the views that it materializes. Other kinds of object are passed over.
 ///
 /// # Errors
-/// [`Corrupt`](feast_registry_core::ErrorKind::Corrupt) when a view cannot be read.
+/// [`ErrorKind::Corrupt`] when a view cannot be read.
 pub(crate) fn compute_engine(engine: &Engine, project: &str, objects: &[Object]) -> Result<Value> {
     let mut views = Vec::new();
     for (kind, view_type) in [(Kind::FeatureView, "Batch"), (Kind::StreamFeatureView, "Stream")] {
@@ -65,20 +67,21 @@ const SUCCEEDED: &str = "SUCCEEDED";
 /// # Errors
 /// As [`compute_engine`].
 pub(crate) fn materialization_jobs(objects: &[Object], jobs: &Jobs<'_>) -> Result<Value> {
-    let wanted =
-        |wanted: Option<&str>, is: &dyn Fn(&str) -> bool| wanted.is_none_or(|text| text.is_empty() || is(text));
+    let of_view = jobs.feature_view.filter(|name| !name.is_empty());
     let mut views = Vec::new();
-    if wanted(jobs.status, &|status| status.to_uppercase() == SUCCEEDED) {
+    if jobs.status.is_none_or(|status| status.is_empty() || status.to_uppercase() == SUCCEEDED) {
         for view in objects.iter().filter(|object| object.kind == Kind::FeatureView) {
             let view = Materialized::read(view)?;
-            if wanted(jobs.feature_view, &|name| name == view.name) {
+            if of_view.is_none_or(|name| name == view.name) {
                 views.push(view);
             }
         }
     }
-    let intervals = |view| Materialized::intervals(view).iter().enumerate().map(move |interval| (view, interval));
-    let mut found: Vec<_> = views.iter().flat_map(intervals).collect();
-    found.sort_by_key(|(_, (_, interval))| std::cmp::Reverse(interval.start_time.map(|at| (at.seconds, at.nanos))));
+    let mut found: Vec<(&Materialized, (usize, &MaterializationInterval))> = Vec::new();
+    for view in &views {
+        found.extend(view.intervals.iter().enumerate().map(|interval| (view, interval)));
+    }
+    found.sort_by_key(|(_, (_, interval))| Reverse(interval.start_time.map(|at| (at.seconds, at.nanos))));
     let (paging, on_page) = match (jobs.page, jobs.limit) {
         (None, None) => (Paging { page: 0, limit: 0 }, 0..found.len()),
         (page, limit) => {
@@ -133,17 +136,13 @@ impl Materialized {
             let field = field?;
             if Some(field.number) == layout.materialization_intervals {
                 let interval = MaterializationInterval::decode(field.content).map_err(|error| {
-                    let what = "an interval that was materialized cannot be decoded";
-                    feast_registry_core::Error::new(feast_registry_core::ErrorKind::Corrupt, what).with_source(error)
+                    Error::new(ErrorKind::Corrupt, "an interval of materialization cannot be decoded")
+                        .with_source(error)
                 })?;
                 intervals.push(interval);
             }
         }
         Ok(Self { name: view.name()?, is_online, intervals })
-    }
-
-    fn intervals(&self) -> &[MaterializationInterval] {
-        &self.intervals
     }
 
     fn body(&self, view_type: &str) -> Value {

@@ -11,7 +11,8 @@ use tonic::codegen::http::{Method, Response, StatusCode};
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
 const HEADERS: HeaderValue =
     HeaderValue::from_static("authorization, content-type, if-match, if-none-match, x-registry-reason, x-request-id");
-const EXPOSED: HeaderValue = HeaderValue::from_static("etag, x-request-id, retry-after, www-authenticate");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("etag, x-registry-revision, x-request-id, allow, retry-after, www-authenticate");
 /// How long a browser need not ask again, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 

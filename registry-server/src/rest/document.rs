@@ -99,13 +99,6 @@ impl Document {
         self.identifier.add(&self.text[start..]);
     }
 
-    /// Adds a field with JSON text.
-    pub(crate) fn json(&mut self, name: &str, json: &[u8]) {
-        self.name(name);
-        self.text.extend_from_slice(json);
-        self.identifier.add(json);
-    }
-
     /// Adds the fields of a JSON object, which is text.
     pub(crate) fn fields_of(&mut self, object: &[u8]) {
         let inner = object.strip_prefix(b"{").and_then(|inner| inner.strip_suffix(b"}")).unwrap_or_default();

@@ -32,7 +32,7 @@ const OBJECTS: [(&str, Resource); 8] = [
     ("featureViews", Resource::FeatureViews),
     ("labelViews", Resource::LabelViews),
     ("featureServices", Resource::FeatureServices),
-    ("features", Resource::Features),
+    ("features", Resource::FeaturesAndLabels),
     ("labels", Resource::Labels),
     ("savedDatasets", Resource::SavedDatasets),
 ];

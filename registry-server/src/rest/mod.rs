@@ -16,9 +16,11 @@ mod features;
 #[cfg(test)]
 mod golden;
 mod json;
+mod labels;
 mod lineage;
 mod moment;
 mod objects;
+mod openapi;
 mod overview;
 mod pages;
 mod paging;
@@ -44,7 +46,7 @@ use feast_registry_core::Registry;
 use feast_registry_core::access::Access;
 use http_body_util::BodyExt as _;
 use tonic::body::Body;
-use tonic::codegen::http::header::{ALLOW, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use tonic::codegen::http::header::{ALLOW, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN};
 use tonic::codegen::http::{Method, Request, Response, StatusCode};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::metadata::MetadataMap;
@@ -55,7 +57,7 @@ use self::compute::Engine;
 use self::cors::Cors;
 pub(crate) use self::error::RestError;
 use self::parameters::Given;
-use self::route::{Found, Route};
+use self::route::{Found, Route, Verb};
 pub use self::ui::{Login, Ui};
 use self::visits::Visits;
 use self::writes::DRY_RUN;
@@ -118,20 +120,28 @@ impl Rest {
     /// for may not learn what there is.
     pub(crate) fn asked(method: &Method, path: &str) -> Asked {
         match route::find(method, path) {
-            Found::Route(route, _) => Asked { route: Some(route), is_for_callers: true },
+            Found::Route(route, _) => Asked { route: Some(route), is_for_callers: !route.is_open },
             Found::OtherMethod(_) | Found::Nothing => Asked { route: None, is_for_callers: false },
         }
     }
 
-    /// Adds to an answer, whoever made it, what browsers go by.
-    pub(crate) fn finish(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+    /// Adds to an answer, whoever made it, what browsers go by; and leaves out what was not asked for.
+    pub(crate) fn finish(&self, to: &Asking, answer: &mut Response<Body>) {
+        if to.is_head {
+            let body = std::mem::take(answer.body_mut());
+            let length = http_body::Body::size_hint(&body).exact().filter(|_| !http_body::Body::is_end_stream(&body));
+            if let Some(length) = length {
+                answer.headers_mut().insert(CONTENT_LENGTH, length.into());
+            }
+        }
+        let headers = answer.headers_mut();
         for (name, value) in [("x-content-type-options", "nosniff"), ("cache-control", "private, no-cache")] {
             let name = HeaderName::from_static(name);
             if !headers.contains_key(&name) {
                 headers.insert(name, HeaderValue::from_static(value));
             }
         }
-        self.0.cors.allow(origin, headers);
+        self.0.cors.allow(to.origin.as_ref(), headers);
     }
 
     async fn answer(self, request: Request<Body>) -> Response<Body> {
@@ -195,6 +205,19 @@ impl Rest {
     }
 }
 
+/// What of a request each answer to it depends on.
+pub(crate) struct Asking {
+    origin: Option<HeaderValue>,
+    /// Whether it asks for no body. HTTP/1.1 would leave that out by itself; of HTTP/2 a client takes it for an error.
+    is_head: bool,
+}
+
+impl Asking {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        Self { origin: request.headers().get(ORIGIN).cloned(), is_head: request.method() == Method::HEAD }
+    }
+}
+
 /// What a request asks for, as far as it matters before it is done.
 pub(crate) struct Asked {
     pub(crate) route: Option<&'static Route>,
@@ -206,9 +229,12 @@ pub(crate) fn route_names() -> impl Iterator<Item = (String, bool)> {
     table::routes().map(|route| (route.name(), route.is_read()))
 }
 
-fn not_allowed(allowed: &[route::Verb]) -> Response<Body> {
+fn not_allowed(allowed: &[Verb]) -> Response<Body> {
     let mut response = plain_error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     let mut names: Vec<&str> = allowed.iter().map(|verb| verb.name()).collect();
+    if allowed.contains(&Verb::Get) {
+        names.push("HEAD");
+    }
     names.sort_unstable();
     if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
         response.headers_mut().insert(ALLOW, names);

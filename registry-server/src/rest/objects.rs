@@ -33,6 +33,8 @@ pub(crate) enum Resource {
     Permissions,
     Features,
     Labels,
+    /// Features and labels, which Feast tells apart in lists of their own alone.
+    FeaturesAndLabels,
 }
 
 impl Resource {
@@ -46,7 +48,7 @@ impl Resource {
             Self::FeatureServices => "featureServices",
             Self::SavedDatasets => "savedDatasets",
             Self::Permissions => "permissions",
-            Self::Features => "features",
+            Self::Features | Self::FeaturesAndLabels => "features",
             Self::Labels => "labels",
         }
     }
@@ -59,7 +61,7 @@ impl Resource {
             Self::FeatureViews | Self::LabelViews => Some(ObjectType::FeatureView),
             Self::FeatureServices => Some(ObjectType::FeatureService),
             Self::SavedDatasets => Some(ObjectType::SavedDataset),
-            Self::Features | Self::Labels => Some(ObjectType::Feature),
+            Self::Features | Self::Labels | Self::FeaturesAndLabels => Some(ObjectType::Feature),
             Self::Permissions => None,
         }
     }
@@ -158,8 +160,12 @@ impl Call {
             name: given("name"),
         };
         let objects = match resource {
-            Resource::Features | Resource::Labels => {
-                let kind = if resource == Resource::Labels { "label" } else { "feature" };
+            Resource::Features | Resource::Labels | Resource::FeaturesAndLabels => {
+                let kind = match resource {
+                    Resource::Labels => "label",
+                    Resource::Features => "feature",
+                    _ => "",
+                };
                 let found = lists.features(wanted, &features(kind)).await?;
                 let (found, page) = lists.page(found, pagination, sorting.as_ref()).await?;
                 let found = found.into_iter().map(|feature| Listed::Feature(FeatureEntry::new(feature)));

@@ -10,7 +10,7 @@ use super::resources::{Described, FEATURE_VIEWS, Fields, Resources, spec};
 /// The body of the answer about one project, whether or not there is such a project.
 ///
 /// # Errors
-/// [`Corrupt`](feast_registry_core::ErrorKind::Corrupt) when an object cannot be read.
+/// `ErrorKind::Corrupt` when an object cannot be read.
 pub(crate) fn resource_counts(project: &Resources, last_updated: Option<&Timestamp>) -> Result<Value> {
     let Inventory { counts, feature_services, feature_views } = Inventory::of(project)?;
     Ok(json!({

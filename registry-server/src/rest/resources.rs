@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use feast_registry_core::{Kind, Object, Result, wire};
+use feast_registry_core::{Error, ErrorKind, Kind, Object, Result, wire};
 
 /// A project and its objects, in the order in which the registry lists those of each kind.
 #[derive(Debug, Clone, Default)]
@@ -89,7 +89,7 @@ impl<'a> Described<'a> {
     /// Reads how a message is described, in one pass over its fields.
     ///
     /// # Errors
-    /// [`Corrupt`](feast_registry_core::ErrorKind::Corrupt) when the bytes are not an encoded message.
+    /// [`ErrorKind::Corrupt`] when the bytes are not an encoded message.
     pub(crate) fn read(&mut self, message: &'a [u8], numbers: Fields) -> Result<()> {
         let (mut name, mut description) = (&[][..], &[][..]);
         self.tags.clear();
@@ -115,10 +115,8 @@ impl<'a> Described<'a> {
 }
 
 fn text(content: &[u8]) -> Result<&str> {
-    std::str::from_utf8(content).map_err(|error| {
-        use feast_registry_core::{Error, ErrorKind};
-        Error::new(ErrorKind::Corrupt, "a name or a description is not UTF-8").with_source(error)
-    })
+    std::str::from_utf8(content)
+        .map_err(|error| Error::new(ErrorKind::Corrupt, "a name or a description is not UTF-8").with_source(error))
 }
 
 #[cfg(test)]

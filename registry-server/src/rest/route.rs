@@ -28,6 +28,8 @@ pub(crate) struct Route {
     pub(crate) body: Option<&'static str>,
     /// The status of success, and the name of the schema of what is answered.
     pub(crate) answers: (u16, &'static str),
+    /// Whether nobody is asked who they are: it tells nothing of the registry.
+    pub(crate) is_open: bool,
     pub(crate) handler: Handler,
 }
 
@@ -43,7 +45,7 @@ pub(crate) enum Verb {
 impl Verb {
     const ALL: [Self; 4] = [Self::Get, Self::Post, Self::Put, Self::Delete];
 
-    /// What a request is to be answered as: HEAD as GET, whose body the connection leaves out.
+    /// What a request is to be answered as: HEAD as GET, whose body is left out then.
     pub(crate) fn of(method: &Method) -> Option<Self> {
         match *method {
             Method::GET | Method::HEAD => Some(Self::Get),
@@ -88,6 +90,7 @@ pub(crate) enum Found {
 /// entity `all`.
 pub(crate) fn find(method: &Method, path: &str) -> Found {
     let path = path.strip_prefix(PREFIX).filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
+    let path = if path.is_empty() { "/" } else { path };
     let asked = Verb::of(method);
     let Some((_, matched)) = matches(path).find(|(verb, _)| Some(*verb) == asked) else {
         let others: Vec<Verb> = matches(path).map(|(verb, _)| verb).collect();
@@ -140,7 +143,8 @@ mod tests {
                 let method = Method::from_bytes(route.method.name().as_bytes()).expect("a method");
                 let Found::Route(found, given) = find(&method, &path) else { panic!("{path} is not found") };
                 assert_eq!(found.name(), route.name());
-                let in_path = route.path.matches('{').count();
+                // What stands for any rest of a path is nobody's parameter.
+                let in_path = route.path.matches('{').count() - route.path.matches("{*").count();
                 assert_eq!(given.len(), in_path, "{}: each part in braces is declared", route.name());
             }
         }

@@ -241,7 +241,7 @@ impl<'a> Finder<'a> {
         Ok(())
     }
 
-    /// Searches the features of a view. If types are to be sorted by, those of what was found come into `types`.
+    /// Searches the features of a view. If types are to be sorted by, that of each hit comes into `types`.
     fn search_features(&mut self, section: &'a Section, view: &'a Source<'a>, types: &mut Vec<String>) -> Result<()> {
         let features = view.object.kind.layout().features;
         // Feast sorts features by their `type` too, which is that of their values.
@@ -252,11 +252,11 @@ impl<'a> Finder<'a> {
             if Some(field.number) != features {
                 continue;
             }
-            let of_value = of_values.next();
+            let of_value = of_values.next().unwrap_or_default();
             self.described.read(field.content, Fields::OF_FEATURE)?;
             self.described.tags.retain(|(tag, _)| !Feature::TYPE_TAGS.contains(tag));
-            if self.note_if_matched(section, view, field.content) {
-                types.extend(of_value);
+            if self.note_if_matched(section, view, field.content) && self.search.sort_by == SortBy::Type {
+                types.push(of_value);
             }
         }
         Ok(())

@@ -65,8 +65,16 @@ macro_rules! get {
             parameters: &[$($parameters),*],
             body: None,
             answers: (200, $answer),
+            is_open: false,
             handler: |$call| Box::pin($handler),
         }
+    };
+}
+
+/// A read of what the server tells everybody.
+macro_rules! open {
+    ($path:literal, $summary:literal, $answer:literal, |$call:ident| $handler:expr) => {
+        Route { is_open: true, ..get!($path, "documentation", $summary, [], $answer, |$call| $handler) }
     };
 }
 
@@ -119,6 +127,7 @@ macro_rules! change {
             parameters: &[$($parameters,)* CHANGES],
             body: $body,
             answers: ($status, $answer),
+            is_open: false,
             handler: |$call| Box::pin($handler),
         }
     };
@@ -162,9 +171,25 @@ macro_rules! changes {
     };
 }
 
+/// What only Feast's Python does with labels.
+macro_rules! labels_in_python {
+    ($path:literal) => {
+        change!(
+            Post,
+            $path,
+            "labels",
+            "Labels, which only Feast's Python reads and writes",
+            [],
+            None,
+            (200, "Nothing"),
+            |call| call.labels_need_python()
+        )
+    };
+}
+
 /// All routes.
 pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
-    let tables = [SYSTEM, LINEAGE, OBJECTS, OVERVIEWS, DATASETS_IN_PYTHON, MONITORING];
+    let tables = [SYSTEM, LINEAGE, OBJECTS, OVERVIEWS, DATASETS_IN_PYTHON, MONITORING, LABELING, DOCUMENTATION];
     LISTS.iter().chain(CHANGES_OF_OBJECTS).copied().chain(tables).flatten()
 }
 
@@ -405,6 +430,34 @@ const DATASETS_IN_PYTHON: &[Route] = &[
     ),
 ];
 
+/// What the pages of Feast's web UI ask of label views, as `feast ui` has it.
+const LABELING: &[Route] = &[
+    get!(
+        "/webhook/config/{name}",
+        "labels",
+        "How tools of others send labels of a label view",
+        [NAME, ANY_PROJECT],
+        "Nothing",
+        |call| call.webhook_config()
+    ),
+    get!(
+        "/annotation-config/{name}",
+        "labels",
+        "How people make labels of a label view, as its tags say",
+        [NAME, ANY_PROJECT],
+        "Nothing",
+        |call| call.annotation_config()
+    ),
+    labels_in_python!("/push"),
+    labels_in_python!("/batch-push"),
+    labels_in_python!("/get-online-labels"),
+    labels_in_python!("/list-labels"),
+    labels_in_python!("/label-quality"),
+    labels_in_python!("/active-learning/candidates"),
+    labels_in_python!("/training-dataset/export"),
+    labels_in_python!("/webhook/label-ingest"),
+];
+
 const OBJECT: &[Parameter] = &[
     Parameter::path(
         "object_type",
@@ -439,4 +492,11 @@ const LINEAGE: &[Route] = &[
     }),
     get!("/lineage/complete/all", "lineage", "Everything that all projects have", [CACHE], "CompleteAll", |call| call
         .complete_all()),
+];
+
+/// What the API is.
+const DOCUMENTATION: &[Route] = &[
+    open!("/", "What this server is", "Welcome", |call| call.welcome()),
+    open!("/docs", "All routes, as a page", "Page", |call| call.docs()),
+    open!("/openapi.json", "All routes, as an OpenAPI document", "OpenApi", |call| call.openapi()),
 ];

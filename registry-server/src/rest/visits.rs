@@ -21,10 +21,12 @@ const MOST_LISTS: usize = 1000;
 const MOST_BYTES: usize = 16 << 20;
 /// What a visit, or a list of visits, has beside its texts: an estimate.
 const OVERHEAD: usize = 128;
-/// A visit with a longer path is not kept.
-const LONGEST_PATH: usize = 2048;
+/// A visit with longer texts is not kept.
+const LARGEST: usize = 4096;
+/// No more visits are kept for one user and project, whatever the configuration says, so that these have room.
+const MOST_VISITS: usize = 1000;
 
-/// The kinds of object whose pages count as visits, as paths have them.
+/// The kinds of object of which a look at one counts as a visit, as paths have them.
 const VISITED: [&str; 6] =
     ["entities", "data_sources", "feature_views", "features", "feature_services", "saved_datasets"];
 
@@ -36,7 +38,7 @@ pub(crate) fn visited(path: &str) -> Option<(&'static str, &str)> {
     let path = path.strip_prefix("/api/v1").unwrap_or(path);
     let (object, name) = path.strip_prefix('/')?.split_once('/')?;
     let object = VISITED.into_iter().find(|kind| *kind == object)?;
-    // The list of everything, and the one of jobs, which Feast's web interface asks for every five seconds.
+    // The list of everything, and that of jobs, which Feast's web interface asks for every five seconds.
     let is_list = name == "all" || (object, name) == ("saved_datasets", "jobs");
     (!is_list && !name.is_empty() && !name.contains('/')).then_some((object, name))
 }
@@ -145,15 +147,15 @@ struct List {
 }
 
 impl Visits {
-    /// Keeps so many visits of each user in each project.
+    /// Keeps so many visits of each user in each project, 1,000 at the most.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, lists: Mutex::default() }
+        Self { limit: limit.min(MOST_VISITS), lists: Mutex::default() }
     }
 
     /// Adds a visit. What was visited longest ago goes when there is too much: the oldest visits of this user in this project, or
     /// else all those of the user and the project that have had none for the longest time.
     pub(crate) fn note(&self, user: &str, visit: Visit) {
-        if self.limit > 0 && visit.path.len() <= LONGEST_PATH {
+        if self.limit > 0 && visit.size() <= LARGEST {
             self.lock().add(user, visit, self.limit);
         }
     }

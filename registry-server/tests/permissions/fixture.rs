@@ -4,13 +4,14 @@
 //! `own_…`. Of `lobby` everybody sees all, so a watcher that is told of it has been told all that came before.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use feast_registry_core::access::{AccessRules, Admins, Unprotected};
 use feast_registry_core::{
     Backend, Deadline, JournalQuery, Kind, MemoryBackend, Query, Record, Registry, RegistryOptions,
 };
-use feast_registry_server::{Authentication, Security, ServeOptions, TokenEntry, new_token, serve};
+use feast_registry_server::{Authentication, Ports, RestOptions, Security, ServeOptions, TokenEntry, new_token, serve};
 use prost::Message;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use serde_json::{Value, json};
@@ -160,6 +161,8 @@ pub(crate) struct Fixture {
     /// Past all permissions.
     pub(crate) registry: Registry,
     pub(crate) channel: Channel,
+    /// Of the port, which has the REST API too.
+    pub(crate) address: SocketAddr,
     pub(crate) pool: DescriptorPool,
     /// The revision before that with which `alpha` begins.
     pub(crate) began: u64,
@@ -188,13 +191,15 @@ impl Fixture {
         let opened = Registry::open(Arc::clone(&backend) as Arc<dyn Backend>, options).await;
         let registry = opened.expect("a registry");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let address = listener.local_addr().expect("an address");
+        let url = format!("http://{address}");
         let mut options = ServeOptions::default();
         options.security = Some(world.security(anyone_makes_projects));
-        tokio::spawn(serve(registry.clone(), listener, options, std::future::pending()));
+        let ports = Ports::Shared(listener, RestOptions::default());
+        tokio::spawn(serve(registry.clone(), ports, options, std::future::pending()));
         let channel = Endpoint::from_shared(url).expect("a URL").connect().await.expect("a connection");
         let pool = wire::descriptors(&channel).await;
-        let mut fixture = Self { backend, registry, channel, pool, began: 0, changed: 0 };
+        let mut fixture = Self { backend, registry, channel, address, pool, began: 0, changed: 0 };
         fixture.fill(&world.credentials(Who::Admin)[0]).await;
         fixture
     }

@@ -58,7 +58,8 @@ impl Registry {
     #[doc(alias("commit"))]
     pub async fn apply_later(&self, project: &str, object: impl Into<Object>) -> Result<()> {
         let object = object.into();
-        if !self.inner.defers {
+        // Nothing of a dry run may wait to be written.
+        if !self.inner.defers || self.call.is_dry() {
             return self.apply(project, object).await.map(drop);
         }
         self.check_edit(project, &Edit::Apply(object.clone()))?;

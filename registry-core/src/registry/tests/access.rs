@@ -16,8 +16,8 @@ use crate::proto::core::{
 };
 use crate::rules::UndoOptions;
 
-const READ: &[AuthzedAction] = &[AuthzedAction::Describe];
-const WRITE: &[AuthzedAction] = &[
+pub(super) const READ: &[AuthzedAction] = &[AuthzedAction::Describe];
+pub(super) const WRITE: &[AuthzedAction] = &[
     AuthzedAction::Create,
     AuthzedAction::Describe,
     AuthzedAction::Update,
@@ -26,7 +26,13 @@ const WRITE: &[AuthzedAction] = &[
 ];
 
 /// A permission for a role.
-fn grant(name: &str, role: &str, types: &[Type], patterns: &[&str], actions: &[AuthzedAction]) -> Permission {
+pub(super) fn grant(
+    name: &str,
+    role: &str,
+    types: &[Type],
+    patterns: &[&str],
+    actions: &[AuthzedAction],
+) -> Permission {
     let policy = PolicyType::RoleBasedPolicy(RoleBasedPolicy { roles: vec![role.to_owned()] });
     let spec = PermissionSpec {
         name: name.to_owned(),
@@ -516,8 +522,8 @@ async fn a_permission_that_cannot_be_enforced_is_refused_by_name() {
 
 /// Notes what was decided, or fails to.
 #[derive(Debug, Default)]
-struct Notes {
-    decided: Mutex<Vec<Decided>>,
+pub(super) struct Notes {
+    pub(super) decided: Mutex<Vec<Decided>>,
     fails: AtomicBool,
 }
 

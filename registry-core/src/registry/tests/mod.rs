@@ -4,6 +4,8 @@ mod access;
 mod backwards;
 mod cache;
 mod calls;
+mod conditions;
+mod dry;
 mod edits;
 mod follow;
 mod later;

@@ -117,16 +117,20 @@ fn who_visited_nothing_for_the_longest_time_is_forgotten_first() {
 }
 
 #[test]
-fn long_paths_take_a_bounded_amount_of_memory() {
-    let visits = Visits::new(DEFAULT_LIMIT);
-    visits.note("me", visit("p", &format!("/entities/{}", "x".repeat(LONGEST_PATH)), 0));
+fn long_names_take_a_bounded_amount_of_memory() {
+    let visits = Visits::new(usize::MAX);
+    visits.note("me", visit("p", &format!("/entities/{}", "x".repeat(LARGEST / 2)), 0));
     assert!(visits.lock().of_users.is_empty());
-    let path = format!("/entities/{}", "x".repeat(LONGEST_PATH - "/entities/".len()));
-    for number in 0..2 * MOST_BYTES / LONGEST_PATH {
-        visits.note(&(number / DEFAULT_LIMIT).to_string(), visit("p", &path, 0));
+    let path = format!("/entities/{}", "x".repeat(LARGEST / 2 - OVERHEAD));
+    for number in 0..2 * MOST_BYTES / LARGEST {
+        visits.note(&(number / MOST_VISITS).to_string(), visit("p", &path, 0));
         assert!(visits.lock().bytes <= MOST_BYTES);
     }
     assert!(visits.lock().bytes > MOST_BYTES / 2);
+    // Of the last but one all is there, of the first nothing.
+    let count = |user: usize| names(&visits.of_project(&user.to_string(), "p", &Listing::default())).len();
+    let last = (2 * MOST_BYTES / LARGEST - 1) / MOST_VISITS;
+    assert_eq!((count(0), count(last - 1)), (0, MOST_VISITS));
 }
 
 proptest! {

@@ -44,7 +44,7 @@ impl EditBody {
             (Some(fields), false) => {
                 let object = replace::object(kind, fields)?;
                 let object = if self.name.is_empty() { object } else { replace::named(object, &self.name)? };
-                (object.name()?, Edit::apply(object))
+                (object.name()?, Edit::apply_known(object))
             }
             (None, true) => (self.name.clone(), Edit::delete(kind, self.name)),
             _ => {
@@ -62,6 +62,11 @@ impl EditBody {
 impl Call {
     /// `POST /batch`.
     pub(crate) async fn batch(self) -> Result<Answer> {
+        if !self.conditions()?.are_none() {
+            return Err(RestError::invalid_request(
+                "conditions of a batch stand in its edits, as `if_match` and `if_none_match`: its headers are about no object",
+            ));
+        }
         let body: BatchBody = self.body()?;
         if body.edits.len() > MOST {
             return Err(RestError::invalid_request(format!("`edits` has more than {MOST} changes")));

@@ -32,10 +32,10 @@ fn yes() -> Option<bool> {
     Some(true)
 }
 
-/// A number that may say what type a value is of; `null` says that it is not known.
-fn value_type(number: Option<i64>) -> Result<i32> {
-    let number = number.unwrap_or_default();
-    let known = i32::try_from(number).ok().filter(|of| ValueType::try_from(*of).is_ok() || BEYOND.contains(of));
+/// A number that may say what type a value is of. `null`, which is no type of a value, is none.
+fn value_type_of(number: i64) -> Result<i32> {
+    let is_known = |of: &i32| BEYOND.contains(of) || ValueType::try_from(*of).is_ok_and(|of| of != ValueType::Null);
+    let known = i32::try_from(number).ok().filter(is_known);
     known.ok_or_else(|| RestError::invalid_value(format!("`value_type`: {number} is no type of value")))
 }
 
@@ -159,7 +159,8 @@ impl Call {
         let join_key = if body.join_key.is_empty() { body.name.clone() } else { body.join_key };
         let spec = EntitySpecV2 {
             name: body.name,
-            value_type: value_type(body.value_type)?,
+            // `null` says that it is not known.
+            value_type: value_type_of(body.value_type.unwrap_or_default())?,
             join_key,
             description: body.description,
             tags: body.tags,
@@ -195,7 +196,10 @@ impl Call {
             if feature.name.is_empty() {
                 return Err(RestError::invalid_value("a feature has no name"));
             }
-            let value_type = value_type(feature.value_type)?;
+            let value_type = feature.value_type.ok_or_else(|| {
+                RestError::invalid_request(format!("`value_type` of feature `{}` is null", feature.name))
+            })?;
+            let value_type = value_type_of(value_type)?;
             Ok(FeatureSpecV2 { name: feature.name, value_type, description: feature.description, ..Default::default() })
         };
         let spec = FeatureViewSpec {

@@ -1,7 +1,7 @@
 //! Conditions of a change (RFC 9110): `If-Match` and `If-None-Match`, which hold at the moment of its commit.
 
 use feast_registry_core::{Condition, Edit, Object};
-use tonic::codegen::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
+use tonic::codegen::http::header::{HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 
 use super::super::call::Call;
 use super::super::error::{RestError, Result};
@@ -53,9 +53,12 @@ impl Call {
     /// The conditions of the request's headers.
     pub(super) fn conditions(&self) -> Result<Conditions> {
         let header = |name: HeaderName| {
-            let all: Vec<&str> = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-            (!all.is_empty()).then(|| all.join(", "))
+            let all: std::result::Result<Vec<&str>, _> =
+                self.headers.get_all(&name).iter().map(HeaderValue::to_str).collect();
+            // What cannot be read is not to be taken for no condition.
+            let all = all.map_err(|_| RestError::invalid_request(format!("the header `{name}` is no text")))?;
+            Ok::<_, RestError>((!all.is_empty()).then(|| all.join(", ")))
         };
-        Conditions::of(header(IF_MATCH).as_deref(), header(IF_NONE_MATCH).as_deref())
+        Conditions::of(header(IF_MATCH)?.as_deref(), header(IF_NONE_MATCH)?.as_deref())
     }
 }

@@ -8,7 +8,7 @@ mod lax;
 mod replace;
 mod saved_dataset;
 
-use feast_registry_core::{ApplyOptions, Edit, Edited, Freshness, Kind, Object};
+use feast_registry_core::{ApplyOptions, Edit, Edited, ErrorKind, Freshness, Kind, Object};
 use serde_json::{Value, json};
 use tonic::codegen::http::StatusCode;
 use tonic::codegen::http::header::{HeaderName, HeaderValue};
@@ -77,8 +77,12 @@ impl Call {
             let told = json!({ "name": name, "project": project, "status": "deleted" });
             return self.done(told, None, StatusCode::OK);
         }
-        let view = self.registry.get_any_view(project, name, Freshness::Stored).await?;
-        self.delete_of_kind(view.kind).await
+        let kind = match self.registry.get_any_view(project, name, Freshness::Stored).await {
+            // Whether they may delete it comes before that it is not there.
+            Err(error) if error.kind() == ErrorKind::ViewNotFound => Kind::FeatureView,
+            view => view?.kind,
+        };
+        self.delete_of_kind(kind).await
     }
 
     async fn delete_of_kind(&self, kind: Kind) -> Result<Answer> {

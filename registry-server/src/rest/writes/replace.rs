@@ -1,4 +1,5 @@
-//! Whole objects, as the API tells them: `PUT` stores what `GET` has answered, with what was changed in it.
+//! Whole objects, as the API tells them: `PUT` stores what `GET` has answered, with what was changed in it. What JSON does not tell,
+//! since only a newer version knows of it, stays as it is.
 
 use bytes::Bytes;
 use feast_registry_core::proto::DESCRIPTORS;
@@ -99,7 +100,7 @@ impl Call {
         let name = self.given.text_or_empty("name");
         let project = if kind == Kind::Project { name } else { self.given.project() };
         let object = named(object(kind, fields)?, name)?;
-        let edit = self.conditions()?.on(Edit::apply(object));
+        let edit = self.conditions()?.on(Edit::apply_known(object));
         let edited = self.edit(project, vec![edit]).await?.into_iter().next();
         let edited = edited.ok_or_else(|| RestError::from(Error::internal("an edit has no outcome")))?;
         let told = json!({ "name": name, "project": project, "status": "applied" });

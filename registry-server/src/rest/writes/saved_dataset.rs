@@ -80,8 +80,10 @@ impl Call {
             ..Default::default()
         };
         let dataset = SavedDataset { spec: Some(spec), meta: Some(SavedDatasetMeta::default()) };
-        let mut edit = self.conditions()?.on(Edit::apply(Object::encode(&dataset)));
-        let may_replace = body.allow_override.unwrap_or_default();
+        let conditions = self.conditions()?;
+        // Who says what must be so of what is there knows of it.
+        let may_replace = body.allow_override.unwrap_or_default() || !conditions.are_none();
+        let mut edit = conditions.on(Edit::apply(Object::encode(&dataset)));
         if !may_replace {
             edit = edit.when(Condition::absent());
         }
