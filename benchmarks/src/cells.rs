@@ -1,32 +1,32 @@
 //! Calls of two servers, compared cell by cell of a table: an operation, and so many callers at once.
 
-use crate::load::{self, Throughput};
-use crate::operation::Operation;
+use crate::load::{self, Call, Throughput};
 use crate::report::{Pair, Report, both};
 use crate::server::Server;
 use crate::setup::{Setup, turns};
 
-/// So many callers at once.
-const CALLERS: [usize; 2] = [1, 16];
+/// So many callers at once, of most calls.
+pub(crate) const CALLERS: [usize; 2] = [1, 16];
 
 /// What was measured so far.
-pub(crate) struct Cells {
+pub(crate) struct Cells<C> {
     /// What the servers are called.
     names: [&'static str; 2],
-    cells: Vec<(Operation, usize)>,
+    cells: Vec<(C, usize)>,
     rates: Vec<Pair>,
     costs: Vec<Pair>,
 }
 
-impl Cells {
-    pub(crate) fn new(names: [&'static str; 2], operations: &[Operation]) -> Self {
+impl<C: Call> Cells<C> {
+    /// Each operation with each of these numbers of callers.
+    pub(crate) fn new(names: [&'static str; 2], operations: &[C], callers: &[usize]) -> Self {
         let cells: Vec<_> =
-            operations.iter().flat_map(|operation| CALLERS.map(|callers| (*operation, callers))).collect();
+            operations.iter().flat_map(|operation| callers.iter().map(|callers| (*operation, *callers))).collect();
         Self { names, rates: vec![Pair::default(); cells.len()], costs: vec![Pair::default(); cells.len()], cells }
     }
 
     /// The operations, in the order in which they are measured.
-    pub(crate) fn operations(&self) -> Vec<Operation> {
+    pub(crate) fn operations(&self) -> Vec<C> {
         self.cells.iter().map(|(operation, _)| *operation).collect()
     }
 
@@ -56,7 +56,7 @@ impl Cells {
     pub(crate) fn report(&self, about: &str, report: &mut Report) {
         let [first, second] = self.names;
         let rows = |figures: &[Pair], ratio: fn(&Pair) -> String| -> Vec<Vec<String>> {
-            let row = |((operation, callers), pair): (&(Operation, usize), &Pair)| {
+            let row = |((operation, callers), pair): (&(C, usize), &Pair)| {
                 vec![operation.to_string(), callers.to_string(), pair.figure(0), pair.figure(1), ratio(pair)]
             };
             self.cells.iter().zip(figures).map(row).collect()

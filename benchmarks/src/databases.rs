@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use feast_registry::{ApplyOptions, Kind, Object, Registry, RegistryConfig};
 use mysql_async::prelude::Queryable;
 
-use crate::cells::Cells;
+use crate::cells::{CALLERS, Cells};
 use crate::operation::Operation;
 use crate::report::{Report, median, number};
 use crate::sample::{PROJECT, entity};
@@ -53,7 +53,7 @@ pub(crate) async fn measure(setup: &Setup, urls: &[String], report: &mut Report)
 }
 
 async fn side_by_side(setup: &Setup, server: &Server<'_>, report: &mut Report) -> Result<()> {
-    let mut cells = Cells::new(["Feast", "ours"], &OPERATIONS);
+    let mut cells = Cells::new(["Feast", "ours"], &OPERATIONS, &CALLERS);
     for round in 0..setup.rounds {
         let databases = [server.create("feast").await?, server.create("ours").await?];
         for database in &databases {

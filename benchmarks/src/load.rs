@@ -1,17 +1,29 @@
 //! The load: callers who each make the next call when the answer to the last one is there.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
-use crate::operation::{Caller, Operation};
 use crate::sample::Sample;
 use crate::server::Server;
 
 /// How much longer than planned a cell may take: sixteen callers of a server that needs seconds for a call do.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A kind of call.
+pub(crate) trait Call: fmt::Display + Copy + Send + 'static {
+    /// Who makes it, over a connection of its own.
+    type Caller: Send + 'static;
+
+    /// Connects caller `number` of `count`.
+    async fn connect(self, server: &Server, sample: &Arc<Sample>, number: usize, count: usize) -> Result<Self::Caller>;
+
+    /// Makes one call and waits for the answer.
+    fn make(self, caller: &mut Self::Caller) -> impl Future<Output = Result<()>> + Send;
+}
 
 /// What a server did for its callers.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +39,7 @@ pub(crate) struct Throughput {
 pub(crate) async fn measure(
     server: &Server,
     sample: &Arc<Sample>,
-    operation: Operation,
+    operation: impl Call,
     callers: usize,
     duration: Duration,
 ) -> Result<Throughput> {
@@ -41,17 +53,17 @@ pub(crate) async fn measure(
 async fn load(
     server: &Server,
     sample: &Arc<Sample>,
-    operation: Operation,
+    operation: impl Call,
     callers: usize,
     duration: Duration,
 ) -> Result<Throughput> {
     let mut ready = Vec::with_capacity(callers);
     for number in 0..callers {
-        ready.push(Caller::connect(server, sample, number, callers).await?);
+        ready.push(operation.connect(server, sample, number, callers).await?);
     }
     // The first call of a kind may find caches cold.
     if let Some(first) = ready.first_mut() {
-        first.call(operation).await?;
+        operation.make(first).await?;
     }
     let used = server.processor_time();
     let began = Instant::now();
@@ -60,7 +72,7 @@ async fn load(
         tasks.spawn(async move {
             let mut calls = 0;
             while began.elapsed() < duration {
-                caller.call(operation).await?;
+                operation.make(&mut caller).await?;
                 calls += 1;
             }
             Ok(calls)

@@ -52,6 +52,13 @@ fn fsync(folder: &Path) -> Result<Duration> {
     Ok(times[times.len() / 2])
 }
 
+/// The most memory that a process had in RAM so far, in MB, where the system tells (Linux).
+pub(crate) fn peak_memory_of(process: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim_end_matches("kB").trim().parse::<f64>().ok()? * 1024.0 / 1e6)
+}
+
 /// The memory of a process that is in RAM, in MB.
 pub(crate) fn memory_of(process: u32) -> Result<f64> {
     let kilobytes = match fs::read_to_string(format!("/proc/{process}/status")) {

@@ -19,6 +19,7 @@ mod operation;
 mod permissions;
 mod raw;
 mod report;
+mod rest;
 mod sample;
 mod server;
 mod setup;
@@ -89,6 +90,8 @@ enum Part {
     Following,
     /// What it costs to ask callers who they are, and what they may.
     Permissions,
+    /// Calls per second of both REST servers, and of ours beside 10,000 feature views.
+    Rest,
     /// Calls per second on database servers, and what an apply costs beside 10 and 10,000 feature views.
     Databases,
 }
@@ -155,6 +158,9 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     if wanted(Part::Permissions) {
         permissions::measure(&setup, &mut report).await?;
+    }
+    if wanted(Part::Rest) {
+        rest::measure(&setup, &mut report).await?;
     }
     if wanted(Part::Direct) {
         direct::measure(&setup, &mut report).await?;

@@ -13,6 +13,7 @@ use feast_registry_server::proto::{
 };
 use prost_types::Timestamp;
 
+use crate::load::Call;
 use crate::sample::{PROJECT, Sample, entity};
 use crate::server::{Client, Server};
 
@@ -67,6 +68,18 @@ impl fmt::Display for Operation {
     }
 }
 
+impl Call for Operation {
+    type Caller = Caller;
+
+    async fn connect(self, server: &Server, sample: &Arc<Sample>, number: usize, count: usize) -> Result<Caller> {
+        Caller::connect(server, sample, number, count).await
+    }
+
+    async fn make(self, caller: &mut Caller) -> Result<()> {
+        caller.call(self).await
+    }
+}
+
 /// One of several callers, with its own connection and its own share of the feature views.
 pub(crate) struct Caller {
     client: Client,
@@ -77,13 +90,13 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// Caller `number` of `count`.
-    pub(crate) async fn connect(server: &Server, sample: &Arc<Sample>, number: usize, count: usize) -> Result<Self> {
+    async fn connect(server: &Server, sample: &Arc<Sample>, number: usize, count: usize) -> Result<Self> {
         ensure!(count <= sample.views.len(), "{count} callers are more than there are views");
         Ok(Self { client: server.connect().await?, sample: Arc::clone(sample), position: number, step: count })
     }
 
     /// Makes one call and waits for the answer.
-    pub(crate) async fn call(&mut self, operation: Operation) -> Result<()> {
+    async fn call(&mut self, operation: Operation) -> Result<()> {
         match operation {
             Operation::GetFeatureView { allow_cache } => {
                 let view = self.next_view();

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::cells::Cells;
+use crate::cells::{CALLERS, Cells};
 use crate::operation::Operation;
 use crate::report::Report;
 use crate::sample::PROJECT;
@@ -34,7 +34,7 @@ const OPERATIONS: [Operation; 2] =
 pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
     eprintln!("servers without authentication, and with it and {PERMISSIONS} permissions");
     let provider = Provider::start().await?;
-    let mut cells = Cells::new(["open", "guarded"], &OPERATIONS);
+    let mut cells = Cells::new(["open", "guarded"], &OPERATIONS, &CALLERS);
     for round in 0..setup.rounds {
         let servers = [start(setup, None).await?, start(setup, Some(provider.guard()?)).await?];
         for index in 0..cells.operations().len() {

@@ -15,7 +15,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use crate::machine;
+use crate::{machine, rest};
 
 /// A client of one server.
 pub(crate) type Client = RegistryServerClient<InterceptedService<Channel, Credentials>>;
@@ -50,7 +50,7 @@ const MAX_MESSAGE_SIZE: usize = 1 << 30;
 /// Whose server it is, and how to start it.
 #[derive(Debug, Clone)]
 pub(crate) enum Contender {
-    Feast { python: PathBuf, script: PathBuf },
+    Feast { python: PathBuf, script: PathBuf, rest_script: PathBuf },
     Ours { binary: PathBuf },
 }
 
@@ -65,7 +65,7 @@ impl Contender {
     /// Its program with a command.
     pub(crate) fn command(&self, name: &str) -> Command {
         let mut command = match self {
-            Contender::Feast { python, script } => {
+            Contender::Feast { python, script, .. } => {
                 let mut command = Command::new(python);
                 command.args(["-W", "ignore"]).arg(script).env("FEAST_USAGE", "False");
                 command
@@ -87,16 +87,36 @@ impl Contender {
 
     /// The same with callers who have to say who they are.
     pub(crate) async fn start_guarded(&self, folder: &Path, url: &str, guard: Option<Guard>) -> Result<Server> {
+        self.start_with(folder, url, guard, Protocol::Grpc).await
+    }
+
+    /// Starts its REST server, which does not serve gRPC.
+    pub(crate) async fn start_rest(&self, folder: &Path, url: &str) -> Result<Server> {
+        self.start_with(folder, url, None, Protocol::Rest).await
+    }
+
+    async fn start_with(&self, folder: &Path, url: &str, guard: Option<Guard>, protocol: Protocol) -> Result<Server> {
         let config = folder.join("feature_store.yaml");
         let settings = guard.as_ref().map_or("", |guard| &guard.settings);
         std::fs::write(&config, feature_store_yaml(url) + settings)?;
         let address = free_address()?;
         let port = address.rsplit(':').next().unwrap_or_default();
         let mut command = self.command("serve");
-        match self {
-            Contender::Feast { .. } => command.arg(folder).arg(port),
-            Contender::Ours { .. } => command.arg("--config").arg(&config).args(["--port", port]),
-        };
+        match (self, protocol) {
+            (Contender::Feast { .. }, Protocol::Grpc) => {
+                command.arg(folder).arg(port);
+            }
+            (Contender::Feast { python, rest_script, .. }, Protocol::Rest) => {
+                command = Command::new(python);
+                command.args(["-W", "ignore"]).arg(rest_script).arg(&config).arg(port).env("FEAST_USAGE", "False");
+            }
+            (Contender::Ours { .. }, Protocol::Grpc) => {
+                command.arg("--config").arg(&config).args(["--port", port]);
+            }
+            (Contender::Ours { .. }, Protocol::Rest) => {
+                command.arg("--config").arg(&config).args(["--rest-api", "--no-grpc", "--rest-port", port]);
+            }
+        }
         let log = folder.join("server.log");
         let output = std::fs::File::create(&log)?;
         let began = Instant::now();
@@ -109,7 +129,8 @@ impl Contender {
             .spawn()
             .with_context(|| format!("cannot start the server of {}", self.name()))?;
         let credentials = Credentials(guard.map(|guard| guard.authorization));
-        let mut server = Server { name: self.name(), child, address, log, credentials, start_up: Duration::ZERO };
+        let mut server =
+            Server { name: self.name(), child, address, log, credentials, protocol, start_up: Duration::ZERO };
         server.wait_until_it_answers(began).await?;
         server.start_up = began.elapsed();
         Ok(server)
@@ -148,6 +169,14 @@ pub(crate) struct Server {
     address: String,
     log: PathBuf,
     credentials: Credentials,
+    protocol: Protocol,
+}
+
+/// What a server is called over.
+#[derive(Debug, Clone, Copy)]
+enum Protocol {
+    Grpc,
+    Rest,
 }
 
 impl Server {
@@ -164,10 +193,20 @@ impl Server {
             .max_encoding_message_size(MAX_MESSAGE_SIZE))
     }
 
+    /// Connects to a REST server.
+    pub(crate) async fn connect_rest(&self) -> Result<rest::Client> {
+        rest::Client::connect(&self.address).await
+    }
+
     /// The memory of the process that is in RAM, in MB.
     pub(crate) fn memory(&self) -> Result<f64> {
         let id = self.child.id().with_context(|| format!("the server of {} is gone", self.name))?;
         machine::memory_of(id)
+    }
+
+    /// The most memory that the process had in RAM so far, in MB, where the system tells.
+    pub(crate) fn peak_memory(&self) -> Option<f64> {
+        machine::peak_memory_of(self.child.id()?)
     }
 
     /// The processor time that the process has used so far, where the system tells.
@@ -195,7 +234,10 @@ impl Server {
     }
 
     async fn ask(&self) -> Result<()> {
-        self.connect().await?.list_projects(ListProjectsRequest::default()).await?;
+        match self.protocol {
+            Protocol::Grpc => drop(self.connect().await?.list_projects(ListProjectsRequest::default()).await?),
+            Protocol::Rest => drop(self.connect_rest().await?.get("/projects", None).await?),
+        }
         Ok(())
     }
 

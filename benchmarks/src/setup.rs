@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -19,6 +19,9 @@ pub(crate) const VIEWS: usize = 200;
 
 /// Feast's side, which any interpreter that has Feast can run.
 const FEAST_SIDE: &str = include_str!("../feast_side.py");
+
+/// Feast's REST server, as the interop tests start it.
+const FEAST_REST: &str = include_str!("../../interop/feast_rest.py");
 
 /// See the module's documentation.
 pub(crate) struct Setup {
@@ -46,7 +49,9 @@ impl Setup {
         let folder = tempfile::Builder::new().prefix("run-").tempdir_in(folder)?;
         let script = folder.path().join("feast_side.py");
         std::fs::write(&script, FEAST_SIDE)?;
-        let feast = Contender::Feast { python: absolute(python)?, script };
+        let rest_script = folder.path().join("feast_rest.py");
+        std::fs::write(&rest_script, FEAST_REST)?;
+        let feast = Contender::Feast { python: absolute(python)?, script, rest_script };
         let ours = Contender::Ours { binary: absolute(server)? };
 
         let mut facts = machine::facts(folder.path())?;
@@ -103,6 +108,17 @@ impl Setup {
     /// Starts both servers, each on a new copy of the registry with so many feature views: Feast's, and ours.
     pub(crate) async fn start_both(&self, views: usize) -> Result<[Server; 2]> {
         Ok([self.start(&self.feast, views).await?, self.start(&self.ours, views).await?])
+    }
+
+    /// Starts both REST servers, each on a new copy of the registry with so many feature views: Feast's, and ours.
+    pub(crate) async fn start_both_rest(&self, views: usize) -> Result<[Server; 2]> {
+        let mut servers = Vec::new();
+        for contender in [&self.feast, &self.ours] {
+            let file = self.registry(views)?;
+            let folder = file.parent().context("a registry file without a folder")?;
+            servers.push(contender.start_rest(folder, &format!("sqlite:///{}", file.display())).await?);
+        }
+        servers.try_into().map_err(|_| anyhow!("not two servers"))
     }
 
     /// Starts both servers, each on the registry of a URL.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::cells::Cells;
+use crate::cells::{CALLERS, Cells};
 use crate::operation::Operation;
 use crate::report::{Pair, Report};
 use crate::server::Server;
@@ -10,7 +10,7 @@ use crate::setup::{Setup, VIEWS};
 
 /// Starts both servers anew in each round, so that writes of one round are not in the way of the next.
 pub(crate) async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
-    let mut cells = Cells::new(["Feast", "ours"], &Operation::ALL);
+    let mut cells = Cells::new(["Feast", "ours"], &Operation::ALL, &CALLERS);
     let operations = cells.operations();
     let [mut start_up, mut idle, mut read, mut written] = std::array::from_fn(|_| Pair::default());
     for round in 0..setup.rounds {

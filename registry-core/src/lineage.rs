@@ -105,6 +105,19 @@ pub struct Lineage {
     pub indirect: Vec<Relation>,
 }
 
+impl Lineage {
+    /// Finds the relations between these objects of one project.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) when there are too many to be held.
+    pub fn of(objects: &[Object]) -> Result<Self> {
+        let services = services(objects)?;
+        let direct = direct(objects, &services)?;
+        let indirect = indirect(&direct, &services, MAX_INDIRECT)?;
+        Ok(Self { direct, indirect })
+    }
+}
+
 /// The kinds of object whose definitions speak of others.
 pub(crate) const KINDS: [Kind; 5] =
     [Kind::FeatureService, Kind::FeatureView, Kind::OnDemandFeatureView, Kind::StreamFeatureView, Kind::LabelView];
@@ -113,17 +126,6 @@ pub(crate) const KINDS: [Kind; 5] =
 /// view, and for each entity and each data source of a view: a few definitions with long lists would make more of them than
 /// there is memory for. An answer of the server, which is 128 MiB at the most, holds fewer.
 const MAX_INDIRECT: usize = 4_000_000;
-
-/// Finds the relations between the objects of one project.
-///
-/// # Errors
-/// `Unsupported` when there are too many to be held.
-pub(crate) fn lineage(objects: &[Object]) -> Result<Lineage> {
-    let services = services(objects)?;
-    let direct = direct(objects, &services)?;
-    let indirect = indirect(&direct, &services, MAX_INDIRECT)?;
-    Ok(Lineage { direct, indirect })
-}
 
 fn services(objects: &[Object]) -> Result<Vec<Service>> {
     let mut services = Vec::new();
@@ -308,7 +310,7 @@ mod tests {
             spec: Some(FeatureServiceSpec { name: "model".into(), features: vec![projection], ..Default::default() }),
             meta: None,
         };
-        let found = lineage(&[Object::encode(&view), Object::encode(&service)]).expect("lineage");
+        let found = Lineage::of(&[Object::encode(&view), Object::encode(&service)]).expect("lineage");
         let end = Reference::new;
         let relation =
             |source: &Reference, target: &Reference| Relation { source: source.clone(), target: target.clone() };
@@ -322,7 +324,7 @@ mod tests {
     fn a_view_without_a_source_has_no_made_up_one() {
         let view =
             FeatureView { spec: Some(FeatureViewSpec { name: "stats".into(), ..Default::default() }), meta: None };
-        assert_eq!(lineage(&[Object::encode(&view)]).expect("lineage"), Lineage::default());
+        assert_eq!(Lineage::of(&[Object::encode(&view)]).expect("lineage"), Lineage::default());
     }
     /// 20,000 entities have one source each, and 20,000 features none: what they are not related to costs nothing.
     #[test]
@@ -336,7 +338,7 @@ mod tests {
             batch_source: Some(DataSource { name: "table".into(), ..Default::default() }),
             ..Default::default()
         };
-        let found = lineage(&[Object::encode(&FeatureView { spec: Some(spec), meta: None })]).expect("lineage");
+        let found = Lineage::of(&[Object::encode(&FeatureView { spec: Some(spec), meta: None })]).expect("lineage");
         assert_eq!((found.direct.len(), found.indirect.len()), (2 * MANY + 1, MANY));
     }
 

@@ -133,15 +133,26 @@ impl Lists<'_> {
         self.filtered(datasets, keep).await
     }
 
+    /// Only the views that they may be of are decoded.
     pub(crate) async fn features(&self, wanted: &Wanted, filter: &FeatureFilter) -> Result<Vec<Feature>> {
-        let mut features = self.0.list_features(&wanted.project, wanted.freshness()).await?;
-        let is = |wanted: &str, value: &str| wanted.is_empty() || wanted == value;
-        features.retain(|feature| {
-            is(&filter.kind, kind_of(feature))
-                && is(&filter.feature_view, &feature.view)
-                && is(&filter.name, &feature.name)
-        });
-        Ok(features)
+        fn is(wanted: &str, value: &str) -> bool {
+            wanted.is_empty() || wanted == value
+        }
+        let mut views = self.0.list_views(&wanted.project, &ListFilter::all(), wanted.freshness()).await?;
+        views.retain(|view| is(&filter.kind, name_of_kind(view.kind == Kind::LabelView)));
+        if !filter.feature_view.is_empty() {
+            let wanted = filter.feature_view.clone();
+            views = self.filtered(views, move |view| Ok(view.name()? == wanted)).await?;
+        }
+        let (count, name) = (views.len(), filter.name.clone());
+        let features = move || {
+            let mut all = Vec::new();
+            for view in &views {
+                all.extend(Feature::of_view(view)?.into_iter().filter(|feature| is(&name, &feature.name)));
+            }
+            Ok(all)
+        };
+        self.0.compute(count, features).await
     }
 
     /// All views but label views, by what they are made of.
@@ -204,7 +215,11 @@ impl Lists<'_> {
 
 /// What Feast calls a feature of a view, and a label of a label view.
 pub(crate) fn kind_of(feature: &Feature) -> &'static str {
-    if feature.is_label { "label" } else { "feature" }
+    name_of_kind(feature.is_label)
+}
+
+fn name_of_kind(is_label: bool) -> &'static str {
+    if is_label { "label" } else { "feature" }
 }
 
 /// The names of the views that a feature service has projections of.

@@ -434,7 +434,7 @@ impl Registry {
     #[doc(alias("get_registry_lineage", "get_object_relationships"))]
     pub async fn lineage(&self, project: &str, freshness: Freshness) -> Result<Lineage> {
         let objects = self.list_kinds(&lineage::KINDS, Some(project), &ListFilter::default(), freshness).await?;
-        self.compute(objects.len(), move || lineage::lineage(&objects)).await
+        self.compute(objects.len(), move || Lineage::of(&objects)).await
     }
 
     /// The features of all views of a project.

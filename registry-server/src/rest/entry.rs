@@ -11,6 +11,9 @@ use super::json;
 /// About how many bytes JSON has for one of a message.
 const GROWS: usize = 2;
 
+/// Under which name a list across projects says of which one an object is.
+const PROJECT: &str = "project";
+
 /// An object of an answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
@@ -64,38 +67,49 @@ impl Entry {
     fn write_to(&self, out: &mut Vec<u8>) -> Result<()> {
         out.push(b'{');
         if let Some(within) = self.within {
-            out.extend_from_slice(format!("\"{within}\":").as_bytes());
+            json::member(within, out);
             json::write(&self.object, out)?;
         } else {
             if let Some(type_name) = self.type_name {
-                out.extend_from_slice(format!("\"type\":\"{type_name}\",").as_bytes());
+                json::member("type", out);
+                json::text(type_name, out);
             }
-            let opening = out.len();
             if self.data_sources.is_empty() {
-                json::write(&self.object, out)?;
+                // What says its project by itself is not to say it twice.
+                let except = self.project.as_ref().map(|_| PROJECT);
+                json::write_fields(&self.object, except, out)?;
             } else {
                 let mut fields = json::value(&self.object)?;
                 if let Some(Value::Object(spec)) = fields.get_mut("spec") {
                     spec.insert("dataSources".to_owned(), json!(self.data_sources));
                 }
-                out.extend_from_slice(Value::Object(fields).to_string().as_bytes());
-            }
-            // The message is an object too, whose braces are not wanted.
-            out.remove(opening);
-            out.pop();
-            if out.last() == Some(&b',') {
-                out.pop();
+                for (name, value) in fields {
+                    json::member(&name, out);
+                    out.extend_from_slice(value.to_string().as_bytes());
+                }
             }
         }
         if let Some(project) = &self.project {
-            if out.last() != Some(&b'{') {
-                out.push(b',');
-            }
-            out.extend_from_slice(b"\"project\":");
-            out.extend_from_slice(json!(**project).to_string().as_bytes());
+            json::member(PROJECT, out);
+            json::text(project, out);
         }
         out.push(b'}');
         Ok(())
+    }
+
+    /// What stands under a name at the top of its JSON.
+    pub(crate) fn top_level(&self, key: &str) -> Option<Value> {
+        if key == PROJECT
+            && let Some(project) = &self.project
+        {
+            return Some(json!(**project));
+        }
+        if key == "type"
+            && let Some(type_name) = self.type_name
+        {
+            return Some(json!(type_name));
+        }
+        if self.within.is_some() { None } else { json::field(&self.object, key).ok()? }
     }
 
     pub(crate) fn identify_into(&self, to: &mut Identifier) {
@@ -141,12 +155,20 @@ pub(crate) fn view_type(kind: Kind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use feast_registry_core::proto::core::{Entity, EntitySpecV2, FeatureView, SavedDataset, SavedDatasetSpec};
+    use feast_registry_core::proto::core::{
+        DataSource, Entity, EntitySpecV2, FeatureView, SavedDataset, SavedDatasetSpec,
+    };
 
     use super::*;
 
     fn parsed(entry: Entry) -> Value {
-        serde_json::from_slice(&entry.json().expect("JSON")).expect("it is JSON")
+        let text = entry.json().expect("JSON");
+        let value: Value = serde_json::from_slice(&text).expect("it is JSON");
+        assert_eq!(value.to_string().as_bytes(), text, "no name is there twice");
+        for key in ["project", "type", "name", "spec", "none"] {
+            assert_eq!(entry.top_level(key).as_ref(), value.get(key), "{key}");
+        }
+        value
     }
 
     #[test]
@@ -164,9 +186,16 @@ mod tests {
         let view = Entry::view(empty.clone()).of_project(&project);
         assert_eq!(parsed(view), json!({ "type": "featureView", "project": "ri\"des" }));
         assert_eq!(parsed(Entry::any_view(empty)), json!({ "featureView": {} }));
+        let source = DataSource { name: "table".into(), project: "own".into(), r#type: 1, ..Default::default() };
+        let source = Entry::new(Object::encode(&source));
+        let own = json!({ "type": "BATCH_FILE", "name": "table", "project": "own" });
+        assert_eq!(parsed(source.clone()), own);
+        let of_project = json!({ "type": "BATCH_FILE", "name": "table", "project": "ri\"des" });
+        assert_eq!(parsed(source.of_project(&project)), of_project);
         let spec = Some(SavedDatasetSpec { name: "past".into(), ..Default::default() });
         let dataset = Entry::new(Object::encode(&SavedDataset { spec, meta: None }));
         let dataset = dataset.with_data_sources(vec!["table".into()]);
-        assert_eq!(parsed(dataset), json!({ "spec": { "name": "past", "dataSources": ["table"] } }));
+        let dataset: Value = serde_json::from_slice(&dataset.json().expect("JSON")).expect("it is JSON");
+        assert_eq!(dataset, json!({ "spec": { "name": "past", "dataSources": ["table"] } }));
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use feast_registry_core::{Error, ErrorKind, Feature, ObjectType};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::answer::Answer;
 use super::call::Call;
 use super::definition;
 use super::document::{Document, Identifier, Item};
 use super::error::Result;
+use super::json;
 use super::relations::Related;
 use crate::lists::{FeatureFilter, kind_of};
 
@@ -29,30 +30,35 @@ impl FeatureEntry {
         Self { project: Some(Arc::clone(project)), ..self }
     }
 
-    /// As JSON. As from Feast's server, it has neither an owner nor timestamps.
-    pub(crate) fn fields(&self) -> Map<String, Value> {
-        let Feature { name, view, type_name, description, tags, .. } = &self.feature;
-        let mut fields = Map::new();
+    /// What it has at the top that is text, but for what is empty.
+    fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let Feature { name, view, type_name, description, .. } = &self.feature;
+        let project = self.project.as_deref().map(|project| ("project", project));
         let texts = [("name", name), ("featureView", view), ("type", type_name), ("description", description)];
-        for (field, text) in texts {
-            if !text.is_empty() {
-                fields.insert(field.to_owned(), json!(text));
-            }
-        }
-        if !tags.is_empty() {
-            fields.insert("tags".to_owned(), json!(tags));
-        }
-        fields.insert("kind".to_owned(), json!(kind_of(&self.feature)));
-        if let Some(project) = &self.project {
-            fields.insert("project".to_owned(), json!(**project));
-        }
-        fields
+        let texts = texts.map(|(name, text)| (name, text.as_str())).into_iter().filter(|(_, text)| !text.is_empty());
+        texts.chain([("kind", kind_of(&self.feature))]).chain(project)
+    }
+
+    /// What stands under a name at the top of its JSON, if it is text.
+    pub(crate) fn top_level(&self, key: &str) -> Option<Value> {
+        self.texts().find(|(name, _)| *name == key).map(|(_, text)| Value::from(text))
     }
 }
 
 impl Item for FeatureEntry {
     fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(Value::Object(self.fields()).to_string().as_bytes());
+        // As from Feast's server, it has neither an owner nor timestamps.
+        out.push(b'{');
+        for (name, text) in self.texts() {
+            json::member(name, out);
+            json::text(text, out);
+        }
+        if !self.feature.tags.is_empty() {
+            json::member("tags", out);
+            // To memory tags are written always.
+            drop(serde_json::to_writer(&mut *out, &self.feature.tags));
+        }
+        out.push(b'}');
     }
 
     fn identify(&self, to: &mut Identifier) {
@@ -88,7 +94,9 @@ impl Call {
         })?;
         let mut document = Document::new();
         let entry = FeatureEntry::new(feature);
-        document.fields_of(Value::Object(entry.fields()).to_string().as_bytes());
+        let mut text = Vec::new();
+        entry.write(&mut text);
+        document.fields_of(&text);
         if self.given.includes_relationships() {
             let relations = self.lists().relationships(&wanted, (ObjectType::Feature, name), true).await?;
             document.array("relationships", Related::all(relations));

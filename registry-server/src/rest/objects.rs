@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use feast_registry_core::proto::core::{DataSource, FeatureView, SavedDataset, StreamFeatureView};
-use feast_registry_core::{Kind, Object, ObjectType};
+use feast_registry_core::proto::core::SavedDataset;
+use feast_registry_core::{Kind, Lineage, ListFilter, Object, ObjectType, Relation};
 use serde_json::Value;
 
 use super::answer::Answer;
 use super::call::Call;
+use super::definition;
 use super::document::{Document, Identifier, Item};
 use super::entry::Entry;
 use super::error::Result;
 use super::features::FeatureEntry;
-use super::relations::{OfObject, Related, Relations};
+use super::relations::{OfObject, Related, of_objects};
+use super::resources::{batch_source_of, has_entity};
 use super::tag::Tag;
-use super::{definition, json};
 use crate::lists::{FeatureFilter, ViewFilter, Wanted};
 use crate::proto::PaginationMetadata;
 
@@ -91,14 +92,11 @@ impl Listed {
 
     /// What stands under a name in its JSON, if that is a text or a number: Feast sorts lists across projects by that.
     fn top_level(&self, key: &str) -> Option<Value> {
-        let fields = match self {
-            Self::Object(entry) => match key {
-                "project" | "type" => serde_json::from_slice(&entry.json().ok()?).ok()?,
-                _ => json::value(&entry.object).ok()?,
-            },
-            Self::Feature(entry) => entry.fields(),
+        let value = match self {
+            Self::Object(entry) => entry.top_level(key)?,
+            Self::Feature(entry) => entry.top_level(key)?,
         };
-        fields.get(key).cloned().filter(|value| value.is_string() || value.is_number() || value.is_boolean())
+        (value.is_string() || value.is_number() || value.is_boolean()).then_some(value)
     }
 }
 
@@ -261,11 +259,14 @@ impl Call {
 
     /// What the objects of a list are related to. Of two with one name there is one.
     async fn related_to(&self, resource: Resource, wanted: &Wanted, listed: &[Listed]) -> Result<Vec<OfObject>> {
-        let relations = Relations::of(self.lists().lineage(wanted, "", "").await?);
-        let mut seen = HashSet::new();
-        let names = listed.iter().map(Listed::name).filter(|name| seen.insert(name.clone()));
-        let object_type = resource.object_type();
-        Ok(names.map(|name| OfObject { relations: Arc::clone(&relations), object_type, name }).collect())
+        let names: Vec<String> = listed.iter().map(Listed::name).collect();
+        let lineage = match resource.object_type() {
+            Some(_) => self.lists().lineage(wanted, "", "").await?,
+            None => Lineage::default(),
+        };
+        let count = lineage.direct.len() + lineage.indirect.len();
+        let of_objects = move || Ok(of_objects(lineage, resource.object_type(), names));
+        Ok(self.registry.compute(count, of_objects).await?)
     }
 
     /// `GET /RESOURCE/{name}`, of a kind that has one object of a name.
@@ -331,16 +332,45 @@ impl Call {
     /// The data sources that an entity's views are made of, in the order of lineage.
     async fn sources_of_entity(&self, name: &str) -> Result<Vec<Entry>> {
         let wanted = self.wanted();
-        let relations = self.lists().relationships(&wanted, (ObjectType::Entity, name), true).await?;
+        let relations = self.lineage_of_entity(&wanted, name).await?.indirect;
+        let is_of_it = |relation: &Relation| {
+            relation.involves(ObjectType::Entity, name) && relation.target.object_type == ObjectType::DataSource
+        };
+        let sources: Vec<String> =
+            relations.into_iter().filter(is_of_it).map(|relation| relation.target.name).collect();
+        if sources.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut by_name: HashMap<String, Object> = HashMap::new();
         for source in self.lists().of_kind(Kind::DataSource, &wanted).await? {
             by_name.insert(source.name()?, source);
         }
-        let is_source = |end: &feast_registry_core::Reference| end.object_type == ObjectType::DataSource;
-        let sources = relations.into_iter().filter(|relation| is_source(&relation.target));
         // Each is taken once.
-        let sources = sources.filter_map(|relation| by_name.remove(&relation.target.name));
+        let sources = sources.iter().filter_map(|source| by_name.remove(source));
         Ok(sources.map(Entry::new).collect())
+    }
+
+    /// What lineage has of an entity and of the data sources of its views: that of these views alone.
+    async fn lineage_of_entity(&self, wanted: &Wanted, entity: &str) -> Result<Lineage> {
+        let views = self.registry.list_views(&wanted.project, &ListFilter::all(), self.freshness()).await?;
+        let (count, entity) = (views.len(), entity.to_owned());
+        let lineage = move || {
+            let mut names = HashSet::new();
+            for view in &views {
+                if has_entity(view, &entity)? {
+                    names.insert(view.name()?);
+                }
+            }
+            // Views of different kinds may have one name, and then are one to lineage.
+            let mut of_entity = Vec::new();
+            for view in views {
+                if names.contains(&view.name()?) {
+                    of_entity.push(view);
+                }
+            }
+            Lineage::of(&of_entity)
+        };
+        Ok(self.registry.compute(count, lineage).await?)
     }
 
     /// The batch sources of views, by the names of the views.
@@ -353,15 +383,8 @@ impl Call {
         let sources = move || {
             let mut sources = HashMap::new();
             for view in views {
-                let source: Option<DataSource> = match view.kind {
-                    Kind::FeatureView => view.decode::<FeatureView>()?.spec.and_then(|spec| spec.batch_source),
-                    Kind::StreamFeatureView => {
-                        view.decode::<StreamFeatureView>()?.spec.and_then(|spec| spec.batch_source)
-                    }
-                    _ => None,
-                };
-                if let Some(source) = source.filter(|source| !source.name.is_empty()) {
-                    sources.insert(view.name()?, source.name);
+                if let Some(source) = batch_source_of(&view)? {
+                    sources.insert(view.name()?, source);
                 }
             }
             Ok(sources)

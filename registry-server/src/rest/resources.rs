@@ -32,6 +32,31 @@ pub(crate) fn spec(object: &Object) -> Result<Cow<'_, [u8]>> {
     }
 }
 
+/// Whether a view is of an entity.
+pub(crate) fn has_entity(view: &Object, entity: &str) -> Result<bool> {
+    let number = if view.kind == Kind::OnDemandFeatureView { 13 } else { 3 };
+    for field in wire::fields(&spec(view)?) {
+        let field = field?;
+        if field.number == number && field.content == entity.as_bytes() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The name of a view's batch source, if it has one.
+pub(crate) fn batch_source_of(view: &Object) -> Result<Option<String>> {
+    let number = match view.kind {
+        Kind::FeatureView => 7,
+        Kind::StreamFeatureView => 10,
+        _ => return Ok(None),
+    };
+    let (spec, name) = (spec(view)?, Kind::DataSource.layout().name);
+    let source = wire::sub_message(&spec, number)?.unwrap_or_default();
+    let name = name.map_or(Ok(""), |name| wire::text(&source, name))?;
+    Ok((!name.is_empty()).then(|| name.to_owned()))
+}
+
 /// The numbers of the fields that describe something.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fields {
@@ -97,7 +122,10 @@ fn text(content: &[u8]) -> Result<&str> {
 #[cfg(test)]
 mod tests {
     use feast_registry_core::proto::DESCRIPTORS;
-    use feast_registry_core::proto::core::{Entity, EntitySpecV2};
+    use feast_registry_core::proto::core::{
+        DataSource, Entity, EntitySpecV2, FeatureView, FeatureViewSpec, LabelView, LabelViewSpec, OnDemandFeatureView,
+        OnDemandFeatureViewSpec, StreamFeatureView, StreamFeatureViewSpec,
+    };
     use proptest::prelude::*;
     use prost::Message;
 
@@ -109,6 +137,32 @@ mod tests {
         let number = |name: &str| feature.get_field_by_name(name).map(|field| field.number());
         let Fields { name, description, tags } = Fields::OF_FEATURE;
         assert_eq!((name, description, tags), (number("name"), number("description"), number("tags")));
+    }
+
+    /// The numbers of the fields are held against what is encoded with them.
+    #[test]
+    fn what_a_view_is_of_is_read_undecoded() {
+        let entities = || vec!["driver".to_owned(), "rider".to_owned()];
+        let source = || Some(DataSource { name: "table".into(), ..Default::default() });
+        let batch = FeatureViewSpec { entities: entities(), batch_source: source(), ..Default::default() };
+        let stream = StreamFeatureViewSpec { entities: entities(), batch_source: source(), ..Default::default() };
+        let on_demand = OnDemandFeatureViewSpec { entities: entities(), ..Default::default() };
+        let labels = LabelViewSpec { entities: entities(), source: source(), ..Default::default() };
+        let views = [
+            (Object::encode(&FeatureView { spec: Some(batch), meta: None }), Some("table")),
+            (Object::encode(&StreamFeatureView { spec: Some(stream), meta: None }), Some("table")),
+            (Object::encode(&OnDemandFeatureView { spec: Some(on_demand), meta: None }), None),
+            (Object::encode(&LabelView { spec: Some(labels), meta: None }), None),
+        ];
+        for (view, source) in &views {
+            for (entity, has_it) in [("driver", true), ("rider", true), ("table", false), ("", false)] {
+                assert_eq!(has_entity(view, entity).expect("well-formed"), has_it, "{view:?}: {entity}");
+            }
+            assert_eq!(batch_source_of(view).expect("well-formed").as_deref(), *source, "{view:?}");
+        }
+        let empty = Object::encode(&FeatureView::default());
+        assert!(!has_entity(&empty, "driver").expect("well-formed"));
+        assert_eq!(batch_source_of(&empty).expect("well-formed"), None);
     }
 
     proptest! {

@@ -1,0 +1,317 @@
+//! The JSON is held against the one of `prost-reflect`, which decodes into trees, for arbitrary objects of all kinds.
+
+use bytes::Bytes;
+use feast_registry_core::proto::DESCRIPTORS;
+use feast_registry_core::proto::core::{DataSource, FeatureView, FeatureViewMeta, FeatureViewSpec, data_source};
+use feast_registry_core::{Kind, wire};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as Type, MessageDescriptor};
+use prost_types::{Duration, Timestamp};
+use serde_json::json;
+
+use super::plan::{Form, Value as Plan};
+use super::*;
+
+/// What `prost-reflect` makes of an object; `None` where that is nothing.
+fn expected(object: &Object) -> Option<Value> {
+    let message = DynamicMessage::decode(descriptor(object.kind), Bytes::clone(&object.bytes)).ok()?;
+    // As text, in which a number of 32 bits has no more digits than it needs.
+    let text = serde_json::to_string(&message).ok()?;
+    Some(serde_json::from_str(&text).expect("it is JSON"))
+}
+
+fn descriptor(kind: Kind) -> MessageDescriptor {
+    DESCRIPTORS.get_message_by_name(&format!("feast.core.{}", kind.message_name())).expect("a message of Feast")
+}
+
+/// What is written, which is checked to be JSON without a name that is there twice.
+fn written(object: &Object) -> Option<Value> {
+    let mut text = b"[".to_vec();
+    let result = write(object, &mut text);
+    if result.is_err() {
+        assert_eq!(text, b"[", "what cannot be written leaves nothing behind");
+        return None;
+    }
+    let text = std::str::from_utf8(&text[1..]).expect("it is text");
+    let value: Value = serde_json::from_str(text).expect("it is JSON");
+    assert_eq!(value.to_string(), text);
+    Some(value)
+}
+
+/// Python's protobuf says a zero with a sign, which is 0 to `prost-reflect` and so not there.
+fn without_signed_zeros(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.as_f64().is_some_and(|number| number == 0.0 && number.is_sign_negative()));
+            fields.values_mut().for_each(without_signed_zeros);
+        }
+        Value::Array(values) => values.iter_mut().for_each(without_signed_zeros),
+        _ => {}
+    }
+}
+
+fn assert_is_as_expected(object: &Object) {
+    let mut written = written(object);
+    written.iter_mut().for_each(without_signed_zeros);
+    assert_eq!(written, expected(object), "{:?}", object.bytes);
+}
+
+/// Choices that are made by arbitrary bytes, and then always the first.
+struct Choices(std::vec::IntoIter<u8>);
+
+impl Choices {
+    fn next(&mut self) -> usize {
+        self.0.next().unwrap_or(0).into()
+    }
+
+    fn number(&mut self) -> u64 {
+        const NUMBERS: [u64; 10] =
+            [0, 1, 2, 300, 500_000_000, 1_700_000_000, 1 << 32, i32::MAX as u64, u64::MAX, (-1_500i64) as u64];
+        match self.next() {
+            choice if choice < 200 => NUMBERS[choice % NUMBERS.len()],
+            choice => (choice as u64) << (self.next() % 57),
+        }
+    }
+
+    /// A message with fields in any order, in pieces, several of a oneof, and some that no Feast has yet.
+    fn message(&mut self, of: &MessageDescriptor, depth: usize) -> Vec<u8> {
+        let fields: Vec<FieldDescriptor> = of.fields().collect();
+        let mut message = Vec::new();
+        for _ in 0..self.next() % 12 {
+            match self.next() {
+                0..=240 if !fields.is_empty() => {
+                    let field = &fields[self.next() % fields.len()];
+                    self.field(field, depth, &mut message);
+                }
+                241 => wire::put(&mut message, 1000, b"new"),
+                242 => message.extend([0x8b, 0x7d, 0x08, 0x01, 0x8c, 0x7d]),
+                // A value of a type that the field does not have, for most.
+                243 => wire::put_varint(&mut message, 1 + self.next() as u32 % 20, self.number()),
+                _ => {}
+            }
+        }
+        message
+    }
+
+    fn field(&mut self, field: &FieldDescriptor, depth: usize, message: &mut Vec<u8>) {
+        const TEXTS: [&[u8]; 9] = [
+            b"",
+            b"a",
+            b"b",
+            "dr\u{ed}ver".as_bytes(),
+            "運転手".as_bytes(),
+            b"\0\"\\/\x1f\x7f",
+            b"long ".as_slice(),
+            b"\t\n",
+            b"\xff",
+        ];
+        let number = field.number();
+        match field.kind() {
+            Type::String | Type::Bytes => {
+                // Text that is none is seldom: it makes the whole object one that cannot be decoded.
+                let text = TEXTS[match self.next() {
+                    0 => TEXTS.len() - 1,
+                    other => other % (TEXTS.len() - 1),
+                }];
+                wire::put(message, number, text);
+            }
+            Type::Message(of) => {
+                let inner = if depth == 0 { Vec::new() } else { self.message(&of, depth - 1) };
+                wire::put(message, number, &inner);
+            }
+            Type::Float => {
+                const NUMBERS: [f32; 8] = [0.0, 0.1, 1.0, 3.4e38, 1e-7, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+                encode_key(number, WireType::ThirtyTwoBit, message);
+                message.extend(NUMBERS[self.next() % NUMBERS.len()].to_le_bytes());
+            }
+            _ if field.is_list() && self.next() % 2 == 0 => {
+                let mut packed = Vec::new();
+                (0..self.next() % 4).for_each(|_| encode_varint(self.number(), &mut packed));
+                wire::put(message, number, &packed);
+            }
+            _ => {
+                encode_key(number, WireType::Varint, message);
+                encode_varint(self.number(), message);
+            }
+        }
+    }
+}
+
+fn objects() -> impl Strategy<Value = Object> {
+    let choices = vec(any::<u8>(), 0..600);
+    (prop::sample::select(Kind::ALL), choices).prop_map(|(kind, choices)| {
+        let mut choices = Choices(choices.into_iter());
+        Object::new(kind, choices.message(&descriptor(kind), 6))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_objects_are_written_as_by_prost_reflect(object in objects()) {
+        assert_is_as_expected(&object);
+    }
+
+    #[test]
+    fn damaged_objects_are_refused_where_prost_reflect_refuses_them(
+        object in objects(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut bytes = object.bytes.to_vec();
+        for (index, byte) in damage.iter().filter(|_| !object.bytes.is_empty()) {
+            bytes[index.index(object.bytes.len())] = *byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len() + 1));
+        }
+        assert_is_as_expected(&Object::new(object.kind, bytes));
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_refused(kind in prop::sample::select(Kind::ALL), bytes in vec(any::<u8>(), 0..60)) {
+        assert_is_as_expected(&Object::new(kind, bytes));
+    }
+
+    #[test]
+    fn one_field_is_told_as_in_the_whole(object in objects(), index in any::<prop::sample::Index>()) {
+        let Ok(whole) = value(&object) else { return Ok(()) };
+        let fields: Vec<FieldDescriptor> = descriptor(object.kind).fields().collect();
+        let name = fields[index.index(fields.len())].json_name().to_owned();
+        prop_assert_eq!(field(&object, &name).expect("it is well-formed"), whole.get(&name).cloned());
+    }
+}
+
+/// That two refuse the same says little: enough is to be written by both.
+#[test]
+fn most_arbitrary_objects_have_json() {
+    let mut runner = TestRunner::deterministic();
+    let sizes: Vec<usize> = (0..400)
+        .map(|_| {
+            let object = objects().new_tree(&mut runner).expect("an object").current();
+            written(&object).map_or(0, |json| json.to_string().len())
+        })
+        .collect();
+    assert!(sizes.iter().filter(|size| **size > 100).count() > 150, "{sizes:?}");
+}
+
+#[test]
+fn all_fields_can_be_said() {
+    let plans = Plans::get();
+    for message in &plans.messages {
+        assert_ne!(message.form, Form::Unknown);
+        assert!(message.form != Form::Wrapper || message.fields.len() == 1);
+        for field in &message.fields {
+            assert!(!matches!(field.value, Plan::Unknown), "no form of `{}` is known", field.name);
+        }
+    }
+    assert!(Kind::ALL.iter().all(|kind| plans.of(*kind).is_some()));
+}
+
+/// Held against Python's `MessageToDict`.
+#[test]
+fn a_view_is_written_as_python_writes_it() {
+    let moment = |seconds, nanos| Some(Timestamp { seconds, nanos });
+    let kafka = data_source::KafkaOptions {
+        watermark_delay_threshold: Some(Duration { seconds: -1, nanos: -500_000_000 }),
+        ..Default::default()
+    };
+    let source = DataSource {
+        name: "ri\"des".into(),
+        r#type: 99,
+        options: Some(data_source::Options::KafkaOptions(kafka)),
+        ..Default::default()
+    };
+    let spec = FeatureViewSpec { name: "stats".into(), online: true, batch_source: Some(source), ..Default::default() };
+    let meta = FeatureViewMeta {
+        created_timestamp: moment(0, 0),
+        last_updated_timestamp: moment(1_700_000_000, 120_000_000),
+        ..Default::default()
+    };
+    let view = Object::encode(&FeatureView { spec: Some(spec), meta: Some(meta) });
+    let source = json!({
+        "type": 99, "kafkaOptions": { "watermarkDelayThreshold": "-1.500s" }, "name": "ri\"des",
+    });
+    let expected = json!({
+        "spec": { "name": "stats", "batchSource": source, "online": true },
+        "meta": { "createdTimestamp": "1970-01-01T00:00:00Z", "lastUpdatedTimestamp": "2023-11-14T22:13:20.120Z" },
+    });
+    assert_eq!(written(&view), Some(expected.clone()));
+    assert_eq!(value(&view).ok(), expected.as_object().cloned());
+    // Encoded by hand: what encodes a struct leaves out a zero, with and without a sign.
+    let rate = |sample_rate: f32| {
+        let [mut logging_config, mut spec, mut bytes] = [const { Vec::new() }; 3];
+        encode_key(1, WireType::ThirtyTwoBit, &mut logging_config);
+        logging_config.extend(sample_rate.to_le_bytes());
+        wire::put(&mut spec, 7, &logging_config);
+        wire::put(&mut bytes, 1, &spec);
+        let mut text = Vec::new();
+        write(&Object::new(Kind::FeatureService, bytes), &mut text).expect("JSON");
+        String::from_utf8(text).expect("text")
+    };
+    assert_eq!(rate(0.1), r#"{"spec":{"loggingConfig":{"sampleRate":0.1}}}"#);
+    assert_eq!(rate(-0.0), r#"{"spec":{"loggingConfig":{"sampleRate":-0.0}}}"#);
+    assert_eq!(rate(0.0), r#"{"spec":{"loggingConfig":{}}}"#);
+}
+
+#[test]
+fn a_moment_that_is_none_has_no_json() {
+    let with_meta = |seconds| {
+        let created_timestamp = Some(Timestamp { seconds, nanos: 0 });
+        Object::encode(&FeatureView {
+            spec: None,
+            meta: Some(FeatureViewMeta { created_timestamp, ..Default::default() }),
+        })
+    };
+    for (seconds, is_one) in
+        [(-62_135_596_800, true), (-62_135_596_801, false), (253_402_300_799, true), (253_402_300_800, false)]
+    {
+        assert_eq!(written(&with_meta(seconds)).is_some(), is_one, "{seconds}");
+        assert_is_as_expected(&with_meta(seconds));
+    }
+    let error = write(&with_meta(i64::MIN), &mut Vec::new()).expect_err("no moment");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+/// A source of a source of a source …
+#[test]
+fn messages_are_written_as_deep_as_they_are_decoded() {
+    let deep = |levels: usize| {
+        let batch_source = DESCRIPTORS.get_message_by_name("feast.core.DataSource").expect("a message");
+        let number = batch_source.get_field_by_name("batch_source").expect("a field").number();
+        let mut bytes = Vec::new();
+        for _ in 0..levels {
+            let inner = std::mem::take(&mut bytes);
+            wire::put(&mut bytes, number, &inner);
+        }
+        Object::new(Kind::DataSource, bytes)
+    };
+    for (levels, is_written) in [(100, true), (101, false), (20_000, false)] {
+        assert_eq!(written(&deep(levels)).is_some(), is_written, "{levels}");
+        assert_eq!(expected(&deep(levels)).is_some(), is_written, "{levels}");
+    }
+}
+
+/// Each key once is 40,000 of them; compared with each other they would be more than a billion.
+#[test]
+fn very_many_fields_cost_their_number() {
+    let mut spec = Vec::new();
+    for number in (0..80_000).rev() {
+        let mut entry = Vec::new();
+        wire::put(&mut entry, 1, format!("k{}", number % 40_000).as_bytes());
+        wire::put(&mut entry, 2, number.to_string().as_bytes());
+        // Tags of an entity, and pieces of what stands before and behind them.
+        wire::put(&mut spec, 8, &entry);
+        wire::put(&mut spec, 1, b"name");
+    }
+    let mut bytes = Vec::new();
+    wire::put(&mut bytes, 1, &spec);
+    let written = written(&Object::new(Kind::Entity, bytes)).expect("JSON");
+    let tags = written["spec"]["tags"].as_object().expect("tags");
+    assert_eq!((tags.len(), &tags["k7"]), (40_000, &json!("7")));
+}
