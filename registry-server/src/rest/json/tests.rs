@@ -128,7 +128,7 @@ impl Choices {
                 encode_key(number, WireType::ThirtyTwoBit, message);
                 message.extend(NUMBERS[self.next() % NUMBERS.len()].to_le_bytes());
             }
-            _ if field.is_list() && self.next() % 2 == 0 => {
+            _ if field.is_list() && self.next().is_multiple_of(2) => {
                 let mut packed = Vec::new();
                 (0..self.next() % 4).for_each(|_| encode_varint(self.number(), &mut packed));
                 wire::put(message, number, &packed);
