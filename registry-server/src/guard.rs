@@ -180,16 +180,16 @@ struct Asked {
 
 impl Asked {
     /// With what the request is called in metrics and in the log: the path of a call, or the name of a route.
-    fn by(protocol: Protocol, method: &http::Method, path: &str) -> (Self, Option<String>) {
+    fn by(protocol: Protocol, request: &mut http::Request<Incoming>) -> (Self, String) {
         match protocol {
             Protocol::Grpc => {
+                let path = request.uri().path();
                 let called = Called::by(path);
-                (Self { protocol, called, is_for_callers: called.is_for_callers() }, None)
+                (Self { protocol, called, is_for_callers: called.is_for_callers() }, path.to_owned())
             }
             Protocol::Rest => {
-                let rest::Asked { route, is_for_callers } = Rest::asked(method, path);
-                let name = route.map_or_else(String::new, |route| route.name());
-                (Self { protocol, called: Called::Registry, is_for_callers }, Some(name))
+                let rest::Asked { name, is_for_callers } = Rest::find(request);
+                (Self { protocol, called: Called::Registry, is_for_callers }, name)
             }
         }
     }
@@ -204,13 +204,12 @@ impl Service<http::Request<Incoming>> for Guarded {
         self.services.poll_ready(cx)
     }
 
-    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Incoming>) -> Self::Future {
         let began = Instant::now();
         let protocol = self.services.protocol(&request);
-        let (asked, name) = Asked::by(protocol, request.method(), request.uri().path());
+        let (asked, name) = Asked::by(protocol, &mut request);
         let called = asked.called;
-        let name = name.as_deref().unwrap_or_else(|| request.uri().path());
-        let mut record = self.limits.recorder.begin(name, request.headers(), called != Called::Registry);
+        let mut record = self.limits.recorder.begin(&name, request.headers(), called != Called::Registry);
         let timeout = call::timeout_of(request.headers(), self.limits.timeout);
         let limits = Arc::clone(&self.limits);
         let activity = Arc::clone(&self.activity);

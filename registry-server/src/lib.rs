@@ -24,6 +24,7 @@ mod lists;
 mod metrics;
 mod monitoring;
 mod origin;
+mod paging;
 mod panics;
 mod parts;
 mod process;

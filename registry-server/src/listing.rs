@@ -9,6 +9,7 @@ use feast_registry_core::proto::DESCRIPTORS;
 use feast_registry_core::{Feature, Object, Reference, Relation};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as FieldKind, MapKey, ReflectMessage, Value};
 
+use crate::paging::Paging;
 use crate::proto::{PaginationMetadata, PaginationParams, SortingParams};
 
 /// What an item is sorted by: nothing comes first, then numbers, then text without regard to case.
@@ -69,22 +70,13 @@ pub(crate) fn page<T: Sortable>(
     if let Some(SortingParams { sort_by, sort_order }) = sorting {
         items = sorted(items, sort_by, sort_order.to_lowercase() == "desc");
     }
-    let total_count = i32::try_from(items.len()).unwrap_or(i32::MAX);
-    let Some(PaginationParams { page, limit }) = pagination.filter(|wanted| wanted.page > 0 && wanted.limit > 0) else {
-        return (items, PaginationMetadata { total_count, total_pages: 1, ..Default::default() });
-    };
-    let start = (i64::from(page) - 1) * i64::from(limit);
-    let on_page = items.into_iter().skip(start as usize).take(limit as usize).collect();
-    let total_pages = (i64::from(total_count) + i64::from(limit) - 1) / i64::from(limit);
-    let metadata = PaginationMetadata {
-        page,
-        limit,
-        total_count,
-        total_pages: total_pages as i32,
-        has_next: i64::from(page) < total_pages,
-        has_previous: page > 1,
-    };
-    (on_page, metadata)
+    match pagination.and_then(Paging::of) {
+        Some(paging) => paging.take(items),
+        None => {
+            let total_count = i32::try_from(items.len()).unwrap_or(i32::MAX);
+            (items, PaginationMetadata { total_count, total_pages: 1, ..Default::default() })
+        }
+    }
 }
 
 /// Sorts so that equal items keep their order, in both directions.

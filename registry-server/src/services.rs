@@ -63,12 +63,12 @@ impl Service<Request<Body>> for Services {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let protocol = self.protocol(&request);
         match self {
+            Self::Both(routes, _) if protocol == Protocol::Grpc => Box::pin(routes.call(request)),
             Self::Grpc(routes) => Box::pin(routes.call(request)),
-            Self::Rest(rest) => rest.call(request),
-            Self::Both(routes, rest) => match protocol {
-                Protocol::Grpc => Box::pin(routes.call(request)),
-                Protocol::Rest => rest.call(request),
-            },
+            Self::Rest(rest) | Self::Both(_, rest) => {
+                let rest = rest.clone();
+                Box::pin(async move { Ok(rest.answer(request).await) })
+            }
         }
     }
 }

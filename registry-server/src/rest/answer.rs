@@ -65,9 +65,28 @@ impl Answer {
         Self { status, ..self }
     }
 
-    /// The same with what tells it from others, which a document has by itself.
+    /// The same with what tells it from others, where that is known.
     pub(crate) fn with_tag(self, tag: Tag) -> Self {
         Self { tag: Some(tag), ..self }
+    }
+
+    /// How many objects are read to tell it from others.
+    pub(crate) fn unidentified(&self) -> usize {
+        match &self.content {
+            Content::Document(document) if self.tag.is_none() => document.len(),
+            _ => 0,
+        }
+    }
+
+    /// The same with what tells it from others.
+    pub(crate) fn identified(self) -> Self {
+        match &self.content {
+            Content::Document(document) if self.tag.is_none() => {
+                let tag = Tag::of_document(document.identity());
+                self.with_tag(tag)
+            }
+            _ => self,
+        }
     }
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -87,7 +106,7 @@ impl Answer {
     /// The answer to a request with these headers. What is large takes its room until it is sent.
     pub(crate) fn into_response(self, headers: &HeaderMap, room: Option<Room>) -> Response<Body> {
         let (size, _) = self.size();
-        let Self { status, content, mut tag, headers: own } = self;
+        let Self { status, content, tag, headers: own } = self;
         let compresses = size > COMPRESSED_ABOVE && takes_gzip(headers);
         let (content_type, body) = match content {
             Content::Empty => (None, None),
@@ -96,9 +115,8 @@ impl Answer {
                 (Some(content_type), Some(pieces))
             }
             Content::Document(document) => {
-                let (of_document, pieces) = document.finish();
-                tag = tag.or(Some(Tag::of_document(of_document)));
-                (Some(JSON), Some(Box::new(pieces) as Box<dyn Iterator<Item = Bytes> + Send>))
+                let pieces: Box<dyn Iterator<Item = Bytes> + Send> = Box::new(document.pieces());
+                (Some(JSON), Some(pieces))
             }
         };
         let is_known = |tag: &Tag| headers.get_all(IF_NONE_MATCH).iter().any(|known| tag.is_in(known));
@@ -127,13 +145,7 @@ impl Answer {
             to.insert(ETAG, tag.header(compresses));
         }
         to.append(VARY, HeaderValue::from_static("accept-encoding, authorization"));
-        to.extend(
-            own.into_iter()
-                .map(|(name, value)| (Some(name), value))
-                .collect::<Vec<_>>()
-                .into_iter()
-                .filter_map(|(name, value)| name.map(|name| (name, value))),
-        );
+        to.extend(own);
         response
     }
 }

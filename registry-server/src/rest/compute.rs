@@ -7,8 +7,8 @@ use feast_registry_core::{Error, ErrorKind, Kind, Object, Result, Timestamp, wir
 use prost::Message;
 use serde_json::{Map, Value, json};
 
-use super::paging::Paging;
 use super::resources::spec;
+use crate::paging::Paging;
 
 mod engine;
 

@@ -56,16 +56,36 @@ pub(crate) struct Document {
     /// What has been written since the last long part.
     text: Vec<u8>,
     parts: Vec<Part>,
-    identifier: Identifier,
     /// Whether the object that is being written has a field already, one for each that is open.
     has_fields: Vec<bool>,
+    /// How many items its long parts have.
+    items: usize,
     own_size: usize,
     size: usize,
 }
 
 enum Part {
     Text(Vec<u8>),
-    Items(Pieces),
+    Items(Box<dyn Items>),
+}
+
+/// The items of a long part.
+trait Items: Send {
+    fn identify(&self, to: &mut Identifier);
+
+    /// Them as JSON, with commas between them, some at a time.
+    fn pieces(self: Box<Self>) -> Pieces;
+}
+
+impl<T: Item> Items for Vec<T> {
+    fn identify(&self, to: &mut Identifier) {
+        to.add(&(self.len() as u64).to_le_bytes());
+        self.iter().for_each(|item| item.identify(to));
+    }
+
+    fn pieces(self: Box<Self>) -> Pieces {
+        Box::new(pieces(*self))
+    }
 }
 
 impl fmt::Debug for Document {
@@ -77,14 +97,7 @@ impl fmt::Debug for Document {
 impl Document {
     /// An object without fields.
     pub(crate) fn new() -> Self {
-        Self {
-            text: b"{".to_vec(),
-            parts: Vec::new(),
-            identifier: Identifier::new(),
-            has_fields: vec![false],
-            own_size: 0,
-            size: 0,
-        }
+        Self { text: b"{".to_vec(), parts: Vec::new(), has_fields: vec![false], items: 0, own_size: 0, size: 0 }
     }
 
     /// Adds a field with a value that is small.
@@ -96,7 +109,6 @@ impl Document {
             self.text.truncate(start);
             self.text.extend_from_slice(b"null");
         }
-        self.identifier.add(&self.text[start..]);
     }
 
     /// Adds the fields of a JSON object, which is text.
@@ -105,7 +117,6 @@ impl Document {
         if !inner.is_empty() {
             self.comma();
             self.text.extend_from_slice(inner);
-            self.identifier.add(inner);
         }
     }
 
@@ -150,9 +161,8 @@ impl Document {
 
     fn items<T: Item>(&mut self, opening: u8, items: Vec<T>, closing: u8) {
         self.text.push(opening);
-        self.identifier.add(&(items.len() as u64).to_le_bytes());
+        self.items += items.len();
         for item in &items {
-            item.identify(&mut self.identifier);
             self.own_size += item.own_size() + size_of::<T>();
             self.size += item.size();
         }
@@ -160,13 +170,12 @@ impl Document {
         self.size += text.len();
         self.own_size += text.len();
         self.parts.push(Part::Text(text));
-        self.parts.push(Part::Items(Box::new(pieces(items))));
+        self.parts.push(Part::Items(Box::new(items)));
         self.text.push(closing);
     }
 
     fn name(&mut self, name: &str) {
         self.comma();
-        self.identifier.add(name.as_bytes());
         // A name is a string, which JSON always has.
         drop(serde_json::to_writer(&mut self.text, name));
         self.text.push(b':');
@@ -191,17 +200,36 @@ impl Document {
         self.size + self.text.len()
     }
 
-    /// What tells this one from others, and its pieces.
-    pub(crate) fn finish(mut self) -> (String, impl Iterator<Item = Bytes> + Send + 'static) {
+    /// How many items it has whose JSON is not made yet.
+    pub(crate) fn len(&self) -> usize {
+        self.items
+    }
+
+    /// What tells it from others, as this version writes them. It reads all that the document is made of.
+    pub(crate) fn identity(&self) -> String {
+        let mut identifier = Identifier::new();
+        identifier.add(env!("CARGO_PKG_VERSION").as_bytes());
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => identifier.add(text),
+                Part::Items(items) => items.identify(&mut identifier),
+            }
+        }
+        identifier.add(&self.text);
+        identifier.finish()
+    }
+
+    /// It as JSON, in pieces.
+    pub(crate) fn pieces(mut self) -> impl Iterator<Item = Bytes> + Send + 'static {
         self.text.push(b'}');
         self.parts.push(Part::Text(self.text));
         let pieces = self.parts.into_iter().flat_map(|part| -> Pieces {
             match part {
                 Part::Text(text) => Box::new(std::iter::once(text)),
-                Part::Items(pieces) => pieces,
+                Part::Items(items) => items.pieces(),
             }
         });
-        (self.identifier.finish(), joined(pieces).map(Bytes::from))
+        joined(pieces).map(Bytes::from)
     }
 }
 
@@ -270,8 +298,8 @@ mod tests {
     use super::*;
 
     fn text(document: Document) -> (String, String) {
-        let (tag, pieces) = document.finish();
-        let text: Vec<u8> = pieces.flat_map(|piece| piece.to_vec()).collect();
+        let tag = document.identity();
+        let text: Vec<u8> = document.pieces().flat_map(|piece| piece.to_vec()).collect();
         (tag, String::from_utf8(text).expect("text"))
     }
 

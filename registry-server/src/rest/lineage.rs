@@ -11,9 +11,10 @@ use super::call::Call;
 use super::document::Document;
 use super::entry::Entry;
 use super::error::{RestError, Result};
-use super::objects::{Listed, Resource, pagination_value};
+use super::objects::{Listed, Resource};
 use super::relations::Related;
 use crate::lists::Wanted;
+use crate::paging;
 
 /// What may be asked for by its type, as in Feast.
 const TYPES: [ObjectType; 6] = [
@@ -48,7 +49,7 @@ impl Call {
     async fn page_of_relations(&self, relations: Vec<Relation>) -> Result<(Vec<Related>, Value)> {
         let (pagination, sorting) = (self.given.pagination(), self.given.sorting());
         let (relations, page) = self.lists().page(relations, pagination, sorting.as_ref()).await?;
-        Ok((Related::all(relations), pagination_value(&page)))
+        Ok((Related::all(relations), paging::to_json(&page)))
     }
 
     /// `GET /lineage/registry`.
@@ -133,7 +134,7 @@ impl Call {
                 _ => listed,
             };
             whole.objects.push((name, listed));
-            whole.pages.push((name, pagination_value(&page)));
+            whole.pages.push((name, paging::to_json(&page)));
         }
         for (name, relations) in [("relationships", lineage.direct), ("indirectRelationships", lineage.indirect)] {
             let (relations, page) = match is_paged {

@@ -23,7 +23,6 @@ mod objects;
 mod openapi;
 mod overview;
 mod pages;
-mod paging;
 mod parameters;
 mod projects;
 mod relations;
@@ -37,9 +36,7 @@ mod ui;
 mod visits;
 mod writes;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use feast_registry_core::Registry;
@@ -48,7 +45,6 @@ use http_body_util::BodyExt as _;
 use tonic::body::Body;
 use tonic::codegen::http::header::{ALLOW, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN};
 use tonic::codegen::http::{Method, Request, Response, StatusCode};
-use tonic::codegen::{BoxFuture, Service};
 use tonic::metadata::MetadataMap;
 
 use self::answer::Answer;
@@ -116,13 +112,15 @@ impl Rest {
         Self(Arc::new(Served { registry, request_timeout, answers, cors, is_guarded, options, engine, visits }))
     }
 
-    /// What a request is called in metrics and in the log, and whether its caller has to say who they are: whoever has none to ask
-    /// for may not learn what there is.
-    pub(crate) fn asked(method: &Method, path: &str) -> Asked {
-        match route::find(method, path) {
-            Found::Route(route, _) => Asked { route: Some(route), is_for_callers: !route.is_open },
-            Found::OtherMethod(_) | Found::Nothing => Asked { route: None, is_for_callers: false },
-        }
+    /// Finds what a request asks for, and keeps it with the request for [`answer`](Self::answer).
+    pub(crate) fn find<B>(request: &mut Request<B>) -> Asked {
+        let found = route::find(request.method(), request.uri().path());
+        let asked = match &found {
+            Found::Route(route, _) => Asked { name: route.name(), is_for_callers: !route.is_open },
+            Found::OtherMethod(_) | Found::Nothing => Asked { name: String::new(), is_for_callers: false },
+        };
+        request.extensions_mut().insert(found);
+        asked
     }
 
     /// Adds to an answer, whoever made it, what browsers go by; and leaves out what was not asked for.
@@ -144,16 +142,18 @@ impl Rest {
         self.0.cors.allow(to.origin.as_ref(), headers);
     }
 
-    async fn answer(self, request: Request<Body>) -> Response<Body> {
-        let (parts, body) = request.into_parts();
+    /// Answers a request whose route was [found](Self::find).
+    pub(crate) async fn answer(self, request: Request<Body>) -> Response<Body> {
+        let (mut parts, body) = request.into_parts();
         if let Some(preflight) = self.0.cors.preflight(&parts.method, &parts.headers) {
             return preflight;
         }
-        let path = parts.uri.path();
-        if let Some(page) = self.page(&parts).await {
+        let found = parts.extensions.remove().unwrap_or(Found::Nothing);
+        if let Some(page) = self.page(&parts, &found).await {
             return page;
         }
-        let (route, in_path) = match route::find(&parts.method, path) {
+        let path = parts.uri.path();
+        let (route, in_path) = match found {
             Found::Route(route, in_path) => (route, in_path),
             Found::OtherMethod(allowed) => return not_allowed(&allowed),
             Found::Nothing => return not_found(&parts.method, path, parts.uri.query()),
@@ -194,7 +194,11 @@ impl Rest {
         };
         let make = || (route.handler)(call.clone());
         let (answer, room) = match route.is_read() {
-            true => self.0.answers.with_room(memory.as_ref(), Answer::size, make).await?,
+            true => {
+                let (answer, room) = self.0.answers.with_room(memory.as_ref(), Answer::size, make).await?;
+                let identified = call.registry.compute(answer.unidentified(), move || Ok(answer.identified()));
+                (identified.await?, room)
+            }
             // It is small, and what was done is not done again.
             false => (make().await?, None),
         };
@@ -220,7 +224,9 @@ impl Asking {
 
 /// What a request asks for, as far as it matters before it is done.
 pub(crate) struct Asked {
-    pub(crate) route: Option<&'static Route>,
+    /// What it is called in metrics and in the log.
+    pub(crate) name: String,
+    /// Whether its caller has to say who they are: not to learn that there is no such route.
     pub(crate) is_for_callers: bool,
 }
 
@@ -261,19 +267,4 @@ fn not_found(method: &Method, path: &str, query: Option<&str>) -> Response<Body>
 /// As Feast's web framework tells what no route has.
 fn plain_error(status: StatusCode, detail: &str) -> Response<Body> {
     Answer::json(&serde_json::json!({ "detail": detail })).with_status(status).into_response(&HeaderMap::new(), None)
-}
-
-impl Service<Request<Body>> for Rest {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Response<Body>, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move { Ok(this.answer(request).await) })
-    }
 }

@@ -18,6 +18,7 @@ use super::relations::{OfObject, Related, of_objects};
 use super::resources::{batch_source_of, has_entity};
 use super::tag::Tag;
 use crate::lists::{FeatureFilter, ViewFilter, Wanted};
+use crate::paging;
 use crate::proto::PaginationMetadata;
 
 /// A kind of object as the API has it.
@@ -130,16 +131,6 @@ impl Item for Listed {
     }
 }
 
-/// Pagination as JSON: what is nothing is left out.
-pub(crate) fn pagination_value(of: &PaginationMetadata) -> Value {
-    let numbers =
-        [("page", of.page), ("limit", of.limit), ("totalCount", of.total_count), ("totalPages", of.total_pages)];
-    let numbers = numbers.into_iter().filter(|(_, number)| *number != 0);
-    let flags = [("hasNext", of.has_next), ("hasPrevious", of.has_previous)].into_iter().filter(|(_, is)| *is);
-    let fields = numbers.map(|(name, number)| (name.to_owned(), Value::from(number)));
-    Value::Object(fields.chain(flags.map(|(name, _)| (name.to_owned(), Value::Bool(true)))).collect())
-}
-
 impl Call {
     /// The objects of a project that a list is to have, before it is sorted and paged, and sorted and paged.
     pub(crate) async fn listed(
@@ -216,7 +207,7 @@ impl Call {
         };
         let mut document = Document::new();
         document.array(resource.key(), listed);
-        document.field("pagination", &pagination_value(&page));
+        document.field("pagination", &paging::to_json(&page));
         if let Some(relations) = relations {
             document.map("relationships", relations);
         }
@@ -238,19 +229,19 @@ impl Call {
             let project: Arc<str> = name.into();
             all.extend(listed.into_iter().map(|listed| listed.of_project(&project)));
         }
-        let (page, limit) = (self.given.number("page").unwrap_or(1), self.given.number("limit").unwrap_or(50));
+        let paging = self.given.paging();
         let sorting = self.given.sorting();
         let count = if sorting.is_some() { all.len() } else { 0 };
         let paged = move || {
             if let Some(sorting) = sorting {
                 all = sorted(all, &sorting.sort_by, sorting.sort_order == "desc");
             }
-            Ok(page_of_all(all, page, limit))
+            Ok(paging.take(all))
         };
         let (listed, pagination) = self.registry.compute(count, paged).await?;
         let mut document = Document::new();
         document.array(resource.key(), listed);
-        document.field("pagination", &pagination_value(&pagination));
+        document.field("pagination", &paging::to_json(&pagination));
         if self.given.includes_relationships() {
             document.map("relationships", relations.into_values().collect());
         }
@@ -417,22 +408,4 @@ fn sorted(items: Vec<Listed>, key: &str, is_descending: bool) -> Vec<Listed> {
         .collect();
     keyed.sort_by(|(one, _), (other, _)| if is_descending { other.cmp(one) } else { one.cmp(other) });
     keyed.into_iter().map(|(_, item)| item).collect()
-}
-
-/// A page of a list across projects, which always is one.
-pub(crate) fn page_of_all<T>(items: Vec<T>, page: i32, limit: i32) -> (Vec<T>, PaginationMetadata) {
-    let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
-    let start = (i64::from(page) - 1) * i64::from(limit);
-    let number = |number: i64| i32::try_from(number).unwrap_or(i32::MAX);
-    let metadata = PaginationMetadata {
-        page,
-        limit,
-        total_count: number(total),
-        total_pages: number((total + i64::from(limit) - 1) / i64::from(limit.max(1))),
-        has_next: start + i64::from(limit) < total,
-        has_previous: start > 0,
-    };
-    let start = usize::try_from(start).unwrap_or(usize::MAX);
-    let limit = usize::try_from(limit).unwrap_or_default();
-    (items.into_iter().skip(start).take(limit).collect(), metadata)
 }

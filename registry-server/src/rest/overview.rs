@@ -13,7 +13,6 @@ use tonic::codegen::http::StatusCode;
 use super::answer::Answer;
 use super::call::Call;
 use super::error::{RestError, Result};
-use super::paging::Paging;
 use super::resources::Resources;
 use super::search::{self, Search};
 use super::visits::{Listing, Visit};
@@ -189,9 +188,7 @@ impl Call {
             counted.push((project, views.len()));
         }
         let counted: Vec<(&str, usize)> = counted.iter().map(|(name, views)| (&**name, *views)).collect();
-        let positive = |name, default| self.given.number(name).and_then(|of| u32::try_from(of).ok()).unwrap_or(default);
-        let paging = Paging { page: positive("page", 1), limit: positive("limit", 50) };
-        Ok(Answer::json(&compute::compute_engines(&self.served.engine, &counted, paging)))
+        Ok(Answer::json(&compute::compute_engines(&self.served.engine, &counted, self.given.paging())))
     }
 
     /// `GET /materialization_jobs`.

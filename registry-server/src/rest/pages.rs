@@ -9,17 +9,17 @@ use tonic::codegen::http::Response;
 use tonic::codegen::http::request::Parts;
 
 use super::error::RestError;
-use super::route::{self, Found};
+use super::route::Found;
 use super::ui::{self, Listed, Page, Ui};
 use super::{Rest, Served};
 
 impl Rest {
     /// What the web UI answers, if there is one and it is the one to answer: the API has whatever is a route of it.
-    pub(super) async fn page(&self, request: &Parts) -> Option<Response<Body>> {
+    pub(super) async fn page(&self, request: &Parts, found: &Found) -> Option<Response<Body>> {
         let ui = self.0.options.ui.as_ref()?;
-        let (method, path) = (&request.method, request.uri.path());
-        let page = Ui::page(method, path)?;
-        if matches!(page, Page::File(_)) && !matches!(route::find(method, path), Found::Nothing) {
+        let method = &request.method;
+        let page = Ui::page(method, request.uri.path())?;
+        if matches!(page, Page::File(_)) && !matches!(found, Found::Nothing) {
             return None;
         }
         let projects = async || self.0.projects_list().await;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::error::{RestError, Result};
+use crate::paging::Paging;
 use crate::proto::{PaginationParams, SortingParams};
 
 /// A parameter that a route has.
@@ -201,6 +202,12 @@ impl Given {
     /// Which page is asked for: none unless both numbers are given.
     pub(crate) fn pagination(&self) -> Option<PaginationParams> {
         Some(PaginationParams { page: self.number("page")?, limit: self.number("limit")? })
+    }
+
+    /// The page of a list that is always paged.
+    pub(crate) fn paging(&self) -> Paging {
+        let positive = |name, otherwise| self.number(name).and_then(|given| given.try_into().ok()).unwrap_or(otherwise);
+        Paging { page: positive("page", 1), limit: positive("limit", 50) }
     }
 
     pub(crate) fn sorting(&self) -> Option<SortingParams> {

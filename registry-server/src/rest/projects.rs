@@ -12,8 +12,8 @@ use super::call::Call;
 use super::document::{Document, Identifier};
 use super::entry::Entry;
 use super::error::{RestError, Result};
-use super::objects::pagination_value;
 use super::tag::Tag;
+use crate::paging;
 
 /// The version of Feast whose API this is.
 const FEAST_VERSION: &str = "0.67.0";
@@ -32,7 +32,7 @@ impl Call {
         let (projects, page) = self.lists().page(projects, pagination, sorting.as_ref()).await?;
         let mut document = Document::new();
         document.array("projects", projects.into_iter().map(Entry::new).collect());
-        document.field("pagination", &pagination_value(&page));
+        document.field("pagination", &paging::to_json(&page));
         Ok(Answer::document(document))
     }
 

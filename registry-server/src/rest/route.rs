@@ -79,6 +79,7 @@ impl Route {
 }
 
 /// What a path is the path of.
+#[derive(Clone)]
 pub(crate) enum Found {
     Route(&'static Route, Vec<(&'static str, String)>),
     /// Something that is asked for in other ways.

@@ -13,8 +13,8 @@ use feast_registry_core::{Feature, Kind, Object, Result, wire};
 use serde_json::{Map, Value, json};
 
 use self::matching::{Needle, Score};
-use super::paging::Paging;
 use super::resources::{Described, FEATURE_VIEWS, Fields, Resources, spec};
+use crate::paging::{self, Paging};
 
 /// What is searched for, and which part of what is found is wanted.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ pub(crate) fn projects_to_search(known: &[String], asked: &[String]) -> (Vec<Str
 pub(crate) fn body(search: &Search, projects: &[Resources], mut errors: Vec<String>) -> Value {
     let names: Vec<&str> = projects.iter().map(|project| project.name.as_str()).collect();
     if projects.is_empty() {
-        return answer(search, &names, Vec::new(), Map::new(), &errors);
+        return answer(search, &names, Vec::new(), json!({}), &errors);
     }
     let sources: Vec<Vec<Source<'_>>> = projects
         .iter()
@@ -121,19 +121,13 @@ pub(crate) fn body(search: &Search, projects: &[Resources], mut errors: Vec<Stri
     }
     finder.sort();
     let page = search.paging.range(finder.hits.len());
-    let metadata = search.paging.metadata(finder.hits.len());
+    let metadata = paging::to_json(&search.paging.metadata(finder.hits.len()));
     let hits: Vec<Hit<'_>> = finder.hits.drain(..).take(page.end).skip(page.start).collect();
     let results = hits.iter().filter_map(|hit| finder.render(hit).ok()).collect();
     answer(search, &names, results, metadata, &errors)
 }
 
-fn answer(
-    search: &Search,
-    projects: &[&str],
-    results: Vec<Value>,
-    pagination: Map<String, Value>,
-    errors: &[String],
-) -> Value {
+fn answer(search: &Search, projects: &[&str], results: Vec<Value>, pagination: Value, errors: &[String]) -> Value {
     json!({
         "query": search.query,
         "projects_searched": projects,

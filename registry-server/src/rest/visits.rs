@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use feast_registry_core::{Timestamp, words};
 use serde_json::{Value, json};
 
-use super::paging::Paging;
+use crate::paging::{self, Paging};
 
 /// How many visits are kept for each user and project unless the configuration says otherwise, as by Feast.
 pub(crate) const DEFAULT_LIMIT: usize = 100;
@@ -191,7 +191,7 @@ impl Visits {
         }
         let paging = Paging { page: listing.page.unwrap_or(1), limit: listing.limit.unwrap_or(50) };
         let on_page = &visits[paging.range(visits.len())];
-        json!({ "visits": bodies(on_page), "pagination": paging.metadata(visits.len()) })
+        json!({ "visits": bodies(on_page), "pagination": paging::to_json(&paging.metadata(visits.len())) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Lists> {

@@ -39,20 +39,27 @@ fn value_type_of(number: i64) -> Result<i32> {
     known.ok_or_else(|| RestError::invalid_value(format!("`value_type`: {number} is no type of value")))
 }
 
+/// What most kinds of object are given.
+#[derive(Debug, Deserialize)]
+pub(super) struct Common {
+    pub(super) name: String,
+    pub(super) project: String,
+    #[serde(default, deserialize_with = "lax::nothing")]
+    pub(super) description: String,
+    #[serde(default, deserialize_with = "lax::nothing")]
+    pub(super) tags: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "lax::nothing")]
+    pub(super) owner: String,
+}
+
 #[derive(Debug, Deserialize)]
 struct EntityBody {
-    name: String,
-    project: String,
+    #[serde(flatten)]
+    common: Common,
     #[serde(default, deserialize_with = "lax::nothing")]
     join_key: String,
     #[serde(default = "string", deserialize_with = "lax::number")]
     value_type: Option<i64>,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    description: String,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    tags: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    owner: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,8 +73,8 @@ struct FeatureBody {
 
 #[derive(Debug, Deserialize)]
 struct FeatureViewBody {
-    name: String,
-    project: String,
+    #[serde(flatten)]
+    common: Common,
     #[serde(default, deserialize_with = "lax::nothing")]
     entities: Vec<String>,
     #[serde(default, deserialize_with = "lax::nothing")]
@@ -78,12 +85,6 @@ struct FeatureViewBody {
     ttl_seconds: Option<i64>,
     #[serde(default = "yes", deserialize_with = "lax::flag")]
     online: Option<bool>,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    description: String,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    tags: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    owner: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,15 +96,9 @@ struct ServiceFeatureBody {
 
 #[derive(Debug, Deserialize)]
 struct FeatureServiceBody {
-    name: String,
-    project: String,
+    #[serde(flatten)]
+    common: Common,
     features: Vec<ServiceFeatureBody>,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    description: String,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    tags: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    owner: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,18 +151,18 @@ impl Call {
     /// `POST /entities`.
     pub(crate) async fn apply_entity(self) -> Result<Answer> {
         let body: EntityBody = self.body()?;
-        let join_key = if body.join_key.is_empty() { body.name.clone() } else { body.join_key };
+        let join_key = if body.join_key.is_empty() { body.common.name.clone() } else { body.join_key };
         let spec = EntitySpecV2 {
-            name: body.name,
+            name: body.common.name,
             // `null` says that it is not known.
             value_type: value_type_of(body.value_type.unwrap_or_default())?,
             join_key,
-            description: body.description,
-            tags: body.tags,
-            owner: body.owner,
+            description: body.common.description,
+            tags: body.common.tags,
+            owner: body.common.owner,
             ..Default::default()
         };
-        self.apply(&body.project, Object::encode(&Entity { spec: Some(spec), meta: None })).await
+        self.apply(&body.common.project, Object::encode(&Entity { spec: Some(spec), meta: None })).await
     }
 
     /// `POST /feature_views`.
@@ -176,12 +171,12 @@ impl Call {
         if body.entities.is_empty() {
             return Err(RestError::invalid_value(format!(
                 "feature view `{}` has no entities: name those that its features describe",
-                body.name
+                body.common.name
             )));
         }
         let source = match body.batch_source.as_str() {
             "" => None,
-            name => Some(self.source_of_view(&body.project, name).await?),
+            name => Some(self.source_of_view(&body.common.project, name).await?),
         };
         // A source that is written to goes beside the one that it is stored in.
         let (batch_source, stream_source) = match source {
@@ -203,20 +198,20 @@ impl Call {
             Ok(FeatureSpecV2 { name: feature.name, value_type, description: feature.description, ..Default::default() })
         };
         let spec = FeatureViewSpec {
-            name: body.name,
+            name: body.common.name,
             entities: body.entities,
             features: body.features.into_iter().map(feature).collect::<Result<_>>()?,
             batch_source,
             stream_source,
             ttl: Some(prost_types::Duration { seconds: ttl, nanos: 0 }),
             online: body.online.unwrap_or(true),
-            description: body.description,
-            tags: body.tags,
-            owner: body.owner,
+            description: body.common.description,
+            tags: body.common.tags,
+            owner: body.common.owner,
             version: "latest".to_owned(),
             ..Default::default()
         };
-        self.apply(&body.project, Object::encode(&FeatureView { spec: Some(spec), meta: None })).await
+        self.apply(&body.common.project, Object::encode(&FeatureView { spec: Some(spec), meta: None })).await
     }
 
     /// A data source as a view has it: whole, with the class that reads it.
@@ -240,14 +235,14 @@ impl Call {
             ..Default::default()
         };
         let spec = FeatureServiceSpec {
-            name: body.name,
+            name: body.common.name,
             features: body.features.into_iter().map(projection).collect(),
-            description: body.description,
-            tags: body.tags,
-            owner: body.owner,
+            description: body.common.description,
+            tags: body.common.tags,
+            owner: body.common.owner,
             ..Default::default()
         };
-        self.apply(&body.project, Object::encode(&FeatureService { spec: Some(spec), meta: None })).await
+        self.apply(&body.common.project, Object::encode(&FeatureService { spec: Some(spec), meta: None })).await
     }
 
     /// `POST /permissions`.

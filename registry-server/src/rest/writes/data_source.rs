@@ -1,7 +1,5 @@
 //! Data sources, made of what Feast's API takes.
 
-use std::collections::BTreeMap;
-
 use feast_registry_core::Object;
 use feast_registry_core::proto::core::data_source::{
     AthenaOptions, BigQueryOptions, CustomSourceOptions, FileOptions, KafkaOptions, KinesisOptions, Options,
@@ -13,7 +11,7 @@ use serde::Deserialize;
 use super::super::answer::Answer;
 use super::super::call::Call;
 use super::super::error::{RestError, Result};
-use super::bodies::class_of;
+use super::bodies::{Common, class_of};
 use super::lax;
 
 /// Where Redshift looks for a table that says no schema.
@@ -80,8 +78,8 @@ struct Custom {
 
 #[derive(Debug, Deserialize)]
 struct DataSourceBody {
-    name: String,
-    project: String,
+    #[serde(flatten)]
+    common: Common,
     #[serde(default, rename = "type", deserialize_with = "lax::number")]
     source_type: Option<i64>,
     #[serde(default, deserialize_with = "lax::nothing")]
@@ -90,12 +88,6 @@ struct DataSourceBody {
     created_timestamp_column: String,
     #[serde(default, deserialize_with = "lax::nothing")]
     date_partition_column: String,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    description: String,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    tags: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "lax::nothing")]
-    owner: String,
     #[serde(default, deserialize_with = "lax::nothing")]
     data_source_class_type: String,
     file_options: Option<File>,
@@ -119,21 +111,21 @@ impl Call {
         let source_type = source_type.filter(|of| *of != SourceType::Invalid).ok_or_else(|| {
             RestError::invalid_value(format!(
                 "`type`: the type of data source `{}` is missing or unknown: give its number, as 1 for a file",
-                body.name
+                body.common.name
             ))
         })?;
         let options = body.options(source_type)?;
         let is_spark = source_type == SourceType::BatchSpark;
         let source = DataSource {
-            name: body.name,
+            name: body.common.name,
             r#type: source_type as i32,
             timestamp_field: body.timestamp_field,
             created_timestamp_column: body.created_timestamp_column,
             // Feast keeps it for Spark alone.
             date_partition_column: if is_spark { body.date_partition_column } else { String::new() },
-            description: body.description,
-            tags: body.tags,
-            owner: body.owner,
+            description: body.common.description,
+            tags: body.common.tags,
+            owner: body.common.owner,
             data_source_class_type: match source_type {
                 SourceType::CustomSource => body.data_source_class_type,
                 // Of Spark's alone Feast stores it, whatever was given.
@@ -143,7 +135,7 @@ impl Call {
             options,
             ..Default::default()
         };
-        self.apply(&body.project, Object::encode(&source)).await
+        self.apply(&body.common.project, Object::encode(&source)).await
     }
 }
 
