@@ -606,6 +606,10 @@ def write_data(folder: Path) -> None:
 def make_repo(folder: Path, server: Server, project: str) -> Path:
     """Copies interop/repo, points it at the server, gives it data of its own."""
     folder.mkdir(parents=True)
+    # Feast imports it by its name, and the modules of these tests come first.
+    assert not (HERE / "definitions.py").exists(), (
+        "interop/definitions.py would be imported in place of the repository's"
+    )
     (folder / "definitions.py").write_text((HERE / "repo" / "definitions.py").read_text())
     write_data(folder / "data")
     write_store_config(folder / "feature_store.yaml", server, project)

@@ -1,5 +1,6 @@
 //! `feast-registry watch`.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
@@ -54,7 +55,7 @@ impl Watch {
         // Before anything is said, so that whoever has read it may interrupt.
         let mut interrupts = signal(SignalKind::interrupt()).context("signals cannot be caught")?;
         let mut endings = signal(SignalKind::terminate()).context("signals cannot be caught")?;
-        let mut told = self.after;
+        let mut told = Told { revision: self.after, telling: None };
         let watching = async {
             // Why there is nothing to watch is not told as the end of a watch.
             let opened = self.location.open_history(cli).await?;
@@ -65,6 +66,7 @@ impl Watch {
             _ = interrupts.recv() => Ok(()),
             _ = endings.recv() => Ok(()),
         };
+        let told = told.settled().await;
         if let Some(told) = told
             && ended.is_ok()
         {
@@ -75,27 +77,26 @@ impl Watch {
         ended.map_err(|error| explained(error, told))
     }
 
-    /// Returns when nobody reads what is told. `told` is what was told whole.
-    async fn follow(&self, opened: &Opened, told: &mut Option<Revision>) -> Result<()> {
+    /// Returns when nobody reads what is told.
+    async fn follow(&self, opened: &Opened, told: &mut Told) -> Result<()> {
         let mut filter = self.narrowing.filter(opened);
         if let Some(author) = &self.by {
             filter = filter.with_author(author);
         }
-        if told.is_none() {
+        if told.revision.is_none() {
             let newest = opened.registry.journal(&JournalQuery::before(None, 1).without_images()).await?;
-            *told = newest.first().map(|entry| entry.revision);
+            told.revision = newest.first().map(|entry| entry.revision);
         }
-        let mut events = opened.registry.watch(*told, filter).await?;
+        let mut events = opened.registry.watch(told.revision, filter).await?;
         output::note_apart(format!("Watching {}; Ctrl-C ends it.", opened.registry.location())).await;
         while let Some(event) = events.next().await {
             match event? {
                 WatchEvent::Commit(entry) => {
-                    if !output::tell_apart(self.rendered(&entry)?.into_bytes()).await? {
+                    if !told.tell(entry.revision, self.rendered(&entry)?).await? {
                         return Ok(());
                     }
-                    *told = Some(entry.revision);
                 }
-                WatchEvent::Bookmark(revision) => *told = Some(revision),
+                WatchEvent::Bookmark(revision) => told.revision = Some(revision),
                 // What a later version tells besides.
                 _ => {}
             }
@@ -112,6 +113,39 @@ impl Watch {
             }
             Some(_) => serde_json::to_string(&journal::to_json(entry, true))? + "\n",
         })
+    }
+}
+
+/// How far a watch has told.
+struct Told {
+    /// The last revision that was told whole, or need not be told.
+    revision: Option<Revision>,
+    /// What is being told, on a thread that goes on when the watch is interrupted.
+    telling: Option<(Revision, Telling)>,
+}
+
+type Telling = Pin<Box<dyn Future<Output = Result<bool>>>>;
+
+impl Told {
+    /// Tells a commit, and says whether anybody reads it.
+    async fn tell(&mut self, revision: Revision, text: String) -> Result<bool> {
+        let telling = output::tell_apart(text.into_bytes());
+        let (_, telling) = self.telling.insert((revision, Box::pin(telling)));
+        let is_read = telling.await;
+        self.telling = None;
+        if matches!(is_read, Ok(true)) {
+            self.revision = Some(revision);
+        }
+        is_read
+    }
+
+    /// How far it has told once what was being told has been, if that is read. Whoever has read a line and interrupts then is not told
+    /// to begin with that line again (`what_is_committed_is_a_line_each_and_an_interrupt_says_how_to_go_on`).
+    async fn settled(self) -> Option<Revision> {
+        match self.telling {
+            Some((revision, telling)) if matches!(timeout(NOTED_WITHIN, telling).await, Ok(Ok(true))) => Some(revision),
+            _ => self.revision,
+        }
     }
 }
 

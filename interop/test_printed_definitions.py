@@ -13,14 +13,14 @@ from feast.protos.feast.core.FeatureView_pb2 import FeatureView as FeatureViewPr
 from feast.protos.feast.core.LabelView_pb2 import LabelView as LabelViewProto
 from google.protobuf.duration_pb2 import Duration
 
-import definitions
+import printed_definitions
 
-MADE_BY = "python interop/definitions.py writes the file anew"
+MADE_BY = "python interop/printed_definitions.py writes the file anew"
 
 
 def test_the_texts_are_those_of_the_installed_feast() -> None:
-    committed = {case["title"]: case for case in json.loads(definitions.GOLDEN.read_text(encoding="utf-8"))}
-    made = {case["title"]: case for case in json.loads(definitions.golden())}
+    committed = {case["title"]: case for case in json.loads(printed_definitions.GOLDEN.read_text(encoding="utf-8"))}
+    made = {case["title"]: case for case in json.loads(printed_definitions.golden())}
     assert committed.keys() == made.keys(), MADE_BY
     for title, case in made.items():
         assert committed[title] == case, f"{title}: {MADE_BY}"
