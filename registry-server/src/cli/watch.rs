@@ -142,10 +142,12 @@ impl Told {
     /// How far it has told once what was being told has been, if that is read. Whoever has read a line and interrupts then is not told
     /// to begin with that line again (`what_is_committed_is_a_line_each_and_an_interrupt_says_how_to_go_on`).
     async fn settled(self) -> Option<Revision> {
-        match self.telling {
-            Some((revision, telling)) if matches!(timeout(NOTED_WITHIN, telling).await, Ok(Ok(true))) => Some(revision),
-            _ => self.revision,
+        if let Some((revision, telling)) = self.telling
+            && matches!(timeout(NOTED_WITHIN, telling).await, Ok(Ok(true)))
+        {
+            return Some(revision);
         }
+        self.revision
     }
 }
 
