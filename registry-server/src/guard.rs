@@ -23,6 +23,7 @@ use crate::call::{self, Began, Peer};
 use crate::callers::{Caller, Callers};
 use crate::complaints::Complaint;
 use crate::connections::{Activity, AnswerUnderWay, CallUnderWay};
+use crate::heavy;
 use crate::metrics::OpenWatch;
 use crate::panics::Isolated;
 use crate::parts::READ_WITHIN;
@@ -298,7 +299,10 @@ impl Call {
         let protocol = self.asked.protocol;
         match self.received(request, &mut under_way).await {
             // What the request takes is given back when its answer is there.
-            Ok((request, _room)) => (service.call(request).await, under_way),
+            Ok((request, _room)) => {
+                let bytes = http_body::Body::size_hint(request.body()).lower();
+                (heavy::call(bytes, service.call(request)).await, under_way)
+            }
             Err(status) => (Ok(protocol.refusal(status)), under_way),
         }
     }

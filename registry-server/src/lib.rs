@@ -18,6 +18,7 @@ mod complaints;
 mod connections;
 mod guard;
 mod health;
+mod heavy;
 mod history;
 mod listing;
 mod lists;

@@ -1,8 +1,8 @@
 //! What is changed in one commit, and what became of it.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, slice};
 
 use crate::access::Action;
 use crate::backend::{Key, Query, Write};
@@ -31,6 +31,11 @@ pub enum Edit {
         /// Its name.
         name: String,
     },
+    /// Deletes a view, of whichever kind it is, with its history.
+    DeleteView {
+        /// Its name.
+        name: String,
+    },
     /// Does an edit if something is so of the object that it is about; else none of the edits is done.
     When {
         /// What must be so.
@@ -47,40 +52,46 @@ type Holds = dyn Fn(Option<&Object>) -> bool + Send + Sync;
 #[derive(Clone)]
 pub struct Condition {
     holds: Arc<Holds>,
-    says: Arc<str>,
+    otherwise: Arc<str>,
 }
 
 impl Condition {
-    /// A condition on the object, `None` if there is none, and what it says in words: `it is as it was read`. It may be asked more than
-    /// once, and must not block.
-    pub fn new(says: impl AsRef<str>, holds: impl Fn(Option<&Object>) -> bool + Send + Sync + 'static) -> Self {
-        Self { holds: Arc::new(holds), says: says.as_ref().into() }
+    /// A condition on the object, `None` if there is none; and what is so otherwise, as the error says it of the object: `has changed
+    /// since it was read`. It may be asked more than once, and must not block.
+    pub fn new(otherwise: impl AsRef<str>, holds: impl Fn(Option<&Object>) -> bool + Send + Sync + 'static) -> Self {
+        Self { holds: Arc::new(holds), otherwise: otherwise.as_ref().into() }
     }
 
     /// There is no such object yet.
     pub fn absent() -> Self {
-        Self::new("it is not there yet", |object| object.is_none())
+        Self::new("exists already", |object| object.is_none())
     }
 
     /// There is such an object.
     pub fn present() -> Self {
-        Self::new("it is there", |object| object.is_some())
+        Self::new("does not exist", |object| object.is_some())
     }
 
-    fn check(&self, draft: &mut Draft<'_>, (kind, project, name): (Kind, &str, &str)) -> Result<()> {
-        if (self.holds)(draft.object(kind, project, name)?.as_ref()) {
+    /// Whether it holds of the object of one of these kinds. A name that views of several kinds have is that of the first.
+    fn check(&self, draft: &mut Draft<'_>, (kinds, project, name): (&[Kind], &str, &str)) -> Result<()> {
+        let mut object = None;
+        for kind in kinds {
+            if object.is_none() {
+                object = draft.object(*kind, project, name)?;
+            }
+        }
+        if (self.holds)(object.as_ref()) {
             return Ok(());
         }
-        let says = &self.says;
-        Err(Error::changed(format!(
-            "{kind} `{name}` of project `{project}` is not as the change asks for ({says}); nothing was done"
-        )))
+        let otherwise = &self.otherwise;
+        let kind = object.map(|object| object.kind).or(kinds.first().copied()).map_or("object", Kind::label);
+        Err(Error::changed(format!("the {kind} `{name}` of project `{project}` {otherwise}; nothing was done")))
     }
 }
 
 impl fmt::Debug for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Condition").field(&self.says).finish()
+        f.debug_tuple("Condition").field(&self.otherwise).finish()
     }
 }
 
@@ -109,6 +120,11 @@ impl Edit {
         Edit::Delete { kind, name: name.into() }
     }
 
+    /// Deletes a view, of whichever kind it is.
+    pub fn delete_view(name: impl Into<String>) -> Self {
+        Edit::DeleteView { name: name.into() }
+    }
+
     /// The same, done only if a condition holds.
     #[must_use]
     pub fn when(self, condition: Condition) -> Self {
@@ -119,16 +135,19 @@ impl Edit {
     pub(super) fn applied(&self) -> Option<&Object> {
         match self {
             Edit::Apply(object) | Edit::ApplyKnown(object) => Some(object),
-            Edit::Delete { .. } => None,
+            Edit::Delete { .. } | Edit::DeleteView { .. } => None,
             Edit::When { edit, .. } => edit.applied(),
         }
     }
 
-    /// The kind and the name that it is stored under.
-    pub(super) fn target(&self) -> Result<(Kind, String)> {
+    /// The kind, or the kinds one of which it may be, and the name that it is stored under.
+    pub(super) fn target(&self) -> Result<(&[Kind], String)> {
         match self {
-            Edit::Apply(object) | Edit::ApplyKnown(object) => Ok((object.kind, rules::stored_name(object)?)),
-            Edit::Delete { kind, name } => Ok((*kind, name.clone())),
+            Edit::Apply(object) | Edit::ApplyKnown(object) => {
+                Ok((slice::from_ref(&object.kind), rules::stored_name(object)?))
+            }
+            Edit::Delete { kind, name } => Ok((slice::from_ref(kind), name.clone())),
+            Edit::DeleteView { name } => Ok((Kind::VIEWS, name.clone())),
             Edit::When { edit, .. } => edit.target(),
         }
     }
@@ -169,8 +188,8 @@ pub(super) fn fetch(project: &str, edits: &[Edit]) -> Result<Vec<Query>> {
         match edit.applied() {
             Some(object) => objects.push(object.clone()),
             None => {
-                let (kind, name) = edit.target()?;
-                queries.extend(rules::fetch_for_delete(project, &name, &[kind]));
+                let (kinds, name) = edit.target()?;
+                queries.extend(rules::fetch_for_delete(project, &name, kinds));
             }
         }
     }
@@ -202,8 +221,8 @@ fn run_one(
     // After it was judged whether its caller may look.
     let check = |draft: &mut Draft<'_>| {
         let Some(condition) = condition else { return Ok(()) };
-        let (kind, name) = edit.target()?;
-        condition.check(draft, (kind, project, &name))
+        let (kinds, name) = edit.target()?;
+        condition.check(draft, (kinds, project, &name))
     };
     let version = match edit {
         Edit::When { condition: inner, edit } => {
@@ -220,14 +239,13 @@ fn run_one(
             rules::apply(draft, ctx, project, &object, options)?;
             version_of(draft, mark, project, &object)?
         }
-        Edit::Delete { kind, name } => {
-            let is_there = ctx.judges.check_stored(draft, Action::Delete.into(), (project, &[*kind], name))?;
+        Edit::Delete { .. } | Edit::DeleteView { .. } => {
+            let (kinds, name) = edit.target()?;
+            let is_there = ctx.judges.check_stored(draft, Action::Delete.into(), (project, kinds, &name))?;
             // Conditions are about what could be done without them (RFC 9110, 13.2.1).
-            if !is_there || !draft.exists(&Key::object(*kind, project, name.as_str()))? {
-                return Err(Error::not_found(*kind, project, name));
-            }
+            rules::check_there(draft, is_there, kinds, project, &name)?;
             check(draft)?;
-            rules::delete(draft, ctx, *kind, project, name)?;
+            rules::delete(draft, ctx, kinds, project, &name)?;
             None
         }
     };

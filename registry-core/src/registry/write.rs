@@ -89,9 +89,9 @@ impl Registry {
         match edit {
             Edit::Apply(object) | Edit::ApplyKnown(object) => self.check_object(project, object),
             Edit::Delete { kind: Kind::Project, name } => Err(Error::invalid(format!(
-                "project `{name}` cannot be deleted together with other changes; delete it with everything in it alone"
+                "project `{name}` is not deleted by an edit; delete it, with everything in it, by itself"
             ))),
-            Edit::Delete { .. } => Ok(()),
+            Edit::Delete { .. } | Edit::DeleteView { .. } => Ok(()),
             Edit::When { edit, .. } => self.check_edit(project, edit),
         }
     }
@@ -144,14 +144,7 @@ impl Registry {
     /// `ViewNotFound`.
     #[doc(alias("delete_feature_view"))]
     pub async fn delete_view(&self, project: &str, name: &str) -> Result<()> {
-        let queries = rules::fetch_for_delete(project, name, Kind::VIEWS);
-        let delete = |draft: &mut Draft<'_>, ctx: &mut Context<'_>| {
-            if !ctx.judges.check_stored(draft, Action::Delete.into(), (project, Kind::VIEWS, name))? {
-                return Err(Error::view_not_found(project, name));
-            }
-            rules::delete_view(draft, ctx, project, name)
-        };
-        self.transact(&queries, LockScope::Objects, delete).await.map(drop)
+        self.edit(project, vec![Edit::delete_view(name)], ApplyOptions::default()).await.map(drop)
     }
 
     /// Deletes a project with everything in it and nothing of another, in one commit; see [`delete`](Self::delete).

@@ -16,29 +16,51 @@ pub(crate) fn fetch_for_delete(project: &str, name: &str, kinds: &[Kind]) -> Vec
     vec![Query::Keys(keys)]
 }
 
-/// Deletes one object; with a view goes its history.
-pub(crate) fn delete(draft: &mut Draft<'_>, ctx: &Context<'_>, kind: Kind, project: &str, name: &str) -> Result<()> {
-    let key = Key::object(kind, project, name);
-    if !draft.exists(&key)? {
-        return Err(Error::not_found(kind, project, name));
+/// Deletes what has a name, of each of these kinds; with a view goes its history.
+pub(crate) fn delete(
+    draft: &mut Draft<'_>,
+    ctx: &Context<'_>,
+    kinds: &[Kind],
+    project: &str,
+    name: &str,
+) -> Result<()> {
+    check_there(draft, true, kinds, project, name)?;
+    for &kind in kinds {
+        let key = Key::object(kind, project, name);
+        if !draft.exists(&key)? {
+            continue;
+        }
+        draft.delete(key);
+        if kind.is_view() {
+            draft.delete_versions(project, name);
+        }
+        project::touch(draft, ctx, project)?;
     }
-    draft.delete(key);
-    if kind.is_view() {
-        draft.delete_versions(project, name);
-    }
-    project::touch(draft, ctx, project)
+    Ok(())
 }
 
-/// Deletes a view, of whichever kind it is.
-pub(crate) fn delete_view(draft: &mut Draft<'_>, ctx: &Context<'_>, project: &str, name: &str) -> Result<()> {
-    let mut is_there = false;
-    for &kind in Kind::VIEWS {
-        if draft.exists(&Key::object(kind, project, name))? {
-            delete(draft, ctx, kind, project, name)?;
-            is_there = true;
+/// Says that nothing of these kinds has a name, if that is so, or is so for the caller, who may not see it.
+///
+/// # Errors
+/// `NotFound`, or `ViewNotFound` where it might have been a view of any kind.
+pub(crate) fn check_there(
+    draft: &mut Draft<'_>,
+    may_see: bool,
+    kinds: &[Kind],
+    project: &str,
+    name: &str,
+) -> Result<()> {
+    if may_see {
+        for &kind in kinds {
+            if draft.exists(&Key::object(kind, project, name))? {
+                return Ok(());
+            }
         }
     }
-    if is_there { Ok(()) } else { Err(Error::view_not_found(project, name)) }
+    Err(match kinds {
+        [kind] => Error::not_found(*kind, project, name),
+        _ => Error::view_not_found(project, name),
+    })
 }
 
 /// Deletes a project with all that is in it, and nothing of any other project.

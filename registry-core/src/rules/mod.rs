@@ -27,7 +27,7 @@ pub(crate) use apply::{apply, fetch_for_apply};
 #[cfg(test)]
 pub(crate) use definition::is_same_definition;
 pub(crate) use definition::{is_beside, is_unordered};
-pub(crate) use delete::{delete, delete_project, delete_view, fetch_for_delete};
+pub(crate) use delete::{check_there, delete, delete_project, fetch_for_delete};
 pub(crate) use materialization::{
     apply_materialization, fetch_for_materialization, interval, is_backwards, remove_materialization,
 };

@@ -191,7 +191,7 @@ impl Undoing<'_, '_> {
             if let Key::Object { kind, project, name } = key
                 && *kind != Kind::Project
             {
-                let done = delete::delete(self.draft, ctx, *kind, project, name);
+                let done = delete::delete(self.draft, ctx, &[*kind], project, name);
                 self.accept(key, done)?;
             }
         }

@@ -92,7 +92,8 @@ impl Watch {
         while let Some(event) = events.next().await {
             match event? {
                 WatchEvent::Commit(entry) => {
-                    if !told.tell(entry.revision, self.rendered(&entry)?).await? {
+                    let is_read = told.tell(entry.revision, self.rendered(&entry)?).await?;
+                    if !is_read {
                         return Ok(());
                     }
                 }

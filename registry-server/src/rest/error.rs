@@ -19,6 +19,8 @@ pub(crate) struct RestError {
     detail: String,
     /// What Feast calls it, where Feast has it: clients may go by that.
     error_type: &'static str,
+    /// Whether the same request may be answered otherwise in a second.
+    is_transient: bool,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, RestError>;
@@ -26,30 +28,28 @@ pub(crate) type Result<T> = std::result::Result<T, RestError>;
 impl RestError {
     /// An error that a route of Feast's makes itself.
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), error_type: "HTTPException" }
+        Self { status, detail: detail.into(), error_type: "HTTPException", is_transient: false }
     }
 
     /// The request is not as the route declares it.
     pub(crate) fn invalid_request(detail: impl Into<String>) -> Self {
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Self { status, detail: detail.into(), error_type: "RequestValidationError" }
+        Self { error_type: "RequestValidationError", ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 
     /// What is asked for cannot be, for a reason that only the values show.
     pub(crate) fn invalid_value(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::UNPROCESSABLE_ENTITY, detail: detail.into(), error_type: "ValueError" }
+        Self { error_type: "ValueError", ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 
     /// An error of the registry, to a request of this route. It is logged if somebody has to look after it.
     pub(crate) fn of(route: &str, error: &Error) -> Self {
         let (status, error_type) = status_and_type(error.kind());
-        Self { status, detail: status::told(route, error), error_type }
+        Self { error_type, is_transient: is_transient(status), ..Self::new(status, status::told(route, error)) }
     }
 
     /// What a route of Feast's looks for by itself is not there.
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
-        let status = StatusCode::NOT_FOUND;
-        Self { status, detail: detail.into(), error_type: "FeastObjectNotFoundException" }
+        Self { error_type: "FeastObjectNotFoundException", ..Self::new(StatusCode::NOT_FOUND, detail) }
     }
 
     /// The same of a part of the request.
@@ -59,20 +59,17 @@ impl RestError {
     }
 
     pub(crate) fn into_response(self) -> Response<Body> {
-        let Self { status, detail, error_type } = self;
+        let Self { status, detail, error_type, is_transient } = self;
         let told = json!({ "status_code": status.as_u16(), "detail": detail, "error_type": error_type });
         let mut response = Response::new(Body::new(http_body_util::Full::from(told.to_string())));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, JSON);
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            _ => {}
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if is_transient {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }
@@ -98,8 +95,13 @@ impl From<Status> for RestError {
             Code::Unimplemented => (StatusCode::NOT_IMPLEMENTED, "HTTPException"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
         };
-        Self { status: code, detail: status.message().to_owned(), error_type }
+        Self { error_type, is_transient: is_transient(code), ..Self::new(code, status.message()) }
     }
+}
+
+/// Of what the registry or the guard says with this status. A route's own is for good.
+fn is_transient(status: StatusCode) -> bool {
+    matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
 }
 
 fn status_and_type(kind: ErrorKind) -> (StatusCode, &'static str) {

@@ -116,7 +116,9 @@ impl Rest {
     pub(crate) fn find<B>(request: &mut Request<B>) -> Asked {
         let found = route::find(request.method(), request.uri().path());
         let asked = match &found {
-            Found::Route(route, _) => Asked { name: route.name(), is_for_callers: !route.is_open },
+            Found::Route(route, _) | Found::Unreadable(route) => {
+                Asked { name: route.name(), is_for_callers: !route.is_open }
+            }
             Found::OtherMethod(_) | Found::Nothing => Asked { name: String::new(), is_for_callers: false },
         };
         request.extensions_mut().insert(found);
@@ -155,6 +157,7 @@ impl Rest {
         let path = parts.uri.path();
         let (route, in_path) = match found {
             Found::Route(route, in_path) => (route, in_path),
+            Found::Unreadable(_) => return RestError::invalid_request("the path is not UTF-8").into_response(),
             Found::OtherMethod(allowed) => return not_allowed(&allowed),
             Found::Nothing => return not_found(&parts.method, path, parts.uri.query()),
         };
@@ -175,6 +178,12 @@ impl Rest {
         body: Body,
     ) -> error::Result<Response<Body>> {
         let given = Given::of(route.parameters, in_path, query)?;
+        if !route.is_read() {
+            given.refuse_near_misses(route.parameters)?;
+            if given.text(DRY_RUN).is_some() && !route.has(DRY_RUN) {
+                return Err(RestError::invalid_request(format!("this cannot be tried: it has no `{DRY_RUN}`")));
+            }
+        }
         let body = body.collect().await.map_err(RestError::from)?.to_bytes();
         let request = tonic::Request::from_parts(MetadataMap::from_headers(headers), extensions, ());
         let options = calls::options(&request, self.0.request_timeout);

@@ -294,9 +294,12 @@ impl Call {
             Resource::Entities => Some(self.sources_of_entity(name).await?),
             _ => None,
         };
+        let tells_relations = self.given.includes_relationships();
         let relations = Related::all(relations);
+        let bytes = entry.object.bytes.len();
         let mut besides = Identifier::new();
         besides.add(env!("CARGO_PKG_VERSION").as_bytes());
+        besides.add(&[u8::from(tells_relations), u8::from(resource == Resource::LabelViews)]);
         entry.identify_into(&mut besides);
         relations.iter().for_each(|relation| relation.identify(&mut besides));
         sources.iter().flatten().for_each(|source| source.identify(&mut besides));
@@ -304,20 +307,23 @@ impl Call {
         if self.has(&tag) {
             return Ok(Answer::empty().with_tag(tag));
         }
-        let mut document = Document::new();
-        document.fields_of(&entry.json()?);
-        if let Some(sources) = sources {
-            document.array("dataSources", sources);
-        }
-        if self.given.includes_relationships() {
-            document.array("relationships", relations);
-        }
-        if let Some(definition) = definition::of_object(&entry.object)?
-            && resource != Resource::LabelViews
-        {
-            document.field("featureDefinition", &definition);
-        }
-        Ok(Answer::document(document).with_tag(tag))
+        let written = move || {
+            let mut document = Document::new();
+            document.fields_of(&entry.json()?);
+            if let Some(sources) = sources {
+                document.array("dataSources", sources);
+            }
+            if tells_relations {
+                document.array("relationships", relations);
+            }
+            if resource != Resource::LabelViews
+                && let Some(definition) = definition::of_object(&entry.object)?
+            {
+                document.field("featureDefinition", &definition);
+            }
+            Ok(document)
+        };
+        Ok(Answer::document(self.work(bytes, written).await?).with_tag(tag))
     }
 
     /// The data sources that an entity's views are made of, in the order of lineage.

@@ -132,15 +132,25 @@ fn number(text: &str) -> Option<i32> {
 pub(crate) struct Given(Vec<(Cow<'static, str>, String)>);
 
 impl Given {
-    /// Takes those from the path and those from the query. What no parameter is named by is passed over, as by Feast's server.
+    /// Takes those from the path and those from the query. What stands in the path is not looked for in the query; there, what no
+    /// parameter is named by is passed over, as by Feast's server.
     ///
     /// # Errors
     /// 422 for one that is missing, or is not as it must be.
     pub(crate) fn of(declared: &[&[Parameter]], path: Vec<(&'static str, String)>, query: &str) -> Result<Self> {
         let mut given: Vec<(Cow<'static, str>, String)> =
             path.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            given.push((name.into_owned().into(), value.into_owned()));
+        for pair in query.split('&') {
+            for (name, value) in form_urlencoded::parse(pair.as_bytes()) {
+                let parameter = declared.iter().copied().flatten().find(|parameter| parameter.name == name);
+                match parameter.map(|parameter| parameter.place) {
+                    Some(Place::Path) => continue,
+                    Some(Place::Query) if percent_encoding::percent_decode_str(pair).decode_utf8().is_err() => {
+                        return Err(RestError::invalid_request(format!("parameter `{name}`: it is not UTF-8")));
+                    }
+                    _ => given.push((name.into_owned().into(), value.into_owned())),
+                }
+            }
         }
         let given = Self(given);
         for parameter in declared.iter().copied().flatten() {
@@ -157,6 +167,24 @@ impl Given {
             }
         }
         Ok(given)
+    }
+
+    /// Refuses a parameter that is named almost as one of the route's: of a change that was meant to be a dry run, to pass it over would
+    /// be to do it.
+    ///
+    /// # Errors
+    /// 422 that names both.
+    pub(crate) fn refuse_near_misses(&self, declared: &[&[Parameter]]) -> Result<()> {
+        let plain = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
+        for (given, _) in &self.0 {
+            let near = |parameter: &&Parameter| parameter.name != given && plain(parameter.name) == plain(given);
+            if let Some(Parameter { name, .. }) = declared.iter().copied().flatten().find(near) {
+                return Err(RestError::invalid_request(format!(
+                    "there is no parameter `{given}`; it is called `{name}`"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The last value, as Feast's server takes it.
@@ -254,8 +282,29 @@ mod tests {
             ("project=p&allow_cache=maybe", false),
             ("project=p&sort_order=ASC", false),
             ("project=p&whatever=%ff%00", true),
+            ("project=%ff", false),
         ] {
             assert_eq!(given(query).is_ok(), is_valid, "{query}");
+        }
+    }
+
+    /// Fault: `DELETE /entities/driver?name=zone` deleted the zone.
+    #[test]
+    fn what_stands_in_the_path_is_not_looked_for_in_the_query() {
+        let declared: &[Parameter] = &[Parameter::path("name", ""), Parameter::text("project", "")];
+        let path = vec![("name", "driver".to_owned())];
+        let given = Given::of(&[declared], path, "name=zone&project=p").expect("valid");
+        assert_eq!((given.text("name"), given.texts("name").count()), (Some("driver"), 1));
+    }
+
+    #[test]
+    fn a_change_is_not_done_for_a_name_that_is_almost_that_of_a_parameter() {
+        let declared: &[Parameter] = &[Parameter::flag("dry_run", "false", "")];
+        for (query, is_refused) in
+            [("dry-run=1", true), ("dryrun=1", true), ("Dry_Run=1", true), ("dry_run=1", false), ("dry=1", false)]
+        {
+            let given = Given::of(&[declared], Vec::new(), query).expect("valid");
+            assert_eq!(given.refuse_near_misses(&[declared]).is_err(), is_refused, "{query}");
         }
     }
 

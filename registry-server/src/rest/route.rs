@@ -8,7 +8,7 @@ use tonic::codegen::http::Method;
 use super::answer::Answer;
 use super::call::Call;
 use super::error::Result;
-use super::parameters::Parameter;
+use super::parameters::{Parameter, Place};
 use super::table;
 
 /// What does a request.
@@ -72,6 +72,11 @@ impl Route {
         format!("{} {}", self.method.name(), self.path)
     }
 
+    /// Whether it has a parameter of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.parameters.iter().copied().flatten().any(|parameter| parameter.name == name)
+    }
+
     /// Whether its requests change nothing.
     pub(crate) fn is_read(&self) -> bool {
         self.method == Verb::Get
@@ -82,6 +87,8 @@ impl Route {
 #[derive(Clone)]
 pub(crate) enum Found {
     Route(&'static Route, Vec<(&'static str, String)>),
+    /// A route whose parameters in the path are no text: of two that are not the same, neither may stand for the other.
+    Unreadable(&'static Route),
     /// Something that is asked for in other ways.
     OtherMethod(Vec<Verb>),
     Nothing,
@@ -99,11 +106,15 @@ pub(crate) fn find(method: &Method, path: &str) -> Found {
     };
     let route: &'static Route = matched.value;
     let declared = route.parameters.iter().copied().flatten();
-    let given = |parameter: &Parameter| {
-        let value = matched.params.get(parameter.name)?;
-        Some((parameter.name, percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned()))
-    };
-    Found::Route(route, declared.filter_map(given).collect())
+    let mut given = Vec::new();
+    for parameter in declared.filter(|parameter| parameter.place == Place::Path) {
+        let Some(value) = matched.params.get(parameter.name) else { continue };
+        match percent_encoding::percent_decode_str(value).decode_utf8() {
+            Ok(value) => given.push((parameter.name, value.into_owned())),
+            Err(_) => return Found::Unreadable(route),
+        }
+    }
+    Found::Route(route, given)
 }
 
 fn matches(path: &str) -> impl Iterator<Item = (Verb, matchit::Match<'_, '_, &'static &'static Route>)> {
@@ -159,5 +170,6 @@ mod tests {
         assert_eq!((route.path, given[0].1.as_str()), ("/entities/{name}", "all"));
         assert!(matches!(find(&Method::GET, "/api/v1x/entities"), Found::Nothing));
         assert!(matches!(find(&Method::PATCH, "/entities"), Found::OtherMethod(_)));
+        assert!(matches!(find(&Method::PUT, "/entities/%ff"), Found::Unreadable(_)));
     }
 }

@@ -116,15 +116,22 @@ macro_rules! one {
     };
 }
 
-/// A change.
+/// A change, which can be a dry run.
 macro_rules! change {
+    ($verb:ident, $path:expr, $tag:literal, $summary:expr, [$($parameters:expr),* $(,)?], $body:expr, $answers:tt, |$call:ident| $handler:expr) => {
+        act!($verb, $path, $tag, $summary, [$($parameters,)* CHANGES], $body, $answers, |$call| $handler)
+    };
+}
+
+/// What is no read, and changes nothing of the registry.
+macro_rules! act {
     ($verb:ident, $path:expr, $tag:literal, $summary:expr, [$($parameters:expr),* $(,)?], $body:expr, ($status:literal, $answer:literal), |$call:ident| $handler:expr) => {
         Route {
             method: Verb::$verb,
             path: $path,
             tag: $tag,
             summary: $summary,
-            parameters: &[$($parameters,)* CHANGES],
+            parameters: &[$($parameters),*],
             body: $body,
             answers: ($status, $answer),
             is_open: false,
@@ -174,7 +181,7 @@ macro_rules! changes {
 /// What only Feast's Python does with labels.
 macro_rules! labels_in_python {
     ($path:literal) => {
-        change!(
+        act!(
             Post,
             $path,
             "labels",
@@ -259,6 +266,26 @@ const CHANGES_OF_OBJECTS: &[&[Route]] = &[
     &[
         change!(
             Put,
+            "/label_views/{name}",
+            "label views",
+            "Make or replace a label view, whole, as it is answered",
+            [NAME, PROJECT],
+            Some("LabelViewObject"),
+            (200, "Applied"),
+            |call| call.replace(Kind::LabelView)
+        ),
+        change!(
+            Delete,
+            "/label_views/{name}",
+            "label views",
+            "Delete a label view",
+            [NAME, PROJECT],
+            None,
+            (200, "Applied"),
+            |call| call.delete(Kind::LabelView)
+        ),
+        change!(
+            Put,
             "/projects/{name}",
             "projects",
             "Make or replace a project, whole, as it is answered",
@@ -277,7 +304,7 @@ const CHANGES_OF_OBJECTS: &[&[Route]] = &[
             (200, "BatchApplied"),
             |call| call.batch()
         ),
-        change!(
+        act!(
             Post,
             "/registry/refresh",
             "system",
@@ -377,7 +404,7 @@ const MONITORING: &[Route] = &[
         "Nothing",
         |call| call.no_monitoring()
     ),
-    change!(
+    act!(
         Post,
         "/monitoring/{*rest}",
         "monitoring",
@@ -418,7 +445,7 @@ const DATASETS_IN_PYTHON: &[Route] = &[
         "Nothing",
         |call| call.needs_python()
     ),
-    change!(
+    act!(
         Post,
         "/saved_datasets/create",
         "saved datasets",

@@ -41,7 +41,7 @@ impl Tag {
     /// Whether it is among those of a header `If-None-Match`.
     pub(crate) fn is_in(&self, header: &HeaderValue) -> bool {
         let own = self.text();
-        header.to_str().is_ok_and(|header| tags(header).any(|tag| tag == own || tag == ANY))
+        header.to_str().is_ok_and(|header| header.trim() == ANY || tags(header).any(|tag| tag == own))
     }
 }
 

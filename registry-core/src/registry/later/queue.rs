@@ -15,6 +15,7 @@ use crate::encoded::Object;
 use crate::error::Error;
 use crate::registry::edit::Edit;
 use crate::registry::transact::Call;
+use crate::rules;
 
 /// How many lost objects are remembered.
 const MOST_LOST: usize = 1000;
@@ -186,8 +187,8 @@ impl Later {
 
     /// Removes what can never be written, and notes it for commits to tell.
     pub(super) fn lose(&self, waiting: &Waiting, error: Error) {
-        let (kind, name) = Edit::Apply(waiting.object.clone()).target().unwrap_or((waiting.object.kind, String::new()));
-        let key = Key::object(kind, &waiting.project, name);
+        let name = rules::stored_name(&waiting.object).unwrap_or_default();
+        let key = Key::object(waiting.object.kind, &waiting.project, name);
         tracing::error!(%error, %key, "an object that was accepted without a commit could not be written, and is lost");
         let error = error
             .with_context(format_args!("{key} was accepted without a commit and could not be written; apply it again"));
@@ -221,8 +222,10 @@ impl Later {
         if !self.is_any_lost.load(Ordering::Acquire) {
             return;
         }
-        let keys = edits.iter().filter_map(|edit| edit.target().ok());
-        let keys: Vec<Key> = keys.map(|(kind, name)| Key::object(kind, project, name)).collect();
+        let targets = edits.iter().filter_map(|edit| edit.target().ok());
+        let keys =
+            targets.flat_map(|(kinds, name)| kinds.iter().map(move |kind| Key::object(*kind, project, name.as_str())));
+        let keys: Vec<Key> = keys.collect();
         let mut state = self.state();
         state.lost.retain(|lost| !keys.contains(&lost.key));
         self.is_any_lost.store(!state.lost.is_empty(), Ordering::Release);

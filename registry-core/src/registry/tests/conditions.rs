@@ -10,7 +10,7 @@ const OPTIONS: ApplyOptions = ApplyOptions { no_promote: false };
 /// It is as it was seen.
 fn is(seen: &Bytes) -> Condition {
     let seen = seen.clone();
-    Condition::new("it is as it was seen", move |object| object.is_some_and(|object| object.bytes == seen))
+    Condition::new("is not as it was seen", move |object| object.is_some_and(|object| object.bytes == seen))
 }
 
 async fn edit(registry: &Registry, edits: Vec<Edit>) -> Result<Vec<bool>> {
@@ -49,7 +49,7 @@ async fn an_edit_is_done_if_its_condition_holds() {
     assert_eq!(edit(&registry, vec![driver("after").when(is(&seen))]).await.expect("it is as seen"), [true]);
     let error = edit(&registry, vec![driver("again").when(is(&seen))]).await.expect_err("it is not as seen");
     assert_eq!(error.kind(), ErrorKind::Changed);
-    let text = "entity `driver` of project `p` is not as the change asks for (it is as it was seen); nothing was done";
+    let text = "the entity `driver` of project `p` is not as it was seen; nothing was done";
     assert_eq!(error.to_string(), text);
     assert_eq!(read(&registry, "driver", Freshness::Stored).await.as_deref(), Some("after"));
     let delete = || Edit::delete(Kind::Entity, "driver");

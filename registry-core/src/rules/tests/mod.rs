@@ -93,8 +93,8 @@ impl Op {
             }
             Op::Materialize(view, interval) => apply_materialization(draft, ctx, project, view, *interval),
             Op::Unmaterialize(view, interval) => remove_materialization(draft, ctx, project, view, interval),
-            Op::Delete(kind, name) => super::delete(draft, ctx, *kind, project, name),
-            Op::DeleteView(name) => delete_view(draft, ctx, project, name),
+            Op::Delete(kind, name) => super::delete(draft, ctx, &[*kind], project, name),
+            Op::DeleteView(name) => super::delete(draft, ctx, Kind::VIEWS, project, name),
             Op::DeleteProject => delete_project(draft, project, None),
             Op::UserMetadata(kind, view, bytes) => apply_user_metadata(draft, ctx, *kind, project, view, bytes.clone()),
             Op::Adopt(identities) => adopt(draft, ctx, identities),

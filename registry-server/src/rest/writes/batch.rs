@@ -37,12 +37,33 @@ struct EditBody {
     if_none_match: Option<String>,
 }
 
+/// What each edit is about, and the edits.
+type Edits = (Vec<(Kind, String)>, Vec<Edit>);
+
+impl BatchBody {
+    /// Those of a project.
+    fn edits(self, project: &str) -> Result<Edits> {
+        if self.edits.is_empty() || self.edits.len() > MOST {
+            let number = self.edits.len();
+            return Err(RestError::invalid_request(format!("`edits` has {number} changes: a batch has 1 to {MOST}")));
+        }
+        let (mut named, mut edits) = (Vec::new(), Vec::new());
+        for (number, edit) in self.edits.into_iter().enumerate() {
+            let edit = edit.edit(project).map_err(|error| error.within(&format!("edits[{number}]")));
+            let (kind, name, edit) = edit?;
+            named.push((kind, name));
+            edits.push(edit);
+        }
+        Ok((named, edits))
+    }
+}
+
 impl EditBody {
-    fn edit(self) -> Result<(Kind, String, Edit)> {
+    fn edit(self, project: &str) -> Result<(Kind, String, Edit)> {
         let kind: Kind = self.kind.parse()?;
         let (name, edit) = match (self.apply, self.delete) {
             (Some(fields), false) => {
-                let object = replace::object(kind, fields)?;
+                let object = replace::object(kind, project, fields)?;
                 let object = if self.name.is_empty() { object } else { replace::named(object, &self.name)? };
                 (object.name()?, Edit::apply_known(object))
             }
@@ -52,7 +73,7 @@ impl EditBody {
             }
         };
         if name.is_empty() && kind != Kind::Infra {
-            return Err(RestError::invalid_request(format!("an edit of a {kind} says no name")));
+            return Err(RestError::invalid_request("`name` is missing"));
         }
         let conditions = Conditions::of(self.if_match.as_deref(), self.if_none_match.as_deref())?;
         Ok((kind, name, conditions.on(edit)))
@@ -64,24 +85,16 @@ impl Call {
     pub(crate) async fn batch(self) -> Result<Answer> {
         if !self.conditions()?.are_none() {
             return Err(RestError::invalid_request(
-                "conditions of a batch stand in its edits, as `if_match` and `if_none_match`: its headers are about no object",
+                "conditions of a batch stand in its edits, as `if_match` and `if_none_match`: they cannot be given as headers",
             ));
         }
-        let body: BatchBody = self.body()?;
-        if body.edits.len() > MOST {
-            return Err(RestError::invalid_request(format!("`edits` has more than {MOST} changes")));
-        }
-        let mut named = Vec::new();
-        let mut edits = Vec::new();
-        for (number, edit) in body.edits.into_iter().enumerate() {
-            let (kind, name, edit) = edit.edit().map_err(|error| error.within(&format!("edits[{number}]")))?;
-            named.push((kind, name));
-            edits.push(edit);
-        }
         let project = self.given.project();
+        let of = project.to_owned();
+        let (named, edits) = self.read(move |body: BatchBody| body.edits(&of)).await?;
         let edited = self.edit(project, edits).await?;
         let told = named.iter().zip(&edited).map(|((kind, name), edited)| {
-            json!({ "kind": kind.label(), "name": name, "changed": edited.has_changed, "version": edited.version })
+            let kind = kind.label().replace(' ', "_");
+            json!({ "kind": kind, "name": name, "changed": edited.has_changed, "version": edited.version })
         });
         let told = json!({ "project": project, "status": "applied", "edits": told.collect::<Vec<_>>() });
         let first = edited.iter().find(|edited| edited.has_changed).or(edited.first());

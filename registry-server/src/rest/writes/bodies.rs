@@ -150,7 +150,7 @@ struct PermissionBody {
 impl Call {
     /// `POST /entities`.
     pub(crate) async fn apply_entity(self) -> Result<Answer> {
-        let body: EntityBody = self.body()?;
+        let body: EntityBody = self.body().await?;
         let join_key = if body.join_key.is_empty() { body.common.name.clone() } else { body.join_key };
         let spec = EntitySpecV2 {
             name: body.common.name,
@@ -167,7 +167,7 @@ impl Call {
 
     /// `POST /feature_views`.
     pub(crate) async fn apply_feature_view(self) -> Result<Answer> {
-        let body: FeatureViewBody = self.body()?;
+        let body: FeatureViewBody = self.body().await?;
         if body.entities.is_empty() {
             return Err(RestError::invalid_value(format!(
                 "feature view `{}` has no entities: name those that its features describe",
@@ -227,7 +227,7 @@ impl Call {
 
     /// `POST /feature_services`.
     pub(crate) async fn apply_feature_service(self) -> Result<Answer> {
-        let body: FeatureServiceBody = self.body()?;
+        let body: FeatureServiceBody = self.body().await?;
         let column = |name: String| FeatureSpecV2 { name, ..Default::default() };
         let projection = |of: ServiceFeatureBody| FeatureViewProjection {
             feature_view_name: of.feature_view_name,
@@ -247,7 +247,7 @@ impl Call {
 
     /// `POST /permissions`.
     pub(crate) async fn apply_permission(self) -> Result<Answer> {
-        let body: PermissionBody = self.body()?;
+        let body: PermissionBody = self.body().await?;
         let mut types =
             numbers("types", &body.types, |name| permission_spec::Type::from_str_name(name).map(|of| of as i32))?;
         if types.is_empty() {

@@ -44,9 +44,9 @@ impl Conditions {
 
 fn is_one_of(text: &str) -> Condition {
     let wanted: Vec<String> = tags(text).map(|tag| object_part(tag).to_owned()).collect();
-    let says = format!("it has one of the tags {text}");
+    let otherwise = format!("has none of the tags {text}: it has been changed or deleted since they were read");
     let has = move |object: &Object| wanted.contains(&object_tag(object));
-    Condition::new(says, move |object| object.is_some_and(&has))
+    Condition::new(otherwise, move |object| object.is_some_and(&has))
 }
 
 impl Call {

@@ -105,7 +105,7 @@ struct DataSourceBody {
 impl Call {
     /// `POST /data_sources`.
     pub(crate) async fn apply_data_source(self) -> Result<Answer> {
-        let mut body: DataSourceBody = self.body()?;
+        let mut body: DataSourceBody = self.body().await?;
         let source_type = body.source_type.and_then(|number| i32::try_from(number).ok());
         let source_type = source_type.and_then(|number| SourceType::try_from(number).ok());
         let source_type = source_type.filter(|of| *of != SourceType::Invalid).ok_or_else(|| {

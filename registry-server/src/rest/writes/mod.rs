@@ -8,7 +8,7 @@ mod lax;
 mod replace;
 mod saved_dataset;
 
-use feast_registry_core::{ApplyOptions, Edit, Edited, ErrorKind, Freshness, Kind, Object};
+use feast_registry_core::{ApplyOptions, Edit, Edited, Kind, Object};
 use serde_json::{Value, json};
 use tonic::codegen::http::StatusCode;
 use tonic::codegen::http::header::{HeaderName, HeaderValue};
@@ -53,7 +53,7 @@ impl Call {
         if self.is_dry() {
             told["status"] = json!("dry run");
             told["dry_run"] = json!(true);
-            told["changed"] = json!(edited.is_none_or(|edited| edited.has_changed));
+            told["changed"] = json!(edited.is_some_and(|edited| edited.has_changed));
             return Ok(Answer::json(&told));
         }
         let answer = Answer::json(&told).with_status(status);
@@ -67,31 +67,19 @@ impl Call {
 
     /// `DELETE /RESOURCE/{name}` of a kind.
     pub(crate) async fn delete(self, kind: Kind) -> Result<Answer> {
-        self.delete_of_kind(kind).await
+        // That is how Feast tells the two apart.
+        let status = if kind == Kind::SavedDataset { "ok" } else { "deleted" };
+        self.deleted(Edit::delete(kind, self.given.text_or_empty("name")), status).await
     }
 
     /// `DELETE /feature_views/{name}`, of any kind of view.
     pub(crate) async fn delete_view(self) -> Result<Answer> {
-        let (project, name) = (self.given.project(), self.given.text_or_empty("name"));
-        if self.conditions()?.are_none() {
-            self.registry.delete_view(project, name).await?;
-            let told = json!({ "name": name, "project": project, "status": "deleted" });
-            return self.done(told, None, StatusCode::OK);
-        }
-        let kind = match self.registry.get_any_view(project, name, Freshness::Stored).await {
-            // Whether they may delete it comes before that it is not there.
-            Err(error) if error.kind() == ErrorKind::ViewNotFound => Kind::FeatureView,
-            view => view?.kind,
-        };
-        self.delete_of_kind(kind).await
+        self.deleted(Edit::delete_view(self.given.text_or_empty("name")), "deleted").await
     }
 
-    async fn delete_of_kind(&self, kind: Kind) -> Result<Answer> {
+    async fn deleted(&self, edit: Edit, status: &str) -> Result<Answer> {
         let (project, name) = (self.given.project(), self.given.text_or_empty("name"));
-        let edit = self.conditions()?.on(Edit::delete(kind, name));
-        let edited = self.edit(project, vec![edit]).await?.into_iter().next();
-        // That is how Feast tells the two apart.
-        let status = if kind == Kind::SavedDataset { "ok" } else { "deleted" };
+        let edited = self.edit(project, vec![self.conditions()?.on(edit)]).await?.into_iter().next();
         let told = json!({ "name": name, "project": project, "status": status });
         self.done(told, edited.as_ref(), StatusCode::OK)
     }

@@ -57,7 +57,7 @@ struct SavedDatasetBody {
 impl Call {
     /// `POST /saved_datasets`.
     pub(crate) async fn apply_saved_dataset(self) -> Result<Answer> {
-        let mut body: SavedDatasetBody = self.body()?;
+        let mut body: SavedDatasetBody = self.body().await?;
         for (field, value) in [("name", &body.name), ("project", &body.project), ("storage_path", &body.storage_path)] {
             if value.trim().is_empty() {
                 return Err(RestError::new(StatusCode::BAD_REQUEST, format!("`{field}` is missing or empty")));
