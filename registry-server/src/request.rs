@@ -43,9 +43,10 @@ const LARGEST_QUESTION: usize = 4 * 1024 * 1024;
 /// How many times larger one becomes when it is decoded, at the most: maps of tags of a few bytes. What is to be stored is
 /// handed on as it is.
 const QUESTION_GROWS: usize = 16;
-/// The largest body of JSON, and how many times larger one becomes when it is read: arrays of numbers of a digit.
+/// Of so many bytes of JSON the memory is counted in the time that one object of a list takes.
+const WEIGHED_AS_ONE: usize = 4 * 1024;
+/// The largest body of JSON.
 const LARGEST_JSON: usize = 32 * 1024 * 1024;
-const JSON_GROWS: usize = 16;
 /// What a message begins with: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 /// In pieces of so many bytes a request is kept whose client sends it in crumbs, and what one unpacks to.
@@ -61,6 +62,8 @@ const ENCODING: &str = "grpc-encoding";
 #[derive(Clone)]
 pub(crate) struct RequestLimits {
     room: Arc<Semaphore>,
+    /// How many bytes there is room for if nothing has any.
+    all_room: usize,
     /// The largest message that is accepted.
     max_message_size: usize,
     /// Whose threads unpack large requests.
@@ -72,14 +75,23 @@ pub(crate) struct RequestLimits {
 pub(crate) struct Allowance {
     /// The largest that it may be, unpacked.
     most: usize,
-    /// How many times its size it is counted.
-    weight: usize,
+    /// What it takes when it is read.
+    weight: Weight,
+}
+
+/// What a request takes when it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// So many times its size.
+    Times(usize),
+    /// What its values take ([`json::memory`]).
+    OfJson,
 }
 
 impl Allowance {
     /// What has no place among the calls, and no room.
     pub(crate) fn of_up_to(most: usize) -> Self {
-        Self { most, weight: 1 }
+        Self { most, weight: Weight::Times(1) }
     }
 }
 
@@ -106,18 +118,19 @@ impl Room {
 impl RequestLimits {
     pub(crate) fn new(max_message_size: usize, registry: Registry) -> Self {
         // The largest has room, packed and unpacked, if nothing else has.
-        let room = Arc::new(Semaphore::new(
-            BUDGET.max(max_message_size.saturating_mul(2).saturating_add(SMALL)).div_ceil(UNIT),
-        ));
-        Self { room, max_message_size, registry }
+        let all_room = BUDGET.max(max_message_size.saturating_mul(2).saturating_add(SMALL));
+        let room = Arc::new(Semaphore::new(all_room.div_ceil(UNIT)));
+        Self { room, all_room, max_message_size, registry }
     }
 
     /// Of a call with this path.
     pub(crate) fn allowance(&self, path: &str) -> Allowance {
         let method = path.rsplit('/').next().unwrap_or_default();
         match method.starts_with("Apply") || method.starts_with("Update") {
-            true => Allowance { most: self.max_message_size, weight: 1 },
-            false => Allowance { most: self.max_message_size.min(LARGEST_QUESTION), weight: QUESTION_GROWS },
+            true => Allowance { most: self.max_message_size, weight: Weight::Times(1) },
+            false => {
+                Allowance { most: self.max_message_size.min(LARGEST_QUESTION), weight: Weight::Times(QUESTION_GROWS) }
+            }
         }
     }
 
@@ -125,7 +138,7 @@ impl RequestLimits {
     pub(crate) fn allowance_of_rest(&self, method: Option<&Method>) -> Allowance {
         match method {
             Some(&Method::POST | &Method::PUT) => {
-                Allowance { most: self.max_message_size.min(LARGEST_JSON), weight: JSON_GROWS }
+                Allowance { most: self.max_message_size.min(LARGEST_JSON), weight: Weight::OfJson }
             }
             _ => Allowance::of_up_to(SMALL),
         }
@@ -197,6 +210,33 @@ impl RequestLimits {
         Ok(())
     }
 
+    /// A body of JSON that has come, with room for what it becomes when it is read.
+    ///
+    /// # Errors
+    /// When it has no room: OUT_OF_RANGE if it never has; nothing of it was done.
+    async fn weighed(
+        &self,
+        received: Received,
+        mut room: Room,
+        (path, options): (&str, CallOptions),
+    ) -> Result<(Received, Room), Status> {
+        let pieces: Vec<Bytes> = received.pieces.iter().cloned().collect();
+        let count = received.length / WEIGHED_AS_ONE;
+        let weigh = move || Ok(memory_of_json(pieces.iter().map(|piece| &**piece)));
+        let memory =
+            self.registry.with_call(options).compute(count, weigh).await.map_err(|error| status(path, error))?;
+        if memory > self.all_room {
+            return Err(Status::out_of_range(format!(
+                "the body has so many values that it would take {} MiB when it is read, and there are {} MiB for all requests; \
+                 nothing was done: send it in parts",
+                memory >> 20,
+                self.all_room >> 20
+            )));
+        }
+        self.make_room(memory, &mut room)?;
+        Ok((received, room))
+    }
+
     /// A request that has come, unpacked if it is compressed. It then has room for what it becomes when it is decoded.
     ///
     /// # Errors
@@ -212,6 +252,7 @@ impl RequestLimits {
     ) -> Result<(Received, Room), Status> {
         received.end_last();
         let Allowance { most, weight } = allowance;
+        let Weight::Times(weight) = weight else { return self.weighed(received, room, call).await };
         let is_compressed = protocol == Protocol::Grpc && received.is_compressed_whole();
         let encoding = if is_compressed { Encoding::of(headers) } else { None };
         let Some(encoding) = encoding else {
@@ -261,6 +302,32 @@ fn no_room() -> Status {
     Status::resource_exhausted(
         "this server has no memory left for large requests, since others are coming or being done; nothing was done: try again later",
     )
+}
+
+/// The memory that a body of JSON takes when it is read, to a tree of values and then to a message of its own: at the least, it is counted
+/// more than it takes (`a_body_of_json_takes_no_more_than_it_is_counted`).
+fn memory_of_json<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> usize {
+    /// An empty array has room for four values.
+    const ARRAY: usize = 160;
+    /// The first node of a map has room for eleven.
+    const OBJECT: usize = 704;
+    /// A value or a name, with what the allocator adds to its text and its part of a node.
+    const VALUE: usize = 128;
+    let (mut memory, mut is_in_text, mut is_escaped) = (0_usize, false, false);
+    for byte in pieces.flatten() {
+        memory += 1;
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_in_text => is_escaped = true,
+            b'"' => is_in_text = !is_in_text,
+            _ if is_in_text => {}
+            b'[' => memory += ARRAY,
+            b'{' => memory += OBJECT,
+            b',' | b':' => memory += VALUE,
+            _ => {}
+        }
+    }
+    memory.saturating_mul(2)
 }
 
 /// How a message may be compressed.
@@ -609,6 +676,46 @@ mod tests {
             let cut = encoding.unpack(of(&packed[..20]), bytes.len()).expect_err("it is cut");
             assert_eq!(cut.code(), tonic::Code::Internal);
         }
+    }
+
+    /// Fault: arrays in arrays, of 16 MB, took 147 times that, and were counted 16 times.
+    #[test]
+    fn a_body_of_json_takes_no_more_than_it_is_counted() {
+        /// What a tree of values takes: that is not asked of an allocator, but known of `Vec` and `BTreeMap`.
+        fn taken(value: &serde_json::Value) -> usize {
+            const VALUE: usize = size_of::<serde_json::Value>();
+            const HEADER: usize = 16;
+            // Half of a node is empty at the worst.
+            const ENTRY: usize = 2 * (size_of::<String>() + VALUE);
+            const NODE: usize = 11 * ENTRY / 2 + 3 * HEADER;
+            match value {
+                serde_json::Value::String(text) => text.len() + HEADER,
+                serde_json::Value::Array(values) => {
+                    HEADER + values.capacity() * VALUE + values.iter().map(taken).sum::<usize>()
+                }
+                serde_json::Value::Object(fields) => {
+                    let entries = fields.iter().map(|(name, value)| ENTRY + HEADER + name.len() + taken(value));
+                    NODE + entries.sum::<usize>()
+                }
+                _ => 0,
+            }
+        }
+        let tags: Vec<String> = (0..5000).map(|number| format!(r#""{number}":"""#)).collect();
+        for body in [
+            format!("[{}0]", "[[[[[[[[[[0]]]]]]]]]],".repeat(2000)),
+            format!("[{}0]", r#"{"":{"":{"":0}}},"#.repeat(2000)),
+            format!("[{}0]", "0,".repeat(50_000)),
+            format!("{{{}}}", tags.join(",")),
+            format!(r#"["{}"]"#, r#"[,\\{:"#.repeat(10_000)),
+        ] {
+            let (first, second) = body.as_bytes().split_at(body.len() / 3);
+            let counted = memory_of_json([first, second].into_iter());
+            let value: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+            assert!(taken(&value) <= counted, "{} of {counted}: {}", taken(&value), &body[..50]);
+            assert!(counted <= body.len() * 2000);
+        }
+        let text = br#"{"a":"[{,:\\\"[","#;
+        assert_eq!(memory_of_json([&text[..]].into_iter()), 2 * (text.len() + 704 + 128 + 128));
     }
 
     #[tokio::test]

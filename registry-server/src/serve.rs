@@ -192,14 +192,24 @@ pub async fn serve(
         .add_service(reflection().build_v1alpha().map_err(failed)?)
         .prepare();
     let is_guarded = options.security.is_some();
-    let rest = |of: RestOptions| Rest::new(registry.clone(), options.request_timeout, answers.clone(), is_guarded, of);
+    let rest = |listener: &TcpListener, of: RestOptions| {
+        let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        Rest::new(registry.clone(), options.request_timeout, answers.clone(), (is_guarded, is_local), of)
+    };
     let ports: Vec<(TcpListener, Services)> = match ports.into() {
         Ports::Grpc(listener) => vec![(listener, Services::Grpc(grpc))],
-        Ports::Rest(listener, of) => vec![(listener, Services::Rest(rest(of)))],
-        Ports::Each { grpc: for_grpc, rest: for_rest, options: of } => {
-            vec![(for_grpc, Services::Grpc(grpc)), (for_rest, Services::Rest(rest(of)))]
+        Ports::Rest(listener, of) => {
+            let rest = rest(&listener, of);
+            vec![(listener, Services::Rest(rest))]
         }
-        Ports::Shared(listener, of) => vec![(listener, Services::Both(grpc, rest(of)))],
+        Ports::Each { grpc: for_grpc, rest: for_rest, options: of } => {
+            let rest = rest(&for_rest, of);
+            vec![(for_grpc, Services::Grpc(grpc)), (for_rest, Services::Rest(rest))]
+        }
+        Ports::Shared(listener, of) => {
+            let rest = rest(&listener, of);
+            vec![(listener, Services::Both(grpc, rest))]
+        }
     };
 
     let recorder = Recorder::new(options.slow_call, options.is_traced);

@@ -13,7 +13,7 @@ use tonic::codegen::http::header::{
 };
 use tonic::codegen::http::{Response, StatusCode};
 
-use super::document::Document;
+use super::document::{Document, Identifier};
 use super::error::JSON;
 use super::tag::Tag;
 use crate::parts::{self, Room};
@@ -84,6 +84,11 @@ impl Answer {
             Content::Document(document) if self.tag.is_none() => {
                 let tag = Tag::of_document(document.identity());
                 self.with_tag(tag)
+            }
+            Content::Text(text, _) if self.tag.is_none() => {
+                let mut identifier = Identifier::new();
+                identifier.add(text);
+                self.with_tag(Tag::of_document(identifier.finish()))
             }
             _ => self,
         }

@@ -98,15 +98,16 @@ pub(crate) struct Served {
 }
 
 impl Rest {
-    /// Over a registry, whose answers share the budget of all that the server sends.
+    /// Over a registry, whose answers share the budget of all that the server sends; with whether callers have to say who they are, and
+    /// whether they can only be of this machine.
     pub(crate) fn new(
         registry: Registry,
         request_timeout: Duration,
         answers: Answers,
-        is_guarded: bool,
+        (is_guarded, is_local): (bool, bool),
         options: RestOptions,
     ) -> Self {
-        let cors = Cors::new(&options.cors_origins);
+        let cors = Cors::new(&options.cors_origins, is_local && !is_guarded);
         let engine = Engine::new(options.batch_engine.as_ref());
         let visits = Visits::new(visits::DEFAULT_LIMIT);
         Self(Arc::new(Served { registry, request_timeout, answers, cors, is_guarded, options, engine, visits }))
@@ -149,6 +150,9 @@ impl Rest {
         let (mut parts, body) = request.into_parts();
         if let Some(preflight) = self.0.cors.preflight(&parts.method, &parts.headers) {
             return preflight;
+        }
+        if let Err(refused) = self.0.cors.check(&parts) {
+            return refused.into_response();
         }
         let found = parts.extensions.remove().unwrap_or(Found::Nothing);
         if let Some(page) = self.page(&parts, &found).await {
