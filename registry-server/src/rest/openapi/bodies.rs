@@ -281,15 +281,15 @@ fn edit() -> Value {
         of["description"] = json!(about);
         of
     };
-    let name = "The name of what is deleted; with `apply` it may be left to the object.";
-    let apply = "The whole object, as `GET` returns it, and as `PUT` takes it.";
+    let named = "The name of what is deleted; with `apply` it may be left to the object.";
+    let whole = "The whole object, as `GET` returns it, and as `PUT` takes it.";
     let if_match = "Change the object only if its tag is one of these (`*`: only if it exists).";
     let mut edit = closed(
         &["kind"],
         [
             ("kind", json!({ "enum": kinds, "description": "The kind of object." })),
-            ("name", about(text(), name)),
-            ("apply", json!({ "type": "object", "description": apply })),
+            ("name", about(text(), named)),
+            ("apply", json!({ "type": "object", "description": whole })),
             ("delete", json!({ "type": "boolean", "description": "`true` deletes the object." })),
             ("if_match", about(optional_text(), if_match)),
             (

@@ -98,7 +98,8 @@ pub(super) fn docs(document: &Value) -> String {
         let name = escaped(text_of(tag, "name"));
         let _ = writeln!(body, "<li><a href=\"#tag-{}\">{name}</a></li>", name.replace(' ', "-"));
     }
-    body.push_str("<li><a href=\"#errors\">errors</a></li>\n<li><a href=\"#headers\">headers of answers</a></li>\n<li><a href=\"#schemas\">schemas</a></li>\n</ul>\n</nav>\n</header>\n<main>\n");
+    body.push_str("<li><a href=\"#errors\">errors</a></li>\n<li><a href=\"#headers\">headers of answers</a></li>\n");
+    body.push_str("<li><a href=\"#schemas\">schemas</a></li>\n</ul>\n</nav>\n</header>\n<main>\n");
     for tag in items(&document["tags"]) {
         let tag = text_of(tag, "name");
         let name = escaped(tag);
@@ -190,7 +191,8 @@ fn operation_of(document: &Value, (method, path): (&str, &str), operation: &Valu
     if !body.is_null() {
         let _ = writeln!(out, "<h3>Body</h3>\n<p>{}</p>", type_of(body));
     }
-    out.push_str("<h3>Answers</h3>\n<div class=\"wide\">\n<table>\n<tr><th>Status</th><th>What it says</th><th>Content</th><th>Headers</th></tr>\n");
+    out.push_str("<h3>Answers</h3>\n<div class=\"wide\">\n<table>\n");
+    out.push_str("<tr><th>Status</th><th>What it says</th><th>Content</th><th>Headers</th></tr>\n");
     let mut failures = Vec::new();
     for (status, response) in fields(&operation["responses"]) {
         if response["$ref"].is_string() {
