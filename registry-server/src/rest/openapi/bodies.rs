@@ -249,7 +249,7 @@ fn saved_dataset() -> Value {
 fn batch() -> Value {
     let edits = json!({
         "type": "array", "minItems": 1, "maxItems": 1000, "items": reference("Edit"),
-        "description": "The changes, in their order: later ones see earlier ones.",
+        "description": "1 to 1,000 changes, in their order: later ones see earlier ones.",
     });
     let mut batch = closed(&["edits"], [("edits", edits)]);
     batch["examples"] = json!([{ "edits": [
