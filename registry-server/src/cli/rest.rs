@@ -13,11 +13,11 @@ use crate::{DEFAULT_REST_PORT, Login, Ports, RestOptions, Ui};
 pub(super) struct RestArgs {
     /// Serve Feast's REST API too, over HTTP; with --cert over HTTPS.
     ///
-    /// Requests have the same authentication, permissions, limits and log as gRPC's.
+    /// Authentication, permissions, limits and the log are those of gRPC.
     #[arg(long, short = 'r')]
     rest_api: bool,
 
-    /// The port of the REST API; 0 takes a free one, which the start-up line names. With the number of --port, both are on one port.
+    /// The port of the REST API; 0 takes a free one, which the start-up line names. If it is that of --port, both share the port.
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_REST_PORT, requires = "rest_api")]
     rest_port: u16,
 
@@ -25,14 +25,17 @@ pub(super) struct RestArgs {
     #[arg(long, requires = "rest_api")]
     no_grpc: bool,
 
-    /// Let pages of this origin use the REST API from a browser (CORS), as https://catalog.example.com; `*` is all. It may be repeated.
+    /// Let pages of this origin use the REST API from a browser (CORS), such as https://catalog.example.com.
+    ///
+    /// `*` allows every origin. May be repeated.
     #[arg(long, value_name = "ORIGIN", requires = "rest_api")]
     cors_origin: Vec<String>,
 
-    /// Serve Feast's web UI beside the REST API: http://localhost:6572.
+    /// Serve Feast's web UI too, on the port of the REST API: http://localhost:6572.
     ///
-    /// Its pages are not in this program. With `auto` they are those of the installed feast package; otherwise this is a folder with
-    /// them, such as `feast/ui/build` of an installed feast. How people log in is what `auth` of the feature_store.yaml says.
+    /// Its pages are not in this program. `auto` takes those of the installed feast package; otherwise this is a folder with
+    /// them, such as `feast/ui/build` of an installed feast. `auth` of the feature_store.yaml says how people log in: with OIDC, only
+    /// Keycloak's discovery URL works; with --tokens nobody can log in, unless a proxy adds the token.
     #[arg(long, value_name = "FOLDER|auto", requires = "rest_api")]
     ui: Option<PathBuf>,
 }

@@ -36,7 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 ///     registry_type: remote
 ///     path: localhost:6570
 ///
-/// With --rest-api, Feast's REST API is served too: http://localhost:6572/api/v1, and what it has at http://localhost:6572/docs.
+/// With --rest-api, Feast's REST API is served too: http://localhost:6572/api/v1; its routes are listed at http://localhost:6572/docs.
 ///
 /// With FEAST_PROTECTED_PROJECT=true in the environment, the project of the feature_store.yaml is protected against deletion, and left out of
 /// lists; with any other value it is no longer.

@@ -11,32 +11,38 @@ const PROJECT: &[Parameter] = &[Parameter::text("project", "The project.").requi
 const CACHE: &[Parameter] = &[Parameter::flag(
     "allow_cache",
     "true",
-    "Whether what is answered may come from the server's cache, which is a second old at the most; `false` reads the storage.",
+    "Whether the answer may come from the server's cache, which is at most a second old; `false` reads the storage.",
 )];
 const RELATIONSHIPS: &[Parameter] =
-    &[Parameter::flag("include_relationships", "false", "Whether to tell what each object is related to.")];
-const TAGS: &[Parameter] =
-    &[Parameter::texts("tags", "`key:value`: only what has all of these tags. What has no colon is passed over.")];
+    &[Parameter::flag("include_relationships", "false", "Whether to include what each object is related to.")];
+const TAGS: &[Parameter] = &[Parameter::texts(
+    "tags",
+    "`key:value`: only objects with all of these tags. A value without a colon is ignored.",
+)];
 const PAGE: &[Parameter] = &[
-    Parameter::number("page", (1, i32::MAX), "Which page, counted from 1. It counts only together with `limit`."),
-    Parameter::number("limit", (1, 100), "How many items a page has. It counts only together with `page`."),
-    Parameter::text("sort_by", "An attribute to sort by, as `name`, `created_timestamp` or `batch_source.name`."),
-    Parameter::one_of("sort_order", &["asc", "desc"], "In which direction to sort.").or("asc"),
+    Parameter::number(
+        "page",
+        (1, i32::MAX),
+        "Which page, counted from 1. It has an effect only together with `limit`.",
+    ),
+    Parameter::number("limit", (1, 100), "How many items a page has. It has an effect only together with `page`."),
+    Parameter::text("sort_by", "An attribute to sort by, such as `name`, `created_timestamp` or `batch_source.name`."),
+    Parameter::one_of("sort_order", &["asc", "desc"], "The direction of the sort.").or("asc"),
 ];
 const PAGE_OF_ALL: &[Parameter] = &[
     Parameter::number("page", (1, i32::MAX), "Which page, counted from 1.").or("1"),
     Parameter::number("limit", (1, 100), "How many items a page has.").or("50"),
-    Parameter::text("sort_by", "A field to sort by, of those at the top of each item."),
+    Parameter::text("sort_by", "A field to sort by, of those at the top level of each item."),
     Parameter::text("sort_order", "`desc` sorts in the other direction.").or("asc"),
 ];
 const VIEWS: &[Parameter] = &[
     Parameter::text("entity", "Only views of this entity."),
     Parameter::text("feature", "Only views with a feature of this name."),
-    Parameter::text("feature_service", "Only views that this feature service has features of."),
-    Parameter::text("data_source", "Only views that are made of this data source."),
+    Parameter::text("feature_service", "Only views whose features this feature service has."),
+    Parameter::text("data_source", "Only views that read this data source."),
     Parameter::text(
         "updated_since",
-        "Only views that were written at this moment or later, to the second (ISO 8601; UTC unless it says otherwise).",
+        "Only views that were written at this moment or later, to the second (ISO 8601; UTC if it has no offset).",
     ),
 ];
 const SERVICES: &[Parameter] = &[Parameter::text("feature_view", "Only services with features of this view.")];
@@ -49,7 +55,7 @@ const FEATURES: &[Parameter] =
 const LINEAGE_FILTER: &[Parameter] = &[
     Parameter::text(
         "filter_object_type",
-        "Only relations of an object of this type; it counts only together with `filter_object_name`.",
+        "Only relations of an object of this type. It has an effect only together with `filter_object_name`.",
     ),
     Parameter::text("filter_object_name", "Only relations of an object of this name."),
 ];
@@ -140,7 +146,7 @@ macro_rules! act {
     };
 }
 
-/// The changes of one kind of object: what Feast's API makes of a few fields, a whole object, a deletion.
+/// The changes of one kind of object, which is named with its article: what Feast's API makes of a few fields, a whole object, a deletion.
 macro_rules! changes {
     ($path:literal, $tag:literal, $what:literal, $object:literal, post: ($status:literal, $body:literal, $post:ident), put: |$put_call:ident| $put:expr, delete: |$delete_call:ident| $delete:expr) => {
         &[
@@ -148,7 +154,7 @@ macro_rules! changes {
                 Post,
                 concat!("/", $path),
                 $tag,
-                concat!("Make or replace a ", $what, " from a few fields"),
+                concat!("Make or replace ", $what, " from a few fields"),
                 [],
                 Some($body),
                 ($status, "Applied"),
@@ -158,7 +164,7 @@ macro_rules! changes {
                 Put,
                 concat!("/", $path, "/{name}"),
                 $tag,
-                concat!("Make or replace a ", $what, ", whole, as it is answered"),
+                concat!("Make or replace ", $what, ", whole, as `GET` returns it"),
                 [NAME, PROJECT],
                 Some($object),
                 (200, "Applied"),
@@ -168,7 +174,7 @@ macro_rules! changes {
                 Delete,
                 concat!("/", $path, "/{name}"),
                 $tag,
-                concat!("Delete a ", $what),
+                concat!("Delete ", $what),
                 [NAME, PROJECT],
                 None,
                 (200, "Applied"),
@@ -185,10 +191,10 @@ macro_rules! labels_in_python {
             Post,
             $path,
             "labels",
-            "Labels, which only Feast's Python reads and writes",
+            "Labels, which only Feast's Python code reads and writes",
             [],
             None,
-            (200, "Nothing"),
+            (501, "Nothing"),
             |call| call.labels_need_python()
         )
     };
@@ -200,14 +206,11 @@ pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
     LISTS.iter().chain(CHANGES_OF_OBJECTS).copied().chain(tables).flatten()
 }
 
-const CHANGES: &[Parameter] = &[Parameter::flag(
-    "dry_run",
-    "false",
-    "Whether nothing is to be done: the answer tells whether anything would change, and all errors that there would be.",
-)];
+const CHANGES: &[Parameter] = &[Parameter::flag("dry_run", "false", "Only report what would change, and any error.")];
 
 const SYSTEM: &[Route] = &[
-    get!("/version", "system", "The version of Feast that this server is like", [], "Version", |call| call.version()),
+    get!("/version", "system", "The Feast version whose API this server implements", [], "Version", |call| call
+        .version()),
     get!("/projects", "projects", "All projects", [CACHE, PAGE], "Projects", |call| call.list_projects()),
     get!("/projects/{name}", "projects", "One project", [NAME, CACHE], "Project", |call| call.get_project()),
 ];
@@ -216,7 +219,7 @@ const LISTS: &[&[Route]] = &[
     // Feast takes no tags for entities.
     lists!("entities", "entities", "entities", "Entities", Entities, tags: false, [], all: []),
     lists!("data_sources", "data sources", "data sources", "DataSources", DataSources, tags: true, [TAGS], all: []),
-    lists!("feature_views", "feature views", "views, but for label views,", "FeatureViews", FeatureViews, tags: true, [VIEWS, TAGS], all: []),
+    lists!("feature_views", "feature views", "views, without label views,", "FeatureViews", FeatureViews, tags: true, [VIEWS, TAGS], all: []),
     lists!("label_views", "label views", "label views", "FeatureViews", LabelViews, tags: true, [TAGS], all: []),
     lists!("feature_services", "feature services", "feature services", "FeatureServices", FeatureServices, tags: true, [SERVICES, TAGS], all: []),
     lists!("saved_datasets", "saved datasets", "saved datasets", "SavedDatasets", SavedDatasets, tags: true, [DATASETS, TAGS], all: [DATASETS]),
@@ -242,7 +245,7 @@ const OBJECTS: &[Route] = &[
         "/features/{feature_view}/{name}",
         "features",
         "One feature, or one label",
-        [&[Parameter::path("feature_view", "The view that it is of.")], NAME, PROJECT, CACHE, RELATIONSHIPS],
+        [&[Parameter::path("feature_view", "The view that has it.")], NAME, PROJECT, CACHE, RELATIONSHIPS],
         "Feature",
         |call| call.get_feature()
     ),
@@ -257,12 +260,12 @@ const OBJECTS: &[Route] = &[
 ];
 
 const CHANGES_OF_OBJECTS: &[&[Route]] = &[
-    changes!("entities", "entities", "entity", "Entity", post: (201, "ApplyEntity", apply_entity), put: |call| call.replace(Kind::Entity), delete: |call| call.delete(Kind::Entity)),
-    changes!("data_sources", "data sources", "data source", "DataSource", post: (201, "ApplyDataSource", apply_data_source), put: |call| call.replace(Kind::DataSource), delete: |call| call.delete(Kind::DataSource)),
-    changes!("feature_views", "feature views", "view", "FeatureView", post: (201, "ApplyFeatureView", apply_feature_view), put: |call| call.replace_view(), delete: |call| call.delete_view()),
-    changes!("feature_services", "feature services", "feature service", "FeatureService", post: (201, "ApplyFeatureService", apply_feature_service), put: |call| call.replace(Kind::FeatureService), delete: |call| call.delete(Kind::FeatureService)),
-    changes!("permissions", "permissions", "permission", "Permission", post: (201, "ApplyPermission", apply_permission), put: |call| call.replace(Kind::Permission), delete: |call| call.delete(Kind::Permission)),
-    changes!("saved_datasets", "saved datasets", "saved dataset", "SavedDataset", post: (200, "ApplySavedDataset", apply_saved_dataset), put: |call| call.replace(Kind::SavedDataset), delete: |call| call.delete(Kind::SavedDataset)),
+    changes!("entities", "entities", "an entity", "Entity", post: (201, "ApplyEntity", apply_entity), put: |call| call.replace(Kind::Entity), delete: |call| call.delete(Kind::Entity)),
+    changes!("data_sources", "data sources", "a data source", "DataSource", post: (201, "ApplyDataSource", apply_data_source), put: |call| call.replace(Kind::DataSource), delete: |call| call.delete(Kind::DataSource)),
+    changes!("feature_views", "feature views", "a view", "FeatureView", post: (201, "ApplyFeatureView", apply_feature_view), put: |call| call.replace_view(), delete: |call| call.delete_view()),
+    changes!("feature_services", "feature services", "a feature service", "FeatureService", post: (201, "ApplyFeatureService", apply_feature_service), put: |call| call.replace(Kind::FeatureService), delete: |call| call.delete(Kind::FeatureService)),
+    changes!("permissions", "permissions", "a permission", "Permission", post: (201, "ApplyPermission", apply_permission), put: |call| call.replace(Kind::Permission), delete: |call| call.delete(Kind::Permission)),
+    changes!("saved_datasets", "saved datasets", "a saved dataset", "SavedDataset", post: (200, "ApplySavedDataset", apply_saved_dataset), put: |call| call.replace(Kind::SavedDataset), delete: |call| call.delete(Kind::SavedDataset)),
     &[
         change!(
             Put,
@@ -288,7 +291,7 @@ const CHANGES_OF_OBJECTS: &[&[Route]] = &[
             Put,
             "/projects/{name}",
             "projects",
-            "Make or replace a project, whole, as it is answered",
+            "Make or replace a project, whole, as `GET` returns it",
             [NAME],
             Some("Project"),
             (200, "Applied"),
@@ -298,7 +301,7 @@ const CHANGES_OF_OBJECTS: &[&[Route]] = &[
             Post,
             "/batch",
             "changes",
-            "Make, replace and delete objects of a project in one commit: all of it, or nothing",
+            "Make, replace and delete objects of a project in one commit: all of them, or none",
             [PROJECT],
             Some("Batch"),
             (200, "BatchApplied"),
@@ -308,7 +311,7 @@ const CHANGES_OF_OBJECTS: &[&[Route]] = &[
             Post,
             "/registry/refresh",
             "system",
-            "Read the storage anew into the server's cache",
+            "Read the storage into the server's cache again",
             [],
             None,
             (200, "Nothing"),
@@ -317,20 +320,20 @@ const CHANGES_OF_OBJECTS: &[&[Route]] = &[
     ],
 ];
 
-const ANY_PROJECT: &[Parameter] = &[Parameter::text("project", "The project; all of them if none is named.")];
+const ANY_PROJECT: &[Parameter] = &[Parameter::text("project", "The project; all projects if it is not given.")];
 const SEARCH: &[Parameter] = &[
     Parameter::text("query", "What to look for in names, descriptions and tags. An empty one finds everything.")
         .required(),
-    Parameter::texts("projects", "Only in these projects; in all of them if none is named."),
+    Parameter::texts("projects", "Only in these projects; in all projects if it is not given."),
     Parameter::text("sort_by", "`match_score`, `name` or `type`.").or("match_score"),
     Parameter::text("sort_order", "`asc` or `desc`.").or("desc"),
     Parameter::any_number("page", "Which page, counted from 1.").or("1"),
-    Parameter::any_number("limit", "How many results a page has, 100 at the most.").or("50"),
+    Parameter::any_number("limit", "How many results a page has, at most 100.").or("50"),
 ];
-const TAGS_TOLD: &[Parameter] = &[Parameter::any_number("limit", "How many tags to tell.").or("4")];
-const VISITS: &[Parameter] = &[Parameter::text("object", "Only visits to this kind of object, as `entities`.")];
+const TAGS_TOLD: &[Parameter] = &[Parameter::any_number("limit", "How many tags to list.").or("4")];
+const VISITS: &[Parameter] = &[Parameter::text("object", "Only visits to this kind of object, such as `entities`.")];
 const MATERIALIZED: &[Parameter] = &[
-    Parameter::text("status", "Only jobs of this status; what is known of is `SUCCEEDED`."),
+    Parameter::text("status", "Only jobs of this status; the registry knows only `SUCCEEDED`."),
     Parameter::text("feature_view", "Only jobs of this view."),
 ];
 
@@ -339,7 +342,7 @@ const OVERVIEWS: &[Route] = &[
     get!(
         "/search",
         "search",
-        "Objects and features by what they are called, described and tagged",
+        "Objects and features by their names, descriptions and tags",
         [SEARCH, TAGS, CACHE],
         "Found",
         |call| call.search()
@@ -363,7 +366,7 @@ const OVERVIEWS: &[Route] = &[
     get!(
         "/metrics/recently_visited",
         "metrics",
-        "What the caller has looked at last, on this server since it started",
+        "What the caller has looked at most recently, on this server since it started",
         [ANY_PROJECT, VISITS, PAGE],
         "Visits",
         |call| call.recently_visited()
@@ -371,7 +374,7 @@ const OVERVIEWS: &[Route] = &[
     get!(
         "/compute_engines",
         "materialization",
-        "The engine that materializes a project's views, as the server's configuration names it",
+        "The engine that materializes a project's views, from the server's configuration",
         [PROJECT, CACHE],
         "ComputeEngine",
         |call| call.compute_engine()
@@ -379,7 +382,7 @@ const OVERVIEWS: &[Route] = &[
     get!(
         "/compute_engines/all",
         "materialization",
-        "The same of all projects",
+        "The same for all projects",
         [CACHE, PAGE_OF_ALL],
         "ComputeEngines",
         |call| call.compute_engines()
@@ -387,7 +390,7 @@ const OVERVIEWS: &[Route] = &[
     get!(
         "/materialization_jobs",
         "materialization",
-        "What has been materialized of a project's views, newest first",
+        "Which of a project's views were materialized and when, newest first",
         [PROJECT, MATERIALIZED, CACHE, PAGE],
         "MaterializationJobs",
         |call| call.materialization_jobs()
@@ -399,7 +402,7 @@ const MONITORING: &[Route] = &[
     get!(
         "/monitoring/{*rest}",
         "monitoring",
-        "Quality of data, which only Feast's own server measures",
+        "The quality of data, which only Feast's own server measures",
         [],
         "Nothing",
         |call| call.no_monitoring()
@@ -408,7 +411,7 @@ const MONITORING: &[Route] = &[
         Post,
         "/monitoring/{*rest}",
         "monitoring",
-        "Quality of data, which only Feast's own server measures",
+        "The quality of data, which only Feast's own server measures",
         [],
         None,
         (200, "Nothing"),
@@ -424,35 +427,41 @@ const DATASETS_IN_PYTHON: &[Route] = &[
     get!(
         "/saved_datasets/jobs",
         "saved datasets",
-        "The jobs that make datasets: this server runs none",
+        "The jobs that make datasets; this server runs none",
         [JOBS],
         "Jobs",
         |call| call.dataset_jobs()
     ),
-    get!(
-        "/saved_datasets/jobs/{job_id}",
-        "saved datasets",
-        "A job that makes a dataset: this server runs none",
-        [&[Parameter::path("job_id", "Its name.")]],
-        "Nothing",
-        |call| call.dataset_job()
-    ),
-    get!(
-        "/saved_datasets/data/{name}",
-        "saved datasets",
-        "The data of a dataset, which only Feast's Python reads",
-        [NAME, PROJECT, &[Parameter::number("limit", (1, 100), "How many rows.").or("10")]],
-        "Nothing",
-        |call| call.needs_python()
-    ),
+    Route {
+        answers: (404, "Nothing"),
+        ..get!(
+            "/saved_datasets/jobs/{job_id}",
+            "saved datasets",
+            "A job that makes a dataset; this server runs none",
+            [&[Parameter::path("job_id", "Its name.")]],
+            "Nothing",
+            |call| call.dataset_job()
+        )
+    },
+    Route {
+        answers: (501, "Nothing"),
+        ..get!(
+            "/saved_datasets/data/{name}",
+            "saved datasets",
+            "The data of a dataset, which only Feast's Python code reads",
+            [NAME, PROJECT, &[Parameter::number("limit", (1, 100), "How many rows.").or("10")]],
+            "Nothing",
+            |call| call.needs_python()
+        )
+    },
     act!(
         Post,
         "/saved_datasets/create",
         "saved datasets",
-        "Make a dataset's data, which only Feast's Python does",
+        "Make the data of a dataset, which only Feast's Python code does",
         [],
         None,
-        (200, "Nothing"),
+        (501, "Nothing"),
         |call| call.needs_python()
     ),
 ];
@@ -462,7 +471,7 @@ const LABELING: &[Route] = &[
     get!(
         "/webhook/config/{name}",
         "labels",
-        "How tools of others send labels of a label view",
+        "How other tools send labels to a label view",
         [NAME, ANY_PROJECT],
         "LabelWebhook",
         |call| call.webhook_config()
@@ -470,7 +479,7 @@ const LABELING: &[Route] = &[
     get!(
         "/annotation-config/{name}",
         "labels",
-        "How people make labels of a label view, as its tags say",
+        "How people make labels for a label view, as its tags say",
         [NAME, ANY_PROJECT],
         "LabelAnnotation",
         |call| call.annotation_config()
@@ -491,7 +500,7 @@ const OBJECT: &[Parameter] = &[
         "`dataSource`, `entity`, `featureView`, `featureService`, `feature` or `savedDataset`.",
     ),
     Parameter::path("object_name", "Its name."),
-    Parameter::flag("include_indirect", "false", "Whether to tell indirect relations too."),
+    Parameter::flag("include_indirect", "false", "Whether to include indirect relations."),
 ];
 
 const LINEAGE: &[Route] = &[
@@ -503,7 +512,7 @@ const LINEAGE: &[Route] = &[
         "Lineage",
         |call| call.registry_lineage()
     ),
-    get!("/lineage/registry/all", "lineage", "The same of all projects", [CACHE, LINEAGE_FILTER], "Lineage", |call| {
+    get!("/lineage/registry/all", "lineage", "The same for all projects", [CACHE, LINEAGE_FILTER], "Lineage", |call| {
         call.all_lineage()
     }),
     get!(

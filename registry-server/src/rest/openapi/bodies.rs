@@ -3,8 +3,8 @@
 use feast_registry_core::Kind;
 use serde_json::{Map, Value, json};
 
-use super::forms::{closed, flag, list, map, one_of, optional_text, reference, tags, text};
-use super::messages::Schemas;
+use super::forms::{closed, flag, list, one_of, optional_text, reference, tags, text};
+use super::messages::{Schemas, properties};
 
 /// Adds all of them.
 pub(super) fn add(schemas: &mut Schemas) {
@@ -16,6 +16,8 @@ pub(super) fn add(schemas: &mut Schemas) {
         ("ApplyPermission", permission()),
         ("ApplySavedDataset", saved_dataset()),
         ("Batch", batch()),
+        ("Edit", edit()),
+        ("ValidationReference", closed(&[], properties("feast.core.ValidationReference", schemas))),
     ];
     schemas.extend(named.map(|(name, schema)| (name.to_owned(), schema)));
 }
@@ -29,10 +31,10 @@ fn optional(schema: Value) -> Value {
     json!({ "anyOf": [schema, { "type": "null" }] })
 }
 
-/// The number of a type of values, as of `feast.types.ValueType`.
-fn value_type() -> Value {
+/// The number of a type of values, as of `feast.types.ValueType`, in a field that may hold these types of JSON.
+fn value_type(types: &Value) -> Value {
     json!({
-        "type": ["integer", "null"], "minimum": 0, "maximum": 48, "default": 2,
+        "type": types, "minimum": 0, "maximum": 48, "default": 2,
         "description": "The number of a type of values, as in Feast's `ValueType`: 2 is a string, 4 an int64.",
     })
 }
@@ -48,7 +50,8 @@ fn entity() -> Value {
         ("name", name()),
         ("project", name()),
         ("join_key", optional_text()),
-        ("value_type", value_type()),
+        // `null` says that it is not known, which a feature may not say.
+        ("value_type", value_type(&json!(["integer", "null"]))),
         ("description", optional_text()),
         ("tags", optional(tags())),
         ("owner", optional_text()),
@@ -126,7 +129,7 @@ fn data_source() -> Value {
 fn feature_view() -> Value {
     let feature = open(
         &["name"],
-        [("name", name()), ("value_type", value_type()), ("description", optional_text())],
+        [("name", name()), ("value_type", value_type(&json!("integer"))), ("description", optional_text())],
         json!({ "name": "rating", "value_type": 6 }),
     );
     let fields = [
@@ -242,43 +245,71 @@ fn saved_dataset() -> Value {
     open(&["name", "project", "storage_path"], fields, example)
 }
 
-/// Each edit applies an object of a kind, or deletes one.
+/// Many changes, which are one commit.
 fn batch() -> Value {
-    let conditions =
-        || [("if_match".to_owned(), optional_text()), ("if_none_match".to_owned(), optional(one_of(&["*"])))];
-    let with = |fields: Vec<(&str, Value)>| -> Map<String, Value> {
-        fields.into_iter().map(|(name, of)| (name.to_owned(), of)).chain(conditions()).collect()
-    };
-    let applied = [
-        (Kind::Entity, "Entity"),
-        (Kind::DataSource, "DataSource"),
-        (Kind::FeatureService, "FeatureService"),
-        (Kind::SavedDataset, "SavedDataset"),
-        (Kind::Permission, "Permission"),
-        (Kind::Project, "Project"),
-        (Kind::FeatureView, "FeatureViewObject"),
-        (Kind::StreamFeatureView, "StreamFeatureViewObject"),
-        (Kind::OnDemandFeatureView, "OnDemandFeatureViewObject"),
-        (Kind::LabelView, "LabelViewObject"),
-    ];
-    let mut edits: Vec<Value> = applied
-        .iter()
-        .map(|(kind, schema)| {
-            let fields = vec![("kind", one_of(&[kind.plural()])), ("name", text()), ("apply", reference(schema))];
-            closed(&["kind", "apply"], with(fields))
-        })
-        .collect();
-    let kinds: Vec<&str> = applied.iter().map(|(kind, _)| kind.plural()).collect();
-    let deleted = vec![("kind", one_of(&kinds)), ("name", name()), ("delete", json!({ "const": true }))];
-    edits.push(closed(&["kind", "name", "delete"], with(deleted)));
-    // There are more kinds, and more ways to write those that are listed.
-    let other = vec![("kind", name()), ("name", text()), ("apply", map(json!({})))];
-    edits.push(closed(&["kind", "apply"], with(other)));
-    let edits = json!({ "type": "array", "maxItems": 1000, "items": { "anyOf": edits } });
+    let edits = json!({
+        "type": "array", "minItems": 1, "maxItems": 1000, "items": reference("Edit"),
+        "description": "1 to 1,000 changes, in their order: later ones see earlier ones.",
+    });
     let mut batch = closed(&["edits"], [("edits", edits)]);
     batch["examples"] = json!([{ "edits": [
-        { "kind": "entities", "apply": { "spec": { "name": "driver", "joinKey": "driver_id" } } },
-        { "kind": "feature_views", "name": "retired", "delete": true },
+        { "kind": "entity", "apply": { "spec": { "name": "driver", "joinKey": "driver_id" } } },
+        { "kind": "feature_view", "name": "retired", "delete": true },
     ] }]);
     batch
+}
+
+/// The kinds of object that a batch changes, and the schemas of their objects.
+const APPLIED: [(Kind, &str); 11] = [
+    (Kind::Entity, "Entity"),
+    (Kind::DataSource, "DataSource"),
+    (Kind::FeatureView, "FeatureViewObject"),
+    (Kind::StreamFeatureView, "StreamFeatureViewObject"),
+    (Kind::OnDemandFeatureView, "OnDemandFeatureViewObject"),
+    (Kind::LabelView, "LabelViewObject"),
+    (Kind::FeatureService, "FeatureService"),
+    (Kind::SavedDataset, "SavedDataset"),
+    (Kind::ValidationReference, "ValidationReference"),
+    (Kind::Permission, "Permission"),
+    (Kind::Project, "Project"),
+];
+
+/// It applies an object of a kind, or deletes one.
+fn edit() -> Value {
+    let kinds = APPLIED.map(|(kind, _)| kind.label().replace(' ', "_"));
+    let about = |mut of: Value, about: &str| {
+        of["description"] = json!(about);
+        of
+    };
+    let named = "The name of what is deleted; with `apply` it may be left to the object.";
+    let whole = "The whole object, as `GET` returns it, and as `PUT` takes it.";
+    let if_match = "Change the object only if its tag is one of these (`*`: only if it exists).";
+    let mut edit = closed(
+        &["kind"],
+        [
+            ("kind", json!({ "enum": kinds, "description": "The kind of object." })),
+            ("name", about(text(), named)),
+            ("apply", json!({ "type": "object", "description": whole })),
+            ("delete", json!({ "type": "boolean", "description": "`true` deletes the object." })),
+            ("if_match", about(optional_text(), if_match)),
+            (
+                "if_none_match",
+                json!({ "enum": ["*", null], "description": "`*`: only make it, if it does not exist." }),
+            ),
+        ],
+    );
+    // Which fields go together, and what an object of each kind is.
+    let deleted = json!({
+        "type": "object", "required": ["name", "delete"],
+        "properties": { "delete": { "const": true }, "name": name(), "apply": false },
+    });
+    let applied = kinds.iter().zip(APPLIED).map(|(kind, (_, schema))| {
+        json!({
+            "type": "object", "required": ["apply"],
+            "properties": { "kind": { "const": kind }, "apply": reference(schema), "delete": { "const": false } },
+        })
+    });
+    edit["anyOf"] = applied.chain([deleted]).collect();
+    edit["description"] = json!("One change: either `apply` with an object, or `delete`.");
+    edit
 }

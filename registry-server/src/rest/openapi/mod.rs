@@ -18,7 +18,7 @@ use super::call::Call;
 use super::document::Identifier;
 use super::error::Result;
 use super::parameters::{Holds, Parameter, Place};
-use super::route::{PREFIX, Route};
+use super::route::{PREFIX, Route, Verb};
 use super::table;
 use super::tag::Tag;
 
@@ -26,24 +26,10 @@ use super::tag::Tag;
 const NOTHING: &str = "Nothing";
 /// What is a page for people.
 const PAGE: &str = "Page";
+/// What tells of each change of a batch.
+const BATCH_APPLIED: &str = "BatchApplied";
 /// What is either, as the client prefers.
 const WELCOME: &str = "Welcome";
-/// Answers without a tag, which are made anew each time: what they tell is not of the registry alone.
-const UNTAGGED: [&str; 13] = [
-    "Version",
-    "Jobs",
-    "Found",
-    "ResourceCounts",
-    "PopularTags",
-    "Visits",
-    "ComputeEngine",
-    "ComputeEngines",
-    "MaterializationJobs",
-    "LabelWebhook",
-    "LabelAnnotation",
-    WELCOME,
-    NOTHING,
-];
 
 /// The document.
 fn document() -> &'static Value {
@@ -63,8 +49,8 @@ fn document() -> &'static Value {
             "info": {
                 "title": "Feast registry",
                 "version": env!("CARGO_PKG_VERSION"),
-                "description": "The REST API of a registry of Feast, the feature store: what Feast's own registry server \
-                    answers, and entity tags, conditions, whole objects, dry runs and batches beside it.",
+                "description": "The REST API of a registry of Feast, the feature store: that of Feast's own registry server, and \
+                    beside it entity tags, conditions, whole objects, dry runs and batches.",
                 "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
             },
             "servers": [{ "url": PREFIX }],
@@ -99,25 +85,31 @@ fn schemas() -> Schemas {
 fn headers() -> Value {
     let text = |about: &str| json!({ "description": about, "schema": { "type": "string" } });
     json!({
-        "ETag": text("What tells this state from others, for `If-None-Match`; of one object, for `If-Match` too."),
-        "X-Registry-Revision": text("Where the journal of the registry has the change. Not there if nothing was written."),
+        "ETag": text("The tag of this state, for `If-None-Match`; of one object, for `If-Match` too."),
+        "X-Registry-Revision": text("The revision that the registry's journal has the change under. It is missing if nothing was written."),
         "Retry-After": text("After how many seconds to try again."),
-        "WWW-Authenticate": text("How to say who calls."),
+        "WWW-Authenticate": text("How to authenticate."),
     })
 }
 
 /// What may go wrong: a status, its name among the components, and what it says.
-const ERRORS: [(u16, &str, &str); 13] = [
-    (400, "BadRequest", "A value is none that the request may have."),
+const ERRORS: [(u16, &str, &str); 15] = [
+    (400, "BadRequest", "A value is not allowed."),
     (401, "Unauthorized", "The token is missing, or is not valid."),
-    (403, "Forbidden", "The caller may not do this, or nobody may: the registry is only read."),
-    (404, "NotFound", "It is not there."),
-    (409, "Conflict", "It contradicts what is there."),
+    (
+        403,
+        "Forbidden",
+        "The caller, or the site whose page a browser shows, may not do this; or the registry is read-only.",
+    ),
+    (404, "NotFound", "It does not exist."),
+    (409, "Conflict", "It contradicts what is stored."),
     (412, "PreconditionFailed", "The condition of the request does not hold."),
     (413, "TooLarge", "The request is too large."),
-    (422, "Invalid", "The request is not as it is documented, or what it says cannot be."),
+    (415, "UnsupportedEncoding", "The body is compressed, and only plain bodies are accepted."),
+    (421, "Misdirected", "The request is for another host (its `Host` header) than this server."),
+    (422, "Invalid", "The request is malformed, or its values contradict each other."),
     (429, "TooManyRequests", "The server, or what it keeps for this caller, has no room. Nothing was done."),
-    (500, "InternalError", "The server is at fault."),
+    (500, "InternalError", "The server failed."),
     (501, "NotImplemented", "This server does not do that."),
     (503, "Unavailable", "The storage cannot be reached, or is not set up."),
     (504, "Timeout", "The request was not done in time."),
@@ -149,7 +141,7 @@ fn operation(route: &Route) -> Value {
         "tags": [route.tag],
         "summary": route.summary,
         "operationId": operation_id(route),
-        "parameters": route.parameters.iter().copied().flatten().map(parameter).chain(conditions(route)).collect::<Vec<_>>(),
+        "parameters": route.parameters.iter().copied().flatten().map(parameter).chain(headers_of(route)).collect::<Vec<_>>(),
         "responses": responses(route),
     });
     if let Some(body) = route.body {
@@ -196,29 +188,42 @@ fn parameter(of: &Parameter) -> Value {
     json!({ "name": of.name, "in": place, "required": of.is_required, "description": of.about, "schema": schema })
 }
 
-/// The headers that a request may say on which condition it is to be done with.
-fn conditions(route: &Route) -> Vec<Value> {
+/// The headers of a request: on which condition it is to be done, and why.
+fn headers_of(route: &Route) -> Vec<Value> {
     let header = |name: &str, about: &str, schema: Value| json!({ "name": name, "in": "header", "description": about, "schema": schema });
     if has_tag(route) {
-        let about = "Tags of answers that the client has: if it is one of these, nothing is sent.";
+        let about = "Tags of answers that the client has: an answer with one of these is not sent again.";
         return vec![header("If-None-Match", about, json!({ "type": "string" }))];
     }
+    let mut headers = Vec::new();
     if is_conditional(route) {
-        return vec![
-            header(
-                "If-Match",
-                "Tags of states of the object, or `*`: it is changed only if it is in one of these, or is there at all.",
-                json!({ "type": "string" }),
-            ),
-            header("If-None-Match", "`*`: it is made only if it is not there.", json!({ "enum": ["*"] })),
-        ];
+        let about = "Change the object only if its tag is one of these (`*`: only if it exists).";
+        headers.push(header("If-Match", about, json!({ "type": "string" })));
     }
-    Vec::new()
+    if is_conditional(route) && route.method != Verb::Delete {
+        let about = "`*`: only make it, if it does not exist.";
+        headers.push(header("If-None-Match", about, json!({ "enum": ["*"] })));
+    }
+    if is_change(route) {
+        let about = "Why, for the registry's journal: at most 1,024 characters.";
+        headers.push(header("X-Registry-Reason", about, json!({ "type": "string" })));
+    }
+    headers
+}
+
+/// Whether it ever succeeds: some routes are there to say that this server does not do that.
+fn succeeds(route: &Route) -> bool {
+    route.answers.0 < 400
 }
 
 /// Whether what is answered has a tag.
 fn has_tag(route: &Route) -> bool {
-    route.is_read() && !UNTAGGED.contains(&route.answers.1)
+    route.is_read() && succeeds(route)
+}
+
+/// Whether it writes into the registry.
+fn is_change(route: &Route) -> bool {
+    is_conditional(route) || route.answers.1 == BATCH_APPLIED
 }
 
 /// Whether what is changed may be changed on a condition.
@@ -228,7 +233,7 @@ fn is_conditional(route: &Route) -> bool {
 
 fn responses(route: &Route) -> Value {
     let (status, schema) = route.answers;
-    let mut success = json!({ "description": "It was done." });
+    let mut success = json!({ "description": "Success." });
     match schema {
         NOTHING => {}
         PAGE => success["content"] = json!({ "text/html": { "schema": { "type": "string" } } }),
@@ -240,7 +245,7 @@ fn responses(route: &Route) -> Value {
         }
         _ => success["content"] = json!({ "application/json": { "schema": reference(schema) } }),
     }
-    let header = if has_tag(route) { Some("ETag") } else { (!route.is_read()).then_some("X-Registry-Revision") };
+    let header = if has_tag(route) { Some("ETag") } else { is_change(route).then_some("X-Registry-Revision") };
     if let Some(header) = header {
         success["headers"] = json!({ header: { "$ref": format!("#/components/headers/{header}") } });
     }
@@ -248,20 +253,23 @@ fn responses(route: &Route) -> Value {
     if status == 201 {
         // A dry run has made nothing.
         let told = json!({ "application/json": { "schema": reference(schema) } });
-        let dry = json!({ "description": "What would be done.", "content": told });
+        let dry = json!({ "description": "The outcome of a dry run.", "content": told });
         responses.insert("200".to_owned(), dry);
     }
-    responses.insert(status.to_string(), success);
+    if succeeds(route) {
+        responses.insert(status.to_string(), success);
+    }
     if has_tag(route) {
         let etag = json!({ "ETag": { "$ref": "#/components/headers/ETag" } });
-        responses.insert("304".to_owned(), json!({ "description": "The client has it.", "headers": etag }));
+        responses.insert("304".to_owned(), json!({ "description": "The client has it already.", "headers": etag }));
     }
     for (status, name, _) in ERRORS {
         let may_be = match status {
-            409 | 413 => !route.is_read(),
-            412 => is_conditional(route) || route.body == Some("Batch"),
-            501 => schema == NOTHING,
-            _ => !route.is_open || status == 429 || status == 503,
+            409 | 413 | 415 => !route.is_read(),
+            412 => is_change(route),
+            421 | 429 | 503 => true,
+            501 => route.answers.0 == status,
+            _ => !route.is_open,
         };
         if may_be {
             let name = json!({ "$ref": format!("#/components/responses/{name}") });

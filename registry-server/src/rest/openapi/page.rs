@@ -1,5 +1,5 @@
 //! Pages for people: what this server is, and all routes, made from the OpenAPI document. They need nothing else: no script, no asset,
-//! no other site.
+//! no other site. A link leads into what is closed, not to it: so a browser opens that by itself.
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -87,7 +87,9 @@ pub(super) fn docs(document: &Value) -> String {
     let _ = write!(
         body,
         "<p>{}</p>\n<p>Version {}. The same for programs: <a href=\"/openapi.json\">openapi.json</a>. Paths stand below \
-         <code>/api/v1</code>. If the server asks for tokens, send one: <code>Authorization: Bearer TOKEN</code>.</p>\n",
+         <code>/api/v1</code>. In the lines for curl, <code>$REGISTRY</code> is the address of this server, such as \
+         <code>https://registry.example.com</code>, and <code>$TOKEN</code> is your token; a server that asks for none \
+         needs no header <code>Authorization</code>. Words in capitals stand for values.</p>\n",
         prose(text_of(info, "description")),
         escaped(text_of(info, "version")),
     );
@@ -96,7 +98,8 @@ pub(super) fn docs(document: &Value) -> String {
         let name = escaped(text_of(tag, "name"));
         let _ = writeln!(body, "<li><a href=\"#tag-{}\">{name}</a></li>", name.replace(' ', "-"));
     }
-    body.push_str("<li><a href=\"#errors\">errors</a></li>\n<li><a href=\"#schemas\">schemas</a></li>\n</ul>\n</nav>\n</header>\n<main>\n");
+    body.push_str("<li><a href=\"#errors\">errors</a></li>\n<li><a href=\"#headers\">headers of answers</a></li>\n");
+    body.push_str("<li><a href=\"#schemas\">schemas</a></li>\n</ul>\n</nav>\n</header>\n<main>\n");
     for tag in items(&document["tags"]) {
         let tag = text_of(tag, "name");
         let name = escaped(tag);
@@ -111,12 +114,13 @@ pub(super) fn docs(document: &Value) -> String {
         body.push_str("</section>\n");
     }
     errors_of(document, &mut body);
+    headers_section(document, &mut body);
     body.push_str("<section>\n<h2 id=\"schemas\">schemas</h2>\n");
     for (name, schema) in fields(&document["components"]["schemas"]) {
         let name = escaped(name);
         let _ = writeln!(
             body,
-            "<details id=\"schema-{name}\">\n<summary><code>{name}</code></summary>\n<div>\n{}</div>\n</details>",
+            "<details>\n<summary><code>{name}</code></summary>\n<div id=\"schema-{name}\">\n{}</div>\n</details>",
             schema_of(schema)
         );
     }
@@ -127,22 +131,45 @@ pub(super) fn docs(document: &Value) -> String {
 /// What may go wrong, which is the same for all routes.
 fn errors_of(document: &Value, out: &mut String) {
     out.push_str("<section>\n<h2 id=\"errors\">errors</h2>\n<div class=\"wide\">\n<table>\n");
-    out.push_str("<tr><th>Status</th><th>What it says</th></tr>\n");
+    out.push_str("<tr><th>Status</th><th>What it says</th><th>Headers</th></tr>\n");
     for (name, response) in fields(&document["components"]["responses"]) {
         let about = prose(text_of(response, "description"));
-        let _ = writeln!(out, "<tr><td>{} {}</td><td>{about}</td></tr>", response["x-status"], escaped(name));
+        let (status, name, headers) = (&response["x-status"], escaped(name), headers_of(&response["headers"]));
+        let _ = writeln!(out, "<tr><td>{status} {name}</td><td>{about}</td><td>{headers}</td></tr>");
     }
     out.push_str("</table>\n</div>\n</section>\n");
+}
+
+/// The headers that answers may have.
+fn headers_section(document: &Value, out: &mut String) {
+    out.push_str("<section>\n<h2 id=\"headers\">headers of answers</h2>\n<div class=\"wide\">\n<table>\n");
+    out.push_str("<tr><th>Name</th><th>What it is</th></tr>\n");
+    for (name, header) in fields(&document["components"]["headers"]) {
+        let _ = writeln!(
+            out,
+            "<tr><td><code>{}</code></td><td>{}</td></tr>",
+            escaped(name),
+            prose(text_of(header, "description"))
+        );
+    }
+    out.push_str("</table>\n</div>\n</section>\n");
+}
+
+/// The names of headers of an answer.
+fn headers_of(headers: &Value) -> String {
+    let names: Vec<String> =
+        fields(headers).map(|(name, _)| format!("<a href=\"#headers\"><code>{}</code></a>", escaped(name))).collect();
+    names.join(", ")
 }
 
 fn operation_of(document: &Value, (method, path): (&str, &str), operation: &Value, out: &mut String) {
     let (method, shown) = (escaped(method), escaped(path));
     let _ = writeln!(
         out,
-        "<details id=\"{}\">\n<summary><b class=\"method {method}\">{}</b> <code>{shown}</code> <span>{}</span></summary>\n<div>",
-        escaped(text_of(operation, "operationId")),
+        "<details>\n<summary><b class=\"method {method}\">{}</b> <code>{shown}</code> <span>{}</span></summary>\n<div id=\"{}\">",
         method.to_uppercase(),
         prose(text_of(operation, "summary")),
+        escaped(text_of(operation, "operationId")),
     );
     let parameters: Vec<&Value> = items(&operation["parameters"]).collect();
     if !parameters.is_empty() {
@@ -164,7 +191,8 @@ fn operation_of(document: &Value, (method, path): (&str, &str), operation: &Valu
     if !body.is_null() {
         let _ = writeln!(out, "<h3>Body</h3>\n<p>{}</p>", type_of(body));
     }
-    out.push_str("<h3>Answers</h3>\n<div class=\"wide\">\n<table>\n<tr><th>Status</th><th>What it says</th><th>Content</th></tr>\n");
+    out.push_str("<h3>Answers</h3>\n<div class=\"wide\">\n<table>\n");
+    out.push_str("<tr><th>Status</th><th>What it says</th><th>Content</th><th>Headers</th></tr>\n");
     let mut failures = Vec::new();
     for (status, response) in fields(&operation["responses"]) {
         if response["$ref"].is_string() {
@@ -178,12 +206,17 @@ fn operation_of(document: &Value, (method, path): (&str, &str), operation: &Valu
             })
             .collect();
         let told = prose(text_of(response, "description"));
-        let _ = writeln!(out, "<tr><td>{status}</td><td>{told}</td><td>{}</td></tr>", contents.join(", "));
+        let headers = headers_of(&response["headers"]);
+        let _ = writeln!(
+            out,
+            "<tr><td>{status}</td><td>{told}</td><td>{}</td><td>{headers}</td></tr>",
+            contents.join(", ")
+        );
     }
     if !failures.is_empty() {
         let _ = writeln!(
             out,
-            "<tr><td>{}</td><td><a href=\"#errors\">Errors</a></td><td>{}</td></tr>",
+            "<tr><td>{}</td><td><a href=\"#errors\">Errors</a></td><td>{}</td><td></td></tr>",
             failures.join(", "),
             type_of(&json!({ "$ref": "/Error" }))
         );
@@ -237,6 +270,9 @@ fn type_of(schema: &Value) -> String {
     }
     if !schema["const"].is_null() {
         return format!("<code>{}</code>", word(&schema["const"]));
+    }
+    if *schema == Value::Bool(false) {
+        return "not given".to_owned();
     }
     if schema["anyOf"].is_array() {
         let ways: Vec<String> = items(&schema["anyOf"]).map(type_of).collect();
@@ -298,14 +334,15 @@ fn schema_of(schema: &Value) -> String {
             );
         }
         out.push_str("</table>\n</div>\n");
-    } else if schema["anyOf"].is_array() {
+    } else if !schema["anyOf"].is_array() {
+        let _ = writeln!(out, "<p>{}</p>", type_of(schema));
+    }
+    if schema["anyOf"].is_array() {
         out.push_str("<p>One of:</p>\n<ul>\n");
         for way in items(&schema["anyOf"]) {
             let _ = writeln!(out, "<li>{}</li>", type_of(way));
         }
         out.push_str("</ul>\n");
-    } else {
-        let _ = writeln!(out, "<p>{}</p>", type_of(schema));
     }
     if let Ok(example) = serde_json::to_string_pretty(&schema["examples"][0])
         && example != "null"

@@ -61,6 +61,9 @@ fn every_route_is_one_operation_with_its_parameters() {
             assert!(names.iter().any(|(_, name)| *name == Some(declared.name)), "{}: {}", route.name(), declared.name);
         }
         assert!(operation["responses"][route.answers.0.to_string()].is_object(), "{}", route.name());
+        let succeeds =
+            operation["responses"].as_object().expect("responses").keys().any(|status| status.starts_with('2'));
+        assert_eq!(succeeds, route.answers.0 < 400, "{}", route.name());
         assert_eq!(operation["security"] == json!([]), route.is_open, "{}", route.name());
     }
     assert_eq!(ids.len(), documented().count());
