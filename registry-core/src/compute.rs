@@ -10,28 +10,33 @@ use std::thread::available_parallelism;
 use tokio::sync::Semaphore;
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Work on so many objects takes a few milliseconds at the most.
 const FEW: usize = 200;
+
+/// On how many objects there may be work, that is done or waits: whoever waits has a list of them in memory.
+const MOST: usize = 4_000_000;
 
 /// Where such work is done.
 #[derive(Debug)]
 pub(crate) struct Compute {
     places: Arc<Semaphore>,
+    objects: Arc<Semaphore>,
 }
 
 impl Compute {
     pub(crate) fn new() -> Self {
         let processors = available_parallelism().map_or(1, usize::from);
-        Self { places: Arc::new(Semaphore::new((processors / 2).max(1))) }
+        let places = Arc::new(Semaphore::new((processors / 2).max(1)));
+        Self { places, objects: Arc::new(Semaphore::new(MOST)) }
     }
 
     /// Does work on so many objects. If its caller leaves, or the deadline is over, before it has begun, it is not done; after
     /// that it goes on to its end, and has its place until then.
     ///
     /// # Errors
-    /// Those of the work, and `DeadlineExceeded` when the deadline is over first.
+    /// Those of the work; `DeadlineExceeded` when the deadline is over first, and `Overloaded` when too much waits already.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         objects: usize,
@@ -41,11 +46,19 @@ impl Compute {
         if objects <= FEW {
             return work();
         }
+        // What is alone has room, however large it is.
+        let objects = u32::try_from(objects.min(MOST)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.objects).try_acquire_many_owned(objects).map_err(|_| {
+            Error::new(
+                ErrorKind::Overloaded,
+                "too many large requests wait for a processor in this process; nothing was done: try again later",
+            )
+        })?;
         const WHAT: &str = "a processor that works on earlier large requests";
         let place = deadline.wait_for(WHAT, Arc::clone(&self.places).acquire_owned()).await?;
         let place = place.map_err(|error| Error::internal("no place to work").with_source(error))?;
         let job = tokio::task::spawn_blocking(move || {
-            let _place = place;
+            let _held = (place, room);
             work()
         });
         match deadline.wait_for("a large request to be worked on", job).await? {
@@ -64,7 +77,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ErrorKind;
 
     /// Fault: sixty requests for lineage held up all other calls for 17 s, whatever their deadlines.
     #[tokio::test]
@@ -103,6 +115,35 @@ mod tests {
         let places = available_parallelism().map_or(1, usize::from).div_ceil(2);
         assert!(most.load(Ordering::SeqCst) <= places, "{most:?} at once");
         assert!(done.load(Ordering::SeqCst) < 40, "{done:?} were done of 60, half of which nobody waited for");
+    }
+
+    /// Fault: four thousand searches among 50,000 objects waited with 2 MB each, until there was no memory.
+    #[tokio::test]
+    async fn who_would_wait_with_too_many_objects_is_refused() {
+        let compute = Arc::new(Compute::new());
+        let deadline = || Deadline::after(Duration::from_secs(60));
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (began, has_begun) = tokio::sync::oneshot::channel();
+        let first = Arc::clone(&compute);
+        let first = tokio::spawn(async move {
+            let work = move || {
+                drop(began.send(()));
+                drop(held.recv());
+                Ok(())
+            };
+            // More than there is room for, as what has no count says.
+            first.run(usize::MAX, &deadline(), work).await
+        });
+        has_begun.await.expect("it has begun");
+        let refused = compute.run(FEW + 1, &Deadline::after(Duration::from_secs(60)), || Ok(())).await;
+        assert_eq!(refused.expect_err("there is no room").kind(), ErrorKind::Overloaded);
+        compute.run(FEW, &Deadline::after(Duration::from_secs(60)), || Ok(())).await.expect("few need none");
+        release.send(()).expect("it is waited for");
+        first.await.expect("no panic").expect("it is done");
+        compute
+            .run(usize::MAX, &Deadline::after(Duration::from_secs(60)), || Ok(()))
+            .await
+            .expect("there is room again");
     }
 
     #[tokio::test]

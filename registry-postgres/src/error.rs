@@ -76,6 +76,9 @@ pub(crate) fn failure(error: tokio_postgres::Error, location: &str) -> Failure {
                 SqlState::INSUFFICIENT_PRIVILEGE => {
                     (ErrorKind::ReadOnly, "the user may not do this; GRANT it what it needs on the registry's tables")
                 }
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
+                    (ErrorKind::Unavailable, "the database takes no connections just now; nothing was done: try again")
+                }
                 SqlState::QUERY_CANCELED => {
                     (ErrorKind::Unavailable, "a statement was cancelled, by statement_timeout or a person; try again")
                 }

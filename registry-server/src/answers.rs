@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tonic::{Response, Status};
 
 use crate::complaints::Complaint;
+use crate::heavy::many;
 use crate::parts::{self, Divided, InParts, Room};
 use crate::status::status;
 use crate::tenants::Memory;
@@ -187,7 +188,7 @@ impl Answers {
                         .map_err(|error| Error::internal("an answer was not compressed").with_source(error))
                 };
                 let compressed =
-                    registry.compute(usize::MAX, compress).await.map_err(|error| status(asked.call, error))?;
+                    registry.compute(many(size), compress).await.map_err(|error| status(asked.call, error))?;
                 // It is no longer than what it was made of, but for some bytes.
                 let length = u32::try_from(compressed.len()).unwrap_or(u32::MAX);
                 Divided::compressed(compressed, length, room)

@@ -30,7 +30,7 @@ use crate::parts::READ_WITHIN;
 use crate::protocol::Protocol;
 use crate::record::{CallRecord, Identity, Recorder};
 use crate::request::{Allowance, Arrivals, Conversation, RequestLimits, Room};
-use crate::rest::{self, Rest};
+use crate::rest;
 use crate::services::Services;
 use crate::status::status;
 use crate::tenants::Share;
@@ -181,18 +181,15 @@ struct Asked {
 
 impl Asked {
     /// With what the request is called in metrics and in the log: the path of a call, or the name of a route.
-    fn by(protocol: Protocol, request: &mut http::Request<Incoming>) -> (Self, String) {
-        match protocol {
-            Protocol::Grpc => {
-                let path = request.uri().path();
-                let called = Called::by(path);
-                (Self { protocol, called, is_for_callers: called.is_for_callers() }, path.to_owned())
-            }
-            Protocol::Rest => {
-                let rest::Asked { name, is_for_callers } = Rest::find(request);
-                (Self { protocol, called: Called::Registry, is_for_callers }, name)
-            }
+    fn by(services: &Services, request: &mut http::Request<Incoming>) -> (Self, String) {
+        let protocol = services.protocol(request);
+        if let (Protocol::Rest, Some(rest)) = (protocol, services.rest()) {
+            let rest::Asked { name, is_for_callers } = rest.find(request);
+            return (Self { protocol, called: Called::Registry, is_for_callers }, name);
         }
+        let path = request.uri().path();
+        let called = Called::by(path);
+        (Self { protocol, called, is_for_callers: called.is_for_callers() }, path.to_owned())
     }
 }
 
@@ -207,9 +204,8 @@ impl Service<http::Request<Incoming>> for Guarded {
 
     fn call(&mut self, mut request: http::Request<Incoming>) -> Self::Future {
         let began = Instant::now();
-        let protocol = self.services.protocol(&request);
-        let (asked, name) = Asked::by(protocol, &mut request);
-        let called = asked.called;
+        let (asked, name) = Asked::by(&self.services, &mut request);
+        let Asked { protocol, called, .. } = asked;
         let mut record = self.limits.recorder.begin(&name, request.headers(), called != Called::Registry);
         let timeout = call::timeout_of(request.headers(), self.limits.timeout);
         let limits = Arc::clone(&self.limits);

@@ -12,6 +12,11 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 /// What a call with a smaller request takes is a few milliseconds.
 const HEAVY: u64 = 64 * 1024;
 
+/// As how many objects so many bytes are worked on that are never worked on here.
+pub(crate) fn many(bytes: usize) -> usize {
+    (bytes / 64).max(1000)
+}
+
 /// A call, with a request of so many bytes. It has to be of a task of its own.
 pub(crate) async fn call<F: Future>(bytes: u64, call: F) -> F::Output {
     // A runtime of one thread has nobody to hand anything to.

@@ -25,6 +25,7 @@ use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Method};
 
 use crate::complaints::Complaint;
+use crate::heavy::many;
 use crate::protocol::Protocol;
 use crate::record::Identity;
 use crate::status::status;
@@ -269,7 +270,7 @@ impl RequestLimits {
             self.make_room(unpacked.length.saturating_mul(weight), &mut room)?;
             return Ok((unpacked, room));
         }
-        let limits = self.clone();
+        let (limits, packed) = (self.clone(), received.length);
         let work = move || {
             // Once to know how large it becomes, and then, if there is room, to have it.
             let Some(length) = encoding.measure(received.clone().into_message(), most)? else {
@@ -285,7 +286,7 @@ impl RequestLimits {
         };
         let (path, options) = call;
         let work = move || Ok::<_, Error>(work());
-        self.registry.with_call(options).compute(usize::MAX, work).await.map_err(|error| status(path, error))?
+        self.registry.with_call(options).compute(many(packed), work).await.map_err(|error| status(path, error))?
     }
 }
 

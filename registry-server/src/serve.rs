@@ -26,7 +26,7 @@ use crate::proto::history::history_server::HistoryServer;
 use crate::proto::registry_server_server::RegistryServerServer;
 use crate::record::Recorder;
 use crate::request::RequestLimits;
-use crate::rest::{Rest, RestOptions};
+use crate::rest::{Rest, RestOptions, Ui};
 use crate::service::Service;
 use crate::services::Services;
 use crate::tls::{Speaks, Tls};
@@ -193,7 +193,11 @@ pub async fn serve(
         .prepare();
     let is_guarded = options.security.is_some();
     let rest = |listener: &TcpListener, of: RestOptions| {
-        let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        // To whom a name leads that is another's, a certificate does not show.
+        let is_local = options.tls.is_none() && listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        if let Some(why) = of.ui.as_ref().filter(|_| is_guarded).and_then(Ui::lacks_login) {
+            tracing::warn!("nobody can log in to the web UI: {why}");
+        }
         Rest::new(registry.clone(), options.request_timeout, answers.clone(), (is_guarded, is_local), of)
     };
     let ports: Vec<(TcpListener, Services)> = match ports.into() {

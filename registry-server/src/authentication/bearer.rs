@@ -36,7 +36,7 @@ impl<'a> Token<'a> {
         let mut words = text.split(' ');
         let (scheme, token) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || words.next().is_some() {
-            return Err(refused("its authorization header is not `Bearer` and a token"));
+            return Err(Unauthenticated::Malformed);
         }
         Ok(Self { text: token, digest: digest_of(token) })
     }

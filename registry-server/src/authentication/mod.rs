@@ -97,6 +97,8 @@ pub(crate) struct Authenticated {
 pub(crate) enum Unauthenticated {
     /// There is no token.
     Missing,
+    /// What there is is no bearer token.
+    Malformed,
     /// The token is no good, for this reason.
     Refused(String),
     /// It cannot be found out now, for this reason.
@@ -261,6 +263,9 @@ impl Unauthenticated {
     pub(crate) fn status(&self) -> Status {
         match self {
             Self::Missing => Status::unauthenticated("the call has no bearer token; nothing was done"),
+            Self::Malformed => {
+                Status::unauthenticated("the header must be `Authorization: Bearer TOKEN`; nothing was done")
+            }
             Self::Refused(_) => Status::unauthenticated("the bearer token is invalid or has expired; nothing was done"),
             Self::Unavailable(_) => {
                 Status::unavailable("the bearer token cannot be verified now; nothing was done: try again later")
@@ -273,6 +278,7 @@ impl fmt::Display for Unauthenticated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => f.write_str("it has no bearer token"),
+            Self::Malformed => f.write_str("its authorization header is not `Bearer` and a token"),
             Self::Refused(why) => f.write_str(why),
             Self::Unavailable(why) => write!(f, "its token cannot be verified now: {why}"),
         }

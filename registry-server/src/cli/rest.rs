@@ -28,7 +28,7 @@ pub(super) struct RestArgs {
     /// Let pages of this origin use the REST API from a browser (CORS), such as https://catalog.example.com.
     ///
     /// `*` allows every origin. May be repeated.
-    #[arg(long, value_name = "ORIGIN", requires = "rest_api")]
+    #[arg(long, value_name = "ORIGIN", requires = "rest_api", value_parser = origin)]
     cors_origin: Vec<String>,
 
     /// Serve Feast's web UI too, on the port of the REST API: http://localhost:6572.
@@ -85,5 +85,38 @@ fn login(auth: &AuthConfig) -> Login {
         },
         AuthConfig::Kubernetes(_) => Login::Kubernetes,
         _ => Login::None,
+    }
+}
+
+/// An origin, as browsers send it: they compare it letter by letter.
+fn origin(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let is_origin =
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte));
+    if text == "*" || is_origin {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err("an origin is a scheme, a host and perhaps a port, as https://catalog.example.com, without a path; or `*`"
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_browsers_send() {
+        for (text, origin_of_it) in [
+            ("*", Some("*")),
+            ("https://Catalog.example.com", Some("https://catalog.example.com")),
+            ("http://[::1]:3000", Some("http://[::1]:3000")),
+            ("catalog.example.com", None),
+            ("https://catalog.example.com/", None),
+            ("https://catalog.example.com/path", None),
+            ("https://", None),
+            ("", None),
+        ] {
+            assert_eq!(origin(text).ok().as_deref(), origin_of_it, "{text}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A browser sends what pages of any site have it send, and keeps but the answers from them. So a change that a page of another site
 //! asks for is refused; and where nobody is asked who they are, since the server can only be reached from its own machine, so is
-//! what a name is asked for that is not this machine's: a site can have its name lead here (DNS rebinding).
+//! what a name is asked for that is not this machine's: a site can have its name lead here (DNS rebinding). With TLS it cannot.
 
 use std::net::IpAddr;
 
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn what_is_for_this_machine_alone_does_not_answer_to_names_of_others() {
         let (here, anywhere) = (Cors::new(&[], true), Cors::new(&[], false));
-        for host in ["localhost", "LOCALHOST:6572", "ui.localhost:80", "127.0.0.1:6572", "[::1]:6572", "::1", ""] {
+        for host in ["localhost", "LOCALHOST:6572", "ui.localhost:80", "127.0.0.1:6572", "[::1]:6572", "[::1]", ""] {
             assert_eq!(status(&here, "GET", host, &[]), 200, "{host}");
         }
         for host in ["evil.example", "evil.example:6572", "localhost.evil.example", "127.0.0.1.evil.example:80"] {

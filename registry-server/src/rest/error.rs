@@ -118,7 +118,10 @@ fn status_and_type(kind: ErrorKind) -> (StatusCode, &'static str) {
         ErrorKind::ReadOnly => (StatusCode::FORBIDDEN, "ReadOnlyRegistryException"),
         ErrorKind::Changed => (StatusCode::PRECONDITION_FAILED, "PreconditionFailed"),
         ErrorKind::Conflict => (StatusCode::CONFLICT, "Conflict"),
-        ErrorKind::Unavailable | ErrorKind::SchemaMissing => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
+        // A database that was dropped while the server runs is as good as away.
+        ErrorKind::Unavailable | ErrorKind::SchemaMissing | ErrorKind::InvalidConfig => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Unavailable")
+        }
         ErrorKind::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "ResourceExhausted"),
         ErrorKind::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "DeadlineExceeded"),
         ErrorKind::UnknownOutcome => (StatusCode::INTERNAL_SERVER_ERROR, "UnknownOutcome"),

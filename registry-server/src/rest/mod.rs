@@ -114,13 +114,15 @@ impl Rest {
     }
 
     /// Finds what a request asks for, and keeps it with the request for [`answer`](Self::answer).
-    pub(crate) fn find<B>(request: &mut Request<B>) -> Asked {
+    pub(crate) fn find<B>(&self, request: &mut Request<B>) -> Asked {
         let found = route::find(request.method(), request.uri().path());
         let asked = match &found {
             Found::Route(route, _) | Found::Unreadable(route) => {
                 Asked { name: route.name(), is_for_callers: !route.is_open }
             }
-            Found::OtherMethod(_) | Found::Nothing => Asked { name: String::new(), is_for_callers: false },
+            Found::OtherMethod(_) | Found::Nothing => {
+                Asked { name: String::new(), is_for_callers: self.is_page_for_callers(request) }
+            }
         };
         request.extensions_mut().insert(found);
         asked

@@ -377,6 +377,7 @@ impl Call {
         }
         let wanted = Wanted::of(&wanted.project, wanted.allow_cache);
         let views = self.lists().views(&wanted, &ViewFilter::default()).await?;
+        let count = views.len();
         let sources = move || {
             let mut sources = HashMap::new();
             for view in views {
@@ -386,7 +387,7 @@ impl Call {
             }
             Ok(sources)
         };
-        Ok(self.registry.compute(usize::MAX, sources).await?)
+        Ok(self.registry.compute(count, sources).await?)
     }
 }
 

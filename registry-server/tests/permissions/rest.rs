@@ -222,7 +222,7 @@ fn rows() -> Vec<Row> {
         ),
         write("POST", "/permissions", "permission", |_, ask| {
             let policy = json!({"role_based_policy": {"roles": [ask.text]}});
-            json!({"name": ask.name, "project": ask.project, "actions": ["READ"], "policy": policy})
+            json!({"name": ask.name, "project": ask.project, "actions": ["DESCRIBE"], "policy": policy})
         }),
         write(
             "POST",
@@ -231,6 +231,10 @@ fn rows() -> Vec<Row> {
             |_, ask| json!({"name": ask.name, "project": ask.project, "storage_path": ask.text, "allow_override": true}),
         ),
     ];
+    let label_view = "/label_views/NAME?project=PROJECT";
+    rows.push(get(format!("{label_view}&allow_cache=CACHED"), "label"));
+    rows.push(write("PUT", label_view, "label", put));
+    rows.push(delete(label_view, "label"));
     for (path, status) in [
         ("/monitoring/jobs", 503),
         ("/saved_datasets/create", 501),
@@ -457,6 +461,9 @@ async fn check(fixture: &Fixture, row: &Row, who: Who, credentials: &str, versio
 
 /// How many a list says that there are, if it has fewer on its only page.
 fn miscounted(reply: &Reply) -> Option<u64> {
+    if reply.body.is_empty() {
+        return None;
+    }
     let told = reply.json();
     let count = told["pagination"]["totalCount"].as_u64()?;
     let length = told.as_object()?.values().filter_map(Value::as_array).map(Vec::len).max().unwrap_or_default();
@@ -468,7 +475,10 @@ async fn what_may_be_seen_does_not_tell_of_what_may_not() {
     let world = World::new().await;
     let fixture = Fixture::start(&world).await;
     let [credentials, _] = world.credentials(Who::Picky);
-    for row in rows().into_iter().filter(|row| row.method == "GET" && row.path.contains("NAME")) {
+    for row in rows()
+        .into_iter()
+        .filter(|row| row.method == "GET" && row.path.contains("NAME") && row.of_hidden[Who::Admin as usize] == 200)
+    {
         for cached in [false, true] {
             let ask = Ask { cached, ..Ask::of("alpha", &format!("open_{}", row.noun), "") };
             let reply = row.request(&fixture, &ask, Version::One).header("authorization", &credentials).send().await;

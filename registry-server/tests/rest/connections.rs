@@ -150,19 +150,19 @@ async fn one_connection_has_one_request_after_the_other() {
     let mut connection = TcpStream::connect(server.address).await.expect("a connection");
     for _ in 0..3 {
         for path in ["/version", "/entities/nobody?project=rides", "/nothing"] {
-            let answer = exchange(&mut connection, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+            let answer = exchange(&mut connection, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
             assert!(answer.starts_with("HTTP/1.1 ") && !answer.contains("connection: close"), "{answer}");
         }
         let body = json!({"name": "driver", "project": "rides"}).to_string();
         let head = format!(
-            "POST /entities HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "POST /entities HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         let answer = exchange(&mut connection, &(head + &body)).await;
         assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
         // In pieces of any size, whose length is not told before.
         let chunked = format!(
-            "POST /entities HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+            "POST /entities HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
              5\r\n{}\r\n{:x}\r\n{}\r\n0\r\n\r\n",
             &body[..5],
             body.len() - 5,
@@ -179,7 +179,7 @@ async fn what_is_under_way_is_finished_when_the_server_stops() {
         let (server, storage) = gated(ServeOptions::default()).await;
         let address = server.address;
         let mut idle = TcpStream::connect(address).await.expect("a connection");
-        exchange(&mut idle, "GET /version HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        exchange(&mut idle, "GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         storage.close_gate();
         let body = json!({"spec": {"name": "driver", "description": "after"}});
         let under_way = tokio::spawn(server.ask("PUT", DRIVER).over(version).json(&body).try_send());
@@ -214,7 +214,7 @@ async fn the_ports_share_the_connections_that_there_may_be() {
     options.max_connections = 2;
     let server = start_on(options, |grpc| Ports::Each { grpc, rest: listener, options: RestOptions::default() }).await;
     let mut first = TcpStream::connect(rest).await.expect("a connection");
-    exchange(&mut first, "GET /version HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    exchange(&mut first, "GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let wanted = GetEntityRequest { project: "rides".into(), name: "driver".into(), allow_cache: true };
     let mut second = grpc_client(&server).await;
     assert_eq!(second.get_entity(wanted.clone()).await.expect_err("there is none").code(), Code::NotFound);

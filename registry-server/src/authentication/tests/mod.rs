@@ -26,7 +26,7 @@ fn bearer(token: &str) -> HeaderMap {
 
 fn refused(result: Result<Authenticated, Unauthenticated>) -> String {
     match result {
-        Err(Unauthenticated::Refused(why)) => why,
+        Err(why @ (Unauthenticated::Malformed | Unauthenticated::Refused(_))) => why.to_string(),
         other => panic!("{other:?}"),
     }
 }

@@ -18,8 +18,7 @@ mod transcode;
 /// Writes an object as JSON.
 ///
 /// # Errors
-/// `Corrupt` when it cannot be decoded, or has what cannot be said in JSON, such as a moment that is none. Nothing is left
-/// behind then.
+/// `Corrupt` when it cannot be decoded. Nothing is left behind then.
 pub(crate) fn write(object: &Object, out: &mut Vec<u8>) -> Result<()> {
     let start = out.len();
     out.push(b'{');

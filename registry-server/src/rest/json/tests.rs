@@ -16,12 +16,9 @@ use serde_json::json;
 use super::plan::{Form, Value as Plan};
 use super::*;
 
-/// What `prost-reflect` makes of an object; `None` where that is nothing.
-fn expected(object: &Object) -> Option<Value> {
-    let message = DynamicMessage::decode(descriptor(object.kind), Bytes::clone(&object.bytes)).ok()?;
-    // As text, in which a number of 32 bits has no more digits than it needs.
-    let text = serde_json::to_string(&message).ok()?;
-    Some(serde_json::from_str(&text).expect("it is JSON"))
+/// The object as `prost-reflect` decodes it; `None` where it does not.
+fn decoded(object: &Object) -> Option<DynamicMessage> {
+    DynamicMessage::decode(descriptor(object.kind), Bytes::clone(&object.bytes)).ok()
 }
 
 fn descriptor(kind: Kind) -> MessageDescriptor {
@@ -57,7 +54,14 @@ fn without_signed_zeros(value: &mut Value) {
 fn assert_is_as_expected(object: &Object) {
     let mut written = written(object);
     written.iter_mut().for_each(without_signed_zeros);
-    assert_eq!(written, expected(object), "{:?}", object.bytes);
+    let decoded = decoded(object);
+    assert_eq!(written.is_some(), decoded.is_some(), "{:?}", object.bytes);
+    // As text, in which a number of 32 bits has no more digits than it needs. A moment or a duration may be beyond what it says.
+    let expected = decoded.and_then(|message| serde_json::to_string(&message).ok());
+    if let Some(expected) = expected {
+        let expected: Value = serde_json::from_str(&expected).expect("it is JSON");
+        assert_eq!(written, Some(expected), "{:?}", object.bytes);
+    }
 }
 
 /// Choices that are made by arbitrary bytes, and then always the first.
@@ -259,8 +263,9 @@ fn a_view_is_written_as_python_writes_it() {
     assert_eq!(rate(0.0), r#"{"spec":{"loggingConfig":{}}}"#);
 }
 
+/// Fault: a view that was to live for 30,000 years was counted in the list of views, and not in it.
 #[test]
-fn a_moment_that_is_none_has_no_json() {
+fn a_moment_that_json_has_no_room_for_is_told_all_the_same() {
     let with_meta = |seconds| {
         let created_timestamp = Some(Timestamp { seconds, nanos: 0 });
         Object::encode(&FeatureView {
@@ -268,14 +273,22 @@ fn a_moment_that_is_none_has_no_json() {
             meta: Some(FeatureViewMeta { created_timestamp, ..Default::default() }),
         })
     };
-    for (seconds, is_one) in
-        [(-62_135_596_800, true), (-62_135_596_801, false), (253_402_300_799, true), (253_402_300_800, false)]
-    {
-        assert_eq!(written(&with_meta(seconds)).is_some(), is_one, "{seconds}");
-        assert_is_as_expected(&with_meta(seconds));
+    for (seconds, told) in [
+        (-62_135_596_800, "0001-01-01T00:00:00Z"),
+        (-62_135_596_801, "0000-12-31T23:59:59Z"),
+        (253_402_300_799, "9999-12-31T23:59:59Z"),
+        (253_402_300_800, "+10000-01-01T00:00:00Z"),
+    ] {
+        let view = with_meta(seconds);
+        assert_eq!(written(&view).expect("JSON")["meta"]["createdTimestamp"], told);
+        assert_is_as_expected(&view);
     }
-    let error = write(&with_meta(i64::MIN), &mut Vec::new()).expect_err("no moment");
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    for seconds in [i64::MIN, i64::MAX] {
+        assert!(written(&with_meta(seconds)).is_some(), "{seconds}");
+    }
+    let ttl = Some(Duration { seconds: 1_000_000_000_000, nanos: 0 });
+    let view = Object::encode(&FeatureView { spec: Some(FeatureViewSpec { ttl, ..Default::default() }), meta: None });
+    assert_eq!(written(&view), Some(json!({ "spec": { "ttl": "1000000000000s" } })));
 }
 
 /// A source of a source of a source …
@@ -293,7 +306,7 @@ fn messages_are_written_as_deep_as_they_are_decoded() {
     };
     for (levels, is_written) in [(100, true), (101, false), (20_000, false)] {
         assert_eq!(written(&deep(levels)).is_some(), is_written, "{levels}");
-        assert_eq!(expected(&deep(levels)).is_some(), is_written, "{levels}");
+        assert_eq!(decoded(&deep(levels)).is_some(), is_written, "{levels}");
     }
 }
 

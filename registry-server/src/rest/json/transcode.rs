@@ -23,12 +23,7 @@ use super::plan::{Field, Form, Message, Plans, Shape, Value};
 /// How deep messages may be in each other, as for all who decode them.
 const DEPTH: usize = 100;
 
-/// The moments that RFC 3339 has, from the first of the year 1 to the last of the year 9999, in seconds since 1970.
-const MOMENTS: Range<i64> = -62_135_596_800..253_402_300_800;
-
-/// The most seconds that a duration has in JSON, and the most nanoseconds.
-const LONGEST: (u64, u32) = (315_576_000_000, 999_999_999);
-
+/// What `all_fields_can_be_said` rules out.
 const UNKNOWN: &str = "it has a field of a type whose form in JSON is not known";
 
 /// What stood in a field.
@@ -82,14 +77,12 @@ pub(super) struct Transcoder<'a, 'out> {
     plans: &'static Plans,
     found: Vec<Found<'a>>,
     out: &'out mut Vec<u8>,
-    /// What was met that JSON cannot say.
-    unsaid: Option<&'static str>,
 }
 
 impl<'a, 'out> Transcoder<'a, 'out> {
     pub(super) fn new(message: &'a [u8], out: &'out mut Vec<u8>) -> Self {
         let whole = Found { field: 0, raw: Raw::Content(message), is_cleared: false };
-        Self { plans: Plans::get(), found: vec![whole], out, unsaid: None }
+        Self { plans: Plans::get(), found: vec![whole], out }
     }
 
     /// Writes those fields of the message, which has a plan, that are wanted by their names in JSON. Before each is a comma,
@@ -100,8 +93,7 @@ impl<'a, 'out> Transcoder<'a, 'out> {
         let base = self.scan(message, 0..1)?;
         self.found.drain(..base);
         self.found.retain(|found| is_wanted(&message.fields[found.field].name));
-        self.fields(message, 0, DEPTH)?;
-        self.unsaid.map_or(Ok(()), |unsaid| Err(corrupt(unsaid)))
+        self.fields(message, 0, DEPTH)
     }
 
     /// Notes the fields of a message that is given in pieces, each in an earlier note, and says where the notes begin.
@@ -146,13 +138,13 @@ impl<'a, 'out> Transcoder<'a, 'out> {
     }
 
     fn field(&mut self, field: &'static Field, mut found: Range<usize>, depth: usize) -> Result<()> {
-        let (start, unsaid) = (self.out.len(), self.unsaid);
+        let start = self.out.len();
         while found.start < found.end && self.found[found.start].is_cleared {
             // Nobody sees it, but who decodes the message does, and refuses what is malformed.
             self.value(&field.value, found.start..found.start + 1, depth)?;
             found.start += 1;
         }
-        self.rewind(start, unsaid);
+        self.out.truncate(start);
         if found.is_empty() {
             return Ok(());
         }
@@ -162,10 +154,7 @@ impl<'a, 'out> Transcoder<'a, 'out> {
             (Shape::One, value) => self.value(value, found, depth)? || field.has_presence,
             (Shape::List, value) => self.list(value, found, depth)?,
             (Shape::Map, Value::Message(entry)) => self.map(&self.plans.messages[*entry], found, depth)?,
-            (Shape::Map, _) => {
-                self.cannot_say(UNKNOWN);
-                false
-            }
+            (Shape::Map, _) => return Err(corrupt(UNKNOWN)),
         };
         if !is_there {
             self.out.truncate(start);
@@ -209,22 +198,17 @@ impl<'a, 'out> Transcoder<'a, 'out> {
                 let found = base..self.found.len();
                 message.fields.first().map_or(Ok(true), |field| self.value(&field.value, found, depth))?;
             }
+            // Both are told beyond what protobuf's JSON has room for, years 1 to 9999 and 10,000 years: an object that is stored is in its
+            // list, and what its list has is what there is.
             Form::Timestamp => {
                 let [seconds, nanos] = self.seconds_and_nanos(base)?;
-                if !MOMENTS.contains(&seconds) {
-                    self.cannot_say("it has a moment outside of the years 1 to 9999");
-                }
                 self.quoted(Timestamp { seconds, nanos: nanos as i32 });
             }
             Form::Duration => {
                 let [seconds, nanos] = self.seconds_and_nanos(base)?;
-                let nanos = nanos as i32;
-                if seconds.unsigned_abs() > LONGEST.0 || nanos.unsigned_abs() > LONGEST.1 {
-                    self.cannot_say("it has a duration of more than 10,000 years");
-                }
-                self.quoted(Duration { seconds, nanos });
+                self.quoted(Duration { seconds, nanos: nanos as i32 });
             }
-            Form::Unknown => self.cannot_say(UNKNOWN),
+            Form::Unknown => return Err(corrupt(UNKNOWN)),
         }
         self.found.truncate(base);
         Ok(())
@@ -271,7 +255,7 @@ impl<'a, 'out> Transcoder<'a, 'out> {
         let last = if found.len() > 1 { self.last_by_key(found.clone())? } else { HashMap::new() };
         self.out.push(b'{');
         for index in found {
-            let (start, unsaid) = (self.out.len(), self.unsaid);
+            let start = self.out.len();
             self.comma();
             let base = self.scan(entry, index..index + 1)?;
             let end = self.found.len();
@@ -283,7 +267,7 @@ impl<'a, 'out> Transcoder<'a, 'out> {
             if let Raw::Content(entry) = self.found[index].raw
                 && last.get(key_of(entry)?).is_some_and(|last| *last != index)
             {
-                self.rewind(start, unsaid);
+                self.out.truncate(start);
             }
         }
         self.out.push(b'}');
@@ -352,10 +336,7 @@ impl<'a, 'out> Transcoder<'a, 'out> {
                 self.out.push(b'"');
                 Ok(!bytes.is_empty())
             }
-            (Value::Unknown, _) => {
-                self.cannot_say(UNKNOWN);
-                Ok(true)
-            }
+            (Value::Unknown, _) => Err(corrupt(UNKNOWN)),
             _ => Err(wrong_type()),
         }
     }
@@ -380,17 +361,6 @@ impl<'a, 'out> Transcoder<'a, 'out> {
         if self.out.len() > start {
             self.out.push(b',');
         }
-    }
-
-    /// Takes back what was written since, and what could not be said in it.
-    fn rewind(&mut self, start: usize, unsaid: Option<&'static str>) {
-        self.out.truncate(start);
-        self.unsaid = unsaid;
-    }
-
-    /// Notes why the message has no form in JSON. That is found out only when all of it is decoded: what is malformed is worse.
-    fn cannot_say(&mut self, why: &'static str) {
-        self.unsaid.get_or_insert(why);
     }
 }
 

@@ -42,8 +42,7 @@ pub struct Ui(Arc<Pages>);
 #[derive(Debug)]
 struct Pages {
     files: Files,
-    /// How people log in, as it stands in the page.
-    login: String,
+    login: Login,
     /// What pages may load, and from where.
     policy: HeaderValue,
 }
@@ -74,7 +73,7 @@ pub(crate) enum Page<'a> {
     Index,
     /// The list of projects, which the registry has.
     Projects,
-    /// Whether the registry answers.
+    /// Whether the registry answers, if only from its cache.
     Health,
     /// What MLflow knows, which is nothing.
     Mlflow(&'static str),
@@ -110,7 +109,27 @@ impl Ui {
 
     fn with_files(files: Files, login: &Login) -> Self {
         let policy = policy(login.provider());
-        Self(Arc::new(Pages { files, login: in_script(&login.told()), policy }))
+        Self(Arc::new(Pages { files, login: login.clone(), policy }))
+    }
+
+    /// Whether people log in to it.
+    pub(crate) fn has_login(&self) -> bool {
+        matches!(self.0.login, Login::Oidc { .. })
+    }
+
+    /// Why nobody can log in to it, if that is so.
+    pub(crate) fn lacks_login(&self) -> Option<&'static str> {
+        match &self.0.login {
+            Login::None => Some("it takes no tokens of a file; have a proxy before the server add one"),
+            Login::Kubernetes => Some("it takes no tokens of Kubernetes; have a proxy before the server add one"),
+            Login::Oidc { client, .. } if client.is_empty() => {
+                Some("`auth` of the feature_store.yaml names no `ui_client_id`, nor a `client_id`")
+            }
+            Login::Oidc { discovery, .. } if keycloak(discovery).is_none() => {
+                Some("it knows Keycloak alone, whose `auth_discovery_url` has `/realms/` in it")
+            }
+            Login::Oidc { .. } => None,
+        }
     }
 
     /// The folder it is from.
@@ -166,7 +185,8 @@ impl Ui {
     async fn index(&self) -> Option<Bytes> {
         let index = self.0.files.read(INDEX).await?;
         let text = String::from_utf8_lossy(&index);
-        let script = format!(r#"<script id="feast-auth-config" type="application/json">{}</script>"#, self.0.login);
+        let login = in_script(&self.0.login.told());
+        let script = format!(r#"<script id="feast-auth-config" type="application/json">{login}</script>"#);
         Some(text.replacen("</head>", &format!("{script}\n</head>"), 1).into())
     }
 
