@@ -51,6 +51,9 @@ DIFFERENCES = {
     "sent. Ours answers what was sent.",
     "saved-dataset-updated": "Feast drops the moment of a saved dataset's last update when it answers. Ours shows it.",
     "whole-objects": "Feast knows no PUT. Ours writes a whole object with it.",
+    "label-views": "Feast deletes label views below /feature_views alone. Ours writes and deletes them below /label_views too.",
+    "not-text": "Feast reads what is not UTF-8 with a character in place of what it cannot read, so two names may become one. "
+    "Ours refuses it.",
     "encodings": "Feast reads JSON in any encoding that Python recognizes. Ours reads UTF-8, as JSON is defined.",
     "missing-permission": "A permission that does not exist is an internal error when Feast reads SQL, and not found when it "
     "reads its cache. Ours is never an internal error.",

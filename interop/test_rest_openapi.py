@@ -214,7 +214,7 @@ WRITES = [
 def exchange(port: int, head: bytes, body: bytes = b"") -> int:
     """The status of the answer to bytes that no client library would send; 0 if there is none."""
     with socket.create_connection((harness.HOST, port), timeout=30) as connection:
-        connection.sendall(head + b"Host: registry\r\nConnection: close\r\n\r\n" + body)
+        connection.sendall(head + b"Host: localhost\r\nConnection: close\r\n\r\n" + body)
         received = b""
         try:
             while chunk := connection.recv(65536):

@@ -23,7 +23,9 @@ def test_a_path_that_is_nearly_right(path: str, rest_reads: RestPair) -> None:
 
 
 OTHERS = list(product(["PUT", "PATCH", "OPTIONS", "DELETE", "POST"], rest_requests.read_only_routes()))
-OTHERS.remove(("PUT", "/projects/rides"))  # Ours has it: see `test_put`.
+# Ours has these: see `test_put`, and `label_views` in rest_writes.py.
+OURS = {("PUT", "/projects/rides"), *product(["PUT", "DELETE"], ["/label_views/all", "/label_views/fraud"])}
+OTHERS = [other for other in OTHERS if other not in OURS]
 
 
 @pytest.mark.parametrize("method, path", OTHERS)
@@ -53,17 +55,17 @@ def test_a_header_that_changes_nothing(name: str, rest_reads: RestPair) -> None:
     rest_reads.same("GET", prefixed(f"/entities?{P}"), headers={name: "text/html;q=1, identity, *, bytes=0-1"})
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/entities/%FF?",
-        "/entities?tags=%FF&",
-        "/search?query=%FF&projects=rides&",
-        "/search?query=%ED%A0%80&projects=rides&",
-    ],
-)
+@pytest.mark.parametrize("path", ["/entities/%FF?", "/search?query=%FF&", "/search?query=%ED%A0%80&projects=rides&"])
 def test_bytes_that_are_no_text(path: str, rest_reads: RestPair) -> None:
-    rest_reads.same("GET", prefixed(f"{path}{P}"))
+    rest_reads.differs(
+        "not-text", "GET", prefixed(f"{path}{P}"),
+        theirs=lambda answer: answer.status in (200, 404),
+        ours=lambda answer: (answer.status, answer.body["error_type"]) == (422, "RequestValidationError"),
+    )  # fmt: skip
+
+
+def test_bytes_that_are_no_text_where_nothing_is_read(rest_reads: RestPair) -> None:
+    rest_reads.same("GET", prefixed(f"/entities?tags=%FF&{P}"))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,14 @@ use super::*;
 
 /// What is answered to a request without a body, headers and all.
 fn get(address: &str, path: &str) -> String {
+    get_with(address, path, "")
+}
+
+/// The same with a header, and the end of its line.
+fn get_with(address: &str, path: &str, header: &str) -> String {
     let mut connection = TcpStream::connect(address).expect("it listens");
-    write!(connection, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("a request");
+    write!(connection, "GET {path} HTTP/1.1\r\nHost: {address}\r\n{header}Connection: close\r\n\r\n")
+        .expect("a request");
     let mut answer = String::new();
     connection.read_to_string(&mut answer).expect("an answer");
     answer
@@ -57,6 +63,29 @@ async fn the_pages_are_served_beside_the_api() {
     for path in ["/nothing.js", "/api/v1/nothing", "/..%2f..%2f..%2fregistry.db"] {
         assert!(get(&address, path).starts_with("HTTP/1.1 404 "), "{path}");
     }
+    assert_eq!(server.stop().0, Some(0));
+}
+
+/// Fault: whoever could reach the server was told the names of all projects, although nobody could log in to the pages.
+#[tokio::test]
+async fn where_nobody_can_log_in_the_list_of_projects_is_for_those_who_have_a_token() {
+    let fixture = filled().await;
+    let folder = bundle(&fixture);
+    let token = fixture.ok(&["tokens", "new", "ann", "--role", "reader", "--file", "tokens.yaml"]);
+    let token = token.split_whitespace().find(|word| word.starts_with("frt_")).unwrap_or_else(|| panic!("{token}"));
+    let ui = ["--ui", folder.to_str().expect("text"), "--tokens", "tokens.yaml"];
+    let server = Server::start(&fixture, &[&REST[..], &ui].concat());
+    assert!(
+        server.before.contains("nobody can log in to the web UI: it takes no tokens of a file"),
+        "{}",
+        server.before
+    );
+    let address = rest_address(&server);
+    assert!(get(&address, "/").starts_with("HTTP/1.1 200 "));
+    let refused = get(&address, "/projects-list.json");
+    assert!(refused.starts_with("HTTP/1.1 401 ") && !refused.contains("shop"), "{refused}");
+    let told = get_with(&address, "/projects-list.json", &format!("Authorization: Bearer {token}\r\n"));
+    assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("What we sell"), "{told}");
     assert_eq!(server.stop().0, Some(0));
 }
 

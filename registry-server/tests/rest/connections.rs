@@ -173,6 +173,23 @@ async fn one_connection_has_one_request_after_the_other() {
     }
 }
 
+/// Fault: whoever had said all that they had to say, and then sent no more, was not answered, and nothing was done.
+#[tokio::test]
+async fn who_sends_no_more_is_answered() {
+    let server = start().await;
+    let mut connection = TcpStream::connect(server.address).await.expect("a connection");
+    let body = json!({"name": "driver", "project": "rides"}).to_string();
+    let head = format!(
+        "POST /entities HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    connection.write_all((head + &body).as_bytes()).await.expect("it is sent");
+    connection.shutdown().await.expect("nothing more is sent");
+    let mut answer = String::new();
+    timeout(SOON, connection.read_to_string(&mut answer)).await.expect("it ends").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+}
+
 #[tokio::test]
 async fn what_is_under_way_is_finished_when_the_server_stops() {
     for version in BOTH {

@@ -51,6 +51,26 @@ async fn a_body_that_is_too_large_is_refused() {
     assert_eq!(large.bytes(described(MEGABYTE / 2)).send().await.status, 200, "what may be stored is");
 }
 
+/// Fault: a body that could never have room was told to come again in a second, and one of arrays took 147 times its size.
+#[tokio::test]
+async fn a_body_that_never_has_room_is_not_told_to_come_again() {
+    let server = start_with(ServeOptions::default(), RestOptions::default()).await;
+    let ask = |body: String| {
+        server.ask("POST", "/batch?project=rides").header("content-type", "application/json").bytes(body).send()
+    };
+    let arrays = ask(format!(r#"{{"edits":[{}0]}}"#, "[[[[[[[[0]]]]]]]],".repeat(400_000))).await;
+    arrays.assert_error(413, "PayloadTooLarge");
+    assert_eq!(arrays.header("retry-after"), "");
+    // As large as the largest, and of one value.
+    let large =
+        ask(json!({"edits": [{"kind": "entity", "name": "x".repeat(30 * MEGABYTE), "delete": true}]}).to_string());
+    assert_eq!(large.await.status, 404);
+    let off = server.ask("GET", "/monitoring/metrics").send().await;
+    assert_eq!((off.status, off.header("retry-after")), (503, ""));
+    let packed = server.ask("PUT", "/entities/driver?project=rides").header("content-encoding", "gzip");
+    assert_eq!(packed.json(&json!({})).send().await.status, 415);
+}
+
 /// Sends the beginning of a request, and reads until the server ends the connection.
 async fn unfinished(server: &Server, begins: &str) -> String {
     let mut connection = TcpStream::connect(server.address).await.expect("a connection");

@@ -58,6 +58,24 @@ async fn an_edit_is_done_if_its_condition_holds() {
     assert_eq!(edit(&registry, vec![delete().when(Condition::present())]).await.expect("it is there"), [true]);
 }
 
+/// A view is deleted by its name, of whichever kind it is, on a condition as without one.
+#[tokio::test]
+async fn a_view_of_any_kind_is_deleted_on_a_condition() {
+    let (registry, storage) = open().await;
+    let delete = || Edit::delete_view("stats");
+    let absent = edit(&registry, vec![delete().when(Condition::present())]).await;
+    assert_eq!(kind_of(absent), ErrorKind::ViewNotFound, "what is not there is told before what it is not");
+    let mut on_demand = crate::proto::core::OnDemandFeatureView::default();
+    on_demand.spec.get_or_insert_default().name = "stats".to_owned();
+    registry.apply("p", Object::encode(&on_demand)).await.expect("an apply");
+    let seen = storage.stored(Kind::OnDemandFeatureView, "stats").await.expect("it is stored");
+    let never = Condition::new("is never so", |_| false);
+    let error = edit(&registry, vec![delete().when(never)]).await.expect_err("it does not hold");
+    assert_eq!(error.to_string(), "the on demand feature view `stats` of project `p` is never so; nothing was done");
+    assert_eq!(edit(&registry, vec![delete().when(is(&seen))]).await.expect("it is as seen"), [true]);
+    assert_eq!(storage.stored(Kind::OnDemandFeatureView, "stats").await, None);
+}
+
 /// What has no name of its own, or is the project itself, has a state like all else.
 #[tokio::test]
 async fn conditions_are_about_objects_of_all_kinds() {
