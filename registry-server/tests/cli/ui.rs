@@ -86,7 +86,9 @@ async fn where_nobody_can_log_in_the_list_of_projects_is_for_those_who_have_a_to
     assert!(refused.starts_with("HTTP/1.1 401 ") && !refused.contains("shop"), "{refused}");
     let told = get_with(&address, "/projects-list.json", &format!("Authorization: Bearer {token}\r\n"));
     assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("What we sell"), "{told}");
-    assert_eq!(server.stop().0, Some(0));
+    let (code, log) = server.stop();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("nobody can log in to the web UI: it takes no tokens of a file"), "{log}");
 }
 
 /// Pages ask for the list before anybody has logged in.
