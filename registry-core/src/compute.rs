@@ -131,8 +131,8 @@ mod tests {
                 drop(held.recv());
                 Ok(())
             };
-            // More than there is room for, as what has no count says.
-            first.run(usize::MAX, &deadline(), work).await
+            // More than there is room for.
+            first.run(2 * MOST, &deadline(), work).await
         });
         has_begun.await.expect("it has begun");
         let refused = compute.run(FEW + 1, &Deadline::after(Duration::from_secs(60)), || Ok(())).await;
@@ -140,10 +140,7 @@ mod tests {
         compute.run(FEW, &Deadline::after(Duration::from_secs(60)), || Ok(())).await.expect("few need none");
         release.send(()).expect("it is waited for");
         first.await.expect("no panic").expect("it is done");
-        compute
-            .run(usize::MAX, &Deadline::after(Duration::from_secs(60)), || Ok(()))
-            .await
-            .expect("there is room again");
+        compute.run(2 * MOST, &Deadline::after(Duration::from_secs(60)), || Ok(())).await.expect("there is room again");
     }
 
     #[tokio::test]

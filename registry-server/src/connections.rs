@@ -400,8 +400,6 @@ async fn serve_on<C, S>(
     }
     http.http1()
         .timer(TokioTimer::new())
-        // Who has said all that they have to say may still listen.
-        .half_close(true)
         // Between two requests too: a client that has no more to ask makes way.
         .header_read_timeout(limits.keep_alive.unwrap_or(IDLE_FOR).max(limits.greeting))
         .max_buf_size(HTTP1_BUFFER);

@@ -194,7 +194,8 @@ pub async fn serve(
     let is_guarded = options.security.is_some();
     let rest = |listener: &TcpListener, of: RestOptions| {
         // To whom a name leads that is another's, a certificate does not show.
-        let is_local = options.tls.is_none() && listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let is_local = options.tls.is_none()
+            && listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
         if let Some(why) = of.ui.as_ref().filter(|_| is_guarded).and_then(Ui::lacks_login) {
             tracing::warn!("nobody can log in to the web UI: {why}");
         }

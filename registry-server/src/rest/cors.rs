@@ -54,12 +54,13 @@ impl Cors {
         let headers = &request.headers;
         let of_header = || headers.get(HOST).and_then(|host| host.to_str().ok());
         let authority = request.uri.authority().map(Authority::as_str).or_else(of_header).unwrap_or_default();
-        if self.is_of_this_machine && !is_this_machine(authority) {
+        if self.is_of_this_machine && !is_this_machine(authority) && !self.names(authority) {
             return Err(RestError::new(
                 StatusCode::MISDIRECTED_REQUEST,
                 format!(
                     "this server is for its own machine, and asks nobody who they are, so it answers only to `localhost` and to IP \
-                     addresses, not to `{authority}`: have a proxy send one of these as `Host`, or let callers say who they are"
+                     addresses, not to `{authority}`: have a proxy send one of these as `Host`, name its origin (--cors-origin), or let callers \
+                     say who they are"
                 ),
             ));
         }
@@ -68,13 +69,18 @@ impl Cors {
         // What a browser says of itself holds behind a proxy too, that may pass another name.
         let is_own = match headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
             Some(site) => site == b"same-origin" || site == b"none",
-            None => origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, of)| of == authority)),
+            None => origin.to_str().is_ok_and(|origin| is_at(origin, authority)),
         };
         if is_own || self.allowed(origin).is_some() {
             return Ok(());
         }
         let detail = format!("pages of {origin:?} may not change anything here: --cors-origin names those that may");
         Err(RestError::new(StatusCode::FORBIDDEN, detail))
+    }
+
+    /// Whether this is the host of an origin that is named.
+    fn names(&self, authority: &str) -> bool {
+        self.origins.iter().any(|origin| origin.to_str().is_ok_and(|origin| is_at(origin, authority)))
     }
 
     fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
@@ -113,11 +119,27 @@ impl Cors {
     }
 }
 
+/// Whether an origin is at a host, whose port may be left out where it is the scheme's own.
+fn is_at(origin: &str, authority: &str) -> bool {
+    let Some((scheme, own)) = origin.split_once("://") else { return false };
+    let usual = if scheme == "https" { "443" } else { "80" };
+    let [own, asked] = [own, authority].map(|of| {
+        let (host, port) = host_and_port(of);
+        (host, port.unwrap_or(usual).to_owned())
+    });
+    own == asked
+}
+
+/// A host as names are compared, and its port if one is given.
+fn host_and_port(authority: &str) -> (String, Option<&str>) {
+    let port = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|digit| digit.is_ascii_digit()));
+    let host = port.map_or(authority, |(host, _)| host);
+    (host.trim_end_matches('.').to_ascii_lowercase(), port.map(|(_, port)| port))
+}
+
 /// Whether a name, with a port or without, is this machine's by itself. A request without a name is of no browser.
 fn is_this_machine(authority: &str) -> bool {
-    let end =
-        authority.rfind(':').filter(|colon| authority[*colon..].chars().skip(1).all(|digit| digit.is_ascii_digit()));
-    let host = authority[..end.unwrap_or(authority.len())].trim_end_matches('.').to_ascii_lowercase();
+    let (host, _) = host_and_port(authority);
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host.is_empty() || host == "localhost" || host.ends_with(".localhost") || address.parse::<IpAddr>().is_ok()
 }
@@ -171,6 +193,8 @@ mod tests {
         assert_eq!(status(&none, "PUT", "here:6572", &[]), 200, "it is no browser's");
         assert_eq!(status(&none, "PUT", "here:6572", &of("http://here:6572")), 200);
         assert_eq!(status(&none, "PUT", "here:6572", &of("http://here:80")), 403);
+        assert_eq!(status(&none, "PUT", "here:443", &of("https://here")), 200, "which is the port of the scheme");
+        assert_eq!(status(&none, "PUT", "HERE.:6572", &of("http://here:6572")), 200);
         assert_eq!(status(&none, "POST", "here:6572", &of("null")), 403);
         assert_eq!(status(&none, "GET", "here:6572", &of("https://a.example")), 200);
         assert_eq!(status(&none, "DELETE", "here:6572", &of("https://a.example")), 403);
@@ -186,6 +210,9 @@ mod tests {
         for host in ["localhost", "LOCALHOST:6572", "ui.localhost:80", "127.0.0.1:6572", "[::1]:6572", "[::1]", ""] {
             assert_eq!(status(&here, "GET", host, &[]), 200, "{host}");
         }
+        let named = Cors::new(&["http://host.docker.internal:6572".to_owned()], true);
+        assert_eq!(status(&named, "GET", "host.docker.internal:6572", &[]), 200);
+        assert_eq!(status(&named, "GET", "evil.example:6572", &[]), 421);
         for host in ["evil.example", "evil.example:6572", "localhost.evil.example", "127.0.0.1.evil.example:80"] {
             assert_eq!(status(&here, "GET", host, &[]), 421, "{host}");
             assert_eq!(status(&anywhere, "GET", host, &[]), 200, "{host}");

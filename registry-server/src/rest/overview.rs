@@ -194,6 +194,7 @@ impl Call {
     /// `GET /materialization_jobs`.
     pub(crate) async fn materialization_jobs(self) -> Result<Answer> {
         let views = self.views_of(self.given.project()).await?;
+        let count = views.len();
         let given = Arc::clone(&self.given);
         let tell = move || {
             let positive = |name| given.number(name).and_then(|number| u32::try_from(number).ok());
@@ -205,7 +206,7 @@ impl Call {
             };
             compute::materialization_jobs(&views, &jobs)
         };
-        self.told(usize::MAX, tell).await
+        self.told(count, tell).await
     }
 
     /// The routes below `/monitoring`: as Feast answers while the feature is off.

@@ -177,7 +177,9 @@ impl Given {
     pub(crate) fn refuse_near_misses(&self, declared: &[&[Parameter]]) -> Result<()> {
         let plain = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
         for (given, _) in &self.0 {
-            let near = |parameter: &&Parameter| parameter.name != given && plain(parameter.name) == plain(given);
+            let near = |parameter: &&Parameter| {
+                parameter.place == Place::Query && parameter.name != given && plain(parameter.name) == plain(given)
+            };
             if let Some(Parameter { name, .. }) = declared.iter().copied().flatten().find(near) {
                 return Err(RestError::invalid_request(format!(
                     "there is no parameter `{given}`; it is called `{name}`"

@@ -73,8 +73,22 @@ impl Choices {
     }
 
     fn number(&mut self) -> u64 {
-        const NUMBERS: [u64; 10] =
-            [0, 1, 2, 300, 500_000_000, 1_700_000_000, 1 << 32, i32::MAX as u64, u64::MAX, (-1_500i64) as u64];
+        const NUMBERS: [u64; 14] = [
+            0,
+            1,
+            2,
+            300,
+            500_000_000,
+            1_700_000_000,
+            1 << 32,
+            i32::MAX as u64,
+            i32::MIN as u64,
+            u64::MAX,
+            (-1_500i64) as u64,
+            i64::MAX as u64,
+            i64::MIN as u64,
+            (i64::MIN + 1) as u64,
+        ];
         match self.next() {
             choice if choice < 200 => NUMBERS[choice % NUMBERS.len()],
             choice => (choice as u64) << (self.next() % 57),
@@ -283,8 +297,14 @@ fn a_moment_that_json_has_no_room_for_is_told_all_the_same() {
         assert_eq!(written(&view).expect("JSON")["meta"]["createdTimestamp"], told);
         assert_is_as_expected(&view);
     }
-    for seconds in [i64::MIN, i64::MAX] {
-        assert!(written(&with_meta(seconds)).is_some(), "{seconds}");
+    // Fault: the list with such a view in it was broken off.
+    for seconds in [i64::MIN, i64::MIN + 1, i64::MAX] {
+        for nanos in [0, 1, -1, i32::MIN, i32::MAX] {
+            let created_timestamp = Some(Timestamp { seconds, nanos });
+            let meta = Some(FeatureViewMeta { created_timestamp, ..Default::default() });
+            let spec = Some(FeatureViewSpec { ttl: Some(Duration { seconds, nanos }), ..Default::default() });
+            assert!(written(&Object::encode(&FeatureView { spec, meta })).is_some(), "{seconds} {nanos}");
+        }
     }
     let ttl = Some(Duration { seconds: 1_000_000_000_000, nanos: 0 });
     let view = Object::encode(&FeatureView { spec: Some(FeatureViewSpec { ttl, ..Default::default() }), meta: None });

@@ -23,6 +23,9 @@ use super::plan::{Field, Form, Message, Plans, Shape, Value};
 /// How deep messages may be in each other, as for all who decode them.
 const DEPTH: usize = 100;
 
+/// The fewest seconds that a duration has in text, with as many nanoseconds as there may be.
+const LEAST: i64 = i64::MIN + 8;
+
 /// What `all_fields_can_be_said` rules out.
 const UNKNOWN: &str = "it has a field of a type whose form in JSON is not known";
 
@@ -206,7 +209,8 @@ impl<'a, 'out> Transcoder<'a, 'out> {
             }
             Form::Duration => {
                 let [seconds, nanos] = self.seconds_and_nanos(base)?;
-                self.quoted(Duration { seconds, nanos: nanos as i32 });
+                // The text of the least of all numbers would be that of one that there is not.
+                self.quoted(Duration { seconds: seconds.max(LEAST), nanos: nanos as i32 });
             }
             Form::Unknown => return Err(corrupt(UNKNOWN)),
         }

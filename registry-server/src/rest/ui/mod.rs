@@ -114,7 +114,7 @@ impl Ui {
 
     /// Whether people log in to it.
     pub(crate) fn has_login(&self) -> bool {
-        matches!(self.0.login, Login::Oidc { .. })
+        self.lacks_login().is_none()
     }
 
     /// Why nobody can log in to it, if that is so.
