@@ -192,7 +192,7 @@ async fn nothing_is_done_for_who_has_left_before_it_was_begun() {
     let stays =
         server.ask("PUT", DRIVER).json(&json!({"spec": {"name": "driver", "description": "after"}})).send().await;
     assert_eq!(stays.status, 200, "{stays:?}");
-    assert_eq!(server.get("/entities/left?project=rides&allow_cache=false").await.status, 404);
+    assert_eq!(server.ask("GET", "/entities/left?project=rides&allow_cache=false").send().await.status, 404);
 }
 
 #[tokio::test]
