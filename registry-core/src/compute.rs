@@ -127,8 +127,8 @@ mod tests {
         let first = Arc::clone(&compute);
         let first = tokio::spawn(async move {
             let work = move || {
-                drop(began.send(()));
-                drop(held.recv());
+                began.send(()).expect("it is waited for");
+                held.recv().expect("it is let go");
                 Ok(())
             };
             // More than there is room for.
