@@ -13,7 +13,7 @@ use tonic::codegen::http::header::{
 };
 use tonic::codegen::http::{Response, StatusCode};
 
-use super::document::{Document, Identifier};
+use super::document::Document;
 use super::error::JSON;
 use super::tag::Tag;
 use crate::parts::{self, Room};
@@ -86,9 +86,8 @@ impl Answer {
                 self.with_tag(tag)
             }
             Content::Text(text, _) if self.tag.is_none() => {
-                let mut identifier = Identifier::new();
-                identifier.add(text);
-                self.with_tag(Tag::of_document(identifier.finish()))
+                let tag = Tag::of_text(text);
+                self.with_tag(tag)
             }
             _ => self,
         }

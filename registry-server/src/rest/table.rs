@@ -129,7 +129,7 @@ macro_rules! change {
     };
 }
 
-/// What is no read, and changes nothing of the registry.
+/// What is no read: a change, or something that only Feast's clients ask for in the same way.
 macro_rules! act {
     ($verb:ident, $path:expr, $tag:literal, $summary:expr, [$($parameters:expr),* $(,)?], $body:expr, ($status:literal, $answer:literal), |$call:ident| $handler:expr) => {
         Route {
@@ -271,7 +271,7 @@ const CHANGES_OF_OBJECTS: &[&[Route]] = &[
             Put,
             "/label_views/{name}",
             "label views",
-            "Make or replace a label view, whole, as it is answered",
+            "Make or replace a label view, whole, as `GET` returns it",
             [NAME, PROJECT],
             Some("LabelViewObject"),
             (200, "Applied"),

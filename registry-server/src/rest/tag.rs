@@ -19,6 +19,13 @@ impl Tag {
         Self { object: None, rest: identity }
     }
 
+    /// Of a text.
+    pub(crate) fn of_text(text: &[u8]) -> Self {
+        let mut identifier = Identifier::new();
+        identifier.add(text);
+        Self::of_document(identifier.finish())
+    }
+
     /// Of an answer with one object, and what is told besides.
     pub(crate) fn of_object(object: &Object, besides: Identifier) -> Self {
         Self { object: Some(object_tag(object)), rest: besides.finish() }

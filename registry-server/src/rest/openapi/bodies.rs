@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::forms::{closed, flag, list, one_of, optional_text, reference, tags, text};
 use super::messages::{Schemas, properties};
+use crate::rest::writes::kind_name;
 
 /// Adds all of them.
 pub(super) fn add(schemas: &mut Schemas) {
@@ -276,7 +277,7 @@ const APPLIED: [(Kind, &str); 11] = [
 
 /// It applies an object of a kind, or deletes one.
 fn edit() -> Value {
-    let kinds = APPLIED.map(|(kind, _)| kind.label().replace(' ', "_"));
+    let kinds = APPLIED.map(|(kind, _)| kind_name(kind));
     let about = |mut of: Value, about: &str| {
         of["description"] = json!(about);
         of

@@ -15,7 +15,6 @@ use self::forms::reference;
 use self::messages::Schemas;
 use super::answer::Answer;
 use super::call::Call;
-use super::document::Identifier;
 use super::error::Result;
 use super::parameters::{Holds, Parameter, Place};
 use super::route::{PREFIX, Route, Verb};
@@ -287,9 +286,8 @@ struct Fixed {
 
 impl Fixed {
     fn new(text: String) -> Self {
-        let mut identifier = Identifier::new();
-        identifier.add(text.as_bytes());
-        Self { text, tag: Tag::of_document(identifier.finish()) }
+        let tag = Tag::of_text(text.as_bytes());
+        Self { text, tag }
     }
 
     fn answer(&self, content_type: &'static str) -> Answer {

@@ -37,6 +37,11 @@ struct EditBody {
     if_none_match: Option<String>,
 }
 
+/// A kind as batches spell it, among others that they take: `feature_view`.
+pub(crate) fn kind_name(kind: Kind) -> String {
+    kind.label().replace(' ', "_")
+}
+
 /// What each edit is about, and the edits.
 type Edits = (Vec<(Kind, String)>, Vec<Edit>);
 
@@ -93,8 +98,7 @@ impl Call {
         let (named, edits) = self.read(move |body: BatchBody| body.edits(&of)).await?;
         let edited = self.edit(project, edits).await?;
         let told = named.iter().zip(&edited).map(|((kind, name), edited)| {
-            let kind = kind.label().replace(' ', "_");
-            json!({ "kind": kind, "name": name, "changed": edited.has_changed, "version": edited.version })
+            json!({ "kind": kind_name(*kind), "name": name, "changed": edited.has_changed, "version": edited.version })
         });
         let told = json!({ "project": project, "status": "applied", "edits": told.collect::<Vec<_>>() });
         let first = edited.iter().find(|edited| edited.has_changed).or(edited.first());

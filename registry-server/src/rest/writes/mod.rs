@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tonic::codegen::http::StatusCode;
 use tonic::codegen::http::header::{HeaderName, HeaderValue};
 
+pub(super) use self::batch::kind_name;
 use super::answer::Answer;
 use super::call::Call;
 use super::error::{RestError, Result};
