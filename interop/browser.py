@@ -21,6 +21,7 @@ SCREENSHOTS = "FEAST_REGISTRY_TEST_SCREENSHOTS"
 PATIENCE = 30.0
 # Requests often follow one another: an answer names what is asked for next.
 QUIET = 0.15
+OF_STATUS = re.compile("Failed to load resource: the server responded|RestApiError: REST API error: [0-9]{3} ")
 BUSY = ".euiLoadingSpinner, .euiSkeletonText, .euiSkeletonLoading, [class*='euiLoadingSpinner']"
 # What EUI puts between the cells of a table, for whoever copies it, and before it, some time later, for screen readers.
 NOT_SEEN = re.compile("[\U00010600-\U0001077f\u2704\u21a6\u21b5]+|^This table contains .*$", re.MULTILINE)
@@ -102,8 +103,9 @@ class Visitor:
             self.refused.add(f"{response.status} {response.request.method} {path}")
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        # Of statuses `refused` tells more than the console does.
-        if message.type == "error" and not message.text.startswith("Failed to load resource: the server responded"):
+        # Of statuses `refused` tells more than the console does: the browser's own words, and those of Feast's pages, which come once
+        # a page has asked some times more, seconds later.
+        if message.type == "error" and not OF_STATUS.match(message.text):
             self.complaints.append(f"console: {message.text}")
 
     def _path(self, url: str) -> str:
