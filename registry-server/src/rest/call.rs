@@ -57,7 +57,7 @@ impl Call {
     /// Does work on so many bytes, where it holds up nobody if they are many.
     ///
     /// # Errors
-    /// Those of the work, and 504 when the deadline is over first.
+    /// Those of the work; 504 when the deadline is over first, and 429 when too much waits already.
     pub(super) async fn work<T: Send + 'static>(
         &self,
         bytes: usize,

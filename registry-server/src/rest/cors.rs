@@ -177,6 +177,7 @@ mod tests {
         let all = Cors::new(&["*".to_owned()], false);
         assert_eq!(asked(&all, "https://b.example"), (Some(204), Some(HeaderValue::from_static("*"))));
     }
+
     fn status(cors: &Cors, method: &str, host: &str, headers: &[(&str, &str)]) -> u16 {
         let mut request = Request::builder().method(method).uri("/entities/driver");
         for (name, value) in [("host", host)].iter().chain(headers) {

@@ -29,9 +29,7 @@ impl Rest {
             Err(error) => Some(RestError::from(error).into_response()),
         }
     }
-}
 
-impl Rest {
     /// Whether what is no route is a page for those who have said who they are: the list of projects, unless people log in to the pages,
     /// which ask for it before that.
     pub(super) fn is_page_for_callers<B>(&self, request: &Request<B>) -> bool {
