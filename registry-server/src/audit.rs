@@ -6,7 +6,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::complaints::Complaint;
 use crate::metrics;
+use crate::peer::Peer;
 use crate::protocol::Protocol;
 
 /// How many events may wait to be written.
@@ -69,7 +69,7 @@ pub(crate) struct CallSource {
     pub(crate) request_id: String,
     /// As `/feast.registry.RegistryServer/GetEntity`.
     pub(crate) path: String,
-    pub(crate) ip: IpAddr,
+    pub(crate) peer: Peer,
     pub(crate) protocol: Protocol,
     pub(crate) is_encrypted: bool,
     /// How the caller said who they are.
@@ -209,7 +209,10 @@ fn in_json(source: &CallSource) -> Value {
         (Protocol::Rest, false) => "http",
         (Protocol::Rest, true) => "https",
     };
-    json!({ "ip": source.ip.to_canonical().to_string(), "transport": transport })
+    match source.peer {
+        Peer::Address(_) => json!({ "ip": source.peer.to_string(), "transport": transport }),
+        Peer::User(uid) => json!({ "uid": uid, "transport": format!("{transport}+unix") }),
+    }
 }
 
 fn type_of(kind: Kind) -> &'static str {
@@ -332,7 +335,7 @@ mod tests {
         CallSource {
             request_id: "one".to_owned(),
             path: "/feast.registry.RegistryServer/ApplyEntity".to_owned(),
-            ip: IpAddr::from([10, 0, 0, 7]),
+            peer: Peer::Address([10, 0, 0, 7].into()),
             protocol: Protocol::Grpc,
             is_encrypted: true,
             auth_type: "oidc",

@@ -1,6 +1,5 @@
 //! What a request says of how it is to be done.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use feast_registry_core::access::Access;
@@ -13,6 +12,7 @@ use tonic::metadata::MetadataMap;
 use crate::callers::Credentials;
 use crate::origin::{self, MAX_REASON};
 use crate::parts::GZIP;
+use crate::peer::Peer;
 use crate::tenants::Memory;
 
 /// How long the caller waits, as every gRPC client with a deadline says.
@@ -30,10 +30,6 @@ const MARGIN: Duration = Duration::from_millis(50);
 /// When a call began, which is before its request has come: its client counts from then.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Began(pub(crate) Instant);
-
-/// The address that a call comes from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// How a request is to be done: until its deadline, or else for `usual`; by whom and why, for the journal.
 pub(crate) fn options<T>(request: &Request<T>, usual: Duration) -> CallOptions {
@@ -73,7 +69,7 @@ fn began<T>(request: &Request<T>) -> Instant {
 }
 
 fn author<T>(request: &Request<T>) -> Option<String> {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let peer = request.extensions().get::<Peer>().copied();
     let agent = request.metadata().get(USER_AGENT).map(|agent| agent.as_encoded_bytes());
     let user = request.extensions().get::<Access>().map(|access| access.identity().username.as_str());
     origin::of_call(user, peer, agent)

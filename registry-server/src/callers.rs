@@ -128,8 +128,8 @@ impl Callers {
     ) -> Result<Caller, Status> {
         let source = |call: (String, String), auth_type| {
             let (request_id, path) = call;
-            let (ip, is_encrypted) = (connection.peer(), connection.is_encrypted());
-            CallSource { request_id, path, ip, protocol, is_encrypted, auth_type }
+            let (peer, is_encrypted) = (connection.peer(), connection.is_encrypted());
+            CallSource { request_id, path, peer, protocol, is_encrypted, auth_type }
         };
         let certificate = connection.certificate().filter(|_| !headers.contains_key(AUTHORIZATION));
         let (identity, is_internal, method, until) = match certificate {
@@ -158,9 +158,9 @@ impl Callers {
         static REFUSED: Complaint = Complaint::new();
         metrics::unauthenticated_calls(1);
         REFUSED.say(|more| {
-            let CallSource { path, ip, .. } = source;
+            let CallSource { path, peer, .. } = source;
             let why = origin::cleaned(why.to_string().as_bytes(), origin::MAX_REASON).unwrap_or_default();
-            tracing::warn!(path, address = %ip.to_canonical(), "a call was refused: {why}{more}");
+            tracing::warn!(path, address = %peer, "a call was refused: {why}{more}");
         });
         if let Some(audit) = &self.audit {
             audit.note_refused(source, &why.to_string());
@@ -183,6 +183,7 @@ mod tests {
 
     use super::*;
     use crate::authentication::{TokenEntry, new_token};
+    use crate::peer::Peer;
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_ends_when_its_token_is_taken_away_or_says_something_else() {
@@ -200,7 +201,7 @@ mod tests {
             let callers = Callers::new(Security::new(Authentication::builder().tokens(&path).expect("a file").build()));
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"));
-            let connection = Activity::new(std::net::IpAddr::from([127, 0, 0, 1]));
+            let connection = Activity::new(Peer::Address([127, 0, 0, 1].into()));
             let call = || (String::new(), String::new());
             let Ok(caller) = callers.identify(&mut headers, &connection, Protocol::Grpc, call).await else {
                 panic!("it is in the file")

@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,16 +18,19 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
+use crate::authority::WithAuthorities;
 use crate::complaints::Complaint;
 use crate::metrics::{ConnectionMetrics, OpenConnection};
 use crate::parts::READ_WITHIN;
+use crate::peer::Peer;
+use crate::serve::Listener;
 use crate::tls::{self, Speaks, Tls};
 
 /// What a client sends in any case: the preface of HTTP/2 and the head of its settings.
@@ -85,7 +87,7 @@ pub(crate) struct Activity {
     conversations: AtomicUsize,
     /// How many parts of answers have gone, or were let go.
     progress: AtomicUsize,
-    peer: IpAddr,
+    peer: Peer,
     /// Who its client is by the certificate, known before its first call.
     certificate: OnceLock<Arc<Identity>>,
     is_encrypted: AtomicBool,
@@ -130,7 +132,7 @@ pub(crate) struct AnswerUnderWay {
 pub(crate) struct CallUnderWay(Arc<Activity>);
 
 impl Activity {
-    pub(crate) fn new(peer: IpAddr) -> Arc<Self> {
+    pub(crate) fn new(peer: Peer) -> Arc<Self> {
         Arc::new(Self {
             bytes_received: AtomicUsize::new(0),
             calls: watch::Sender::new(0),
@@ -145,8 +147,8 @@ impl Activity {
         })
     }
 
-    /// The address that it comes from.
-    pub(crate) fn peer(&self) -> IpAddr {
+    /// Where it comes from.
+    pub(crate) fn peer(&self) -> Peer {
         self.peer
     }
 
@@ -240,7 +242,7 @@ impl Drop for AnswerUnderWay {
 
 /// Where connections come in.
 pub(crate) struct Port {
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Listener,
     pub(crate) speaks: Speaks,
     pub(crate) tls: Option<Tls>,
     /// As many as there may be connections, which the ports of a server share.
@@ -277,10 +279,10 @@ where
             biased;
             () = &mut stop => break,
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener) => accepted,
         };
         let (connection, peer) = match accepted {
-            Ok((connection, peer)) => (connection, peer.ip()),
+            Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 metrics.had_no_file();
@@ -309,11 +311,18 @@ where
         let service = service(Arc::clone(&activity));
         let held = (permit, metrics.opened());
         let stopping = stopping.subscribe();
-        match &tls {
-            None => connections.spawn(serve_plain(connection, (limits, speaks), service, activity, stopping, held)),
-            Some(tls) => {
-                let limits = (limits, speaks);
-                connections.spawn(serve_encrypted(connection, tls.clone(), limits, service, activity, stopping, held))
+        let limits = (limits, speaks);
+        match (connection, &tls) {
+            (Connection::Tcp(tcp), Some(tls)) => {
+                connections.spawn(serve_encrypted(tcp, tls.clone(), limits, service, activity, stopping, held))
+            }
+            (Connection::Tcp(tcp), None) => {
+                connections.spawn(serve_plain(tcp, limits, service, activity, stopping, held))
+            }
+            // What goes over it does not leave the machine.
+            (Connection::Unix(unix), _) => {
+                let unix = WithAuthorities::new(unix);
+                connections.spawn(serve_plain(unix, limits, service, activity, stopping, held))
             }
         };
     }
@@ -340,9 +349,6 @@ async fn serve_encrypted<S>(
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
 {
-    if connection.set_nodelay(true).is_err() {
-        return;
-    }
     let peer = activity.peer;
     let encrypted = tokio::select! {
         encrypted = tls.accept(connection, peer, speaks, limits.greeting) => encrypted,
@@ -358,23 +364,19 @@ async fn serve_encrypted<S>(
     serve_on(connection, limits, service, stopping, held).await;
 }
 
-async fn serve_plain<S>(
-    connection: TcpStream,
+async fn serve_plain<C, S>(
+    connection: C,
     (limits, speaks): (ConnectionLimits, Speaks),
     service: S,
     activity: Arc<Activity>,
     stopping: watch::Receiver<bool>,
     held: (OwnedSemaphorePermit, OpenConnection),
 ) where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<http::Request<Incoming>, Response = http::Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
 {
-    // Without it an answer of more than one segment waits 40 ms for the client's acknowledgement of the first. A connection
-    // for which it cannot be set is gone.
-    if connection.set_nodelay(true).is_err() {
-        return;
-    }
     let connection = Counted { inner: connection, activity, is_plain: true, speaks };
     serve_on(connection, limits, service, stopping, held).await;
 }
@@ -467,6 +469,30 @@ async fn serve_on<C, S>(
                 return;
             }
             () = &mut has_nothing_to_do => return,
+        }
+    }
+}
+
+/// A connection that has come in.
+enum Connection {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Takes the next connection. Cancel-safe.
+async fn accept(listener: &Listener) -> io::Result<(Connection, Peer)> {
+    match listener {
+        Listener::Tcp(listener) => {
+            let (connection, address) = listener.accept().await?;
+            // Without it an answer of more than one segment waits 40 ms for the client's acknowledgement of the first. A
+            // connection for which it cannot be set is gone.
+            connection.set_nodelay(true).map_err(|_| io::ErrorKind::ConnectionAborted)?;
+            Ok((Connection::Tcp(connection), Peer::Address(address.ip())))
+        }
+        Listener::Unix(socket) => {
+            let (connection, _) = socket.listener().accept().await?;
+            let user = connection.peer_cred().map_err(|_| io::ErrorKind::ConnectionAborted)?.uid();
+            Ok((Connection::Unix(connection), Peer::User(user)))
         }
     }
 }

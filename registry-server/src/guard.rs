@@ -19,7 +19,7 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Bytes, Service, http};
 use tracing::Instrument;
 
-use crate::call::{self, Began, Peer};
+use crate::call::{self, Began};
 use crate::callers::{Caller, Callers};
 use crate::complaints::Complaint;
 use crate::connections::{Activity, AnswerUnderWay, CallUnderWay};
@@ -315,7 +315,7 @@ impl Call {
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(Began(*began));
         parts.extensions.insert(self.waits.clone());
-        parts.extensions.insert(Peer(self.activity.peer()));
+        parts.extensions.insert(self.activity.peer());
         let memory = match &self.limits.callers {
             Some(callers) if *is_for_callers => {
                 let deadline = Deadline::at(*comes_until).with_waits(self.waits.clone());

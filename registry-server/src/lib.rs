@@ -9,6 +9,7 @@
 mod answers;
 mod audit;
 mod authentication;
+mod authority;
 mod call;
 mod callers;
 #[cfg(feature = "cli")]
@@ -28,6 +29,7 @@ mod origin;
 mod paging;
 mod panics;
 mod parts;
+mod peer;
 mod process;
 pub mod proto;
 mod protocol;
@@ -37,6 +39,7 @@ mod rest;
 mod serve;
 mod service;
 mod services;
+mod socket;
 mod status;
 mod tenants;
 mod tls;
@@ -49,8 +52,9 @@ pub use callers::Security;
 pub use metrics::Metrics;
 pub use monitoring::Monitoring;
 pub use rest::{DEFAULT_REST_PORT, Login, RestOptions, Ui};
-pub use serve::{DEFAULT_PORT, Ports, ServeOptions, listen, serve};
+pub use serve::{DEFAULT_PORT, Listener, Ports, ServeOptions, listen, serve};
 pub use service::Service;
+pub use socket::UnixSocket;
 pub use tenants::TenantLimits;
 pub use tls::{Tls, TlsFiles};
 

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::connections::PAUSES_FOR;
 use crate::metrics::{Metrics, UPKEEP_EVERY, measure_readiness};
+use crate::peer::Peer;
 use crate::tls::{self, Speaks, Tls};
 
 /// How many connections there may be at once. Each is for one request; one too many takes the place of the oldest, so those
@@ -96,7 +96,7 @@ impl Monitoring {
                 }
                 let this = self.clone();
                 let answering = tokio::spawn(async move {
-                    drop(timeout(ANSWERS_WITHIN, this.serve_one(connection, peer.ip())).await);
+                    drop(timeout(ANSWERS_WITHIN, this.serve_one(connection, Peer::Address(peer.ip()))).await);
                 });
                 open.push_back(answering.abort_handle());
             }
@@ -114,7 +114,7 @@ impl Monitoring {
         }
     }
 
-    async fn serve_one(self, connection: TcpStream, peer: IpAddr) {
+    async fn serve_one(self, connection: TcpStream, peer: Peer) {
         if let Some(tls) = &self.tls {
             if let Some(encrypted) = tls.accept(connection, peer, Speaks::Http1, ANSWERS_WITHIN).await {
                 self.serve_on(encrypted).await;

@@ -1,7 +1,7 @@
 //! Who makes a change and why, as the journal has it: text that was said by somebody else, so it is bounded and cannot command
 //! the terminal on which it is shown.
 
-use std::net::IpAddr;
+use crate::peer::Peer;
 
 /// The longest author, in characters.
 pub(crate) const MAX_AUTHOR: usize = 256;
@@ -10,13 +10,12 @@ pub(crate) const MAX_REASON: usize = 1024;
 
 /// The author of a call that came to the server: who calls, if that is known, the address of the client, or of the proxy before it,
 /// and what the client says that it is. A header that names another address is not looked at, since anybody can send one.
-pub(crate) fn of_call(user: Option<&str>, peer: Option<IpAddr>, user_agent: Option<&[u8]>) -> Option<String> {
+pub(crate) fn of_call(user: Option<&str>, peer: Option<Peer>, user_agent: Option<&[u8]>) -> Option<String> {
     let user = user.and_then(|user| cleaned(user.as_bytes(), MAX_AUTHOR)).map(|user| {
         // Or a name could be one with another address behind it.
         if user.contains(char::is_whitespace) { format!("{user:?}") } else { user }
     });
-    // An IPv4 client of a socket that listens to both is shown as what it is.
-    let peer = peer.map(|peer| peer.to_canonical().to_string());
+    let peer = peer.map(|peer| peer.to_string());
     let agent = user_agent.and_then(|agent| cleaned(agent, MAX_AUTHOR));
     let parts: Vec<String> = [user, peer, agent].into_iter().flatten().collect();
     cleaned(parts.join(" ").as_bytes(), MAX_AUTHOR)
@@ -50,7 +49,7 @@ mod tests {
 
     #[test]
     fn an_author_is_an_address_and_what_the_client_says_that_it_is() {
-        let peer = |text: &str| Some(text.parse().expect("an address"));
+        let peer = |text: &str| Some(Peer::Address(text.parse().expect("an address")));
         for (user, peer, agent, author) in [
             (None, peer("10.0.0.7"), Some(&b"grpc-python/1.85.0"[..]), Some("10.0.0.7 grpc-python/1.85.0")),
             (Some("ann"), peer("10.0.0.7"), Some(b"grpc-python"), Some("ann 10.0.0.7 grpc-python")),
@@ -58,6 +57,7 @@ mod tests {
             (Some("ann 10.0.0.7"), peer("10.0.0.8"), None, Some("\"ann 10.0.0.7\" 10.0.0.8")),
             (None, peer("::ffff:10.0.0.7"), Some(b" \n "), Some("10.0.0.7")),
             (None, peer("fe80::1"), None, Some("fe80::1")),
+            (None, Some(Peer::User(1000)), Some(b"grpc-python"), Some("uid:1000 grpc-python")),
             (None, None, Some(b"grpc-go/1.70"), Some("grpc-go/1.70")),
             (None, None, None, None),
         ] {
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(cleaned("üüüüü", 4).as_deref(), Some("üüü…"));
         assert_eq!(cleaned(" \u{7}", 4), None);
         assert_eq!(super::cleaned(b"\xff\xfe", 4).as_deref(), Some("\u{fffd}\u{fffd}"));
-        let author = of_call(None, Some(IpAddr::from([10, 0, 0, 7])), Some(&[b'x'; 10_000])).expect("an author");
+        let author = of_call(None, Some(Peer::User(1000)), Some(&[b'x'; 10_000])).expect("an author");
         assert_eq!(author.chars().count(), MAX_AUTHOR);
     }
 }

@@ -29,6 +29,7 @@ use crate::request::RequestLimits;
 use crate::rest::{Rest, RestOptions, Ui};
 use crate::service::Service;
 use crate::services::Services;
+use crate::socket::UnixSocket;
 use crate::tls::{Speaks, Tls};
 
 /// The port of Feast's registry server.
@@ -106,18 +107,40 @@ impl Default for ServeOptions {
     }
 }
 
+/// Where clients of gRPC come in.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Listener {
+    /// A port.
+    Tcp(TcpListener),
+    /// A socket of this machine. What goes over it is never encrypted, since it does not leave the machine.
+    Unix(UnixSocket),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixSocket> for Listener {
+    fn from(socket: UnixSocket) -> Self {
+        Self::Unix(socket)
+    }
+}
+
 /// Where a server is reached.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Ports {
     /// gRPC alone, as Feast's SDK speaks it.
-    Grpc(TcpListener),
+    Grpc(Listener),
     /// The REST API alone.
     Rest(TcpListener, RestOptions),
     /// Each on a port of its own.
     Each {
         /// For gRPC.
-        grpc: TcpListener,
+        grpc: Listener,
         /// For the REST API.
         rest: TcpListener,
         /// How the REST API is served.
@@ -127,9 +150,9 @@ pub enum Ports {
     Shared(TcpListener, RestOptions),
 }
 
-impl From<TcpListener> for Ports {
-    fn from(listener: TcpListener) -> Self {
-        Self::Grpc(listener)
+impl<L: Into<Listener>> From<L> for Ports {
+    fn from(listener: L) -> Self {
+        Self::Grpc(listener.into())
     }
 }
 
@@ -201,19 +224,19 @@ pub async fn serve(
         }
         Rest::new(registry.clone(), options.request_timeout, answers.clone(), (is_guarded, is_local), of)
     };
-    let ports: Vec<(TcpListener, Services)> = match ports.into() {
+    let ports: Vec<(Listener, Services)> = match ports.into() {
         Ports::Grpc(listener) => vec![(listener, Services::Grpc(grpc))],
         Ports::Rest(listener, of) => {
             let rest = rest(&listener, of);
-            vec![(listener, Services::Rest(rest))]
+            vec![(listener.into(), Services::Rest(rest))]
         }
         Ports::Each { grpc: for_grpc, rest: for_rest, options: of } => {
             let rest = rest(&for_rest, of);
-            vec![(for_grpc, Services::Grpc(grpc)), (for_rest, Services::Rest(rest))]
+            vec![(for_grpc, Services::Grpc(grpc)), (for_rest.into(), Services::Rest(rest))]
         }
         Ports::Shared(listener, of) => {
             let rest = rest(&listener, of);
-            vec![(listener, Services::Both(grpc, rest))]
+            vec![(listener.into(), Services::Both(grpc, rest))]
         }
     };
 

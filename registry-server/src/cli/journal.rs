@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 use super::location::Opened;
 use super::selection::{self, Selection};
 use super::{changes, output, text};
+use crate::peer::Peer;
 
 /// The room before the fields of something.
 pub(super) const INDENT: &str = "  ";
@@ -263,9 +264,15 @@ pub(super) fn author(entry: &JournalEntry) -> String {
     let Some(author) = entry.author.as_deref() else { return "-".to_owned() };
     let mut words = author.split(' ');
     match (words.next(), words.next()) {
-        (Some(address), Some(agent)) if address.parse::<IpAddr>().is_ok() => text::clean(&format!("{address} {agent}")),
+        (Some(address), Some(agent)) if is_address(address) => text::clean(&format!("{address} {agent}")),
         _ => text::clean(author),
     }
+}
+
+/// Whether it is what a server notes of where a client is: its address or, of one that came by a Unix socket, its user.
+fn is_address(text: &str) -> bool {
+    let user = text.strip_prefix(Peer::USER);
+    text.parse::<IpAddr>().is_ok() || user.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// When a commit was made.

@@ -7,7 +7,7 @@ use clap::Args;
 use feast_registry::config::{AuthConfig, FeatureStoreConfig};
 
 use super::listen::listen;
-use crate::{DEFAULT_REST_PORT, Login, Ports, RestOptions, Ui};
+use crate::{DEFAULT_REST_PORT, Listener, Login, Ports, RestOptions, Ui};
 
 #[derive(Debug, Args)]
 pub(super) struct RestArgs {
@@ -21,8 +21,12 @@ pub(super) struct RestArgs {
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_REST_PORT, requires = "rest_api")]
     rest_port: u16,
 
+    /// The address that the REST API listens on, if it is not that of --host.
+    #[arg(long, value_name = "HOST", requires = "rest_api")]
+    rest_host: Option<String>,
+
     /// Do not serve gRPC: the REST API alone.
-    #[arg(long, requires = "rest_api")]
+    #[arg(long, requires = "rest_api", conflicts_with = "listen")]
     no_grpc: bool,
 
     /// Let pages of this origin use the REST API from a browser (CORS), such as https://catalog.example.com.
@@ -53,26 +57,41 @@ impl RestArgs {
         Ok(Some(ui.with_login(&login(&config.auth))))
     }
 
-    /// Listens on what is asked for.
-    pub(super) async fn listen(&self, host: &str, port: u16, config: &FeatureStoreConfig) -> Result<Ports> {
+    /// Listens on what is asked for; for gRPC on a port, unless there is something that listens already.
+    pub(super) async fn listen(
+        &self,
+        host: &str,
+        grpc: Result<Listener, u16>,
+        config: &FeatureStoreConfig,
+    ) -> Result<Ports> {
         const GRPC: [&str; 2] = ["--host", "--port"];
-        const REST: [&str; 2] = ["--host", "--rest-port"];
+        let of_rest = [if self.rest_host.is_some() { "--rest-host" } else { GRPC[0] }, "--rest-port"];
         if !self.rest_api {
-            return Ok(Ports::Grpc(listen(GRPC, host, port).await?));
+            return Ok(match grpc {
+                Ok(listener) => listener.into(),
+                Err(port) => listen(GRPC, host, port).await?.into(),
+            });
         }
         let mut options = RestOptions::default();
         options.project.clone_from(&config.project);
         options.batch_engine.clone_from(&config.batch_engine);
         options.cors_origins.clone_from(&self.cors_origin);
         options.ui = self.ui(config).await?;
+        let rest_host = self.rest_host.as_deref().unwrap_or(host);
         if self.no_grpc {
-            return Ok(Ports::Rest(listen(REST, host, self.rest_port).await?, options));
+            return Ok(Ports::Rest(listen(of_rest, rest_host, self.rest_port).await?, options));
         }
-        let grpc = listen(GRPC, host, port).await?;
-        if self.rest_port == port && port != 0 {
-            return Ok(Ports::Shared(grpc, options));
-        }
-        Ok(Ports::Each { grpc, rest: listen(REST, host, self.rest_port).await?, options })
+        let grpc = match grpc {
+            Ok(listener) => listener,
+            Err(port) => {
+                let listener = listen(GRPC, host, port).await?;
+                if self.rest_port == port && port != 0 && rest_host == host {
+                    return Ok(Ports::Shared(listener, options));
+                }
+                listener.into()
+            }
+        };
+        Ok(Ports::Each { grpc, rest: listen(of_rest, rest_host, self.rest_port).await?, options })
     }
 }
 

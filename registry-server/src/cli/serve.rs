@@ -1,28 +1,30 @@
 //! `feast-registry serve`.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use feast_registry::config::ServerConfig;
 use feast_registry::{ErrorKind, Registry, RegistryConfig};
 use sd_notify::NotifyState;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Cli;
 use super::files;
-use super::listen::listen;
+use super::listen::{SocketArgs, listen};
 use super::location::Location;
 use super::protect;
 use super::rest::RestArgs;
 use super::security::{self, SecurityArgs};
 use super::telemetry::Telemetry;
-use crate::{DEFAULT_PORT, Metrics, Monitoring, Ports, Security, ServeOptions, Tls, TlsFiles, Ui};
+use super::unused;
+use crate::{DEFAULT_PORT, Listener, Metrics, Monitoring, Ports, Security, ServeOptions, Tls, TlsFiles, Ui};
 
 /// How long to wait before a storage that did not answer at start is tried again: at first, and at the most.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -36,6 +38,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 ///     registry_type: remote
 ///     path: localhost:6570
 ///
+/// With --listen unix:/run/feast/registry.sock it is on a socket of this machine instead: `path: unix:///run/feast/registry.sock`.
+///
 /// With --rest-api, Feast's REST API is served too: http://localhost:6572/api/v1; its routes are listed at http://localhost:6572/docs.
 ///
 /// With FEAST_PROTECTED_PROJECT=true in the environment, the project of the feature_store.yaml is protected against deletion, and left out of
@@ -47,15 +51,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 #[command(verbatim_doc_comment, about = "Serve a registry to Feast's SDK, and over HTTP")]
 pub(crate) struct Serve {
     #[command(flatten)]
-    location: Location,
+    pub(super) location: Location,
 
     /// The address to listen on; 0.0.0.0 or :: for all. Mind who can reach it, unless callers have to say who they are.
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
 
     /// The port to listen on for gRPC; 0 takes a free one, which the start-up line names.
-    #[arg(long, default_value_t = DEFAULT_PORT)]
+    #[arg(long, default_value_t = DEFAULT_PORT, conflicts_with = "listen")]
     port: u16,
+
+    #[command(flatten)]
+    socket: SocketArgs,
 
     #[command(flatten)]
     rest: RestArgs,
@@ -198,14 +205,23 @@ impl Serve {
 
     async fn serve(&self, cli: &Cli, signals: &mut Signals) -> Result<Ended> {
         let config = self.location.read(cli, |warning| tracing::warn!("{warning}"))?;
+        let socket = self.socket.listen()?;
         let mut options = self.options();
         let tls = self.tls_files(&config.server);
         let has_identities = tls.as_ref().is_some_and(|files| files.client_certificate_is_identity);
         options.security = self.security.of(&config, has_identities)?;
         options.tls = open_tls(tls).await?;
+        if socket.is_some() && options.tls.as_ref().is_some_and(Tls::is_mutual) {
+            bail!(
+                "--listen: clients of a socket show no certificate, and a client CA (--client-ca, `registry_server.tls.client_ca`) asks \
+                 for one; leave it out, or listen on a port"
+            );
+        }
         let _read_anew = signals.read_anew(options.tls.clone(), options.security.clone());
         // Before the registry is opened, which may make it: a start that fails leaves nothing behind.
-        let ports = self.rest.listen(&self.host, self.port, &config).await?;
+        let unused = self.socket.until_unused().transpose()?;
+        let grpc = socket.map(Listener::from);
+        let ports = self.rest.listen(&self.host, grpc.ok_or(self.port), &config).await?;
         if let Some(security) = &options.security {
             tokio::spawn(security.authentication.clone().follow_files());
         }
@@ -228,16 +244,26 @@ impl Serve {
             drop(registry.close().await);
             Ok(Ended::InOrder)
         };
+        let mut last_user = None;
         let stopping_twice = async {
-            signals.next().await;
+            tokio::select! {
+                () = signals.next() => {}
+                // Whoever comes from now on waits for this process to end.
+                held = unused::or_never(unused) => {
+                    tracing::info!("nobody has used it for as long as --until-unused says");
+                    last_user = Some(held);
+                }
+            }
             notify(NotifyState::Stopping);
             stop.send(()).ok();
             signals.next().await;
         };
-        tokio::select! {
+        let ended = tokio::select! {
             ended = serving => ended,
             () = stopping_twice => Ok(Ended::AtOnce),
-        }
+        };
+        drop(last_user);
+        ended
     }
 
     /// Opens the registry; waits for its storage, if that was asked for.
@@ -330,18 +356,20 @@ async fn open_tls(files: Option<TlsFiles>) -> Result<Option<Tls>> {
 /// The start-up lines, and before them what whoever reads them should know: this is the place for both.
 fn say_what_is_served(location: &str, ports: &Ports, options: &ServeOptions) -> Result<()> {
     let [grpc, rest] = match ports {
-        Ports::Grpc(listener) => [Some(listener), None],
-        Ports::Rest(listener, _) => [None, Some(listener)],
-        Ports::Each { grpc, rest, .. } => [Some(grpc), Some(rest)],
-        Ports::Shared(listener, _) => [Some(listener), Some(listener)],
+        Ports::Grpc(listener) => [Some(Place::of(listener)?), None],
+        Ports::Rest(listener, _) => [None, Some(Place::Address(listener.local_addr()?))],
+        Ports::Each { grpc, rest, .. } => [Some(Place::of(grpc)?), Some(Place::Address(rest.local_addr()?))],
+        Ports::Shared(listener, _) => {
+            let place = Place::Address(listener.local_addr()?);
+            [Some(place.clone()), Some(place)]
+        }
     };
-    let address = |listener: Option<&TcpListener>| listener.map(TcpListener::local_addr).transpose();
-    let (grpc, rest) = (address(grpc)?, address(rest)?);
-    let for_others = [grpc, rest].into_iter().flatten().find(|address| !address.ip().to_canonical().is_loopback());
-    let how = match &options.tls {
-        Some(tls) if tls.is_mutual() => "with TLS, to clients with a certificate,",
-        Some(_) => "with TLS",
-        None => "without TLS",
+    let for_others = [&grpc, &rest].into_iter().flatten().find_map(Place::for_others);
+    let how = match (&options.tls, &grpc) {
+        (_, Some(Place::Socket(_))) => "on a socket",
+        (Some(tls), _) if tls.is_mutual() => "with TLS, to clients with a certificate,",
+        (Some(_), _) => "with TLS",
+        (None, _) => "without TLS",
     };
     if options.tls.is_none() && for_others.is_some() {
         tracing::warn!(
@@ -368,10 +396,43 @@ fn say_what_is_served(location: &str, ports: &Ports, options: &ServeOptions) -> 
         tracing::info!("REST API over {over} on {address}");
     }
     match grpc {
-        Some(address) => tracing::info!("serving {location} {how} {who} on {address}"),
+        Some(place) => tracing::info!("serving {location} {how} {who} on {place}"),
         None => tracing::info!("serving {location} {how} {who}, REST alone"),
     }
     Ok(())
+}
+
+/// Where something is served, as clients name it.
+#[derive(Debug, Clone)]
+enum Place {
+    Address(SocketAddr),
+    Socket(PathBuf),
+}
+
+impl Place {
+    fn of(listener: &Listener) -> Result<Self> {
+        Ok(match listener {
+            Listener::Tcp(listener) => Self::Address(listener.local_addr()?),
+            Listener::Unix(socket) => Self::Socket(socket.path().to_owned()),
+        })
+    }
+
+    /// The address, if other machines may reach it.
+    fn for_others(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(address) if !address.ip().to_canonical().is_loopback() => Some(*address),
+            Self::Address(_) | Self::Socket(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Socket(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
 }
 
 fn ui_of(ports: &Ports) -> Option<&Ui> {
@@ -446,7 +507,7 @@ fn one_or_more(text: &str) -> Result<usize, String> {
 }
 
 /// A time in seconds, which may have a fraction.
-fn some_seconds(text: &str) -> Result<f64, String> {
+pub(super) fn some_seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
     seconds.ok_or_else(|| "it must be a number of seconds, from 0 to 86400".to_owned())
 }

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -84,7 +85,7 @@ async fn run_speaking(speaks: Speaks, limits: ConnectionLimits, tls: Option<Tls>
             Refusing
         };
         let permits = Port::permits(limits.connections);
-        let port = Port { listener, speaks, tls, permits };
+        let port = Port { listener: listener.into(), speaks, tls, permits };
         serve(port, limits, service, async { drop(has_stopped.await) }).await
     });
     Running { address, taken, stop, serving }
@@ -247,7 +248,7 @@ async fn calls_that_take_longer_than_the_time_of_grace_are_cut() {
 /// Fault: answers of a few bytes that their client never read were kept as long as its connection lived.
 #[tokio::test(start_paused = true)]
 async fn who_reads_nothing_of_its_answers_is_noticed_and_who_reads_slowly_is_not() {
-    let activity = Activity::new(std::net::IpAddr::from([127, 0, 0, 1]));
+    let activity = Activity::new(Peer::Address([127, 0, 0, 1].into()));
     let began = Instant::now();
     let slow = activity.begin_answer();
     let reading = async {

@@ -1,7 +1,6 @@
 //! How a connection is encrypted, and what is said of one that cannot be.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::{Speaks, Tls, identity};
 use crate::complaints::Complaint;
+use crate::peer::Peer;
 
 /// What a client who wants TLS says first: the type of a handshake's records.
 pub(crate) const FIRST_BYTE: u8 = 0x16;
@@ -61,7 +61,7 @@ pub(crate) async fn waits_for_first_byte(connection: &TcpStream) -> Option<u8> {
 }
 
 /// Says of a port without TLS that a client wants it.
-pub(crate) fn complain_of_tls_without_it(peer: IpAddr, speaks: Speaks) {
+pub(crate) fn complain_of_tls_without_it(peer: Peer, speaks: Speaks) {
     static GRPC: Complaint = Complaint::new();
     static HTTP: Complaint = Complaint::new();
     static REST: Complaint = Complaint::new();
@@ -95,7 +95,7 @@ impl Tls {
     pub(crate) async fn accept(
         &self,
         connection: TcpStream,
-        peer: IpAddr,
+        peer: Peer,
         speaks: Speaks,
         within: Duration,
     ) -> Option<TlsStream<TcpStream>> {
@@ -138,7 +138,7 @@ impl Tls {
     }
 
     /// Who a client is, if its certificate says so and is to be believed.
-    pub(crate) fn identity(&self, stream: &TlsStream<TcpStream>, peer: IpAddr) -> Option<Arc<Identity>> {
+    pub(crate) fn identity(&self, stream: &TlsStream<TcpStream>, peer: Peer) -> Option<Arc<Identity>> {
         if !self.0.files.client_certificate_is_identity {
             return None;
         }
@@ -188,7 +188,7 @@ async fn turn_away(mut connection: TcpStream, answer: &[u8]) {
     drop(timeout(READS_WITHIN, reading).await);
 }
 
-fn complain_of_plain(plain: Plain, speaks: Speaks, peer: IpAddr) {
+fn complain_of_plain(plain: Plain, speaks: Speaks, peer: Peer) {
     static GRPC: Complaint = Complaint::new();
     static HTTP: Complaint = Complaint::new();
     match plain {
@@ -216,7 +216,7 @@ fn complain_of_plain(plain: Plain, speaks: Speaks, peer: IpAddr) {
 
 /// Says that a client has left in the middle of a handshake. Those of gRPC's C core, as Feast's, do so without a word if they do not
 /// accept what they are shown.
-fn complain_of_leaving(peer: IpAddr) {
+fn complain_of_leaving(peer: Peer) {
     static LEFT: Complaint = Complaint::new();
     LEFT.say(|more| {
         tracing::warn!(
@@ -230,7 +230,7 @@ fn complain_of_leaving(peer: IpAddr) {
 
 /// Says why a handshake failed, if it is something that an operator can mend. Each kind has a complaint of its own, so that none is
 /// left unsaid for another.
-fn complain(cause: &rustls::Error, speaks: Speaks, peer: IpAddr) {
+fn complain(cause: &rustls::Error, speaks: Speaks, peer: Peer) {
     static UNTRUSTED: Complaint = Complaint::new();
     static WITHOUT: Complaint = Complaint::new();
     static REFUSED: Complaint = Complaint::new();

@@ -122,7 +122,7 @@ async fn both_protocols_are_spoken_on_one_port() {
 
 #[tokio::test]
 async fn a_port_of_one_protocol_speaks_no_other() {
-    let grpc = start_on(ServeOptions::default(), Ports::Grpc).await;
+    let grpc = start_on(ServeOptions::default(), Ports::from).await;
     assert!(grpc.ask("GET", "/version").try_send().await.is_err(), "HTTP/1.1 is not spoken");
     let rest = start_on(ServeOptions::default(), |listener| Ports::Rest(listener, RestOptions::default())).await;
     let mut client = grpc_client(&rest).await;
@@ -234,7 +234,9 @@ async fn the_ports_share_the_connections_that_there_may_be() {
     let rest = listener.local_addr().expect("an address");
     let mut options = ServeOptions::default();
     options.max_connections = 2;
-    let server = start_on(options, |grpc| Ports::Each { grpc, rest: listener, options: RestOptions::default() }).await;
+    let server =
+        start_on(options, |grpc| Ports::Each { grpc: grpc.into(), rest: listener, options: RestOptions::default() })
+            .await;
     let mut first = TcpStream::connect(rest).await.expect("a connection");
     exchange(&mut first, "GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let wanted = GetEntityRequest { project: "rides".into(), name: "driver".into(), allow_cache: true };
