@@ -14,12 +14,14 @@ mod env;
 mod findings;
 mod place;
 mod read;
+mod rewrite;
 mod security;
 mod unset;
 mod yaml;
 
 pub use feast_registry_core::config::{KubernetesConfig, OidcConfig};
 use findings::{Findings, Problem};
+pub use rewrite::with_remote_registry;
 pub use security::{AuditConfig, AuthConfig, ServerConfig, TlsConfig};
 
 /// What a registry takes from a `feature_store.yaml`.

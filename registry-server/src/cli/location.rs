@@ -1,10 +1,10 @@
 //! Which registry a command is about, and opening it.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Error, Result};
+use anyhow::{Context as _, Error, Result};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -13,6 +13,9 @@ use feast_registry::config::{FeatureStoreConfig, Finding, Inspection};
 use feast_registry::{CacheConfig, ErrorKind, Registry, RegistryConfig, RegistryUrl, Retention, SchemaMode, Schemes};
 
 use super::{Cli, output, text};
+
+/// The file that Feast looks for in a folder.
+const FEATURE_STORE: &str = "feature_store.yaml";
 
 /// The registry when nothing says another.
 const DEFAULT_URL: &str = "sqlite:///registry.db";
@@ -24,10 +27,10 @@ pub(super) const REGISTRY: &str = "registry";
 const URL_VARIABLE: &str = "FEAST_REGISTRY_URL";
 
 /// Feast's environment variable with the whole of a feature_store.yaml.
-const YAML_VARIABLE: &str = "FEATURE_STORE_YAML_BASE64";
+pub(super) const YAML_VARIABLE: &str = "FEATURE_STORE_YAML_BASE64";
 
 /// Feast's environment variable with the path of a feature_store.yaml.
-const PATH_VARIABLE: &str = "FEAST_FS_YAML_FILE_PATH";
+pub(super) const PATH_VARIABLE: &str = "FEAST_FS_YAML_FILE_PATH";
 
 // The variables are not left to clap: its help would show a password in them, and exported ones would conflict with `-c`.
 /// Which registry a command is about.
@@ -51,6 +54,10 @@ pub(crate) struct Location {
     /// What the URL is called where it is not what `--registry` says.
     #[arg(skip)]
     called: Option<&'static str>,
+
+    /// The folder of a repository, where it is looked for as Feast's command does.
+    #[arg(skip)]
+    repository: Option<PathBuf>,
 }
 
 /// A registry that was opened to be looked at.
@@ -69,7 +76,45 @@ pub(crate) struct Opened {
 impl Location {
     /// The registry of a URL that is an argument of its own, which is called so where something is wrong with it.
     pub(crate) fn of_url(url: String, called: &'static str) -> Self {
-        Self { config: None, registry: Some(url), called: Some(called) }
+        Self { config: None, registry: Some(url), called: Some(called), repository: None }
+    }
+
+    /// The registry that Feast's command takes in the folder of a repository, where `-f` names this file: that of
+    /// FEATURE_STORE_YAML_BASE64; or of the file, or of FEAST_FS_YAML_FILE_PATH; or of feature_store.yaml in the folder. What is relative
+    /// in a file is so to the folder.
+    pub(crate) fn of_repository(folder: PathBuf, file: Option<PathBuf>) -> Self {
+        Self { config: file, registry: None, called: None, repository: Some(folder) }
+    }
+
+    /// The same, but where nothing names a registry it is that of the feature_store.yaml in this folder.
+    pub(crate) fn or_in(self, folder: &Path) -> Self {
+        let is_named = self.config.is_some() || self.registry.is_some();
+        let is_named =
+            is_named || [URL_VARIABLE, YAML_VARIABLE, PATH_VARIABLE].into_iter().any(|name| variable(name).is_some());
+        if is_named { self } else { Self { config: Some(folder.join(FEATURE_STORE)), ..self } }
+    }
+
+    /// The text of the feature_store.yaml that Feast would read, in this folder if nothing names another, and what it is from. `None`:
+    /// there is none.
+    pub(crate) fn feature_store(&self, folder: &Path) -> Result<Option<(String, String)>> {
+        let read = |path: &Path| {
+            let path = if path.is_dir() { path.join(FEATURE_STORE) } else { path.to_owned() };
+            let origin = path.display().to_string();
+            let text = std::fs::read_to_string(&path).with_context(|| format!("{origin} cannot be read"))?;
+            Ok(Some((text, origin)))
+        };
+        if let Some(path) = &self.config {
+            return read(path);
+        }
+        if let Some(encoded) = variable(YAML_VARIABLE) {
+            let text = encoded.to_str().and_then(decoded).with_context(|| format!("{YAML_VARIABLE}: {NOT_BASE64}"))?;
+            return Ok(Some((text, YAML_VARIABLE.to_owned())));
+        }
+        match variable(PATH_VARIABLE) {
+            Some(path) => read(Path::new(&path)),
+            None if folder.join(FEATURE_STORE).exists() => read(&folder.join(FEATURE_STORE)),
+            None => Ok(None),
+        }
     }
 
     /// What to open, and the project that the feature_store.yaml is for. What its author may not know is told with `warn`.
@@ -81,8 +126,14 @@ impl Location {
 
     /// What the first source says that there is, with all that is odd about it.
     pub(crate) fn inspect(&self, cli: &Cli) -> Inspection {
-        let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-        if let Some(path) = &self.config {
+        if let Some(folder) = &self.repository {
+            let path = self.config.clone().or_else(|| variable(PATH_VARIABLE).map(PathBuf::from));
+            let path = path.unwrap_or_else(|| folder.join(FEATURE_STORE));
+            match variable(YAML_VARIABLE) {
+                Some(encoded) => of_value(&encoded, YAML_VARIABLE, of_base64),
+                None => Inspection::of_file(&path, Some(folder)),
+            }
+        } else if let Some(path) = &self.config {
             Inspection::of_file(path, None)
         } else if let Some(url) = &self.registry {
             of_url(url, self.called.unwrap_or("--registry"))
@@ -176,7 +227,12 @@ pub(super) fn has_default(schemes: &Schemes) -> bool {
     schemes.names().any(|name| name == "sqlite")
 }
 
-/// The value of an environment variable.
+/// The value of an environment variable, if it has one.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// What the value of an environment variable says.
 fn of_value(value: &OsStr, name: &str, read: fn(&str, &str) -> Inspection) -> Inspection {
     match value.to_str() {
         Some(value) => read(value, name),
@@ -191,17 +247,21 @@ fn of_url(url: &str, origin: &str) -> Inspection {
     }
 }
 
-/// As Python's decoder, this takes line breaks; unlike it, no other characters that do not belong there.
+const NOT_BASE64: &str = "it is not the base64 form of a feature_store.yaml";
+
 fn of_base64(encoded: &str, origin: &str) -> Inspection {
-    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let encoded: String = encoded.split_whitespace().collect();
-    let text =
-        GeneralPurpose::new(&STANDARD, config).decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    match text {
+    match decoded(encoded) {
         // Feast would take it for relative to a folder that it makes anew each time.
         Some(text) => Inspection::of_text_with_variables(&text, origin, PathBuf::new()),
-        None => Inspection::of_error(Finding::new(origin, "it is not the base64 form of a feature_store.yaml")),
+        None => Inspection::of_error(Finding::new(origin, NOT_BASE64)),
     }
+}
+
+/// As Python's decoder, this takes line breaks; unlike it, no other characters that do not belong there.
+fn decoded(encoded: &str) -> Option<String> {
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let encoded: String = encoded.split_whitespace().collect();
+    GeneralPurpose::new(&STANDARD, config).decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok())
 }
 
 impl Opened {

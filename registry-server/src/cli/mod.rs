@@ -18,12 +18,15 @@
 
 mod ask;
 mod changes;
+mod client;
 mod completions;
 mod config;
 mod describe;
 mod diff;
+mod feast;
 mod files;
 mod get;
+mod health;
 mod history;
 mod journal;
 mod list;
@@ -46,8 +49,10 @@ mod prune;
 mod rest;
 mod restore;
 mod revert;
+mod run;
 mod security;
 mod selection;
+mod self_test;
 mod serve;
 mod settings;
 mod show;
@@ -57,6 +62,7 @@ mod telemetry;
 mod text;
 mod tokens;
 mod undo;
+mod unused;
 mod watch;
 
 use std::io::Write;
@@ -74,13 +80,21 @@ use tokio::signal::unix::{SignalKind, signal};
 pub struct Cli {
     name: String,
     version: String,
+    build: Option<String>,
     schemes: Schemes,
 }
 
 impl Cli {
     /// A program of this name and version, with the backends that are compiled in.
     pub fn new(name: impl Into<String>, version: impl Into<String>) -> Self {
-        Self { name: name.into(), version: version.into(), schemes: Schemes::default() }
+        Self { name: name.into(), version: version.into(), build: None, schemes: Schemes::default() }
+    }
+
+    /// The same with what `--version` says besides, such as the commit that it was built from.
+    #[must_use]
+    pub fn with_build(mut self, build: impl Into<String>) -> Self {
+        self.build = Some(build.into());
+        self
     }
 
     /// The same with these schemes, and no others.
@@ -105,11 +119,43 @@ impl Cli {
         done.unwrap_or_else(|error| fail(&error))
     }
 
+    /// The same under the name of Feast's own command, `feast`: serves a registry as `feast serve_registry` does, and becomes the next
+    /// `feast` in PATH for anything else. Does what [`run`](Self::run) does.
+    pub fn run_as_feast(self) -> ExitCode {
+        feast::run(&self)
+    }
+
     /// What can be said on the command line of this program.
     fn command(&self) -> clap::Command {
         program::adapt(Arguments::command(), &self.name, &self.schemes)
             .name(self.name.clone())
-            .version(self.version.clone())
+            .version(self.whole_version())
+            .long_version(self.long_version())
+    }
+
+    fn whole_version(&self) -> String {
+        match &self.build {
+            Some(build) => format!("{} ({build})", self.version),
+            None => self.version.clone(),
+        }
+    }
+
+    /// The version, and what is compiled in.
+    fn long_version(&self) -> String {
+        let features = [
+            ("oidc", cfg!(feature = "oidc")),
+            ("otlp", cfg!(feature = "otlp")),
+            ("file", cfg!(feature = "file")),
+            ("s3", cfg!(feature = "s3")),
+            ("gcs", cfg!(feature = "gcs")),
+            ("azure", cfg!(feature = "azure")),
+            ("sqlite", cfg!(feature = "sqlite")),
+            ("postgres", cfg!(feature = "postgres")),
+            ("mysql", cfg!(feature = "mysql")),
+        ];
+        let features: Vec<&str> = features.into_iter().filter_map(|(name, is_in)| is_in.then_some(name)).collect();
+        let schemes: Vec<&str> = self.schemes.names().collect();
+        format!("{}\nfeatures: {}\nschemes: {}", self.whole_version(), features.join(" "), schemes.join(" "))
     }
 
     /// Ends the process as clap does for a command line that cannot be understood.
@@ -118,7 +164,7 @@ impl Cli {
     }
 
     fn execute(&self, command: Command) -> Result<ExitCode> {
-        let catches_signals = matches!(command, Command::Serve(_) | Command::Watch(_));
+        let catches_signals = matches!(command, Command::Serve(_) | Command::Run(_) | Command::Watch(_));
         if matches!(command, Command::Serve(_)) {
             memory::give_back_what_is_freed();
         }
@@ -127,6 +173,7 @@ impl Cli {
             survive_file_size_limit().context("SIGXFSZ cannot be caught")?;
             let done = match command {
                 Command::Config(config) => return config.run(self).await,
+                Command::Run(run) => return run.run(self).await,
                 Command::Serve(serve) => return serve.run(self).await,
                 Command::Status(status) => return status.run(self).await,
                 Command::Permissions(permissions) => return permissions.run(self).await,
@@ -144,6 +191,8 @@ impl Cli {
                 Command::Teardown(teardown) => teardown.run(self).await,
                 Command::Migrate(migrate) => migrate.run(self).await,
                 Command::Tokens(tokens) => tokens.run(),
+                Command::Health(health) => health.run().await,
+                Command::SelfTest(test) => test.run(self).await,
                 Command::Completions(completions) => completions.run(self),
             };
             done.map(|()| ExitCode::SUCCESS)
@@ -169,6 +218,7 @@ const AFTER_HELP: &str = "\
 Examples:
   feast-registry serve                                       serve ./registry.db on port 6570
   feast-registry serve -c feature_store.yaml                 serve the registry that Feast is configured with
+  feast-registry run -- feast apply                          the same for one command, without a server to operate
   feast-registry status                                      where the registry is, what is in it, and how far its journal goes
   feast-registry list feature-views --tag team=ml            a table of what has this tag
   feast-registry list all -o json | jq '.featureViews[].spec.name'
@@ -184,7 +234,7 @@ Examples:
   feast-registry config check -c feature_store.yaml          what is wrong with a configuration
   feast-registry permissions check --as bob delete project rides    whether somebody may do something, and why
 
-All but `serve` read the registry itself, also while a server serves it (unless its storage lets in one process alone). Which
+All but `serve`, `run`, `health` and `self-test` read the registry itself, also while a server serves it (unless its storage lets in one process alone). Which
 registry: that of the first of these that is there.
   -c FILE, or --registry URL
   FEAST_REGISTRY_URL            environment variable: a URL
@@ -198,6 +248,7 @@ Exit codes: 0 done, 1 an error, which is on stderr, 2 a command line that cannot
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::Serve>),
+    Run(run::Run),
     Status(status::Status),
     List(list::List),
     Get(get::Get),
@@ -215,6 +266,8 @@ enum Command {
     Config(config::Config),
     Permissions(permissions::Permissions),
     Tokens(tokens::Tokens),
+    Health(health::Health),
+    SelfTest(self_test::SelfTest),
     Completions(completions::Completions),
 }
 

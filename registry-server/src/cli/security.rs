@@ -10,8 +10,7 @@ use feast_registry::config::{AuthConfig, FeatureStoreConfig, ServerConfig, TlsCo
 use crate::{AuditLog, Authentication, AuthenticationBuilder, Security, TenantLimits, Tls, TlsFiles};
 
 /// Feast's environment variable with the secret that the parts of an installation share.
-#[cfg(feature = "oidc")]
-const INTERNAL_SECRET: &str = "INTRA_COMMUNICATION_BASE64";
+pub(super) const INTERNAL_SECRET: &str = "INTRA_COMMUNICATION_BASE64";
 
 /// What is asked of callers. Each option has the place of what the block `registry_server` of the feature_store.yaml says; how callers
 /// say who they are is in its block `auth`, as in Feast.

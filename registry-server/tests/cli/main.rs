@@ -9,6 +9,7 @@ mod list;
 mod log;
 mod permissions;
 mod refused;
+mod run;
 mod serve;
 mod status;
 mod teardown;

@@ -30,7 +30,7 @@ impl Server {
     }
 
     /// The address that the start-up line names.
-    fn address(&self) -> &str {
+    pub(super) fn address(&self) -> &str {
         self.started.trim_end().rsplit(' ').next().expect("an address")
     }
 
@@ -41,8 +41,13 @@ impl Server {
     }
 
     /// Has it end; its exit code and the rest of its log.
-    pub(super) fn stop(mut self) -> (Option<i32>, String) {
+    pub(super) fn stop(self) -> (Option<i32>, String) {
         self.signal();
+        self.wait()
+    }
+
+    /// Waits until it has ended; its exit code and the rest of its log.
+    pub(super) fn wait(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         if let Some(log) = &mut self.log {
             log.read_to_string(&mut rest).expect("the log ends");
