@@ -30,6 +30,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 HERE = Path(__file__).resolve().parent
 STAND_INS = HERE / "stand_ins"
 BIN_ENV = "FEAST_REGISTRY_BIN"
+WHEEL_ENV = "FEAST_REGISTRY_TEST_WHEEL"
 HOST = "127.0.0.1"
 UNLIMITED = [
     ("grpc.max_receive_message_length", -1),
@@ -67,6 +68,14 @@ def registry_bin(name: str | None = None) -> Path:
     path = path.with_name(name) if name else path
     if not (path.is_file() and os.access(path, os.X_OK)):
         raise SetupProblem(f"{path} is not an executable file: {remedy}")
+    return path
+
+
+def wheel() -> Path:
+    """The Python package under test. Missing is an error, never a skip."""
+    path = Path(os.environ.get(WHEEL_ENV, "")).absolute()
+    if not path.is_file():
+        raise SetupProblem(f"{WHEEL_ENV} names no wheel: make one with `cargo xtask wheel`")
     return path
 
 
@@ -275,11 +284,12 @@ def running(server: Server) -> Iterator[Server]:
 # --- Feast's own classes -------------------------------------------------------------------------
 
 
-def remote_registry(port: int, project: str):
-    """The client class that `registry_type: remote` uses."""
+def remote_registry(where: int | str, project: str):
+    """The client class that `registry_type: remote` uses, for a port of this machine or another address."""
     from feast.infra.registry.remote import RemoteRegistry, RemoteRegistryConfig
 
-    config = RemoteRegistryConfig(registry_type="remote", path=f"{HOST}:{port}")
+    path = where if isinstance(where, str) else f"{HOST}:{where}"
+    config = RemoteRegistryConfig(registry_type="remote", path=path)
     return RemoteRegistry(config, project=project, repo_path=None)
 
 
@@ -382,8 +392,8 @@ def project_snapshot(db: Path, project: str, skip: Sequence[str] = ()) -> dict[s
 class Nursery:
     """Client of `workers.py nursery`: starts jobs as processes that have feast imported already."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, str(HERE / "workers.py"), "nursery"]
+    def __init__(self, python: Path | str = sys.executable) -> None:
+        command = [str(python), str(HERE / "workers.py"), "nursery"]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=child_env(), bufsize=1)
         self._answer()
@@ -432,11 +442,14 @@ class Workers:
     A worker connects, creates `ready-N`, waits for `go`, works, and writes `result-N`.
     """
 
-    def __init__(self, nursery: Nursery, folder: Path, jobs: Sequence[Sequence[str]], cwd: Path | None = None) -> None:
+    def __init__(
+        self, nursery: Nursery, folder: Path, jobs: Sequence[Sequence[str]], cwd: Path | None = None, **env: str
+    ) -> None:
         folder.mkdir(parents=True)
         self.nursery, self.folder, self.jobs = nursery, folder, jobs
+        env["INTEROP_BARRIER"] = str(folder)
         self.pids = [
-            nursery.start(job, folder / f"log-{i}", cwd or folder, INTEROP_BARRIER=str(folder), INTEROP_INDEX=str(i))
+            nursery.start(job, folder / f"log-{i}", cwd or folder, INTEROP_INDEX=str(i), **env)
             for i, job in enumerate(jobs)
         ]
         self.codes: list[int | None] = [None] * len(jobs)
