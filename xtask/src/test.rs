@@ -15,6 +15,7 @@ use crate::python::{Environment, Python};
 use crate::runner::Runner;
 use crate::services::{Choice, Service, Services};
 use crate::steps::{Steps, in_path, read, run as run_command};
+use crate::wheel;
 
 /// What to test.
 #[derive(clap::Args)]
@@ -65,8 +66,9 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<()> {
     }
     if let Some((python, environment)) = &plan.interop
         && let Some(server) = tests.steps.step("server", || build_server(project, args.only.is_none()))
+        && let Some(wheel) = tests.steps.step("wheel", || wheel::build(project, python, &wheel::Args::default()))
     {
-        tests.interop(python, environment, &server);
+        tests.interop(python, environment, &server, &wheel);
     }
     tests.finish()
 }
@@ -226,7 +228,7 @@ impl Tests<'_> {
         }
     }
 
-    fn interop(&mut self, python: &Python, environment: &Environment, server: &Path) {
+    fn interop(&mut self, python: &Python, environment: &Environment, server: &Path, wheel: &Path) {
         let ready = self.steps.step("Python packages", || {
             if !environment.is_ready() {
                 environment.make(python)?;
@@ -243,6 +245,7 @@ impl Tests<'_> {
             pytest.args(["-n", &at_once().to_string(), "--dist", "loadfile"]).args(&self.args.extra);
             // Python holds back what it writes to a pipe unless told not to.
             pytest.env("PYTHONUNBUFFERED", "1").env("FEAST_REGISTRY_BIN", server);
+            pytest.env("FEAST_REGISTRY_TEST_WHEEL", wheel);
             self.run("interop tests", Runner::Pytest, &mut pytest);
         }
     }
