@@ -316,6 +316,13 @@ def outage_load(port: str, project: str, view: str, client: str) -> None:
     behind_barrier(work)
 
 
+def wheel(*args: str) -> None:
+    """A user of the Python package, where that is installed."""
+    import wheel_users
+
+    wheel_users.run(*args)
+
+
 def nursery() -> None:
     """Answers one JSON line on stdin with one on stdout: starts a job, tells whether it ended, waits for it."""
     import feast.cli.cli  # noqa: F401
@@ -376,6 +383,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "mixed": mixed,
     "load": load,
     "outage-load": outage_load,
+    "wheel": wheel,
 }
 
 if __name__ == "__main__":
