@@ -133,9 +133,11 @@ def test_eight_materialize_at_once_and_a_feature_server_has_eight_workers(repo: 
 
 def test_a_killed_one_is_in_nobodys_way(tmp_path: Path, ours: harness.Server) -> None:
     repo = make_repo(tmp_path, ours, FILE)
-    process = run(repo, "sh", "-c", "echo $$ $FEAST_REGISTRY_PATH; exec sleep 600")
+    process = run(repo, "sh", "-c", "echo at $$ $FEAST_REGISTRY_PATH; exec sleep 600")
     assert process.stdout
-    pid, path = process.stdout.readline().split()
+    # Before it, the log says that the registry is new.
+    line = next(line for line in process.stdout if line.startswith("at "))
+    _, pid, path = line.split()
     process.kill()
     process.wait(10)
     os.kill(int(pid), signal.SIGKILL)

@@ -30,7 +30,6 @@ import pytest
 import harness
 from harness import wait_until
 
-WHEEL_ENV = "FEAST_REGISTRY_TEST_WHEEL"
 URL = "sqlite:///registry.db"
 # Of the servers here it is 0.5 s; a busy machine may take longer to notice.
 GONE = 20
@@ -38,20 +37,17 @@ GONE = 20
 
 @pytest.fixture(scope="module")
 def wheel() -> Path:
-    path = Path(os.environ.get(WHEEL_ENV, "")).absolute()
-    if not path.is_file():
-        raise harness.SetupProblem(f"{WHEEL_ENV} names no wheel: make one with `cargo xtask wheel`")
-    return path
+    return harness.wheel()
 
 
 @pytest.fixture(scope="module")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment with the package."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin/python"
     options = ["--no-index", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", *options, wheel], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", *options, harness.wheel()], check=True)
     paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
     Path(paths["purelib"], "tests.pth").write_text("\n".join(site.getsitepackages()))
     return python
@@ -168,7 +164,7 @@ def test_the_program_and_the_module_are_the_same(python: Path, wheel: Path) -> N
 
 def test_the_program_is_found_where_pip_puts_it_with_target(wheel: Path, python: Path, tmp_path: Path) -> None:
     options = ["--no-index", "--disable-pip-version-check", "--quiet", "--target", tmp_path]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, wheel], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, harness.wheel()], check=True)
     code = "import feast_registry; print(feast_registry.binary())"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     # Also where the environment has one of its own, which may be of another version.

@@ -33,6 +33,9 @@ const CHECKS: &[(&str, &[&str])] = &[
     // What somebody could make a workflow do. Some of its checks would ask GitHub.
     ("zizmor", &["--offline", "--no-progress", "--quiet", ".github"]),
     ("shellcheck", &[".ci/run", "deploy/image/rootfs.sh"]),
+    ("ruff", &["check", "--quiet", "interop", "python"]),
+    ("ruff", &["format", "--check", "--quiet", "interop", "python"]),
+    ("mypy", &["--strict", "--no-error-summary", "python/feast_registry"]),
     ("hadolint", &["deploy/image/Dockerfile", "deploy/image/feature-server.Dockerfile"]),
 ];
 

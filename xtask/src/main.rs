@@ -170,6 +170,9 @@ impl Project {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = wheel::instead_of_cargo() {
+        return code;
+    }
     let project = Project::here();
     let done = match Cli::parse().chore {
         Chore::Test(args) => test::run(&project, &args),

@@ -66,7 +66,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<()> {
     }
     if let Some((python, environment)) = &plan.interop
         && let Some(server) = tests.steps.step("server", || build_server(project, args.only.is_none()))
-        && let Some(wheel) = tests.steps.step("wheel", || wheel::build(project, python, &wheel::Args::default()))
+        && let Some(wheel) = tests.steps.step("wheel", || wheel(project, python, &server, args.only.is_none()))
     {
         tests.interop(python, environment, &server, &wheel);
     }
@@ -123,6 +123,11 @@ impl Plan {
         uses.extend(services.uses.iter().cloned());
         Ok(Self { nextest, interop, services, uses })
     }
+}
+
+/// Makes the Python package that the interop tests install, with the binary that they start.
+fn wheel(project: &Project, python: &Python, server: &Path, is_built: bool) -> Result<PathBuf> {
+    wheel::build(project, python, &wheel::Args::default(), is_built.then_some(server))
 }
 
 /// The binary that the interop tests start, with the program of the example beside it. After the Rust tests it is the one that was built for them, with the features

@@ -522,6 +522,10 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
 fn notify(state: NotifyState<'_>) {
     let is_asked_for = std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty());
     if is_asked_for && let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "systemd could not be told");
+        // Who waits only for it to be ready listens no longer when it stops.
+        match state {
+            NotifyState::Stopping => tracing::debug!(%error, "systemd could not be told"),
+            _ => tracing::warn!(%error, "systemd could not be told"),
+        }
     }
 }
