@@ -49,37 +49,45 @@ enum Subcommands {
     Other(#[expect(dead_code, reason = "clap takes external subcommands with their words alone")] Vec<OsString>),
 }
 
-/// What `feast serve_registry` takes.
+/// Serve the registry of the repository, as Feast's command does: with feast-registry, whose `serve` has more options.
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
 struct ServeRegistry {
+    /// The port for gRPC.
     #[arg(short, long, default_value_t = DEFAULT_PORT)]
     port: u16,
 
+    /// The port of the REST API.
     #[arg(long, default_value_t = DEFAULT_REST_PORT)]
     rest_port: u16,
 
-    #[arg(short, long, default_value = "")]
+    /// Encrypt with TLS: the private key of the certificate.
+    #[arg(short, long, default_value = "", hide_default_value = true)]
     key: String,
 
-    #[arg(short, long, default_value = "")]
+    /// Encrypt with TLS: the server's certificate.
+    #[arg(short, long, default_value = "", hide_default_value = true)]
     cert: String,
 
+    /// Serve gRPC, which is the default.
     #[arg(long, overrides_with = "no_grpc")]
     grpc: bool,
 
+    /// Serve the REST API alone.
     #[arg(long)]
     no_grpc: bool,
 
+    /// Serve the REST API too.
     #[arg(short, long)]
     rest_api: bool,
 
-    /// For the REST API. Feast serves gRPC on all addresses.
+    /// The address that the REST API listens on; gRPC listens on all.
     #[arg(short = 'h', long, default_value = ALL)]
     host: String,
 
-    #[arg(long, action = ArgAction::SetTrue)]
-    help: bool,
+    /// Print this.
+    #[arg(long, action = ArgAction::HelpLong)]
+    help: Option<bool>,
 }
 
 const ALL: &str = "::";
@@ -98,9 +106,6 @@ impl Feast {
     /// How our own server is told to serve what this command line asks for; `None` if it is for Feast's command.
     fn serve(&self, cli: &Cli) -> Result<Option<Serve>, clap::Error> {
         let Subcommands::ServeRegistry(asked) = &self.command else { return Ok(None) };
-        if asked.help {
-            return Ok(None);
-        }
         let mut words = vec!["feast-registry", "serve", "--host", ALL, "--log", level(&self.log_level)];
         let (port, rest_port) = (asked.port.to_string(), asked.rest_port.to_string());
         words.extend(["--port", &port]);
@@ -263,14 +268,19 @@ mod tests {
         {
             assert!(matches!(read(line), Some(Err(_))), "{line}: {:?}", read(line));
         }
-        for line in ["feast serve_registry --nonsense", "feast serve_registry -p x", "feast --version", "feast"] {
+        for line in [
+            "feast serve_registry --help",
+            "feast serve_registry --nonsense",
+            "feast serve_registry -p x",
+            "feast --version",
+            "feast",
+        ] {
             assert!(read(line).is_none(), "{line}: {:?}", read(line));
         }
         for line in [
             "feast apply",
             "feast -c repo materialize-incremental 2026-01-01T00:00:00",
             "feast serve --workers 8 -h 0.0.0.0",
-            "feast serve_registry --help",
             "feast version",
         ] {
             assert!(matches!(read(line), Some(Ok(None))), "{line}: {:?}", read(line));

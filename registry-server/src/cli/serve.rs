@@ -521,11 +521,12 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
 /// Tells the service manager, if it is systemd and asked to be told (`Type=notify`).
 fn notify(state: NotifyState<'_>) {
     let is_asked_for = std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty());
+    let stops = matches!(state, NotifyState::Stopping);
     if is_asked_for && let Err(error) = sd_notify::notify(&[state]) {
         // Who waits only for it to be ready listens no longer when it stops.
-        match state {
-            NotifyState::Stopping => tracing::debug!(%error, "systemd could not be told"),
-            _ => tracing::warn!(%error, "systemd could not be told"),
+        match stops {
+            true => tracing::debug!(%error, "systemd could not be told"),
+            false => tracing::warn!(%error, "systemd could not be told"),
         }
     }
 }

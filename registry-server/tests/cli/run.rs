@@ -255,7 +255,7 @@ fn under_feasts_name_it_serves_and_leaves_the_rest_to_feast() {
     };
 
     for arguments in
-        [&["apply"][..], &["-c", "repo", "materialize-incremental", "2026-01-01"], &["serve_registry", "--help"], &[]]
+        [&["apply"][..], &["-c", "repo", "materialize-incremental", "2026-01-01"], &["serve", "--help"], &[]]
     {
         let ran = Ran::of(feast(arguments, &["first", "second"]).output().expect("it runs"));
         let expected = [&[feasts.to_str().expect("text")], arguments].concat().join(" ");
@@ -263,6 +263,8 @@ fn under_feasts_name_it_serves_and_leaves_the_rest_to_feast() {
     }
     let ran = Ran::of(feast(&["apply"], &["first"]).output().expect("it runs"));
     assert!(ran.code == 127 && ran.stderr.contains("no other `feast` in PATH"), "{} {}", ran.code, ran.stderr);
+    let ran = Ran::of(feast(&["serve_registry", "--help"], &["first", "second"]).output().expect("it runs"));
+    assert!(ran.code == 0 && ran.stdout.contains("--rest-port"), "{} {}", ran.code, ran.stdout);
     let ran = Ran::of(feast(&["serve_registry", "--nonsense"], &["first", "second"]).output().expect("it runs"));
     assert!(ran.code == 2 && ran.stderr.contains("--nonsense"), "{} {}", ran.code, ran.stderr);
 
