@@ -118,7 +118,7 @@ impl Run {
         let options = ServeOptions { grace: GRACE, ..ServeOptions::default() };
         let serving = tokio::spawn(crate::serve(registry.clone(), socket, options, async { drop(is_stopped.await) }));
         let code = match command.spawn() {
-            Ok(child) => signals.pass_on_to(child).await.map(|status| code_of(status)),
+            Ok(child) => signals.pass_on_to(child).await.map(code_of),
             Err(error) => {
                 let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
                 let problem = anyhow::Error::new(error);
