@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, path};
 
 use rustix::fs::{Mode, OFlags, fchmod};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
 use tokio::net::UnixListener;
 
@@ -47,6 +48,8 @@ impl UnixSocket {
         let lock = lock(&path)?;
         make_room(&path)?;
         let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        // A program that is started by this one would keep it open, and clients would wait for answers when this one is gone.
+        fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
         // Before there is a file that somebody else could open. Where the system does not heed it, it counts from the next step on.
         fchmod(&socket, Mode::from_raw_mode(mode as _)).ok();
         bind(&socket, &SocketAddrUnix::new(&path)?)?;

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{IntoRequest as _, Status};
 use tonic_prost::ProstCodec;
+
+use crate::DEFAULT_PORT;
 
 /// How a server is reached.
 pub(super) struct Address<'a> {
@@ -25,9 +27,13 @@ impl Address<'_> {
     /// Connects to it.
     pub(super) async fn connect(&self) -> Result<Channel> {
         let Self { server, ca, within } = *self;
-        let url = match server.contains("://") || server.starts_with("unix:") {
-            true => server.to_owned(),
-            false => format!("{}://{server}", if ca.is_some() { "https" } else { "http" }),
+        let is_url = server.contains("://") || server.starts_with("unix:");
+        let scheme = if ca.is_some() { "https" } else { "http" };
+        let url = match server.rsplit_once(':') {
+            _ if is_url => server.to_owned(),
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => format!("{scheme}://{server}"),
+            None if !server.is_empty() => format!("{scheme}://{server}:{DEFAULT_PORT}"),
+            _ => bail!("`{server}` is no address of a server: it must be host:port, unix:PATH, or https://host:port"),
         };
         let is_encrypted = url.starts_with("https://");
         let mut endpoint =

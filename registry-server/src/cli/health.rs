@@ -15,16 +15,16 @@ use crate::DEFAULT_PORT;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
-/// Ask a server whether it is ready: exit code 0 if it is, 1 if it is not.
+/// Ask a server whether it is ready. Exit code: 0 if it is, 1 if it is not.
 ///
 /// For health checks where there is no shell and no other client, as in the container image. It asks grpc.health.v1.Health.
 #[derive(Debug, Args)]
 pub(crate) struct Health {
-    /// The server: host:port, unix:PATH, or https://host:port.
+    /// The server: host:port (6570 if it has no port), unix:PATH, or https://host:port.
     #[arg(value_name = "SERVER", default_value_t = format!("localhost:{DEFAULT_PORT}"))]
     server: String,
 
-    /// Ask whether it lives, although its storage may be away.
+    /// Ask whether it is alive, even if its storage is away.
     #[arg(long)]
     live: bool,
 

@@ -47,7 +47,7 @@ pub(crate) struct Location {
     ///
     /// The first of these that is there counts: `-c` or `--registry`; FEAST_REGISTRY_URL; Feast's environment variables
     /// FEATURE_STORE_YAML_BASE64 (a whole feature_store.yaml) and FEAST_FS_YAML_FILE_PATH (the path of one);
-    /// sqlite:///registry.db.
+    /// sqlite:///registry.db (of `run`: the feature_store.yaml of the folder).
     #[arg(long, id = REGISTRY, value_name = "URL")]
     registry: Option<String>,
 
@@ -214,11 +214,20 @@ impl Unopened {
             // Only of this kind is it that there is no registry; any other error has its own remedy.
             ErrorKind::SchemaMissing => Error::new(error).context(format!(
                 "there is no registry in {}, or not all of it: it was never made, or its tables went with its last project. A \
-                 server makes what is missing, when it starts or at the next write; `--registry` names another",
-                self.config.url
+                 server makes what is missing, when it starts or at the next write; {}",
+                self.config.url,
+                remedy()
             )),
             _ => error.into(),
         }
+    }
+}
+
+/// How another registry is named.
+fn remedy() -> &'static str {
+    match Path::new(FEATURE_STORE).exists() {
+        true => "`-c .` names the one of the feature_store.yaml in this folder",
+        false => "`--registry` or `-c` names another",
     }
 }
 

@@ -240,7 +240,7 @@ registry: that of the first of these that is there.
   FEAST_REGISTRY_URL            environment variable: a URL
   FEATURE_STORE_YAML_BASE64     environment variable, Feast's: a whole feature_store.yaml
   FEAST_FS_YAML_FILE_PATH       environment variable, Feast's: the path of a feature_store.yaml
-  sqlite:///registry.db
+  sqlite:///registry.db (of `run`: the feature_store.yaml of the folder)
 
 Exit codes: 0 done, 1 an error, which is on stderr, 2 a command line that cannot be understood,
 3 `permissions check` says no.";

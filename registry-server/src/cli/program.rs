@@ -59,6 +59,10 @@ fn of_program(text: &str, name: &str, schemes: &Schemes) -> String {
 fn without_default(text: &str, example: &str) -> String {
     text.replace(EXPLAINED, &format!("as {example}"))
         .replace("serve ./registry.db on port", "serve what FEAST_REGISTRY_URL names on port")
+        .replace(
+            "sqlite:///registry.db (of `run`: the feature_store.yaml of the folder)",
+            "of `run`, the feature_store.yaml of the folder",
+        )
         .replace("\n  sqlite:///registry.db", "")
         .replace(";\nsqlite:///registry.db", "")
         .replace("; sqlite:///registry.db", "")

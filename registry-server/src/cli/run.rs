@@ -51,7 +51,7 @@ const BY_SIGNAL: i32 = 128;
 /// FEAST_REGISTRY_PATH is its address, as unix:///…. Any number of commands may run at once, and lose nothing of each other's.
 ///
 ///   feast-registry run -- feast apply
-///   feast-registry run -c feature_repo -- feast -c feature_repo materialize-incremental 2026-01-01T00:00:00
+///   feast-registry run -- feast -c feature_repo materialize-incremental 2026-01-01T00:00:00
 ///   feast-registry run --registry postgresql://feast@db/feast -- python train.py
 ///
 /// The registry is the first of these that is there: -c or --registry; FEAST_REGISTRY_URL; FEATURE_STORE_YAML_BASE64;
@@ -69,8 +69,8 @@ pub(crate) struct Run {
     #[command(flatten)]
     telemetry: Telemetry,
 
-    /// The command and its arguments, after `--`.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// The command and its arguments, after all options of `run`; `--` before it says where it begins.
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 

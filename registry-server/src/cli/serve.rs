@@ -366,7 +366,7 @@ fn say_what_is_served(location: &str, ports: &Ports, options: &ServeOptions) -> 
     };
     let for_others = [&grpc, &rest].into_iter().flatten().find_map(Place::for_others);
     let how = match (&options.tls, &grpc) {
-        (_, Some(Place::Socket(_))) => "on a socket",
+        (_, Some(Place::Socket(_))) => "over a socket",
         (Some(tls), _) if tls.is_mutual() => "with TLS, to clients with a certificate,",
         (Some(_), _) => "with TLS",
         (None, _) => "without TLS",

@@ -71,6 +71,14 @@ fn nobody_else_may_enter_and_nothing_of_a_url_is_told() {
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "600\n700\n"), "{}", ran.stderr);
 }
 
+/// Or clients would wait for a server that was killed, for as long as its command lives.
+#[test]
+fn a_command_inherits_nothing_but_what_is_its_own() {
+    let place = Place::new(YAML);
+    let ran = place.run(&["--", "sh", "-c", "ls -l /proc/$$/fd | grep -c 'socket:\\|\\.lock\\|registry.db'"]);
+    assert_eq!(ran.stdout.trim(), "0", "{}", ran.stderr);
+}
+
 #[test]
 fn the_configuration_is_that_which_is_named() {
     let place = Place::new(YAML);
@@ -136,7 +144,9 @@ fn what_cannot_be_served_or_run_says_so() {
     }
     let ran = place.run(&["--", "sh", "-c", "kill -KILL $$"]);
     assert_eq!(ran.code, 128 + 9);
-    assert!(place.fixture.usage_error(&["run", "true"]).contains("--"));
+    // Whoever leaves `--` out means the same.
+    assert_eq!(place.run(&["sh", "-c", "exit 9"]).code, 9);
+    assert!(place.fixture.usage_error(&["run"]).contains("COMMAND"));
     assert_eq!(place.left(), [""; 0].map(PathBuf::from));
 }
 
