@@ -192,7 +192,9 @@ def failures() -> None:
         Path("broken.yaml").write_text("registry: [")
         message = refused(lambda: feast_registry.serve(**arguments))
         assert "ended before it was ready" in message and text in message.split("\n", 1)[1], message
-    for arguments in ({}, {"url": "sqlite:///registry.db", "config": "feature_store.yaml"}):
+    url = "sqlite:///registry.db"
+    wrong = [{"linger": -1}, {"linger": float("nan")}, {"timeout": float("inf")}]
+    for arguments in ({}, {"url": ""}, {"url": url, "config": "."}, *({"url": url, **times} for times in wrong)):
         try:
             feast_registry.serve(**arguments)
         except ValueError:

@@ -33,7 +33,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 __all__ = ["FeastRegistryError", "Server", "binary", "remote", "serve"]
@@ -41,8 +41,12 @@ __all__ = ["FeastRegistryError", "Server", "binary", "remote", "serve"]
 # What every system has room for in the address of a socket.
 _LONGEST_SOCKET_PATH = 103
 _SOCKET = "registry.sock"
+# In seconds: a day.
+_LONGEST_TIME = 86_400
 # In seconds, between two looks at a lock.
 _PAUSE = 0.01
+# In seconds, how long the end of a killed process may take.
+_ENDS_WITHIN = 5.0
 
 # Held while a server is looked for or started, and by whoever forks: so a child gets neither half a lease nor a copy of a lock
 # that is held, which would stay held with it.
@@ -116,10 +120,16 @@ def serve(
     If the server is killed, the next call of `serve` or `remote` for this registry, by anybody, starts another one at the same
     path. Clients that are connected find it there, as soon as gRPC tries again: within a few seconds.
 
-    Raises FeastRegistryError if there is no server in time, and ValueError if the arguments are wrong.
+    Raises FeastRegistryError if there is no server in time, ValueError if the arguments are wrong, and OSError if the system has no
+    room for another process or file.
     """
     if (url is None) == (config is None):
         raise ValueError("name either a URL or a config, and not both")
+    if url == "":
+        raise ValueError("the URL is empty")
+    for name, seconds in [("linger", linger), ("timeout", timeout)]:
+        if not 0 <= seconds <= _LONGEST_TIME:
+            raise ValueError(f"{name} must be a number of seconds from 0 to {_LONGEST_TIME}")
     program = binary()
     environment = dict(os.environ)
     if url is not None:
@@ -241,7 +251,7 @@ def _version(program: Path) -> list[str]:
 # --- the server -----------------------------------------------------------------------------------
 #
 # A server holds an exclusive lock on `registry.sock.lock` while it lives, and ends when it gets an exclusive one on
-# `registry.sock.users`, which it keeps to its end. A lease is a shared lock on that file.
+# `registry.sock.users`, which it keeps to its end. A lease is a shared lock on that file, which whoever takes it touches.
 
 
 def _get_lease(folder: Path, command: list[str], environment: dict[str, str], timeout: float) -> int:
@@ -254,6 +264,8 @@ def _get_lease(folder: Path, command: list[str], environment: dict[str, str], ti
         try:
             # A server that has this lock is about to end: what came next would be answered by nobody.
             _take(lease, fcntl.LOCK_SH, deadline, f"the server in {folder} has been ending")
+            # A server that waits whether it stays unused sees by this that it did not.
+            os.utime(lease)
             _provide(folder, command, environment, deadline)
         except BaseException:
             os.close(lease)
@@ -285,7 +297,7 @@ def _start(folder: Path, command: list[str], environment: dict[str, str], deadli
     notify = folder / "notify"
     notify.unlink(missing_ok=True)
     alive, ending = socket.socketpair()
-    with alive, ending, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, open(folder / "log", "ab") as log:
+    with alive, ending, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, _open_log(folder) as log:
         log.truncate(0)
         # A server listens before it has opened the registry; afterwards it says READY, as it would to systemd.
         ready.bind(str(notify))
@@ -319,7 +331,15 @@ def _start(folder: Path, command: list[str], environment: dict[str, str], deadli
                 # The time is over, or the user does not want to wait any more.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(shell.pid, signal.SIGKILL)
+                # Or whoever comes next would be answered by it once more.
+                alive.settimeout(_ENDS_WITHIN)
+                with contextlib.suppress(OSError):
+                    alive.recv(1)
     raise _failure(folder, "the server was not ready in time, and was stopped")
+
+
+def _open_log(folder: Path) -> BinaryIO:
+    return open(folder / "log", "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
 
 
 def _answers(path: Path) -> bool:

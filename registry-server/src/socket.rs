@@ -2,11 +2,13 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::{fs, path};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::fs::{Mode, OFlags, fchmod};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
@@ -69,6 +71,21 @@ impl UnixSocket {
     /// Where it is, from the root on.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What clients of gRPC call it: `unix://` and its path, in which `%` stands before what a URI may not have.
+    pub fn address(&self) -> String {
+        /// What a path in a URI may have as it is (RFC 3986, 3.3), and what gRPC takes for something else if it does.
+        const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+            .remove(b'/')
+            .remove(b'-')
+            .remove(b'_')
+            .remove(b'.')
+            .remove(b'~')
+            .remove(b'+')
+            .remove(b'@')
+            .remove(b':');
+        format!("unix://{}", percent_encode(self.path.as_os_str().as_bytes(), ENCODED))
     }
 
     pub(crate) fn listener(&self) -> &UnixListener {
@@ -181,6 +198,13 @@ mod tests {
         fs::write(&file, "kept").expect("written");
         assert_eq!(UnixSocket::bind(&file, 0o600).expect_err("no socket").kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&file).expect("it is there"), "kept");
+    }
+
+    #[tokio::test]
+    async fn an_address_is_a_uri() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = UnixSocket::bind(&folder.path().join("a%41 b?#ü.sock"), 0o600).expect("a socket");
+        assert_eq!(socket.address(), format!("unix://{}/a%2541%20b%3F%23%C3%BC.sock", folder.path().display()));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use percent_encoding::percent_decode_str;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -27,9 +28,14 @@ impl Address<'_> {
     /// Connects to it.
     pub(super) async fn connect(&self) -> Result<Channel> {
         let Self { server, ca, within } = *self;
-        let is_url = server.contains("://") || server.starts_with("unix:");
+        let is_url = server.contains("://");
         let scheme = if ca.is_some() { "https" } else { "http" };
+        // As other clients of gRPC have it, the path of a socket is one of a URI.
+        let decoded = percent_decode_str(server).decode_utf8();
         let url = match server.rsplit_once(':') {
+            _ if server.starts_with("unix:") => {
+                decoded.with_context(|| format!("`{server}` is no path of UTF-8"))?.into_owned()
+            }
             _ if is_url => server.to_owned(),
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => format!("{scheme}://{server}"),
             None if !server.is_empty() => format!("{scheme}://{server}:{DEFAULT_PORT}"),

@@ -20,6 +20,8 @@ use crate::{DEFAULT_PORT, DEFAULT_REST_PORT};
 pub(super) const NAME: &str = "feast";
 /// What of it is done here.
 const SERVE_REGISTRY: &str = "serve_registry";
+/// The variable with the number of the process that was handed over last.
+const HANDED_OVER: &str = "FEAST_REGISTRY_HANDED_OVER";
 /// Of a program that is not there, as shells have it.
 const NOT_FOUND: u8 = 127;
 
@@ -161,6 +163,13 @@ pub(super) fn run(cli: &Cli) -> ExitCode {
 
 /// Becomes Feast's own command. Returns only if that fails, with why.
 fn hand_over(line: &[OsString]) -> anyhow::Error {
+    // The number of a process stays the same when it becomes another program: what comes back here would do so for ever.
+    let process_id = std::process::id().to_string();
+    if env::var(HANDED_OVER).is_ok_and(|before| before == process_id) {
+        return anyhow!(
+            "each `{NAME}` in PATH leads back to feast-registry: Feast's own is not there, or behind a copy of this program"
+        );
+    }
     let own = env::current_exe().and_then(|path| path.canonicalize());
     let path = env::var_os("PATH").unwrap_or_default();
     let feast = own.context("this program cannot be found").and_then(|own| {
@@ -171,7 +180,7 @@ fn hand_over(line: &[OsString]) -> anyhow::Error {
     match feast {
         Ok(feast) => {
             let mut process = Process::new(&feast);
-            anyhow!(process.args(&line[1.min(line.len())..]).exec())
+            anyhow!(process.env(HANDED_OVER, process_id).args(&line[1.min(line.len())..]).exec())
                 .context(format!("{} cannot be run", feast.display()))
         }
         Err(error) => error,

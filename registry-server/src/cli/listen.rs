@@ -30,7 +30,8 @@ pub(super) struct SocketArgs {
 
     /// Stop once nobody has used the socket of --listen for so many seconds.
     ///
-    /// Whoever uses it holds a shared lock (flock) on the file PATH.users meanwhile, as the Python package feast-registry does.
+    /// Whoever uses it holds a shared lock (flock) on the file PATH.users meanwhile, and touches it first, as the Python package feast-registry
+    /// does.
     #[arg(long, value_name = "SECONDS", requires = "listen", value_parser = super::serve::some_seconds)]
     until_unused: Option<f64>,
 }

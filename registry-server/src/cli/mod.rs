@@ -42,6 +42,7 @@ mod moment;
 mod origin;
 mod output;
 mod permissions;
+mod private;
 mod program;
 mod project;
 mod protect;
@@ -165,6 +166,7 @@ impl Cli {
 
     fn execute(&self, command: Command) -> Result<ExitCode> {
         let catches_signals = matches!(command, Command::Serve(_) | Command::Run(_) | Command::Watch(_));
+        let has_limit = matches!(command, Command::Health(_));
         if matches!(command, Command::Serve(_)) {
             memory::give_back_what_is_freed();
         }
@@ -201,6 +203,9 @@ impl Cli {
             // Signals end nothing any more, so whoever hangs, as on a disk that does not answer or an output that nobody reads, must
             // not be waited for.
             runtime.shutdown_timeout(LEFT_OVERS_END_WITHIN);
+        } else if has_limit {
+            // The system may still look for the address of a host.
+            runtime.shutdown_background();
         }
         done
     }

@@ -2,35 +2,30 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Permissions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use feast_registry::config::{AuthConfig, FeatureStoreConfig, with_remote_registry};
-use rustix::process::{Pid, Signal as Number, geteuid, getpgrp, kill_process};
+use rustix::process::{Pid, Signal as Number, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
-use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::feast::{self, Feast};
 use super::location::{Location, PATH_VARIABLE, YAML_VARIABLE};
+use super::private::PrivateFolder;
 use super::security::INTERNAL_SECRET;
 use super::telemetry::Telemetry;
 use super::{Cli, fail};
-use crate::socket::{beside, lock_file};
-use crate::{ServeOptions, UnixSocket, new_token};
-
-/// What begins the names of the folders that this makes.
-const FOLDER: &str = "feast-registry-run-";
-const SOCKET: &str = "registry.sock";
+use crate::{ServeOptions, new_token};
 
 /// The variable with what belongs into `path` of a feature_store.yaml.
 const ADDRESS_VARIABLE: &str = "FEAST_REGISTRY_PATH";
@@ -96,16 +91,17 @@ impl Run {
         let config = location.read(cli, |warning| tracing::warn!("{warning}"))?;
         let feature_store = location.feature_store(&repository)?;
 
-        let folder = private_folder()?;
-        let socket = UnixSocket::bind(&folder.path().join(SOCKET), 0o600)
-            .with_context(|| format!("cannot listen in {}", folder.path().display()))?;
-        let address = format!("unix://{}", socket.path().display());
+        let folder = PrivateFolder::new()?;
+        let socket = folder.listen()?;
+        let address = socket.address();
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).env(ADDRESS_VARIABLE, &address);
         if let Some((text, origin)) = feature_store {
             let text = with_remote_registry(&text, &address).context(origin)?;
             let path = folder.path().join("feature_store.yaml");
-            fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+            written.with_context(|| format!("{} cannot be written", path.display()))?;
             command.env_remove(YAML_VARIABLE).env(PATH_VARIABLE, path);
         }
         authorize(&mut command, &config)?;
@@ -158,43 +154,6 @@ fn authorize(command: &mut Command, config: &FeatureStoreConfig) -> Result<()> {
     Ok(())
 }
 
-/// Makes a folder for this user alone, and removes those of processes that were killed.
-fn private_folder() -> Result<TempDir> {
-    let runtime = env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let parents = runtime.into_iter().chain([env::temp_dir(), PathBuf::from("/tmp")]);
-    let mut failed = None;
-    for parent in parents {
-        remove_left_overs(&parent);
-        let mut folder = tempfile::Builder::new();
-        let folder = folder.prefix(FOLDER).permissions(Permissions::from_mode(0o700)).tempdir_in(&parent);
-        match folder {
-            Ok(folder) if UnixSocket::has_room(&folder.path().join(SOCKET)) => return Ok(folder),
-            // Its path is too long for a socket.
-            Ok(_) => {}
-            Err(error) => {
-                let problem = format!("cannot make a folder in {} (TMPDIR names another)", parent.display());
-                failed.get_or_insert(anyhow::Error::new(error).context(problem));
-            }
-        }
-    }
-    Err(failed.unwrap_or_else(|| anyhow!("the paths of all temporary folders are too long for a socket")))
-}
-
-/// Removes folders of this kind whose servers are gone: their locks have ended with them.
-fn remove_left_overs(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(FOLDER)) {
-        let path = entry.path();
-        let is_ours =
-            fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw());
-        // One without a lock is being made.
-        let lock = beside(&path.join(SOCKET), ".lock");
-        if is_ours && lock.exists() && lock_file(&lock).is_ok_and(|lock| lock.try_lock().is_ok()) {
-            fs::remove_dir_all(&path).ok();
-        }
-    }
-}
-
 /// The signals that end a process or tell it something, for as long as they are passed on.
 struct Signals {
     caught: Vec<(Signal, Number)>,
@@ -210,13 +169,22 @@ impl Signals {
             (SignalKind::user_defined1(), Number::USR1),
             (SignalKind::user_defined2(), Number::USR2),
         ];
+        let ignored = ignored();
+        let is_heeded = |(_, number): &(SignalKind, Number)| ignored & (1 << (number.as_raw() - 1)) == 0;
         let catch = |(kind, number)| Ok((signal(kind)?, number));
-        let caught =
-            kinds.into_iter().map(catch).collect::<std::io::Result<_>>().context("signals cannot be caught")?;
+        let caught = kinds
+            .into_iter()
+            .filter(is_heeded)
+            .map(catch)
+            .collect::<std::io::Result<_>>()
+            .context("signals cannot be caught")?;
         Ok(Self { caught })
     }
 
     async fn next(&mut self) -> Number {
+        if self.caught.is_empty() {
+            return std::future::pending().await;
+        }
         let all = self.caught.iter_mut().map(|(signal, number)| {
             Box::pin(async {
                 signal.recv().await;
@@ -242,6 +210,14 @@ impl Signals {
             }
         }
     }
+}
+
+/// The signals that whoever started this process has it ignore, as `nohup` does, a bit for each: they are ignored by the command too, unless
+/// somebody catches them. None are known where there is no `/proc`.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }
 
 /// Whether this process is one of those that a terminal sends Ctrl-C to.

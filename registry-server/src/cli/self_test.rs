@@ -1,23 +1,26 @@
 //! `feast-registry self-test`.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use feast_registry::proto::core::{DataSource, Entity, EntitySpecV2, FeatureSpecV2, FeatureView, FeatureViewSpec};
 use feast_registry::{Encoded, RegistryConfig};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use prost_types::Timestamp;
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
 use super::client::{Address, call};
+use super::private::PrivateFolder;
 use super::{Cli, output};
+use crate::ServeOptions;
 use crate::proto::apply_feature_view_request::BaseFeatureView;
 use crate::proto::{
     ApplyDataSourceRequest, ApplyEntityRequest, ApplyFeatureViewRequest, ApplyMaterializationRequest,
     GetFeatureViewRequest,
 };
-use crate::{ServeOptions, UnixSocket};
 
 const PROJECT: &str = "self_test";
 const VIEW: &str = "driver_hourly_stats";
@@ -36,17 +39,17 @@ pub(crate) struct SelfTest {}
 impl SelfTest {
     pub(super) async fn run(self, cli: &Cli) -> Result<()> {
         let began = Instant::now();
-        let folder = tempfile::tempdir().context("cannot make a temporary folder (TMPDIR names another place)")?;
+        let folder = PrivateFolder::new()?;
         let file = folder.path().join("registry.db");
-        let config = RegistryConfig::new(format!("sqlite:///{}", file.display()).parse()?);
-        let served = folder.path().join("registry.sock");
+        let path = percent_encode(file.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+        let config = RegistryConfig::new(format!("sqlite:///{path}").parse()?);
         for step in [Step::Write, Step::Read] {
             let registry = cli.schemes.open(&config).await.context("SQLite")?;
-            let socket = UnixSocket::bind(&served, 0o600).context("a Unix socket")?;
+            let socket = folder.listen()?;
+            let server = socket.address();
             let (stop, is_stopped) = oneshot::channel::<()>();
             let stopped = async { drop(is_stopped.await) };
             let serving = tokio::spawn(crate::serve(registry.clone(), socket, ServeOptions::default(), stopped));
-            let server = format!("unix://{}", served.display());
             let channel = Address { server: &server, ca: None, within: WITHIN }.connect().await?;
             let started = Instant::now();
             step.run(&channel).await?;

@@ -406,14 +406,14 @@ fn say_what_is_served(location: &str, ports: &Ports, options: &ServeOptions) -> 
 #[derive(Debug, Clone)]
 enum Place {
     Address(SocketAddr),
-    Socket(PathBuf),
+    Socket(String),
 }
 
 impl Place {
     fn of(listener: &Listener) -> Result<Self> {
         Ok(match listener {
             Listener::Tcp(listener) => Self::Address(listener.local_addr()?),
-            Listener::Unix(socket) => Self::Socket(socket.path().to_owned()),
+            Listener::Unix(socket) => Self::Socket(socket.address()),
         })
     }
 
@@ -430,7 +430,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
-            Self::Socket(path) => write!(f, "unix://{}", path.display()),
+            Self::Socket(address) => address.fmt(f),
         }
     }
 }

@@ -43,7 +43,7 @@ pub(super) async fn or_never(unused: Option<Unused>) -> File {
     }
 }
 
-/// Waits until nobody has held the lock at two times so far apart.
+/// Waits until nobody has held the lock for so long. Who has held it meanwhile has touched the file.
 fn wait(file: File, apart: Duration) -> io::Result<File> {
     loop {
         match file.lock() {
@@ -51,9 +51,11 @@ fn wait(file: File, apart: Duration) -> io::Result<File> {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         }
+        let touched = file.metadata()?.modified()?;
         file.unlock()?;
         thread::sleep(apart);
         match file.try_lock() {
+            Ok(()) if file.metadata()?.modified()? != touched => file.unlock()?,
             Ok(()) => return Ok(file),
             Err(std::fs::TryLockError::WouldBlock) => {}
             Err(std::fs::TryLockError::Error(error)) => return Err(error),
@@ -63,7 +65,7 @@ fn wait(file: File, apart: Duration) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Instant, SystemTime};
 
     use tokio::time::timeout;
 
@@ -88,8 +90,13 @@ mod tests {
         timeout(SHORT * 4, &mut unused).await.expect_err("the second is there");
         let last = Instant::now();
         drop(second);
+        // Who comes and goes within the time is a user too.
+        thread::sleep(SHORT / 2);
+        let third = user();
+        third.set_modified(SystemTime::now()).expect("touched");
+        drop(third);
         let held = unused.await;
-        assert!(last.elapsed() >= SHORT, "{:?}", last.elapsed());
+        assert!(last.elapsed() >= SHORT * 3 / 2, "{:?}", last.elapsed());
         // Who comes now waits for the server to be gone.
         let comes = thread::spawn(user);
         thread::sleep(SHORT);

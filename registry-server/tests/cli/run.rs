@@ -150,6 +150,21 @@ fn what_cannot_be_served_or_run_says_so() {
     assert_eq!(place.left(), [""; 0].map(PathBuf::from));
 }
 
+#[test]
+fn what_is_ignored_stays_so() {
+    let place = Place::new(YAML);
+    let nohup = format!(
+        "trap '' HUP; {} run -- sh -c 'echo up; sleep 1; echo survived' > out & \
+         while ! grep -q up out; do sleep 0.05; done; kill -HUP $!; wait $!; cat out",
+        env!("CARGO_BIN_EXE_feast-registry")
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &nohup]).current_dir(place.fixture.folder.path());
+    command.env("XDG_RUNTIME_DIR", place.runtime.path());
+    let ran = Ran::of(command.output().expect("it runs"));
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "up\nsurvived\n"), "{}", ran.stderr);
+}
+
 /// Waits until a command has said so, and returns it.
 fn started(place: &Place, script: &str) -> Child {
     let mut command = place.command(&["--", "sh", "-c", script]);
@@ -185,7 +200,15 @@ fn what_a_killed_one_has_left_is_removed_by_the_next() {
     let mut other = started(&place, "echo up; exec sleep 60");
     child.kill().expect("killed");
     child.wait().expect("it is gone");
+    let left = place.left();
+    assert_eq!(left.len(), 2);
+    // A younger one may be in the making.
+    assert_eq!(place.run(&["--", "true"]).code, 0);
     assert_eq!(place.left().len(), 2);
+    for folder in &left {
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(120);
+        std::fs::File::open(folder).expect("a folder").set_modified(long_ago).expect("set");
+    }
     let ran = place.run(&["--", "ls", &place.runtime.path().display().to_string()]);
     assert_eq!((ran.code, ran.stdout.lines().count()), (0, 2), "the other's, and its own: {}", ran.stdout);
     Command::new("kill").arg(other.id().to_string()).status().expect("kill runs");
@@ -231,8 +254,12 @@ fn a_server_is_at_a_socket_and_goes_when_it_is_unused() {
 #[test]
 fn a_self_test_says_that_it_works_and_leaves_nothing() {
     let fixture = Fixture::empty();
-    let output = fixture.command(&["self-test"]).env("TMPDIR", fixture.folder.path()).output().expect("it runs");
-    let ran = Ran::of(output);
+    // A URI of it is not what a file system takes for one.
+    let odd = fixture.path("a%41 b?#ü");
+    std::fs::create_dir(&odd).expect("made");
+    let output = fixture.command(&["self-test"]).env("TMPDIR", &odd).env_remove("XDG_RUNTIME_DIR").output();
+    let ran = Ran::of(output.expect("it runs"));
+    std::fs::remove_dir(&odd).expect("it is empty");
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
     assert_eq!(ran.stdout.lines().filter(|line| line.contains(": ok, ")).count(), 2, "{}", ran.stdout);
     assert!(ran.stdout.contains("works"), "{}", ran.stdout);
@@ -273,6 +300,11 @@ fn under_feasts_name_it_serves_and_leaves_the_rest_to_feast() {
     }
     let ran = Ran::of(feast(&["apply"], &["first"]).output().expect("it runs"));
     assert!(ran.code == 127 && ran.stderr.contains("no other `feast` in PATH"), "{} {}", ran.code, ran.stderr);
+    // A copy is another program, and leads back to this one.
+    std::fs::create_dir(fixture.path("copy")).expect("made");
+    std::fs::copy(env!("CARGO_BIN_EXE_feast-registry"), fixture.path("copy/feast")).expect("copied");
+    let ran = Ran::of(feast(&["apply"], &["copy", "first"]).output().expect("it runs"));
+    assert!(ran.code == 127 && ran.stderr.contains("leads back to feast-registry"), "{} {}", ran.code, ran.stderr);
     let ran = Ran::of(feast(&["serve_registry", "--help"], &["first", "second"]).output().expect("it runs"));
     assert!(ran.code == 0 && ran.stdout.contains("--rest-port"), "{} {}", ran.code, ran.stdout);
     let ran = Ran::of(feast(&["serve_registry", "--nonsense"], &["first", "second"]).output().expect("it runs"));
