@@ -103,6 +103,19 @@ VALUES: dict[str, tuple[Values, list[str]]] = {
         {"config": store("/data/registry.db"), "persistence": {"existingClaim": "registry"}},
         ["Secret"],
     ),
+    # Names that YAML would take for a number, a boolean or a mapping.
+    "odd names": (
+        {
+            "fullnameOverride": "true",
+            "nameOverride": "null",
+            "existingSecret": {"name": "456", "key": "y: z"},
+            "storage": "local",
+            "persistence": {"mountPath": "/da ta: x", "storageClass": "-"},
+            "serviceAccount": {"name": "789"},
+            "tls": {"secretName": "1e3"},
+        },
+        ["PersistentVolumeClaim"],
+    ),
     "a trial": ({"persistence": {"enabled": False}}, []),
     "TLS": ({"tls": {"secretName": "registry-tls"}}, ["PersistentVolumeClaim"]),
     "TLS of both sides, and REST": (

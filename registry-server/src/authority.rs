@@ -2,7 +2,8 @@
 //!
 //! gRPC's C core, and so Feast's client, sends the path of the socket as `:authority`, percent-encoded: `run%2Ffeast%2Fregistry.sock`. By
 //! RFC 3986 that may be the name of a host, but the parser of the crate `http` does not take it, and h2 resets the stream before anybody sees
-//! the request. So on these connections the `%` of an authority becomes `-`, before h2 reads it. Nothing depends on what it is.
+//! the request. So on these connections the `%` of an authority becomes `-`, before h2 reads it. Nothing depends on what it is. An authority in Huffman's
+//! code, or in a frame of its own (CONTINUATION), stays as it is: the C core sends neither.
 
 use std::io;
 use std::pin::Pin;

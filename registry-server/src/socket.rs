@@ -55,9 +55,11 @@ impl UnixSocket {
         // Before there is a file that somebody else could open. Where the system does not heed it, it counts from the next step on.
         fchmod(&socket, Mode::from_raw_mode(mode as _)).ok();
         bind(&socket, &SocketAddrUnix::new(&path)?)?;
-        fs::set_permissions(&path, Permissions::from_mode(mode))?;
-        listen(&socket, BACKLOG)?;
         let found = fs::symlink_metadata(&path)?;
+        if found.permissions().mode() & 0o777 != mode {
+            fs::set_permissions(&path, Permissions::from_mode(mode))?;
+        }
+        listen(&socket, BACKLOG)?;
         let listener = std::os::unix::net::UnixListener::from(socket);
         listener.set_nonblocking(true)?;
         Ok(Self { listener: UnixListener::from_std(listener)?, file: (found.dev(), found.ino()), path, _lock: lock })

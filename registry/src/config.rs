@@ -21,7 +21,7 @@ mod yaml;
 
 pub use feast_registry_core::config::{KubernetesConfig, OidcConfig};
 use findings::{Findings, Problem};
-pub use rewrite::with_remote_registry;
+pub use rewrite::{has_remote_stores, with_remote_registry};
 pub use security::{AuditConfig, AuthConfig, ServerConfig, TlsConfig};
 
 /// What a registry takes from a `feature_store.yaml`.

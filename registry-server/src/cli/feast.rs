@@ -20,6 +20,8 @@ use crate::{DEFAULT_PORT, DEFAULT_REST_PORT};
 pub(super) const NAME: &str = "feast";
 /// What of it is done here.
 const SERVE_REGISTRY: &str = "serve_registry";
+/// Feast's variable with the folder of the repository. An empty one is none.
+const FOLDER: &str = "FEATURE_REPO_DIR_ENV_VAR";
 /// The variable with the number of the process that was handed over last.
 const HANDED_OVER: &str = "FEAST_REGISTRY_HANDED_OVER";
 /// Of a program that is not there, as shells have it.
@@ -29,7 +31,7 @@ const NOT_FOUND: u8 = 127;
 #[derive(Debug, Parser)]
 #[command(name = NAME, disable_help_flag = true, disable_version_flag = true, disable_help_subcommand = true, args_override_self = true)]
 pub(super) struct Feast {
-    #[arg(short, long, env = "FEATURE_REPO_DIR_ENV_VAR")]
+    #[arg(short, long)]
     chdir: Option<PathBuf>,
 
     #[arg(long, default_value = "warning")]
@@ -102,7 +104,8 @@ impl Feast {
 
     /// The folder of the repository.
     pub(super) fn repository(&self) -> PathBuf {
-        self.chdir.clone().unwrap_or_default()
+        let variable = || env::var_os(FOLDER).map(PathBuf::from);
+        self.chdir.clone().or_else(variable).unwrap_or_default()
     }
 
     /// How our own server is told to serve what this command line asks for; `None` if it is for Feast's command.

@@ -86,12 +86,10 @@ impl Location {
         Self { config: file, registry: None, called: None, repository: Some(folder) }
     }
 
-    /// The same, but where nothing names a registry it is that of the feature_store.yaml in this folder.
-    pub(crate) fn or_in(self, folder: &Path) -> Self {
-        let is_named = self.config.is_some() || self.registry.is_some();
-        let is_named =
-            is_named || [URL_VARIABLE, YAML_VARIABLE, PATH_VARIABLE].into_iter().any(|name| variable(name).is_some());
-        if is_named { self } else { Self { config: Some(folder.join(FEATURE_STORE)), ..self } }
+    /// The same, but where neither an option nor FEAST_REGISTRY_URL names a registry it is the one that Feast's command takes in this folder.
+    pub(crate) fn or_of_repository(self, folder: &Path) -> Self {
+        let is_named = self.config.is_some() || self.registry.is_some() || variable(URL_VARIABLE).is_some();
+        if is_named { self } else { Self::of_repository(folder.to_owned(), None) }
     }
 
     /// The text of the feature_store.yaml that Feast would read, in this folder if nothing names another, and what it is from. `None`:

@@ -69,7 +69,8 @@ fn remove_left_overs(parent: &Path) {
             continue;
         }
         let lock = beside(&path.join(SOCKET), ".lock");
-        if lock.exists() && lock_file(&lock).is_ok_and(|lock| lock.try_lock().is_ok()) {
+        // One that was killed early has left no lock.
+        if !lock.exists() || lock_file(&lock).is_ok_and(|lock| lock.try_lock().is_ok()) {
             fs::remove_dir_all(&path).ok();
         }
     }

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use feast_registry::config::{AuthConfig, FeatureStoreConfig, with_remote_registry};
+use feast_registry::config::{AuthConfig, FeatureStoreConfig, has_remote_stores, with_remote_registry};
+use futures_util::FutureExt as _;
 use rustix::process::{Pid, Signal as Number, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
 use tokio::process::{Child, Command};
@@ -52,7 +53,7 @@ const BY_SIGNAL: i32 = 128;
 /// The registry is the first of these that is there: -c or --registry; FEAST_REGISTRY_URL; FEATURE_STORE_YAML_BASE64;
 /// FEAST_FS_YAML_FILE_PATH; the feature_store.yaml of this folder (of a `feast -c FOLDER` command, of that folder).
 ///
-/// Signals are passed on to the command. Exit code: the command's; 128 and its number when a signal has ended it; 127 and 126 when
+/// Signals are passed on to the command (Ctrl-C reaches it by itself). Exit code: the command's; 128 and its number when a signal has ended it; 127 and 126 when
 /// it is not there and when it cannot be run; 1 when the registry cannot be served.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, about = "Serve a registry to one command, as `feast apply`, for as long as it runs")]
@@ -87,7 +88,7 @@ impl Run {
     async fn serve_command(self, cli: &Cli, signals: &mut Signals) -> Result<ExitCode> {
         let feast = Self::feast(&self.command)?;
         let repository = feast.as_ref().map(Feast::repository).unwrap_or_default();
-        let location = self.location.or_in(&repository);
+        let location = self.location.or_of_repository(&repository);
         let config = location.read(cli, |warning| tracing::warn!("{warning}"))?;
         let feature_store = location.feature_store(&repository)?;
 
@@ -103,9 +104,10 @@ impl Run {
             let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
             written.with_context(|| format!("{} cannot be written", path.display()))?;
             command.env_remove(YAML_VARIABLE).env(PATH_VARIABLE, path);
+            if !has_remote_stores(&text) {
+                authorize(&mut command, &config)?;
+            }
         }
-        authorize(&mut command, &config)?;
-
         let registry = tokio::select! {
             opened = cli.schemes.open(&config.registry) => opened?,
             number = signals.next() => return Ok(ended_by(number.as_raw())),
@@ -113,6 +115,10 @@ impl Run {
         let (stop, is_stopped) = oneshot::channel::<()>();
         let options = ServeOptions { grace: GRACE, ..ServeOptions::default() };
         let serving = tokio::spawn(crate::serve(registry.clone(), socket, options, async { drop(is_stopped.await) }));
+        // Who asked it to end before there was a command does not want one.
+        if let Some(number) = signals.next().now_or_never() {
+            return Ok(ended_by(number.as_raw()));
+        }
         let code = match command.spawn() {
             Ok(child) => signals.pass_on_to(child).await.map(code_of),
             Err(error) => {
@@ -123,7 +129,10 @@ impl Run {
             }
         };
         stop.send(()).ok();
-        serving.await.context("the server ended early")??;
+        // The command has ended as it has, whatever became of the server.
+        if let Ok(Err(error)) = serving.await {
+            tracing::error!(%error, "the server has failed");
+        }
         // What waited has been written by now, or logged.
         drop(registry.close().await);
         code
@@ -145,7 +154,7 @@ impl Run {
 }
 
 /// Has Feast's client call without a token of the identity provider, which nobody asks for on this socket. It makes one by itself out of
-/// the secret that the parts of an installation share.
+/// the secret that the parts of an installation share; so it would for other servers, where the configuration has any.
 fn authorize(command: &mut Command, config: &FeatureStoreConfig) -> Result<()> {
     let has_secret = env::var_os(INTERNAL_SECRET).is_some_and(|secret| !secret.is_empty());
     if config.auth != AuthConfig::NoAuth && !has_secret {

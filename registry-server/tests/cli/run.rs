@@ -105,14 +105,26 @@ fn the_configuration_is_that_which_is_named() {
     for file in ["registry.db", "other.db", "base.db", "third.db"] {
         assert!(place.fixture.path(file).exists(), "{file}");
     }
+    // What is relative is so to the repository of Feast's command, whatever file it reads.
+    let third = YAML.replace("sqlite:///registry.db # ours", "fourth.db").replace("sql\n", "file\n");
+    std::fs::write(place.fixture.path("fs.yaml"), third).expect("written");
+    let feast = feast_that_shows(&place.fixture);
+    let mut command = place.command(&["--", feast.to_str().expect("text"), "-c", "other", "apply"]);
+    let ran = Ran::of(command.env("FEAST_FS_YAML_FILE_PATH", "fs.yaml").output().expect("it runs"));
+    assert!(ran.code == 0 && other.join("fourth.db").exists(), "{} {}", ran.code, ran.stderr);
     // Feast's own way to name the folder of the repository.
-    let feast = place.fixture.path("feast");
-    std::fs::write(&feast, "#!/bin/sh\nhead -1 \"$FEAST_FS_YAML_FILE_PATH\"\n").expect("written");
-    std::fs::set_permissions(&feast, std::fs::Permissions::from_mode(0o755)).expect("set");
     let ran = place.run(&["--", "./feast", "-c", "other", "apply"]);
     assert_eq!((ran.code, ran.stdout.trim()), (0, "project: other"), "{}", ran.stderr);
     let ran = place.run(&["--", "./feast", "-f", "other/feature_store.yaml", "apply"]);
     assert!(ran.code == 1 && ran.stderr.contains("`feast-registry run -c`"), "{} {}", ran.code, ran.stderr);
+}
+
+/// A program in place of Feast's command, which shows the project of its configuration.
+fn feast_that_shows(fixture: &Fixture) -> PathBuf {
+    let feast = fixture.path("feast");
+    std::fs::write(&feast, "#!/bin/sh\nhead -1 \"$FEAST_FS_YAML_FILE_PATH\"\n").expect("written");
+    std::fs::set_permissions(&feast, std::fs::Permissions::from_mode(0o755)).expect("set");
+    feast
 }
 
 #[test]

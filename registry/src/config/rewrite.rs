@@ -19,14 +19,24 @@ const REFERRED_TO: &str = "something else in it refers to it by an anchor (`*`)"
 /// the registry (by an anchor).
 pub fn with_remote_registry(text: &str, address: &str) -> Result<String> {
     let remote = json!({ "registry_type": "remote", "path": address });
+    let (rest_before, _) = apart(read(text)?);
     let rewritten = rewritten(text, &remote.to_string()).ok_or_else(|| problem("it is not a mapping in YAML"))?;
-    let (before, after) = (read(text)?, read(&rewritten).map_err(|_| problem(REFERRED_TO))?);
-    let (rest_before, _) = apart(before);
-    match apart(after) {
+    match apart(read(&rewritten).map_err(|_| problem(REFERRED_TO))?) {
         (rest, Some(registry)) if registry == remote && rest == rest_before => Ok(rewritten),
         (_, Some(registry)) if registry == remote => Err(problem(REFERRED_TO)),
         _ => Err(problem("it is written in a form that is not known")),
     }
+}
+
+/// Whether a `feature_store.yaml` has Feast's client call other servers besides that of the registry: its online or its offline store is
+/// `remote`.
+pub fn has_remote_stores(text: &str) -> bool {
+    let Ok(document) = read(text) else { return false };
+    let is_remote = |store: &&str| {
+        let store = &document[*store];
+        [store, &store["type"]].into_iter().any(|kind| kind.as_str() == Some("remote"))
+    };
+    ["online_store", "offline_store"].iter().any(|store| is_remote(store))
 }
 
 fn problem(why: &str) -> Error {
@@ -34,9 +44,11 @@ fn problem(why: &str) -> Error {
 }
 
 fn read(text: &str) -> Result<Json> {
-    let document = yaml::load(text, &[]).map_err(|found| match found.line {
-        Some(line) => problem(&format!("line {line}: {}", found.message)),
-        None => problem(&found.message),
+    let document = yaml::load(text, &[]).map_err(|found| {
+        let line = found.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        // Feast puts the values of variables in first, and reads YAML then.
+        let hint = if text.contains("${") { "; within `{}` or `[]`, write \"${NAME}\" in quotes" } else { "" };
+        problem(&format!("{line}{}{hint}", found.message))
     })?;
     Ok(document.json())
 }
@@ -141,13 +153,26 @@ mod tests {
     }
 
     #[test]
+    fn other_servers_are_those_of_the_stores() {
+        for (text, is) in [
+            ("online_store: {type: remote, path: 'http://x'}", true),
+            ("offline_store: remote", true),
+            ("online_store: {type: sqlite}\nregistry: {registry_type: remote}\nauth: {type: oidc}", false),
+            ("project: p", false),
+        ] {
+            assert_eq!(has_remote_stores(text), is, "{text}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_rewritten_is_an_error() {
         for (text, why) in [
             ("", "not a mapping"),
             ("[registry]", "not a mapping"),
             ("registry: &r {path: x}\nother: *r\n", "something else in it refers to it"),
             ("registry: x\nregistry: y\n", "line 2: the key `registry` is there for the second time"),
-            ("registry: [", "not a mapping"),
+            ("registry: [", "the YAML"),
+            ("online_store: {path: ${X}}\n", "write \"${NAME}\" in quotes"),
         ] {
             let error = with_remote_registry(text, AT).expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");

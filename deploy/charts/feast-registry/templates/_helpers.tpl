@@ -10,8 +10,8 @@
 {{- end }}
 
 {{- define "feast-registry.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "feast-registry.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "feast-registry.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "feast-registry.labels" -}}
