@@ -73,5 +73,5 @@ def test_the_quick_start_works_word_by_word(shell: dict[str, str]) -> None:
 
     (program,) = blocks("In a Python program", "python")
     check = "\nprint([project.name for project in store.list_projects()])\n"
-    (folder / "program.py").write_text(program + check)
-    assert "[" in run("python program.py", shell, folder)
+    (repo / "program.py").write_text(program + check)
+    assert run("python program.py", shell, repo).splitlines()[-1] == "['rides']"

@@ -36,7 +36,7 @@ pub fn has_remote_stores(text: &str) -> bool {
         let store = &document[*store];
         [store, &store["type"]].into_iter().any(|kind| kind.as_str() == Some("remote"))
     };
-    ["online_store", "offline_store"].iter().any(|store| is_remote(store))
+    ["online_store", "offline_store"].iter().any(is_remote)
 }
 
 fn problem(why: &str) -> Error {
@@ -171,7 +171,7 @@ mod tests {
             ("[registry]", "not a mapping"),
             ("registry: &r {path: x}\nother: *r\n", "something else in it refers to it"),
             ("registry: x\nregistry: y\n", "line 2: the key `registry` is there for the second time"),
-            ("registry: [", "the YAML"),
+            ("registry: [", "this is not YAML"),
             ("online_store: {path: ${X}}\n", "write \"${NAME}\" in quotes"),
         ] {
             let error = with_remote_registry(text, AT).expect_err(text).to_string();
