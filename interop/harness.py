@@ -1,6 +1,6 @@
 """Shared machinery of the interop tests: servers, channels, SQLite reading, the Feast command line, barriers.
 
-Nothing here asserts anything about the registry; the test files do.
+Nothing here asserts anything about the registry, but for the least (`check_it_works`); the test files do.
 """
 
 from __future__ import annotations
@@ -284,13 +284,24 @@ def running(server: Server) -> Iterator[Server]:
 # --- Feast's own classes -------------------------------------------------------------------------
 
 
-def remote_registry(where: int | str, project: str):
-    """The client class that `registry_type: remote` uses, for a port of this machine or another address."""
+def remote_registry(where: int | str, project: str, auth_config: Any = None, **settings: Any):
+    """The client class that `registry_type: remote` uses, for a port of this machine or another address, with other settings of the
+    block `registry`."""
     from feast.infra.registry.remote import RemoteRegistry, RemoteRegistryConfig
+    from feast.permissions.auth_model import NoAuthConfig
 
     path = where if isinstance(where, str) else f"{HOST}:{where}"
-    config = RemoteRegistryConfig(registry_type="remote", path=path)
-    return RemoteRegistry(config, project=project, repo_path=None)
+    config = RemoteRegistryConfig(registry_type="remote", path=path, **settings)
+    return RemoteRegistry(config, project=project, repo_path=None, auth_config=auth_config or NoAuthConfig())
+
+
+def check_it_works(registry: Any, project: str) -> None:
+    """Writes to a registry that is new, and reads."""
+    from feast import Entity, Project
+
+    registry.apply_project(Project(name=project))
+    registry.apply_entity(Entity(name="driver"), project)
+    assert [entity.name for entity in registry.list_entities(project)] == ["driver"]
 
 
 def sql_registry(db: Path | Database | str, project: str, **options: Any):

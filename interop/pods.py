@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
+import jsonschema
 import yaml
+from kubernetes_validate import utils as kubernetes
 
 import harness
 
@@ -29,6 +31,26 @@ YAML_VARIABLE = "FEATURE_STORE_YAML_BASE64"
 
 Values = dict[str, Any]
 Secrets = dict[str, dict[str, bytes]]
+
+# --- values of examples ----------------------------------------------------------------------------
+
+PROJECT = "rides"
+DB_PASSWORD = {"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "feast-db", "key": "password"}}}
+TLS = {"secretName": "registry-tls", "clientCA": {"secretName": "clients", "key": "ca.crt"}, "clientCertIdentity": True}
+
+
+def store(registry: Any, **blocks: Any) -> dict[str, Any]:
+    """A server's feature_store.yaml."""
+    return {"project": PROJECT, "provider": "local", "registry": registry, **blocks}
+
+
+def encoded(content: Any) -> str:
+    return base64.b64encode(yaml.safe_dump(content).encode()).decode()
+
+
+SQLITE = store({"registry_type": "sql", "path": "sqlite:////data/registry.db"})
+
+# --- what is rendered ------------------------------------------------------------------------------
 
 
 @dataclass
@@ -69,6 +91,51 @@ def render(values: Values) -> Rendered:
 
 def chart_name() -> str:
     return yaml.safe_load((CHART / "Chart.yaml").read_text())["name"]
+
+
+# What the chart uses of the resource of Prometheus' operator, of which there is no schema here.
+SERVICE_MONITOR = {
+    "type": "object",
+    "required": ["spec"],
+    "properties": {
+        "spec": {
+            "type": "object",
+            "required": ["selector", "endpoints"],
+            "additionalProperties": False,
+            "properties": {
+                "selector": {"type": "object", "required": ["matchLabels"], "additionalProperties": False}
+                | {"properties": {"matchLabels": {"type": "object"}}},
+                "endpoints": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {
+                            "port": {"type": "string"},
+                            "path": {"type": "string"},
+                            "scheme": {"enum": ["http", "https"]},
+                            "interval": {"type": "string"},
+                            "tlsConfig": {"type": "object"},
+                        },
+                    },
+                },
+            },
+        }
+    },
+}
+
+
+def is_valid(document: dict[str, Any]) -> None:
+    if document["kind"] == "ServiceMonitor":
+        assert document["apiVersion"] == "monitoring.coreos.com/v1"
+        jsonschema.validate(document, SERVICE_MONITOR)
+        return
+    versions = kubernetes.all_versions()
+    for version in (versions[0], versions[-1]):
+        kubernetes.validate(document, version, strict=True)
+
+
+# --- what is run -----------------------------------------------------------------------------------
 
 
 class Pod:

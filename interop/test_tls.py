@@ -14,8 +14,8 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography import x509
-from feast import Entity, FeatureStore, Project
-from feast.infra.registry.remote import RemoteRegistry, RemoteRegistryConfig
+from feast import Entity, FeatureStore
+from feast.infra.registry.remote import RemoteRegistry
 
 import harness
 from certificates import DAY, Authority
@@ -37,15 +37,11 @@ def start(folder: Path, pair: tuple[str, str], *options: str) -> harness.Server:
 
 
 def registry(server: harness.Server, host: str = "localhost", **settings: object) -> RemoteRegistry:
-    """Feast's client with the settings of a block `registry`."""
-    config = RemoteRegistryConfig(registry_type="remote", path=f"{host}:{server.port}", **settings)
-    return RemoteRegistry(config, project=PROJECT, repo_path=None)
+    return harness.remote_registry(f"{host}:{server.port}", PROJECT, **settings)
 
 
 def works(registry: RemoteRegistry) -> None:
-    registry.apply_project(Project(name=PROJECT))
-    registry.apply_entity(Entity(name="driver"), PROJECT)
-    assert [entity.name for entity in registry.list_entities(PROJECT)] == ["driver"]
+    harness.check_it_works(registry, PROJECT)
 
 
 def is_refused(registry: RemoteRegistry) -> str:

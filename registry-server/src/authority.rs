@@ -9,7 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// What a client of HTTP/2 says first (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -25,10 +25,9 @@ const LARGEST_FRAME: usize = 16 * 1024;
 const AUTHORITY_INDEX: usize = 1;
 const AUTHORITY: &[u8] = b":authority";
 
-/// A connection whose authorities are put right as they are read.
+/// What is read of a connection, with authorities put right.
 #[derive(Debug)]
-pub(crate) struct WithAuthorities<C> {
-    inner: C,
+pub(crate) struct Authorities {
     reads: Reads,
     /// What was read of what is looked at as a whole.
     held: Vec<u8>,
@@ -51,9 +50,66 @@ enum Reads {
     Anything,
 }
 
-impl<C> WithAuthorities<C> {
-    pub(crate) fn new(inner: C) -> Self {
-        Self { inner, reads: Reads::Preface, held: Vec::new(), handed_on: None }
+impl Authorities {
+    pub(crate) fn new() -> Self {
+        Self { reads: Reads::Preface, held: Vec::new(), handed_on: None }
+    }
+
+    /// Reads from this connection, as [`AsyncRead`] does.
+    pub(crate) fn poll_read(
+        &mut self,
+        mut connection: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if let Some(from) = self.handed_on {
+                let rest = &self.held[from..];
+                let now = rest.len().min(buffer.remaining());
+                buffer.put_slice(&rest[..now]);
+                self.handed_on = Some(from + now).filter(|until| *until < self.held.len());
+                if self.handed_on.is_none() {
+                    self.held.clear();
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let whole = match self.reads {
+                Reads::Anything => return connection.as_mut().poll_read(cx, buffer),
+                Reads::Other(0) => {
+                    self.reads = Reads::Head;
+                    continue;
+                }
+                Reads::Other(left) => {
+                    let room = buffer.remaining().min(left);
+                    let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+                    ready!(connection.as_mut().poll_read(cx, &mut part))?;
+                    let read = part.filled().len();
+                    buffer.advance(read);
+                    self.reads = Reads::Other(left - read);
+                    return Poll::Ready(Ok(()));
+                }
+                Reads::Preface => PREFACE.len(),
+                Reads::Head => HEAD,
+                Reads::Headers(length) => length,
+            };
+            let before = self.held.len();
+            self.held.resize(whole, 0);
+            let mut part = ReadBuf::new(&mut self.held[before..]);
+            let polled = connection.as_mut().poll_read(cx, &mut part);
+            let read = part.filled().len();
+            self.held.truncate(before + read);
+            ready!(polled)?;
+            if read == 0 {
+                // The client has left in the middle of it, and whoever reads sees that.
+                self.reads = Reads::Anything;
+                self.handed_on = Some(0).filter(|_| before > 0);
+                if before == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else if self.look() {
+                self.handed_on = Some(0);
+            }
+        }
     }
 
     /// Looks at what is held after more of it has come: is it to be handed on?
@@ -79,86 +135,6 @@ impl<C> WithAuthorities<C> {
         };
         self.reads = next;
         true
-    }
-}
-
-impl<C: AsyncRead + Unpin> AsyncRead for WithAuthorities<C> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        loop {
-            if let Some(from) = this.handed_on {
-                let rest = &this.held[from..];
-                let now = rest.len().min(buffer.remaining());
-                buffer.put_slice(&rest[..now]);
-                this.handed_on = Some(from + now).filter(|until| *until < this.held.len());
-                if this.handed_on.is_none() {
-                    this.held.clear();
-                }
-                return Poll::Ready(Ok(()));
-            }
-            let whole = match this.reads {
-                Reads::Anything => return Pin::new(&mut this.inner).poll_read(cx, buffer),
-                Reads::Other(0) => {
-                    this.reads = Reads::Head;
-                    continue;
-                }
-                Reads::Other(left) => {
-                    let room = buffer.remaining().min(left);
-                    let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
-                    ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part))?;
-                    let read = part.filled().len();
-                    buffer.advance(read);
-                    this.reads = Reads::Other(left - read);
-                    return Poll::Ready(Ok(()));
-                }
-                Reads::Preface => PREFACE.len(),
-                Reads::Head => HEAD,
-                Reads::Headers(length) => length,
-            };
-            let before = this.held.len();
-            this.held.resize(whole, 0);
-            let mut part = ReadBuf::new(&mut this.held[before..]);
-            let polled = Pin::new(&mut this.inner).poll_read(cx, &mut part);
-            let read = part.filled().len();
-            this.held.truncate(before + read);
-            ready!(polled)?;
-            if read == 0 {
-                // The client has left in the middle of it, and whoever reads sees that.
-                this.reads = Reads::Anything;
-                this.handed_on = Some(0).filter(|_| before > 0);
-                if before == 0 {
-                    return Poll::Ready(Ok(()));
-                }
-            } else if this.look() {
-                this.handed_on = Some(0);
-            }
-        }
-    }
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for WithAuthorities<C> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 
@@ -249,8 +225,9 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use proptest::prelude::*;
-    use tokio::io::AsyncReadExt as _;
 
     use super::*;
 
@@ -275,13 +252,15 @@ mod tests {
     fn read(bytes: &[u8], sizes: &[usize], room: usize) -> Vec<u8> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
-            let mut connection =
-                WithAuthorities::new(Pieces { bytes: bytes.to_vec(), sizes: sizes.to_vec(), piece: 0 });
-            let (mut all, mut buffer) = (Vec::new(), vec![0; room]);
+            let mut connection = Pieces { bytes: bytes.to_vec(), sizes: sizes.to_vec(), piece: 0 };
+            let (mut authorities, mut all, mut buffer) = (Authorities::new(), Vec::new(), vec![0; room]);
             loop {
-                match connection.read(&mut buffer).await.expect("it does not fail") {
-                    0 => return all,
-                    length => all.extend_from_slice(&buffer[..length]),
+                let mut buffer = ReadBuf::new(&mut buffer);
+                let read = poll_fn(|cx| authorities.poll_read(Pin::new(&mut connection), cx, &mut buffer)).await;
+                read.expect("it does not fail");
+                match buffer.filled() {
+                    [] => return all,
+                    read => all.extend_from_slice(read),
                 }
             }
         })

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
-use crate::authority::WithAuthorities;
+use crate::authority::Authorities;
 use crate::complaints::Complaint;
 use crate::metrics::{ConnectionMetrics, OpenConnection};
 use crate::parts::READ_WITHIN;
@@ -311,18 +311,20 @@ where
         let service = service(Arc::clone(&activity));
         let held = (permit, metrics.opened());
         let stopping = stopping.subscribe();
-        let limits = (limits, speaks);
         match (connection, &tls) {
             (Connection::Tcp(tcp), Some(tls)) => {
-                connections.spawn(serve_encrypted(tcp, tls.clone(), limits, service, activity, stopping, held))
+                let (tls, limits) = (tls.clone(), (limits, speaks));
+                connections.spawn(serve_encrypted(tcp, tls, limits, service, activity, stopping, held))
             }
             (Connection::Tcp(tcp), None) => {
-                connections.spawn(serve_plain(tcp, limits, service, activity, stopping, held))
+                let tcp = Counted { inner: tcp, activity, is_plain: true, speaks, authorities: None };
+                connections.spawn(serve_on(tcp, limits, service, stopping, held))
             }
             // What goes over it does not leave the machine.
             (Connection::Unix(unix), _) => {
-                let unix = WithAuthorities::new(unix);
-                connections.spawn(serve_plain(unix, limits, service, activity, stopping, held))
+                let authorities = Some(Authorities::new());
+                let unix = Counted { inner: unix, activity, is_plain: true, speaks, authorities };
+                connections.spawn(serve_on(unix, limits, service, stopping, held))
             }
         };
     }
@@ -360,24 +362,7 @@ async fn serve_encrypted<S>(
     if let Some(identity) = tls.identity(&inner, peer) {
         activity.certificate.get_or_init(|| identity);
     }
-    let connection = Counted { inner, activity, is_plain: false, speaks };
-    serve_on(connection, limits, service, stopping, held).await;
-}
-
-async fn serve_plain<C, S>(
-    connection: C,
-    (limits, speaks): (ConnectionLimits, Speaks),
-    service: S,
-    activity: Arc<Activity>,
-    stopping: watch::Receiver<bool>,
-    held: (OwnedSemaphorePermit, OpenConnection),
-) where
-    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<http::Request<Incoming>, Response = http::Response<Body>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
-{
-    let connection = Counted { inner: connection, activity, is_plain: true, speaks };
+    let connection = Counted { inner, activity, is_plain: false, speaks, authorities: None };
     serve_on(connection, limits, service, stopping, held).await;
 }
 
@@ -512,12 +497,18 @@ struct Counted<C> {
     /// Whether it is not encrypted.
     is_plain: bool,
     speaks: Speaks,
+    /// Where clients may send authorities that h2 does not take.
+    authorities: Option<Authorities>,
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        let Self { inner, authorities, .. } = &mut *self;
+        let (inner, before) = (Pin::new(inner), buffer.filled().len());
+        let polled = match authorities {
+            Some(authorities) => authorities.poll_read(inner, cx, buffer),
+            None => inner.poll_read(cx, buffer),
+        };
         let received = &buffer.filled()[before..];
         let earlier = self.activity.bytes_received.fetch_add(received.len(), Ordering::Relaxed);
         if earlier == 0 && self.is_plain && received.first() == Some(&tls::FIRST_BYTE) {

@@ -29,14 +29,11 @@ use crate::request::RequestLimits;
 use crate::rest::{Rest, RestOptions, Ui};
 use crate::service::Service;
 use crate::services::Services;
-use crate::socket::UnixSocket;
+use crate::socket::{BACKLOG, UnixSocket};
 use crate::tls::{Speaks, Tls};
 
 /// The port of Feast's registry server.
 pub const DEFAULT_PORT: u16 = 6570;
-
-/// How many connections the system keeps until they are taken, if it allows so many.
-const BACKLOG: u32 = 4096;
 
 /// How long the end of a server waits for its audit log.
 const AUDIT_ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -165,7 +162,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // A server that was just stopped leaves connections behind that keep the port for a minute.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(BACKLOG.into())
 }
 
 /// Serves a registry on listening sockets until `stop` completes; then finishes the calls that are under way, for as long as

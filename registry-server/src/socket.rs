@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 const LONGEST_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// How many connections the system keeps until they are taken, if it allows so many.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: u16 = 4096;
 
 /// A Unix socket that listens. The socket file is removed when this is dropped.
 ///
@@ -59,7 +59,7 @@ impl UnixSocket {
         if found.permissions().mode() & 0o777 != mode {
             fs::set_permissions(&path, Permissions::from_mode(mode))?;
         }
-        listen(&socket, BACKLOG)?;
+        listen(&socket, BACKLOG.into())?;
         let listener = std::os::unix::net::UnixListener::from(socket);
         listener.set_nonblocking(true)?;
         Ok(Self { listener: UnixListener::from_std(listener)?, file: (found.dev(), found.ino()), path, _lock: lock })

@@ -25,7 +25,7 @@ const PACKAGE: &str = "feast-registry-server";
 /// Which wheel to make. Without a flag it is one for tests on this machine, with the binary of `cargo build`.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
-    /// As it is published: optimized, stripped, and well compressed. Takes as long as a release build
+    /// As it is published: as small as it gets. Takes several times as long as a release build
     #[arg(long)]
     release: bool,
 
@@ -58,7 +58,7 @@ pub(crate) fn build(project: &Project, python: &Python, args: &Args, built: Opti
         maturin.env("CARGO", env::current_exe()?).env(REAL_CARGO, cargo).env(BUILT, server);
     }
     if args.release {
-        maturin.args(["--release", "--strip", "--compression-level", "9"]);
+        maturin.args(["--profile", "dist", "--strip", "--compression-level", "9"]);
     } else {
         // A binary with debug information is large, and the wheel is unpacked at once.
         maturin.args(["--compression-method", "stored"]);

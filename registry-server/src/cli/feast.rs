@@ -13,7 +13,7 @@ use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand};
 
 use super::location::Location;
 use super::serve::Serve;
-use super::{Cli, Command, fail};
+use super::{Cli, Command, NOT_FOUND, fail};
 use crate::{DEFAULT_PORT, DEFAULT_REST_PORT};
 
 /// The name of Feast's command.
@@ -24,8 +24,6 @@ const SERVE_REGISTRY: &str = "serve_registry";
 const FOLDER: &str = "FEATURE_REPO_DIR_ENV_VAR";
 /// The variable with the number of the process that was handed over last.
 const HANDED_OVER: &str = "FEAST_REGISTRY_HANDED_OVER";
-/// Of a program that is not there, as shells have it.
-const NOT_FOUND: u8 = 127;
 
 /// What Feast's command takes before its subcommand.
 #[derive(Debug, Parser)]

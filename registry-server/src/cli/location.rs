@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Error, Result, bail};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -95,23 +95,13 @@ impl Location {
     /// The text of the feature_store.yaml that Feast would read, in this folder if nothing names another, and what it is from. `None`:
     /// there is none.
     pub(crate) fn feature_store(&self, folder: &Path) -> Result<Option<(String, String)>> {
-        let read = |path: &Path| {
-            let path = if path.is_dir() { path.join(FEATURE_STORE) } else { path.to_owned() };
-            let origin = path.display().to_string();
-            let text = std::fs::read_to_string(&path).with_context(|| format!("{origin} cannot be read"))?;
-            Ok(Some((text, origin)))
+        let source = match &self.config {
+            Some(path) => Source::File(path.clone(), None),
+            None => Source::of_repository(folder, None),
         };
-        if let Some(path) = &self.config {
-            return read(path);
-        }
-        if let Some(encoded) = variable(YAML_VARIABLE) {
-            let text = encoded.to_str().and_then(decoded).with_context(|| format!("{YAML_VARIABLE}: {NOT_BASE64}"))?;
-            return Ok(Some((text, YAML_VARIABLE.to_owned())));
-        }
-        match variable(PATH_VARIABLE) {
-            Some(path) => read(Path::new(&path)),
-            None if folder.join(FEATURE_STORE).exists() => read(&folder.join(FEATURE_STORE)),
-            None => Ok(None),
+        match source {
+            Source::File(path, _) if path == folder.join(FEATURE_STORE) && !path.exists() => Ok(None),
+            source => source.text().map(Some),
         }
     }
 
@@ -124,32 +114,30 @@ impl Location {
 
     /// What the first source says that there is, with all that is odd about it.
     pub(crate) fn inspect(&self, cli: &Cli) -> Inspection {
-        if let Some(folder) = &self.repository {
-            let path = self.config.clone().or_else(|| variable(PATH_VARIABLE).map(PathBuf::from));
-            let path = path.unwrap_or_else(|| folder.join(FEATURE_STORE));
-            match variable(YAML_VARIABLE) {
-                Some(encoded) => of_value(&encoded, YAML_VARIABLE, of_base64),
-                None => Inspection::of_file(&path, Some(folder)),
+        match self.source() {
+            Some(source) => source.inspect(),
+            None if has_default(&cli.schemes) => of_url(DEFAULT_URL, "the built-in default"),
+            None => {
+                let example = cli.schemes.examples().next().unwrap_or_default();
+                let problem = format!("name the registry with `--registry`, as {example}");
+                Inspection::of_error(Finding::new("the command line", problem))
             }
+        }
+    }
+
+    /// The first source that there is.
+    fn source(&self) -> Option<Source> {
+        if let Some(folder) = &self.repository {
+            Some(Source::of_repository(folder, self.config.clone()))
         } else if let Some(path) = &self.config {
-            Inspection::of_file(path, None)
+            Some(Source::File(path.clone(), None))
         } else if let Some(url) = &self.registry {
-            of_url(url, self.called.unwrap_or("--registry"))
+            Some(Source::Url(url.into(), self.called.unwrap_or("--registry")))
         } else if let Some(url) = variable(URL_VARIABLE) {
-            of_value(&url, URL_VARIABLE, of_url)
-        } else if let Some(encoded) = variable(YAML_VARIABLE) {
-            of_value(&encoded, YAML_VARIABLE, of_base64)
-        } else if let Some(path) = variable(PATH_VARIABLE) {
-            // To Feast, what is relative in it is so to the folder that it works in, unlike with a file in its usual place.
-            Inspection::of_file(Path::new(&path), Some(Path::new("")))
-        } else if has_default(&cli.schemes) {
-            of_url(DEFAULT_URL, "the built-in default")
+            Some(Source::Url(url, URL_VARIABLE))
         } else {
-            let example = cli.schemes.examples().next().unwrap_or_default();
-            Inspection::of_error(Finding::new(
-                "the command line",
-                format!("name the registry with `--registry`, as {example}"),
-            ))
+            let is_named = variable(YAML_VARIABLE).is_some() || variable(PATH_VARIABLE).is_some();
+            is_named.then(|| Source::of_repository(Path::new(""), None))
         }
     }
 
@@ -190,6 +178,53 @@ impl Location {
         // A command looks once, at what is stored: nothing is to be read for it in the background.
         config.cache = CacheConfig::default();
         Ok(Unopened { project, config, schemes: cli.schemes.clone() })
+    }
+}
+
+/// What says which registry it is.
+enum Source {
+    /// A feature_store.yaml, or the folder in which it is; and what paths in it are relative to, if it is another folder than its own.
+    File(PathBuf, Option<PathBuf>),
+    /// The value of FEATURE_STORE_YAML_BASE64.
+    Encoded(OsString),
+    /// A URL, and what it is called.
+    Url(OsString, &'static str),
+}
+
+impl Source {
+    /// What Feast's command reads in the folder of a repository, where `-f` names this file.
+    fn of_repository(folder: &Path, file: Option<PathBuf>) -> Self {
+        if let Some(encoded) = variable(YAML_VARIABLE) {
+            return Self::Encoded(encoded);
+        }
+        let path = file.or_else(|| variable(PATH_VARIABLE).map(PathBuf::from));
+        // To Feast, what is relative in it is so to the folder that it works in, wherever the file is.
+        Self::File(path.unwrap_or_else(|| folder.join(FEATURE_STORE)), Some(folder.to_owned()))
+    }
+
+    fn inspect(self) -> Inspection {
+        match self {
+            Self::File(path, base) => Inspection::of_file(&path, base.as_deref()),
+            Self::Encoded(encoded) => of_value(&encoded, YAML_VARIABLE, of_base64),
+            Self::Url(url, called) => of_value(&url, called, of_url),
+        }
+    }
+
+    /// The text of a feature_store.yaml, and what it is from.
+    fn text(self) -> Result<(String, String)> {
+        match self {
+            Self::File(path, _) => {
+                let path = if path.is_dir() { path.join(FEATURE_STORE) } else { path };
+                let origin = path.display().to_string();
+                let text = std::fs::read_to_string(&path).with_context(|| format!("{origin} cannot be read"))?;
+                Ok((text, origin))
+            }
+            Self::Encoded(encoded) => {
+                let text = encoded.to_str().and_then(decoded);
+                Ok((text.with_context(|| format!("{YAML_VARIABLE}: {NOT_BASE64}"))?, YAML_VARIABLE.to_owned()))
+            }
+            Self::Url(..) => bail!("a URL has no feature_store.yaml"),
+        }
     }
 }
 

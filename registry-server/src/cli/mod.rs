@@ -276,6 +276,9 @@ enum Command {
     Completions(completions::Completions),
 }
 
+/// The exit code of a command that is not there, as shells have it.
+const NOT_FOUND: u8 = 127;
+
 /// How long the process of a server or a watch that has ended waits for what it left under way.
 const LEFT_OVERS_END_WITHIN: Duration = Duration::from_secs(2);
 

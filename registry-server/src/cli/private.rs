@@ -1,4 +1,4 @@
-//! A folder for this user alone, for as long as a command runs: with a socket that nobody else may use.
+//! A server for this process and those that it starts, for as long as a command runs: on a socket in a folder that is for this user alone.
 
 use std::env;
 use std::fs::{self, Permissions};
@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
+use feast_registry::Registry;
 use rustix::process::geteuid;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-use crate::UnixSocket;
 use crate::socket::{beside, lock_file};
+use crate::{ServeOptions, UnixSocket, serve};
 
 /// What begins the names of the folders.
 const PREFIX: &str = "feast-registry-run-";
@@ -55,6 +58,35 @@ impl PrivateFolder {
     pub(super) fn listen(&self) -> Result<UnixSocket> {
         UnixSocket::bind(&self.path().join(SOCKET), OWNER_ALONE)
             .with_context(|| format!("cannot listen in {}", self.path().display()))
+    }
+}
+
+/// A registry that is served by this process.
+pub(super) struct PrivateServer {
+    registry: Registry,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<feast_registry::Result<()>>,
+}
+
+impl PrivateServer {
+    /// Serves until [`stop`](Self::stop) is called.
+    pub(super) fn start(registry: Registry, socket: UnixSocket, options: ServeOptions) -> Self {
+        let (stop, is_stopped) = oneshot::channel();
+        let serving = serve(registry.clone(), socket, options, async { drop(is_stopped.await) });
+        Self { registry, stop, serving: tokio::spawn(serving) }
+    }
+
+    /// Finishes the calls that are under way, and closes the registry.
+    ///
+    /// # Errors
+    /// When it was not served until now, or when something that waited could not be written.
+    pub(super) async fn stop(self) -> Result<()> {
+        // It has ended by itself if nobody is told.
+        self.stop.send(()).ok();
+        let served = self.serving.await;
+        let closed = self.registry.close().await;
+        served.context("the server ended early")??;
+        Ok(closed?)
     }
 }
 

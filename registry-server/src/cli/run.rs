@@ -18,14 +18,13 @@ use rustix::process::{Pid, Signal as Number, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 
 use super::feast::{self, Feast};
 use super::location::{Location, PATH_VARIABLE, YAML_VARIABLE};
-use super::private::PrivateFolder;
+use super::private::{PrivateFolder, PrivateServer};
 use super::security::INTERNAL_SECRET;
 use super::telemetry::Telemetry;
-use super::{Cli, fail};
+use super::{Cli, NOT_FOUND, fail};
 use crate::{ServeOptions, new_token};
 
 /// The variable with what belongs into `path` of a feature_store.yaml.
@@ -34,9 +33,8 @@ const ADDRESS_VARIABLE: &str = "FEAST_REGISTRY_PATH";
 /// How long the server waits for calls that are under way when its command has ended, which has left them behind.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Of what cannot be started, as shells have it.
+/// The exit code of what is there and cannot be started, as shells have it.
 const NOT_EXECUTABLE: u8 = 126;
-const NOT_FOUND: u8 = 127;
 /// What is added to the number of the signal by which a command has ended.
 const BY_SIGNAL: i32 = 128;
 
@@ -112,13 +110,11 @@ impl Run {
             opened = cli.schemes.open(&config.registry) => opened?,
             number = signals.next() => return Ok(ended_by(number.as_raw())),
         };
-        let (stop, is_stopped) = oneshot::channel::<()>();
-        let options = ServeOptions { grace: GRACE, ..ServeOptions::default() };
-        let serving = tokio::spawn(crate::serve(registry.clone(), socket, options, async { drop(is_stopped.await) }));
         // Who asked it to end before there was a command does not want one.
         if let Some(number) = signals.next().now_or_never() {
             return Ok(ended_by(number.as_raw()));
         }
+        let server = PrivateServer::start(registry, socket, ServeOptions { grace: GRACE, ..ServeOptions::default() });
         let code = match command.spawn() {
             Ok(child) => signals.pass_on_to(child).await.map(code_of),
             Err(error) => {
@@ -128,13 +124,10 @@ impl Run {
                 Ok(ExitCode::from(code))
             }
         };
-        stop.send(()).ok();
         // The command has ended as it has, whatever became of the server.
-        if let Ok(Err(error)) = serving.await {
-            tracing::error!(%error, "the server has failed");
+        if let Err(error) = server.stop().await {
+            tracing::error!("the server has failed: {error:#}");
         }
-        // What waited has been written by now, or logged.
-        drop(registry.close().await);
         code
     }
 

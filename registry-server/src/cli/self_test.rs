@@ -9,11 +9,10 @@ use feast_registry::proto::core::{DataSource, Entity, EntitySpecV2, FeatureSpecV
 use feast_registry::{Encoded, RegistryConfig};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use prost_types::Timestamp;
-use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
 use super::client::{Address, call};
-use super::private::PrivateFolder;
+use super::private::{PrivateFolder, PrivateServer};
 use super::{Cli, output};
 use crate::ServeOptions;
 use crate::proto::apply_feature_view_request::BaseFeatureView;
@@ -46,19 +45,15 @@ impl SelfTest {
         for step in [Step::Write, Step::Read] {
             let registry = cli.schemes.open(&config).await.context("SQLite")?;
             let socket = folder.listen()?;
-            let server = socket.address();
-            let (stop, is_stopped) = oneshot::channel::<()>();
-            let stopped = async { drop(is_stopped.await) };
-            let serving = tokio::spawn(crate::serve(registry.clone(), socket, ServeOptions::default(), stopped));
-            let channel = Address { server: &server, ca: None, within: WITHIN }.connect().await?;
+            let address = socket.address();
+            let server = PrivateServer::start(registry, socket, ServeOptions::default());
+            let channel = Address { server: &address, ca: None, within: WITHIN }.connect().await?;
             let started = Instant::now();
             step.run(&channel).await?;
             let milliseconds = started.elapsed().as_secs_f64() * 1e3;
             output::print(format!("{}: ok, {milliseconds:.0} ms\n", step.name()).as_bytes())?;
             drop(channel);
-            stop.send(()).ok();
-            serving.await.context("the server ended early")??;
-            registry.close().await?;
+            server.stop().await?;
         }
         let seconds = began.elapsed().as_secs_f64();
         output::print(format!("{} {} works: {seconds:.1} s\n", cli.name, cli.whole_version()).as_bytes())
