@@ -12,6 +12,9 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "stand_ins")]
 
+# What the other modules assert is explained when it fails, as in tests.
+pytest.register_assert_rewrite(*(path.stem for path in HERE.glob("*.py") if path.stem != "conftest"))
+
 import databases  # noqa: E402  (needs the path above)
 import harness  # noqa: E402
 

@@ -1,6 +1,6 @@
 """Shared machinery of the interop tests: servers, channels, SQLite reading, the Feast command line, barriers.
 
-Nothing here asserts anything about the registry, but for the least (`check_it_works`); the test files do.
+Nothing here but `check_it_works` asserts anything about the registry; the test files do.
 """
 
 from __future__ import annotations

@@ -36,6 +36,10 @@ Secrets = dict[str, dict[str, bytes]]
 
 PROJECT = "rides"
 DB_PASSWORD = {"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "feast-db", "key": "password"}}}
+URL_IN_ENVIRONMENT: Values = {
+    "storage": "shared",
+    "env": [{"name": "FEAST_REGISTRY_URL", "valueFrom": {"secretKeyRef": {"name": "feast-db", "key": "url"}}}],
+}
 TLS = {"secretName": "registry-tls", "clientCA": {"secretName": "clients", "key": "ca.crt"}, "clientCertIdentity": True}
 
 

@@ -21,7 +21,7 @@ import yaml
 
 import harness
 import pods
-from pods import DB_PASSWORD, SQLITE, TLS, Values, encoded, is_valid, store
+from pods import DB_PASSWORD, SQLITE, TLS, URL_IN_ENVIRONMENT, Values, encoded, is_valid, store
 
 ROOT = harness.HERE.parent
 POSTGRES = {"registry_type": "sql", "path": "postgresql+psycopg://feast:${DB_PASSWORD}@db.feast.svc:5432/feast"}
@@ -104,13 +104,7 @@ VALUES: dict[str, tuple[Values, list[str]]] = {
         },
         ["ClusterRole", "ClusterRoleBinding", "PodDisruptionBudget"],
     ),
-    "a URL in the environment": (
-        {
-            "storage": "shared",
-            "env": [{"name": "FEAST_REGISTRY_URL", "valueFrom": {"secretKeyRef": {"name": "feast-db", "key": "url"}}}],
-        },
-        [],
-    ),
+    "a URL in the environment": (URL_IN_ENVIRONMENT, []),
     "a closed network": (
         {
             "rest": {"enabled": True},

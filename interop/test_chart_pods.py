@@ -1,5 +1,5 @@
 """Proves that the pod of the Helm chart serves: the arguments, environment and files of its container run the server (`pods.py`), which is
-asked by its own probes and by Feast's client. So do what Feast's operator and Feast's chart hand over.
+asked by its own probes and by Feast's client. So are the configurations that Feast's operator and Feast's chart hand over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import kubernetes_api
 import pods
 from certificates import Authority
 from kubernetes_api import KubernetesApi
-from pods import DB_PASSWORD, PROJECT, SQLITE, TLS, Pod, Secrets, Values, encoded, store
+from pods import DB_PASSWORD, PROJECT, SQLITE, TLS, URL_IN_ENVIRONMENT, Pod, Secrets, Values, encoded, store
 
 
 def client(pod: Pod, auth: Any = None, **settings: Any):
@@ -75,9 +75,8 @@ def test_postgresql_with_the_password_of_a_secret(postgres: databases.Database, 
 
 
 def test_a_url_in_the_environment(postgres: databases.Database, tmp_path: Path) -> None:
-    url = {"name": "FEAST_REGISTRY_URL", "valueFrom": {"secretKeyRef": {"name": "feast-db", "key": "url"}}}
     secrets: Secrets = {"feast-db": {"url": postgres.url.encode()}}
-    with pods.running({"storage": "shared", "env": [url]}, tmp_path, secrets) as pod:
+    with pods.running(URL_IN_ENVIRONMENT, tmp_path, secrets) as pod:
         harness.check_it_works(client(pod), PROJECT)
 
 

@@ -33,7 +33,7 @@ IMAGE = TOP / "deploy" / "image"
 # A user as OpenShift makes them up; the group is always this one.
 USER, GROUP = "1234567", "0"
 PORT = 6570
-# The image is to have less than 40 MB with a binary of at most 32.
+# What the image has beside the binary is to be little.
 LARGEST_ROOT = 8_000_000
 
 

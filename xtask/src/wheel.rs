@@ -25,7 +25,7 @@ const PACKAGE: &str = "feast-registry-server";
 /// Which wheel to make. Without a flag it is one for tests on this machine, with the binary of `cargo build`.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
-    /// As it is published: as small as it gets. Takes several times as long as a release build
+    /// As it is published: with Cargo's profile `dist`, stripped and well compressed. Slow to build
     #[arg(long)]
     release: bool,
 

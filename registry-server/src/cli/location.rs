@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Error, Result, bail};
+use anyhow::{Context as _, Error, Result};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -96,13 +96,13 @@ impl Location {
     /// there is none.
     pub(crate) fn feature_store(&self, folder: &Path) -> Result<Option<(String, String)>> {
         let source = match &self.config {
-            Some(path) => Source::File(path.clone(), None),
-            None => Source::of_repository(folder, None),
+            Some(path) => FeatureStore::File(path.clone(), None),
+            None if FeatureStore::is_named() || folder.join(FEATURE_STORE).exists() => {
+                FeatureStore::of_repository(folder, None)
+            }
+            None => return Ok(None),
         };
-        match source {
-            Source::File(path, _) if path == folder.join(FEATURE_STORE) && !path.exists() => Ok(None),
-            source => source.text().map(Some),
-        }
+        source.text().map(Some)
     }
 
     /// What to open, and the project that the feature_store.yaml is for. What its author may not know is told with `warn`.
@@ -115,7 +115,8 @@ impl Location {
     /// What the first source says that there is, with all that is odd about it.
     pub(crate) fn inspect(&self, cli: &Cli) -> Inspection {
         match self.source() {
-            Some(source) => source.inspect(),
+            Some(Source::FeatureStore(feature_store)) => feature_store.inspect(),
+            Some(Source::Url(url, called)) => of_value(&url, called, of_url),
             None if has_default(&cli.schemes) => of_url(DEFAULT_URL, "the built-in default"),
             None => {
                 let example = cli.schemes.examples().next().unwrap_or_default();
@@ -128,16 +129,16 @@ impl Location {
     /// The first source that there is.
     fn source(&self) -> Option<Source> {
         if let Some(folder) = &self.repository {
-            Some(Source::of_repository(folder, self.config.clone()))
+            Some(Source::FeatureStore(FeatureStore::of_repository(folder, self.config.clone())))
         } else if let Some(path) = &self.config {
-            Some(Source::File(path.clone(), None))
+            Some(Source::FeatureStore(FeatureStore::File(path.clone(), None)))
         } else if let Some(url) = &self.registry {
             Some(Source::Url(url.into(), self.called.unwrap_or("--registry")))
         } else if let Some(url) = variable(URL_VARIABLE) {
             Some(Source::Url(url, URL_VARIABLE))
         } else {
-            let is_named = variable(YAML_VARIABLE).is_some() || variable(PATH_VARIABLE).is_some();
-            is_named.then(|| Source::of_repository(Path::new(""), None))
+            let is_named = FeatureStore::is_named();
+            is_named.then(|| Source::FeatureStore(FeatureStore::of_repository(Path::new(""), None)))
         }
     }
 
@@ -183,16 +184,26 @@ impl Location {
 
 /// What says which registry it is.
 enum Source {
-    /// A feature_store.yaml, or the folder in which it is; and what paths in it are relative to, if it is another folder than its own.
-    File(PathBuf, Option<PathBuf>),
-    /// The value of FEATURE_STORE_YAML_BASE64.
-    Encoded(OsString),
+    FeatureStore(FeatureStore),
     /// A URL, and what it is called.
     Url(OsString, &'static str),
 }
 
-impl Source {
-    /// What Feast's command reads in the folder of a repository, where `-f` names this file.
+/// Where a feature_store.yaml is.
+enum FeatureStore {
+    /// In a file, or in this folder; and what paths in it are relative to, if it is another folder than its own.
+    File(PathBuf, Option<PathBuf>),
+    /// In the value of FEATURE_STORE_YAML_BASE64.
+    Encoded(OsString),
+}
+
+impl FeatureStore {
+    /// Whether one of Feast's variables names one.
+    fn is_named() -> bool {
+        variable(YAML_VARIABLE).is_some() || variable(PATH_VARIABLE).is_some()
+    }
+
+    /// The one that Feast's command reads in the folder of a repository, where `-f` names this file.
     fn of_repository(folder: &Path, file: Option<PathBuf>) -> Self {
         if let Some(encoded) = variable(YAML_VARIABLE) {
             return Self::Encoded(encoded);
@@ -206,11 +217,10 @@ impl Source {
         match self {
             Self::File(path, base) => Inspection::of_file(&path, base.as_deref()),
             Self::Encoded(encoded) => of_value(&encoded, YAML_VARIABLE, of_base64),
-            Self::Url(url, called) => of_value(&url, called, of_url),
         }
     }
 
-    /// The text of a feature_store.yaml, and what it is from.
+    /// Its text, and what it is from.
     fn text(self) -> Result<(String, String)> {
         match self {
             Self::File(path, _) => {
@@ -223,7 +233,6 @@ impl Source {
                 let text = encoded.to_str().and_then(decoded);
                 Ok((text.with_context(|| format!("{YAML_VARIABLE}: {NOT_BASE64}"))?, YAML_VARIABLE.to_owned()))
             }
-            Self::Url(..) => bail!("a URL has no feature_store.yaml"),
         }
     }
 }

@@ -24,7 +24,7 @@ use super::location::{Location, PATH_VARIABLE, YAML_VARIABLE};
 use super::private::{PrivateFolder, PrivateServer};
 use super::security::INTERNAL_SECRET;
 use super::telemetry::Telemetry;
-use super::{Cli, NOT_FOUND, fail};
+use super::{Cli, NOT_FOUND, fail, one_line};
 use crate::{ServeOptions, new_token};
 
 /// The variable with what belongs into `path` of a feature_store.yaml.
@@ -126,7 +126,7 @@ impl Run {
         };
         // The command has ended as it has, whatever became of the server.
         if let Err(error) = server.stop().await {
-            tracing::error!("the server has failed: {error:#}");
+            tracing::error!(error = one_line(&error), "the server has failed");
         }
         code
     }

@@ -134,6 +134,10 @@ fn without_a_configuration_a_program_has_the_path_alone() {
     let script = "echo \"${FEAST_FS_YAML_FILE_PATH-none}\" \"${FEAST_REGISTRY_PATH%%:*}\"";
     let ran = place.run(&["--registry", "sqlite:///registry.db", "--", "sh", "-c", script]);
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "none unix\n"), "{}", ran.stderr);
+    // One that is named is to be there, also where it is in its usual place.
+    let mut command = place.command(&["--registry", "sqlite:///registry.db", "--", "true"]);
+    let ran = Ran::of(command.env("FEAST_FS_YAML_FILE_PATH", "feature_store.yaml").output().expect("it runs"));
+    assert!(ran.code == 1 && ran.stderr.contains("feature_store.yaml cannot be read"), "{} {}", ran.code, ran.stderr);
     let ran = place.run(&["--", "true"]);
     assert!(ran.code == 1 && ran.stderr.contains("feature_store.yaml: the file cannot be read"), "{}", ran.stderr);
 }

@@ -30,12 +30,12 @@ impl<'a> Block<'a> {
         self.entry(key).map(|entry| entry.value.value())
     }
 
-    /// Notes that something is wrong with a setting. `text` goes on from its name.
     /// A setting as JSON, whatever it is.
     pub(super) fn json(&self, key: &str) -> Option<serde_json::Value> {
         self.entry(key).map(|entry| entry.value.json())
     }
 
+    /// Notes that something is wrong with a setting. `text` goes on from its name.
     pub(super) fn wrong(&self, key: &str, text: impl Display) {
         // What is wrong with a value that is unknown is that it is unknown, which is noted by itself.
         if self.entry(key).is_none_or(|entry| !entry.value.is_unknown()) {

@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as Type, MessageDescriptor};
 use prost_types::{Duration, Timestamp};
 use serde_json::json;
@@ -35,10 +35,60 @@ fn written(object: &Object) -> Option<Value> {
     }
     let text = std::str::from_utf8(&text[1..]).expect("it is text");
     let value: Value = serde_json::from_str(text).expect("it is JSON");
-    // A number of 32 bits may be written with an exponent where the same one of 64 bits is not.
-    let without_numbers = |text: &str| text.replace(|of: char| of.is_ascii_digit() || "+-.e".contains(of), "");
-    assert_eq!(without_numbers(&value.to_string()), without_numbers(text));
+    assert_eq!(value.to_string(), with_numbers_of_64_bits(text));
     Some(value)
+}
+
+/// JSON in which numbers with a point or an exponent are written as numbers of 64 bits are, which may have an exponent where the same
+/// number of 32 bits has none.
+fn with_numbers_of_64_bits(json: &str) -> String {
+    let (mut out, mut rest) = (String::new(), json);
+    while let Some(next) = rest.chars().next() {
+        let length = match next {
+            '"' => {
+                let mut is_escaped = false;
+                let ends = |of: char| {
+                    of == '"' && !std::mem::take(&mut is_escaped) || {
+                        is_escaped = of == '\\' && !is_escaped;
+                        false
+                    }
+                };
+                2 + rest[1..].find(ends).expect("the end of a string")
+            }
+            '-' | '0'..='9' => rest.find(|of: char| !of.is_ascii_digit() && !"+-.e".contains(of)).unwrap_or(rest.len()),
+            _ => next.len_utf8(),
+        };
+        let (token, after) = rest.split_at(length);
+        match token.parse::<f64>() {
+            Ok(number) if token.contains(['.', 'e']) => out.push_str(&json!(number).to_string()),
+            _ => out.push_str(token),
+        }
+        rest = after;
+    }
+    out
+}
+
+/// Whether something else stands in place of a map's entry. prost takes what follows for the length of one then, whatever it is.
+fn has_no_entry_in_a_map(of: &MessageDescriptor, mut message: &[u8]) -> bool {
+    while !message.is_empty() {
+        let Ok((number, wire_type)) = decode_key(&mut message) else { return false };
+        let field = of.get_field(number);
+        if field.as_ref().is_some_and(FieldDescriptor::is_map) && wire_type != WireType::LengthDelimited {
+            return true;
+        }
+        let before = message;
+        if skip_field(wire_type, number, &mut message, DecodeContext::default()).is_err() {
+            return false;
+        }
+        if let (WireType::LengthDelimited, Some(Type::Message(inner))) = (wire_type, field.map(|field| field.kind())) {
+            let mut content = &before[..before.len() - message.len()];
+            decode_varint(&mut content).expect("it was skipped");
+            if has_no_entry_in_a_map(&inner, content) {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Python's protobuf says a zero with a sign, which is 0 to `prost-reflect` and so not there.
@@ -56,11 +106,7 @@ fn without_signed_zeros(value: &mut Value) {
 fn assert_is_as_expected(object: &Object) {
     let mut written = written(object);
     written.iter_mut().for_each(without_signed_zeros);
-    let mut decoded = decoded(object);
-    // Whatever is in place of a map's entry, prost takes what follows for the length of one.
-    if value(object).is_err_and(|error| error.to_string().contains(transcode::NO_ENTRY)) {
-        decoded = None;
-    }
+    let decoded = decoded(object).filter(|_| !has_no_entry_in_a_map(&descriptor(object.kind), &object.bytes));
     assert_eq!(written.is_some(), decoded.is_some(), "{:?}", object.bytes);
     // As text, in which a number of 32 bits has no more digits than it needs. A moment or a duration may be beyond what it says.
     let expected = decoded.and_then(|message| serde_json::to_string(&message).ok());
@@ -274,10 +320,13 @@ fn a_view_is_written_as_python_writes_it() {
         logging_config.extend(sample_rate.to_le_bytes());
         wire::put(&mut spec, 7, &logging_config);
         wire::put(&mut bytes, 1, &spec);
-        let mut text = Vec::new();
-        write(&Object::new(Kind::FeatureService, bytes), &mut text).expect("JSON");
-        String::from_utf8(text).expect("text")
+        let service = Object::new(Kind::FeatureService, bytes);
+        let text = written(&service).expect("JSON").to_string();
+        assert_eq!(json!(value(&service).expect("JSON")).to_string(), text);
+        text
     };
+    // A number that a parser is tempted to get wrong in its last place.
+    assert_eq!(rate(2.45e-43), r#"{"spec":{"loggingConfig":{"sampleRate":2.45e-43}}}"#);
     assert_eq!(rate(0.1), r#"{"spec":{"loggingConfig":{"sampleRate":0.1}}}"#);
     assert_eq!(rate(-0.0), r#"{"spec":{"loggingConfig":{"sampleRate":-0.0}}}"#);
     assert_eq!(rate(0.0), r#"{"spec":{"loggingConfig":{}}}"#);
@@ -355,20 +404,21 @@ fn very_many_fields_cost_their_number() {
     assert_eq!((tags.len(), &tags["k7"]), (40_000, &json!("7")));
 }
 
-/// Fault of the test above, which took such objects for ones that must have JSON.
+/// `damaged_objects_are_refused_where_prost_reflect_refuses_them` once took such objects for ones that must have JSON.
 #[test]
 fn a_map_with_anything_else_for_an_entry_is_refused() {
-    // In place of tags, field 7. To prost an entry of two bytes follows: an empty text.
-    for wire_type in [WireType::Varint, WireType::SixtyFourBit, WireType::EndGroup, WireType::ThirtyTwoBit] {
+    let types =
+        [WireType::Varint, WireType::SixtyFourBit, WireType::StartGroup, WireType::EndGroup, WireType::ThirtyTwoBit];
+    for wire_type in types {
+        // Field 7 is `tags`. prost reads what follows as an entry of two bytes, with a key that is empty.
         let [mut spec, mut bytes] = [const { Vec::new() }; 2];
         encode_key(7, wire_type, &mut spec);
         encode_varint(2, &mut spec);
         wire::put(&mut spec, 1, b"");
         wire::put(&mut bytes, 1, &spec);
         let dataset = Object::new(Kind::SavedDataset, bytes);
-        assert!(decoded(&dataset).is_some());
-        let error = value(&dataset).expect_err("it is no map").to_string();
-        assert!(error.contains(transcode::NO_ENTRY), "{error}");
+        assert!(decoded(&dataset).is_some(), "{wire_type:?}");
+        assert_eq!(written(&dataset), None, "{wire_type:?}");
         assert_is_as_expected(&dataset);
     }
 }

@@ -29,9 +29,6 @@ const LEAST: i64 = i64::MIN + 8;
 /// What `all_fields_can_be_said` rules out.
 const UNKNOWN: &str = "it has a field of a type whose form in JSON is not known";
 
-/// Said of a map in which anything else stands in place of an entry.
-pub(super) const NO_ENTRY: &str = "a map has a value that is no entry";
-
 /// What stood in a field.
 #[derive(Clone, Copy)]
 enum Raw<'a> {
@@ -43,9 +40,10 @@ enum Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    /// Takes what stands in the field that has begun with this key.
-    fn take(number: u32, wire_type: WireType, rest: &mut &'a [u8]) -> Result<Self> {
-        Ok(match wire_type {
+    /// Takes the next field of a message: its number, and what stands in it.
+    fn take(rest: &mut &'a [u8]) -> Result<(u32, Self)> {
+        let (number, wire_type) = decode_key(rest).map_err(malformed)?;
+        let raw = match wire_type {
             WireType::Varint => Self::Varint(decode_varint(rest).map_err(malformed)?),
             WireType::LengthDelimited => {
                 let len = decode_varint(rest).map_err(malformed)?;
@@ -63,7 +61,8 @@ impl<'a> Raw<'a> {
                 skip_field(wire_type, number, rest, DecodeContext::default()).map_err(malformed)?;
                 Self::Other
             }
-        })
+        };
+        Ok((number, raw))
     }
 }
 
@@ -107,14 +106,8 @@ impl<'a, 'out> Transcoder<'a, 'out> {
         for piece in pieces {
             let Raw::Content(mut piece) = self.found[piece].raw else { return Err(wrong_type()) };
             while !piece.is_empty() {
-                let (number, wire_type) = decode_key(&mut piece).map_err(malformed)?;
-                let field = message.field(number);
-                let is_map = field.is_some_and(|field| matches!(message.fields[field].shape, Shape::Map));
-                if is_map && wire_type != WireType::LengthDelimited {
-                    return Err(corrupt(NO_ENTRY));
-                }
-                let raw = Raw::take(number, wire_type, &mut piece)?;
-                if let Some(field) = field {
+                let (number, raw) = Raw::take(&mut piece)?;
+                if let Some(field) = message.field(number) {
                     is_in_order &= last <= field;
                     last = field;
                     self.found.push(Found { field, raw, is_cleared: false });
