@@ -56,7 +56,10 @@ impl Setup {
 
         let mut facts = machine::facts(folder.path())?;
         facts.push(read(feast.command("versions")).await?);
-        facts.push(format!("{}, SQLite {}", read(ours.command("--version")).await?, rusqlite::version()));
+        let version = read(ours.command("--version")).await?;
+        // What is compiled in follows.
+        let version = version.lines().next().unwrap_or_default();
+        facts.push(format!("{version}, SQLite {}", rusqlite::version()));
         facts.iter().for_each(|fact| eprintln!("{fact}"));
 
         let sizes = match (with_sizes, quick) {

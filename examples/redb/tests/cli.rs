@@ -152,8 +152,7 @@ fn help_and_completions_have_the_program_and_its_scheme() {
             || script.contains("redb\\:///var/lib/feast/registry.redb");
         assert!(has_url, "{shell}: {script}");
     }
-    assert_eq!(
-        stdout(&run(&folder, &[], &["--version"])).trim(),
-        concat!("feast-registry-redb ", env!("CARGO_PKG_VERSION"))
-    );
+    let version = stdout(&run(&folder, &[], &["--version"]));
+    assert_eq!(version.lines().next(), Some(concat!("feast-registry-redb ", env!("CARGO_PKG_VERSION"))));
+    assert!(version.contains("\nschemes: redb "), "{version}");
 }
