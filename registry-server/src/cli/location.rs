@@ -95,14 +95,14 @@ impl Location {
     /// The text of the feature_store.yaml that Feast would read, in this folder if nothing names another, and what it is from. `None`:
     /// there is none.
     pub(crate) fn feature_store(&self, folder: &Path) -> Result<Option<(String, String)>> {
-        let source = match &self.config {
-            Some(path) => FeatureStore::File(path.clone(), None),
-            None if FeatureStore::is_named() || folder.join(FEATURE_STORE).exists() => {
+        let feature_store = match self.source() {
+            Some(Source::FeatureStore(named)) => named,
+            _ if FeatureStore::is_named() || folder.join(FEATURE_STORE).exists() => {
                 FeatureStore::of_repository(folder, None)
             }
-            None => return Ok(None),
+            _ => return Ok(None),
         };
-        source.text().map(Some)
+        feature_store.text().map(Some)
     }
 
     /// What to open, and the project that the feature_store.yaml is for. What its author may not know is told with `warn`.
@@ -137,8 +137,7 @@ impl Location {
         } else if let Some(url) = variable(URL_VARIABLE) {
             Some(Source::Url(url, URL_VARIABLE))
         } else {
-            let is_named = FeatureStore::is_named();
-            is_named.then(|| Source::FeatureStore(FeatureStore::of_repository(Path::new(""), None)))
+            FeatureStore::is_named().then(|| Source::FeatureStore(FeatureStore::of_repository(Path::new(""), None)))
         }
     }
 

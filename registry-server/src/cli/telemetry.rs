@@ -175,6 +175,7 @@ mod otlp {
     use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
     use opentelemetry_sdk::Resource;
     use opentelemetry_sdk::trace::SdkTracerProvider;
+    use percent_encoding::percent_decode_str;
     use tracing_subscriber::Layer;
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::registry::LookupSpan;
@@ -232,23 +233,12 @@ mod otlp {
         match parts.map(|((scheme, authority), path)| (scheme, authority.as_str().rsplit_once('@'), path)) {
             Some((scheme, Some((credentials, host)), path)) => {
                 let (name, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-                let both = [percent_decoded(name), b":".to_vec(), percent_decoded(password)].concat();
+                let both: Vec<u8> =
+                    percent_decode_str(name).chain([b':']).chain(percent_decode_str(password)).collect();
                 (format!("{scheme}://{host}{path}"), Some(format!("Basic {}", BASE64_STANDARD.encode(both))))
             }
             _ => (url.to_string(), None),
         }
-    }
-
-    fn percent_decoded(text: &str) -> Vec<u8> {
-        let mut decoded = Vec::with_capacity(text.len());
-        let mut rest = text.as_bytes();
-        while let [first, after @ ..] = rest {
-            let digits = after.get(..2).filter(|digits| *first == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
-            let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-            decoded.push(byte.unwrap_or(*first));
-            rest = if byte.is_some() { &after[2..] } else { after };
-        }
-        decoded
     }
 
     /// What an error says, unless there may be a URL in it: that of the collector, or of a proxy.
